@@ -1,0 +1,1 @@
+"""Item texts for calibration and parity, and what is measured on them."""

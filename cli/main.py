@@ -1,0 +1,70 @@
+"""The ``fllm-export`` command: its verbs, and the exit code of each kind of failure."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import click
+
+from fllm_export import __version__
+from fllm_export.cli.bench import bench
+from fllm_export.cli.build import build
+from fllm_export.cli.evaluate import evaluate
+from fllm_export.cli.info import info
+from fllm_export.cli.inspect import inspect
+from fllm_export.cli.output import Output
+from fllm_export.cli.query import query
+from fllm_export.cli.train import train
+from fllm_export.cli.verify import verify
+from fllm_export.errors import BudgetError, BundleError, FllmError, HardwareError, ParityError, UsageError
+
+EXIT_CODES: dict[type[FllmError], int] = {
+    UsageError: 2,
+    ParityError: 3,
+    BundleError: 4,
+    BudgetError: 5,
+    HardwareError: 6,
+}
+INTERRUPTED = 130
+
+
+class Verbs(click.Group):
+    """A group that turns every expected failure into one line and its exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the verb; a failure that is not expected keeps its traceback and exits with 1."""
+        output = context.ensure_object(Output)
+        try:
+            return super().invoke(context)
+        except FllmError as error:
+            code = EXIT_CODES[type(error)]
+            output.error(type(error).__name__, str(error), code)
+        except MemoryError as error:
+            code = EXIT_CODES[BudgetError]
+            output.error("MemoryError", f"out of memory: {error}".rstrip(": "), code)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            code = EXIT_CODES[BudgetError]
+            output.error("BudgetError", f"the disk is full: {error}", code)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            output.error("Interrupted", "interrupted; the same command again goes on where this one stopped", code)
+        context.exit(code)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fllm-export")
+@click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
+@click.pass_context
+def main(context: click.Context, quiet: bool) -> None:
+    """Serve models whose output vocabulary is every user of a platform.
+
+    A trained FilterLLM checkpoint goes into `build`, a bundle comes out; `query` answers from it.
+    """
+    context.ensure_object(Output).quiet = quiet
+
+
+for verb in (build, query, inspect, verify, bench, info, train, evaluate):
+    main.add_command(verb)

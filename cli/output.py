@@ -1,0 +1,127 @@
+"""The one place that writes to the terminal: results to stdout, everything meant for a person to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+_BAR_CELLS = 24
+_LINE_EVERY_S = 5.0
+_DRAW_EVERY_S = 0.1
+
+
+class Output:
+    """What a command prints, and how.
+
+    Attributes:
+        json: print results and errors as one JSON document each.
+        quiet: print no remarks and no progress.
+        verb: the command's name, part of the JSON schema name.
+    """
+
+    def __init__(self) -> None:
+        self.json = False
+        self.quiet = False
+        self.verb = ""
+        self._stage = ""
+        self._drawn_at = 0.0
+        self._bar_open = False
+
+    def say(self, text: str) -> None:
+        """Print a remark for a person."""
+        if not self.quiet:
+            self._close_bar()
+            click.echo(text, err=True)
+
+    def result(self, data: dict[str, Any], text: str) -> None:
+        """Print the command's result: ``data`` under ``--json``, otherwise ``text``."""
+        self._close_bar()
+        if self.json:
+            document = {"schema": f"fllm-export/{self.verb}", "version": 1, **data}
+            click.echo(json.dumps(document, ensure_ascii=False))
+        else:
+            click.echo(text)
+
+    def error(self, kind: str, message: str, exit_code: int) -> None:
+        """Print a failure; under ``--json`` it goes to stdout too, so that a script can read it."""
+        self._close_bar()
+        if self.json:
+            failure = {"kind": kind, "message": message, "exit_code": exit_code}
+            click.echo(json.dumps({"schema": "fllm-export/error", "version": 1, "error": failure}, ensure_ascii=False))
+        click.echo(f"{click.style('error', fg='red', bold=True)}: {message}", err=True)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Show how far a stage is: a bar on a terminal, a line now and then elsewhere."""
+        if self.quiet:
+            return
+        now = time.monotonic()
+        started, ended = stage != self._stage, done >= total
+        on_terminal = sys.stderr.isatty()
+        if not (started or ended) and now - self._drawn_at < (_DRAW_EVERY_S if on_terminal else _LINE_EVERY_S):
+            return
+        if started:
+            self._close_bar()
+        self._stage, self._drawn_at = ("" if ended else stage), now
+        share = done / total if total else 1.0
+        if on_terminal:
+            cells = round(share * _BAR_CELLS)
+            bar = "#" * cells + "-" * (_BAR_CELLS - cells)
+            click.echo(f"\r{stage:<24} [{bar}] {share:4.0%} {done}/{total}\x1b[K", err=True, nl=ended)
+            self._bar_open = not ended
+        elif not started or ended:
+            click.echo(f"{stage}: {done}/{total} ({share:.0%})", err=True)
+
+    def _close_bar(self) -> None:
+        if self._bar_open:
+            click.echo("", err=True)
+            self._bar_open = False
+            self._stage = ""
+
+
+pass_output = click.make_pass_decorator(Output, ensure=True)
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the ``--json`` flag."""
+
+    def switch(context: click.Context, _: click.Parameter, value: bool) -> None:
+        output = context.ensure_object(Output)
+        output.json = value
+        output.verb = context.info_name or ""
+
+    return click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=switch,
+        help="Print the result as one JSON document.",
+    )(command)
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Return a table as text: the first ``left`` columns flush left, the others flush right."""
+    widths = [max(len(str(cell)) for cell in column) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def byte_text(count: float) -> str:
+    """Return a number of bytes in the largest binary unit that keeps it at 1 or more."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

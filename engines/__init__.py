@@ -1,0 +1,1 @@
+"""What executes a scan over the user table, behind one protocol."""

@@ -1,0 +1,48 @@
+"""The item vector as the engines see it: as it is, or as integers of two 7-bit limbs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+LARGEST = 8127
+"""127 * 64 - 1: the largest integer whose two limbs both lie in [-64, 63]."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A batch of item vectors, z = scale * values.
+
+    Attributes:
+        values: float64 [B, d]; whole numbers of at most 8127 when quantised, z itself otherwise.
+        scale: float64 [B]; 1 when not quantised.
+    """
+
+    values: F64
+    scale: F64
+
+    @classmethod
+    def quantised(cls, z: F32) -> Query:
+        """Round z to integers: scale = max|z| / 8127 per item, ties to even.
+
+        Against an int8 row the rounding adds about 1/64 of the error that the row itself carries.
+        """
+        peak = np.abs(z).max(1, initial=0.0).astype(np.float64)
+        scale = np.where(peak > 0, peak / LARGEST, 1.0)
+        return cls(np.rint(z.astype(np.float64) / scale[:, None]), scale)
+
+    @classmethod
+    def exact(cls, z: F32) -> Query:
+        """Take z as it is."""
+        return cls(z.astype(np.float64), np.ones(len(z)))
+
+    @property
+    def limbs(self) -> npt.NDArray[np.int8]:
+        """Return the integers as int8 [2B, d]: B rows of high limbs, then B of low; value = 128 high + low."""
+        high = np.floor((self.values + 64) / 128)
+        return np.concatenate([high, self.values - 128 * high]).astype(np.int8)

@@ -1,0 +1,35 @@
+"""From an engine's name to the engine. What was asked for is opened, or an error says why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fllm_export.engines.base import Engine
+from fllm_export.errors import UsageError
+from fllm_export.table.table import Table
+
+ENGINES = ("numpy", "onnxruntime")
+
+
+def open_engine(name: str, table: Table, *, head: Path, threads: int) -> Engine:
+    """Return an engine on ``table``.
+
+    Args:
+        name: one of :data:`ENGINES`.
+        table: the open table.
+        head: where the head graph would be; the NumPy engine needs none.
+        threads: threads inside one call, where the engine can choose.
+
+    Raises:
+        UsageError: there is no engine of that name.
+        HardwareError: the engine cannot run here.
+    """
+    if name == "numpy":
+        from fllm_export.engines.reference import NumpyEngine
+
+        return NumpyEngine(table)
+    if name == "onnxruntime":
+        from fllm_export.engines.onnxruntime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(table, head, threads)
+    raise UsageError(f"there is no engine {name!r}", expected="one of " + ", ".join(ENGINES))

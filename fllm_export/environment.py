@@ -1,0 +1,34 @@
+"""Every environment variable that fllm-export reads, in one table."""
+
+from __future__ import annotations
+
+import os
+
+from fllm_export.errors import UsageError
+
+VARIABLES: dict[str, str] = {
+    "FLLM_ENGINE": "engine used where none is named (numpy, onnxruntime)",
+    "FLLM_NUM_THREADS": "threads used where none are named (default: the CPUs this process may run on)",
+    "NO_COLOR": "when set, no colours on the terminal",
+}
+
+
+def default_threads() -> int:
+    """Return the number of threads to use when the caller names none."""
+    text = os.environ.get("FLLM_NUM_THREADS")
+    if text is None:
+        return len(os.sched_getaffinity(0))
+    if not text.isdigit() or int(text) < 1:
+        raise UsageError(f"FLLM_NUM_THREADS is {text!r}", expected="a whole number of at least 1")
+    return int(text)
+
+
+def default_engine() -> str | None:
+    """Return the engine that the environment asks for, if it names one."""
+    return os.environ.get("FLLM_ENGINE") or None
+
+
+def silence_onnxruntime() -> None:
+    """Switch ONNX Runtime's telemetry off; called before each place that imports it."""
+    for name in ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"):
+        os.environ[name] = "1"

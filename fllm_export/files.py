@@ -1,0 +1,75 @@
+"""Publishing files so that a reader sees the old content or the new, never a part of either."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_HASH_CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def publish(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` that replaces it, synced to disk, when the block ends well.
+
+    A reader that has the old file mapped keeps it whole: the name moves to a new inode. When the block
+    raises, the temporary file is removed and ``path`` is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def publish_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, all or nothing."""
+    with publish(path) as file:
+        file.write(text.encode("utf-8"))
+
+
+def publish_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON with sorted keys, all or nothing."""
+    publish_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames inside ``path`` durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_HASH_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_tree(path: Path) -> str:
+    """Return one SHA-256 over the names and contents of all files below ``path`` (or of the file itself)."""
+    if path.is_file():
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,126 @@
+"""``manifest.json``: what a bundle holds, by hash, and how its model is to be asked.
+
+Both the side that builds bundles and the side that serves them read it, so it stands below both.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fllm_export.errors import BundleError, FllmError
+from fllm_export.files import publish_json, sha256_file
+from fllm_export.prompt import Prompt
+from fllm_export.table.layout import check_version
+
+FORMAT_VERSION = 1
+FILE_NAME = "manifest.json"
+
+READER_FEATURES: frozenset[str] = frozenset()
+"""Features that a reader must know to read a bundle right; none exist in format version 1."""
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The bundle's own account of itself, written last.
+
+    Attributes:
+        files: every other file of the bundle by its path relative to the bundle.
+        prompt: template, truncation and padding.
+        dim: numbers in an item vector.
+        generation: version number of the user table.
+        provenance: what the bundle was made from, and by which versions.
+    """
+
+    files: dict[str, FileEntry]
+    prompt: Prompt
+    dim: int
+    generation: int
+    provenance: dict[str, Any]
+
+    def save(self, bundle: Path) -> None:
+        """Publish the manifest; until it is there, the directory is no bundle."""
+        document = {
+            "format_version": FORMAT_VERSION,
+            "reader_features": sorted(READER_FEATURES),
+            "writer_features": [],
+            **asdict(self),
+        }
+        publish_json(bundle / FILE_NAME, document)
+
+    @classmethod
+    def load(cls, bundle: Path) -> Manifest:
+        """Read the manifest.
+
+        Raises:
+            BundleError: it is missing, unreadable, of a newer format, or asks for a feature unknown here.
+        """
+        path = bundle / FILE_NAME
+        if not path.is_file():
+            raise BundleError(
+                f"{bundle} holds no {FILE_NAME}",
+                expected="a bundle",
+                fix="Name a bundle's directory, or run the build that makes it to its end",
+            )
+        try:
+            document = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise BundleError(f"{path} is not JSON ({error})", fix="Build the bundle again") from error
+        check_version(document, FORMAT_VERSION, path)
+        unknown = sorted(set(document.get("reader_features", [])) - READER_FEATURES)
+        if unknown:
+            raise BundleError(
+                f"{path} needs the reader features {', '.join(unknown)}",
+                expected="none that this fllm-export does not know",
+                fix="Upgrade fllm-export",
+            )
+        try:
+            return cls(
+                files={str(name): FileEntry(**entry) for name, entry in document["files"].items()},
+                prompt=Prompt(**document["prompt"]),
+                dim=int(document["dim"]),
+                generation=int(document["generation"]),
+                provenance=dict(document["provenance"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, FllmError) as error:
+            raise BundleError(f"{path} is not a manifest ({error!r})", fix="Build the bundle again") from error
+
+    def verify(self, bundle: Path) -> int:
+        """Check every file's size and hash, and return the bytes read.
+
+        Raises:
+            BundleError: naming the first file that is missing or different.
+        """
+        total = 0
+        for name, entry in sorted(self.files.items()):
+            path = bundle / name
+            if not path.resolve().is_relative_to(bundle.resolve()):
+                raise BundleError(f"{bundle / FILE_NAME} names {name!r}", expected="files inside the bundle")
+            if not path.is_file():
+                raise BundleError(f"{path} is missing", expected="the file that the manifest lists")
+            size = path.stat().st_size
+            if size != entry.bytes:
+                raise BundleError(f"{path} has {size} bytes", expected=f"{entry.bytes}", fix="Copy the file again")
+            digest = sha256_file(path)
+            if digest != entry.sha256:
+                raise BundleError(f"{path} has SHA-256 {digest}", expected=entry.sha256, fix="Copy the file again")
+            total += size
+        return total
+
+
+def describe_files(bundle: Path) -> dict[str, FileEntry]:
+    """Return size and hash of every file below ``bundle`` but the manifest itself."""
+    files = sorted(path for path in bundle.rglob("*") if path.is_file() and path.name != FILE_NAME)
+    return {
+        path.relative_to(bundle).as_posix(): FileEntry(path.stat().st_size, sha256_file(path)) for path in files
+    }

@@ -1,0 +1,1 @@
+"""What a server embeds: text in, the top-K users out."""

@@ -1,0 +1,95 @@
+"""The runtime: item texts in, the top-K users out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.engines.base import Mode
+from fllm_export.environment import default_engine, default_threads
+from fllm_export.errors import BundleError
+from fllm_export.manifest import Manifest
+from fllm_export.runtime.encoder import Encoder
+from fllm_export.runtime.topk import TopK
+from fllm_export.runtime.user_table import UserTable
+
+
+class Runtime:
+    """An opened bundle. Safe to use from many threads at once.
+
+    Attributes:
+        manifest: the bundle's manifest.
+        users: its user table, for callers that have item vectors already.
+    """
+
+    def __init__(self, manifest: Manifest, encoder: Encoder, users: UserTable) -> None:
+        self.manifest = manifest
+        self.users = users
+        self._encoder = encoder
+
+    @classmethod
+    def open(cls, bundle: str | Path, *, engine: str | None = None, threads: int | None = None) -> Runtime:
+        """Open a bundle; the user table is mapped in place.
+
+        Args:
+            bundle: the bundle's directory.
+            engine: ``onnxruntime`` or ``numpy``; when not given, ``FLLM_ENGINE`` or else ``onnxruntime``. Another
+                engine than the one asked for is never chosen.
+            threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
+
+        Raises:
+            BundleError: the bundle is incomplete, damaged or of a newer format.
+            HardwareError: the engine cannot run here.
+        """
+        directory = Path(bundle)
+        manifest = Manifest.load(directory)
+        count = threads or default_threads()
+        users = UserTable.open(
+            directory / "users", engine=engine or default_engine() or "onnxruntime", threads=count
+        )
+        if users.dim != manifest.dim:
+            raise BundleError(
+                f"{directory / 'users'} holds rows of {users.dim} numbers",
+                expected=f"{manifest.dim}, as the manifest says",
+            )
+        return cls(manifest, Encoder(directory, manifest.prompt, manifest.dim, count), users)
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return the item vectors z of ``texts``, float32 [B, d].
+
+        Raises:
+            UsageError: ``texts`` is not a list of at least one string.
+        """
+        return self._encoder.encode(self._encoder.tokenize(texts))
+
+    def topk(
+        self,
+        texts: Sequence[str],
+        k: int = 100,
+        *,
+        budget_ms: float | None = None,
+        mode: Mode = "topk",
+        seed: int | Sequence[int] = 0,
+    ) -> TopK:
+        """Return the best ``k`` users of each item; the arguments are those of :meth:`UserTable.topk`.
+
+        The budget is for the whole call. Tokenising and encoding are never cut short: what they leave of it is
+        the scan's, which scores one tile at least.
+
+        Raises:
+            UsageError: an argument is unfit.
+        """
+        began = time.monotonic()
+        request = self.users.request(len(texts), k, budget_ms, mode, seed, began)
+        ids = self._encoder.tokenize(texts)
+        tokenised = time.monotonic()
+        z = self._encoder.encode(ids)
+        encoded = time.monotonic()
+        answer = self.users.answer(z, request)
+        timings = {"tokenise": (tokenised - began) * 1e3, "encode": (encoded - tokenised) * 1e3}
+        return replace(answer, timings_ms={**timings, **answer.timings_ms})

@@ -1,0 +1,60 @@
+"""The answer: the best users of each item, with exact probabilities and what was read to find them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.engines.partial import NO_USER
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The K best users, or K sampled users, of B items.
+
+    Ordered by score descending, then user id ascending (``sample``: by score plus noise). Where the budget ended
+    before K rows were scored, the rest of a row holds user id -1 and scores of minus infinity.
+
+    Attributes:
+        user_ids: int64 [B, k].
+        scores: float32 [B, k], the scores s_u.
+        log_probs: float32 [B, k], log p_u = s_u - logsumexp of the rows scored; exact when ``complete``.
+        logsumexp: float32 [B], over the rows scored.
+        coverage: float32 [B], rows scored / rows of the table.
+        complete: bool [B], whether an unlimited budget would give the same answer.
+        generation: version number of the table that answered.
+        timings_ms: wall time of each stage of this call: ``scan`` and ``merge``, and from texts also ``tokenise``
+            and ``encode``.
+    """
+
+    user_ids: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+    log_probs: npt.NDArray[np.float32]
+    logsumexp: npt.NDArray[np.float32]
+    coverage: npt.NDArray[np.float32]
+    complete: npt.NDArray[np.bool_]
+    generation: int
+    timings_ms: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as JSON-ready values, one entry an item; users that the budget left out are absent."""
+        items = []
+        for row, users in enumerate(self.user_ids):
+            found = users != NO_USER
+            items.append(
+                {
+                    "users": [
+                        {"user_id": int(u), "score": float(s), "log_prob": float(p)}
+                        for u, s, p in zip(
+                            users[found], self.scores[row][found], self.log_probs[row][found], strict=True
+                        )
+                    ],
+                    "logsumexp": float(self.logsumexp[row]),
+                    "coverage": float(self.coverage[row]),
+                    "complete": bool(self.complete[row]),
+                }
+            )
+        return {"items": items, "generation": self.generation, "timings_ms": self.timings_ms}

@@ -1,0 +1,214 @@
+"""The user table as applications meet it: create, open, ask."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.engines.base import MODES, Engine, Mode, Request, Scan
+from fllm_export.engines.partial import NO_USER
+from fllm_export.engines.registry import open_engine
+from fllm_export.environment import default_engine, default_threads
+from fllm_export.errors import UsageError
+from fllm_export.runtime.topk import TopK
+from fllm_export.table.table import Table
+from fllm_export.table.writer import SHARD_BYTES, TableWriter, write_table
+
+Rows = npt.NDArray[np.float32]
+
+_CHUNK_ROWS = 65_536
+
+
+class UserTable:
+    """Quantised user rows on disk and the engine that scans them. Safe to use from many threads at once."""
+
+    def __init__(self, table: Table, engine: Engine) -> None:
+        self._table = table
+        self._engine = engine
+
+    @classmethod
+    def create(
+        cls,
+        directory: str | Path,
+        rows: npt.ArrayLike | Iterable[npt.ArrayLike],
+        ids: npt.ArrayLike | None = None,
+        *,
+        bias: npt.ArrayLike | None = None,
+        quant: str = "int8",
+        shard_bytes: int = SHARD_BYTES,
+    ) -> UserTable:
+        """Write a table and open it.
+
+        Args:
+            directory: where the table goes; created when missing.
+            rows: float32 [N, d], or an iterable of [n, d] chunks for tables larger than memory.
+            ids: int64 [N], unique and not negative; 0 to N - 1 when not given.
+            bias: float32 [N], added to the scores.
+            quant: fp32, fp16, int8, fp8 or int4.
+            shard_bytes: size of a shard at most; about three of them are held in memory.
+
+        Raises:
+            UsageError: the rows, ids or bias are unfit, or the directory holds a table already.
+        """
+        chunks = _chunks(rows)
+        first = next(chunks, None)
+        if first is None:
+            raise UsageError("no rows were given", expected="at least one user")
+        if first.ndim != 2:
+            raise UsageError(f"rows have shape {list(first.shape)}", expected="[N, d]")
+        id_array = None if ids is None else np.asarray(ids)
+        bias_array = None if bias is None else np.asarray(bias)
+        writer = TableWriter(
+            Path(directory), dim=first.shape[1], quant=quant, bias=bias is not None, shard_bytes=shard_bytes
+        )
+        write_table(writer, _aligned(first, chunks, id_array, bias_array))
+        return cls.open(directory)
+
+    @classmethod
+    def open(cls, directory: str | Path, *, engine: str | None = None, threads: int | None = None) -> UserTable:
+        """Open a table in place; nothing is created and nothing is read but headers.
+
+        Args:
+            directory: holds ``table.json``.
+            engine: ``numpy``, or ``onnxruntime`` for a table inside a bundle; when not given, the environment
+                variable ``FLLM_ENGINE`` or else ``numpy``.
+            threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
+
+        Raises:
+            BundleError: the table is missing, damaged or of a newer format.
+            HardwareError: the engine cannot run here.
+        """
+        table = Table(Path(directory))
+        head = table.directory.parent / "head" / "tile.onnx"
+        name = engine or default_engine() or "numpy"
+        return cls(table, open_engine(name, table, head=head, threads=threads or default_threads()))
+
+    def __len__(self) -> int:
+        return self._table.layout.rows
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a row."""
+        return self._table.layout.dim
+
+    @property
+    def generation(self) -> int:
+        """Version number of the table."""
+        return self._table.layout.generation
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that scans."""
+        return self._engine.name
+
+    def decoded(self) -> Iterator[tuple[npt.NDArray[np.int64], Rows]]:
+        """Yield ids int64 [n] and the float32 rows [n, d] that the codes stand for, in scan order."""
+        return self._table.decoded()
+
+    def topk(
+        self,
+        z: npt.ArrayLike,
+        k: int = 100,
+        *,
+        budget_ms: float | None = None,
+        mode: Mode = "topk",
+        seed: int | Sequence[int] = 0,
+    ) -> TopK:
+        """Return the best ``k`` users of each item vector.
+
+        Args:
+            z: item vectors, float32 [B, d] or [d].
+            k: users an item, at most the table's rows.
+            budget_ms: wall time for this call; no tile is begun after it, and at least one is always scored.
+            mode: ``topk``, or ``sample`` for k users drawn without replacement from the distribution.
+            seed: for ``sample``: the noise of a user depends on the seed and the user id alone, so one seed gives
+                all items the same noise; a sequence gives each item its own.
+
+        Raises:
+            UsageError: an argument is unfit.
+        """
+        began = time.monotonic()
+        vectors = self._check_vectors(z)
+        return self.answer(vectors, self.request(len(vectors), k, budget_ms, mode, seed, began))
+
+    def request(
+        self, batch: int, k: int, budget_ms: float | None, mode: Mode, seed: int | Sequence[int], began: float
+    ) -> Request:
+        """Check the arguments of :meth:`topk` for a batch and a budget that began at ``began`` (monotonic seconds).
+
+        Raises:
+            UsageError: an argument is unfit.
+        """
+        if not 1 <= k <= len(self):
+            raise UsageError(f"k is {k}", expected=f"1 to {len(self)}, the users of this table")
+        if mode not in MODES:
+            raise UsageError(f"mode is {mode!r}", expected="one of " + ", ".join(MODES))
+        if budget_ms is not None and not budget_ms > 0:
+            raise UsageError(f"budget_ms is {budget_ms}", expected="a number of milliseconds above 0")
+        seeds = (seed,) * batch if isinstance(seed, int) else tuple(seed)
+        if len(seeds) != batch or not all(0 <= s < 1 << 64 for s in seeds):
+            raise UsageError(f"seed is {seed!r}", expected=f"a whole number from 0 to 2^64 - 1, or {batch} of them")
+        return Request(k, mode, seeds, None if budget_ms is None else began + budget_ms / 1e3)
+
+    def answer(self, z: Rows, request: Request) -> TopK:
+        """Return the answer to a request of :meth:`request`; z is float32 [B, d]."""
+        scan = self._engine.search(z, request)
+        return _top_k(scan, request.k, len(self), self.generation)
+
+    def _check_vectors(self, z: npt.ArrayLike) -> Rows:
+        vectors = np.atleast_2d(np.asarray(z, np.float32))
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim or len(vectors) == 0:
+            raise UsageError(f"item vectors have shape {list(vectors.shape)}", expected=f"[B, {self.dim}], B >= 1")
+        if not np.isfinite(vectors).all():
+            raise UsageError("an item vector holds a number that is not finite", expected="finite numbers")
+        return vectors
+
+
+def _top_k(scan: Scan, k: int, rows: int, generation: int) -> TopK:
+    best = scan.best
+    missing = ((0, 0), (0, k - best.ids.shape[1]))
+    scores = np.pad(best.scores, missing, constant_values=-np.inf)
+    logsumexp = best.logsumexp
+    batch = len(scores)
+    return TopK(
+        user_ids=np.pad(best.ids, missing, constant_values=NO_USER),
+        scores=scores,
+        log_probs=(scores - logsumexp[:, None]).astype(np.float32),
+        logsumexp=logsumexp.astype(np.float32),
+        coverage=np.full(batch, scan.rows_scored / rows, np.float32),
+        complete=np.full(batch, scan.rows_scored == rows),
+        generation=generation,
+        timings_ms={"scan": scan.scan_ms, "merge": scan.merge_ms},
+    )
+
+
+def _chunks(rows: npt.ArrayLike | Iterable[npt.ArrayLike]) -> Iterator[Rows]:
+    if isinstance(rows, np.ndarray):
+        if rows.ndim != 2:
+            raise UsageError(f"rows have shape {list(rows.shape)}", expected="[N, d]")
+        for start in range(0, len(rows), _CHUNK_ROWS):
+            yield rows[start : start + _CHUNK_ROWS]
+        return
+    if not isinstance(rows, Iterable):
+        raise UsageError(f"rows are a {type(rows).__name__}", expected="an array [N, d] or an iterable of chunks")
+    for chunk in rows:
+        yield np.asarray(chunk, np.float32)
+
+
+def _aligned(
+    first: Rows, rest: Iterator[Rows], ids: npt.NDArray[np.generic] | None, bias: npt.NDArray[np.generic] | None
+) -> Iterator[tuple[Rows, npt.ArrayLike | None, npt.ArrayLike | None]]:
+    """Give each chunk its part of ``ids`` and ``bias``, and check at the end that none is left over."""
+    start = 0
+    for chunk in itertools.chain([first], rest):
+        window = slice(start, start + len(chunk))
+        yield chunk, None if ids is None else ids[window], None if bias is None else bias[window]
+        start += len(chunk)
+    for name, array in (("ids", ids), ("bias", bias)):
+        if array is not None and len(array) != start:
+            raise UsageError(f"{len(array)} {name} for {start} rows", expected=f"{start}")

@@ -1,0 +1,236 @@
+"""How a user row is stored: fp32, fp16, int8, fp8 (e4m3) or int4, always with a scale of its own.
+
+A codec turns a row into *values* times one float32 scale, and stores the values in few bits:
+
+    row = scale * value            (elementwise)
+
+Values are numbers of a fixed grid, so products with an integer query sum without rounding in float64:
+that is what makes the score of a stored row the same number on every engine.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.errors import UsageError
+
+CodecName = Literal["fp32", "fp16", "int8", "fp8", "int4"]
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+Tensors = Mapping[str, npt.NDArray[np.generic]]
+
+INT4_GROUP = 32
+_FP8_MAX = 448.0
+_TINY = np.float32(np.finfo(np.float32).tiny)
+
+
+class Codec(ABC):
+    """One way to store rows of ``dim`` float32 numbers.
+
+    Attributes:
+        name: the codec's name in ``--quant`` and in ``table.json``.
+        exact_query: whether the item vector is quantised to integers too, so that scores are exact sums.
+    """
+
+    name: ClassVar[CodecName]
+    exact_query: ClassVar[bool]
+
+    @abstractmethod
+    def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return each stored tensor's safetensors dtype and its shape for one row."""
+
+    @abstractmethod
+    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the stored tensors of ``rows`` [n, d]; ``scales`` is float32 [n]."""
+
+    @abstractmethod
+    def values(self, stored: Tensors, dim: int) -> F64:
+        """Return the unscaled values [n, d] of stored rows."""
+
+    def decode(self, stored: Tensors, dim: int) -> F32:
+        """Return the rows [n, d] that the stored tensors stand for."""
+        scales = stored["scales"].astype(np.float64)
+        return (self.values(stored, dim) * scales[:, None]).astype(np.float32)
+
+    def row_bytes(self, dim: int) -> int:
+        """Return the bytes that one row takes, its scale included."""
+        return sum(_ITEM_BYTES[dtype] * int(np.prod(shape)) for dtype, shape in self.tensors(dim).values())
+
+
+class Fp32(Codec):
+    """Rows as they are; every scale is 1."""
+
+    name = "fp32"
+    exact_query = False
+
+    def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the layout: codes F32 [d], scale."""
+        return {"codes": ("F32", (dim,)), "scales": ("F32", ())}
+
+    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the rows and unit scales."""
+        return {"codes": rows, "scales": np.ones(len(rows), np.float32)}
+
+    def values(self, stored: Tensors, dim: int) -> F64:
+        """Return the rows in float64."""
+        return stored["codes"].astype(np.float64)
+
+
+class Fp16(Codec):
+    """Half precision relative to the row's power of two, so that no row overflows or sinks into subnormals."""
+
+    name = "fp16"
+    exact_query = False
+
+    def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the layout: codes F16 [d], scale."""
+        return {"codes": ("F16", (dim,)), "scales": ("F32", ())}
+
+    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
+        """Scale each row into (-1, 1] by a power of two, which costs no precision, and round to half."""
+        _, exponents = np.frexp(np.abs(rows).max(1, initial=0.0))
+        scales = np.ldexp(np.float32(1), exponents.clip(-125, 127)).astype(np.float32)
+        return {"codes": (rows / scales[:, None]).astype(np.float16), "scales": scales}
+
+    def values(self, stored: Tensors, dim: int) -> F64:
+        """Return the half-precision values in float64."""
+        return stored["codes"].astype(np.float64)
+
+
+class Int8(Codec):
+    """Integers in [-127, 127]; scale = max|row| / 127."""
+
+    name = "int8"
+    exact_query = True
+
+    def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the layout: codes I8 [d], scale."""
+        return {"codes": ("I8", (dim,)), "scales": ("F32", ())}
+
+    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
+        """Round to the nearest integer, ties to even."""
+        scales = _scales(np.abs(rows).max(1, initial=0.0), 127)
+        codes = np.rint(rows / scales[:, None]).clip(-127, 127).astype(np.int8)
+        return {"codes": codes, "scales": scales}
+
+    def values(self, stored: Tensors, dim: int) -> F64:
+        """Return the integers in float64."""
+        return stored["codes"].astype(np.float64)
+
+
+class Fp8(Codec):
+    """The e4m3 (finite) 8-bit float; scale = max|row| / 448."""
+
+    name = "fp8"
+    exact_query = True
+
+    def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the layout: codes F8_E4M3 [d], scale."""
+        return {"codes": ("F8_E4M3", (dim,)), "scales": ("F32", ())}
+
+    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
+        """Round to the nearest e4m3 number, ties to even."""
+        scales = _scales(np.abs(rows).max(1, initial=0.0), _FP8_MAX)
+        return {"codes": _to_e4m3(rows / scales[:, None]), "scales": scales}
+
+    def values(self, stored: Tensors, dim: int) -> F64:
+        """Look the bytes up in the table of the 256 e4m3 numbers."""
+        return _E4M3[stored["codes"].view(np.uint8)]
+
+
+class Int4(Codec):
+    """Integers in [-7, 7] with an 8-bit multiplier for each group of 32 dims under the row's scale.
+
+    row = scale * group * nibble; group in 0..255, so that the sum of a row stays an integer. The even dim
+    is the byte's low nibble; a nibble holds the integer plus 8.
+    """
+
+    name = "int4"
+    exact_query = True
+
+    def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the layout: codes U8 [ceil(d/2)], groups U8 [ceil(d/32)], scale."""
+        groups = -(-dim // INT4_GROUP)
+        return {"codes": ("U8", (-(-dim // 2),)), "groups": ("U8", (groups,)), "scales": ("F32", ())}
+
+    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
+        """Choose the group multipliers by the groups' maxima, then round each number to the nearest integer."""
+        count, dim = rows.shape
+        padded = _pad(rows, INT4_GROUP).reshape(count, -1, INT4_GROUP)
+        maxima = np.abs(padded).max(2, initial=0.0)
+        scales = _scales(maxima.max(1, initial=0.0), 7 * 255)
+        groups = np.ceil(maxima / (7 * scales[:, None])).clip(0, 255).astype(np.uint8)
+        steps = np.maximum(scales[:, None] * groups, _TINY)[:, :, None]
+        integers = np.rint(padded / steps).clip(-7, 7).astype(np.int8).reshape(count, -1)[:, :dim]
+        nibbles = _pad((integers + 8).astype(np.uint8), 2)
+        return {"codes": nibbles[:, ::2] | (nibbles[:, 1::2] << 4), "groups": groups, "scales": scales}
+
+    def values(self, stored: Tensors, dim: int) -> F64:
+        """Return nibble times group multiplier: integers of at most 1,785."""
+        codes = stored["codes"].view(np.uint8)
+        nibbles = np.empty((len(codes), 2 * codes.shape[1]), np.int16)
+        nibbles[:, ::2] = codes & 15
+        nibbles[:, 1::2] = codes >> 4
+        groups = np.repeat(stored["groups"].astype(np.int16), INT4_GROUP, axis=1)[:, :dim]
+        return ((nibbles[:, :dim] - 8) * groups).astype(np.float64)
+
+
+def codec(name: str) -> Codec:
+    """Return the codec of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in CODECS:
+        raise UsageError(f"there is no codec {name!r}", expected="one of " + ", ".join(CODECS))
+    return CODECS[name]
+
+
+CODECS: dict[str, Codec] = {c.name: c for c in (Fp32(), Fp16(), Int8(), Fp8(), Int4())}
+
+_ITEM_BYTES = {"F32": 4, "F16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}
+
+
+def _scales(maxima: npt.NDArray[np.floating], largest: float) -> F32:
+    """Return max / largest; a row of zeros keeps the scale 1, and none is so small that dividing by it overflows."""
+    scales = (maxima / largest).astype(np.float32)
+    return np.where(maxima > 0, np.maximum(scales, _TINY), np.float32(1)).astype(np.float32)
+
+
+def _pad(rows: npt.NDArray[np.generic], multiple: int) -> npt.NDArray[np.generic]:
+    return np.pad(rows, ((0, 0), (0, -rows.shape[1] % multiple)))
+
+
+def _e4m3_numbers() -> F64:
+    """Return the 256 numbers of the OCP 8-bit format E4M3: bias 7, no infinities, NaN at 0x7f and 0xff."""
+    byte = np.arange(256)
+    sign = np.where(byte & 0x80, -1.0, 1.0)
+    exponent, mantissa = (byte >> 3) & 15, byte & 7
+    normal = (1 + mantissa / 8) * np.exp2(exponent - 7.0)
+    numbers = sign * np.where(exponent == 0, mantissa / 8 * 2.0**-6, normal)
+    numbers[[0x7F, 0xFF]] = np.nan
+    return numbers
+
+
+_E4M3 = _e4m3_numbers()
+_E4M3_SMALLEST_NORMAL = 2.0**-6
+# The bits between a float32's exponent and the three mantissa bits that e4m3 keeps; both biases in e4m3's own place.
+_DROPPED_BITS = 20
+_BIAS_DIFFERENCE = (127 - 7) << 3
+
+
+def _to_e4m3(values: F32) -> npt.NDArray[np.uint8]:
+    """Return the bytes of the nearest e4m3 numbers, ties to even; magnitudes are at most about 448."""
+    magnitudes = np.abs(values)
+    bits = magnitudes.view(np.uint32)
+    half_less_one = np.uint32((1 << (_DROPPED_BITS - 1)) - 1)
+    rounded = (bits + half_less_one + ((bits >> _DROPPED_BITS) & 1)) >> _DROPPED_BITS
+    normal = rounded.astype(np.int32) - _BIAS_DIFFERENCE
+    subnormal = np.rint(magnitudes * 2.0**9).astype(np.int32)
+    nearest = np.where(magnitudes < _E4M3_SMALLEST_NORMAL, subnormal, normal).astype(np.uint8)
+    return nearest | (np.signbit(values).astype(np.uint8) << 7)

@@ -1,0 +1,135 @@
+"""``table.json``: what a table holds and which shards, in order, hold it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fllm_export.errors import BundleError
+from fllm_export.files import publish_json
+from fllm_export.table.codecs import CODECS
+
+FORMAT_VERSION = 1
+FILE_NAME = "table.json"
+
+_TILE_BYTES = 8 << 20
+_TILE_ROWS_MAX = 65_536
+_TILE_ROWS_MIN = 1_024
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One shard as the table knows it."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """The table's shape.
+
+    Attributes:
+        codec: name of the codec of all rows.
+        dim: numbers in a row.
+        rows: rows of all shards.
+        tile_rows: rows scored in one call; ids ascend within a tile. Only a shard's last tile may be shorter.
+        bias: whether each row has a bias.
+        generation: version number of the living table, 1 at first.
+        shards: in scan order.
+    """
+
+    codec: str
+    dim: int
+    rows: int
+    tile_rows: int
+    bias: bool
+    generation: int
+    shards: tuple[ShardEntry, ...]
+
+    def save(self, directory: Path) -> None:
+        """Publish ``table.json``; until it is there, the directory is no table."""
+        publish_json(directory / FILE_NAME, {"format_version": FORMAT_VERSION, **asdict(self)})
+
+    @classmethod
+    def load(cls, directory: Path) -> TableLayout:
+        """Read and check ``table.json``.
+
+        Raises:
+            BundleError: it is missing, is not JSON, is of a newer format or contradicts itself.
+        """
+        path = directory / FILE_NAME
+        if not path.is_file():
+            raise BundleError(
+                f"{directory} holds no {FILE_NAME}", expected="a user table", fix="Name the directory that holds it"
+            )
+        try:
+            document = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise BundleError(f"{path} is not JSON ({error})", fix="Build the table again") from error
+        check_version(document, FORMAT_VERSION, path)
+        layout = cls._parse(document, path)
+        layout._check(path)
+        return layout
+
+    @classmethod
+    def _parse(cls, document: dict[str, Any], path: Path) -> TableLayout:
+        shards = _typed(document, "shards", list, path)
+        entries = []
+        for number, shard in enumerate(shards):
+            where = f"shards[{number}]"
+            if not isinstance(shard, dict):
+                raise BundleError(f"{path}: {where} is {shard!r}", expected="an object")
+            fields = {"name": str, "rows": int, "bytes": int, "sha256": str}
+            entries.append(ShardEntry(**{key: _typed(shard, key, kind, path) for key, kind in fields.items()}))
+        fields = {"codec": str, "dim": int, "rows": int, "tile_rows": int, "bias": bool, "generation": int}
+        return cls(**{key: _typed(document, key, kind, path) for key, kind in fields.items()}, shards=tuple(entries))
+
+    def _check(self, path: Path) -> None:
+        if self.codec not in CODECS:
+            raise BundleError(f"{path}: codec is {self.codec!r}", expected="one of " + ", ".join(CODECS))
+        for key in ("dim", "rows", "tile_rows", "generation"):
+            if getattr(self, key) < 1:
+                raise BundleError(f"{path}: {key} is {getattr(self, key)}", expected="at least 1")
+        for shard in self.shards:
+            if Path(shard.name).name != shard.name or shard.name in ("", ".", ".."):
+                raise BundleError(f"{path}: shard name {shard.name!r}", expected="a file name without folders")
+            if shard.rows < 1:
+                raise BundleError(f"{path}: shard {shard.name} has {shard.rows} rows", expected="at least 1")
+        total = sum(shard.rows for shard in self.shards)
+        if total != self.rows:
+            raise BundleError(f"{path}: the shards hold {total} rows", expected=f"{self.rows}, as `rows` says")
+
+
+def check_version(document: Any, supported: int, path: Path) -> None:
+    """Refuse a JSON document whose ``format_version`` is missing or newer than this library reads.
+
+    Raises:
+        BundleError: with both numbers.
+    """
+    version = document.get("format_version") if isinstance(document, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise BundleError(f"{path}: format_version is {version!r}", expected=f"a whole number from 1 to {supported}")
+    if version > supported:
+        raise BundleError(
+            f"{path} has format version {version}",
+            expected=f"at most {supported}, the newest that this fllm-export reads",
+            fix="Upgrade fllm-export, or build again with this one",
+        )
+
+
+def tile_rows(row_bytes: int) -> int:
+    """Return a tile height of about 8 MiB: small enough for a budget to stop at, large enough to amortise a call."""
+    rows = 1 << max(0, (_TILE_BYTES // row_bytes).bit_length() - 1)
+    return max(_TILE_ROWS_MIN, min(_TILE_ROWS_MAX, rows))
+
+
+def _typed(document: dict[str, Any], key: str, kind: type, path: Path) -> Any:
+    value = document.get(key)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise BundleError(f"{path}: `{key}` is {value!r}", expected=f"a value of type {kind.__name__}")
+    return value

@@ -1,0 +1,195 @@
+"""One shard: an immutable safetensors file whose tensors start on page boundaries, so that it is read in place."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.errors import BundleError
+from fllm_export.files import publish
+from fllm_export.table.codecs import Codec
+
+PAGE_BYTES = 4096
+_HEADER_BYTES_MAX = 1 << 20
+_PADDING = "padding."
+_DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "i1", "U8": "u1", "F8_E4M3": "u1", "I64": "<i8"}
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows scored in one call: views into the mapped shard.
+
+    Attributes:
+        stored: the codec's tensors, ``codes`` and ``scales`` among them.
+        ids: int64 [rows], ascending.
+        bias: float32 [rows] or None.
+    """
+
+    stored: dict[str, Array]
+    ids: npt.NDArray[np.int64]
+    bias: npt.NDArray[np.float32] | None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.ids)
+
+
+class Shard:
+    """A shard mapped into memory, read-only.
+
+    Raises:
+        BundleError: the file is missing, shorter than its header says, or not as the table describes it.
+    """
+
+    def __init__(self, path: Path, codec: Codec, dim: int, rows: int, *, bias: bool) -> None:
+        self.path = path
+        self.rows = rows
+        arrays = _map(path)
+        expected = shard_tensors(codec, dim, bias=bias)
+        for name, (dtype, shape) in expected.items():
+            if name not in arrays:
+                raise BundleError(f"{path} has no tensor `{name}`", expected=", ".join(expected))
+            found_dtype, array = arrays[name]
+            if found_dtype != dtype or array.shape != (rows, *shape):
+                raise BundleError(
+                    f"{path}: tensor `{name}` is {found_dtype} {list(array.shape)}",
+                    expected=f"{dtype} {[rows, *shape]}",
+                )
+        self._stored = {name: arrays[name][1] for name in codec.tensors(dim)}
+        self.ids: npt.NDArray[np.int64] = arrays["ids"][1].view(np.int64)
+        self.bias = arrays["bias"][1].view(np.float32) if bias else None
+
+    def tile(self, start: int, stop: int) -> Tile:
+        """Return rows ``start`` to ``stop`` as views; nothing is copied."""
+        stored = {name: array[start:stop] for name, array in self._stored.items()}
+        return Tile(stored, self.ids[start:stop], None if self.bias is None else self.bias[start:stop])
+
+
+def shard_tensors(codec: Codec, dim: int, *, bias: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the safetensors dtype and the per-row shape of each tensor in a shard, in file order."""
+    tensors = codec.tensors(dim)
+    if bias:
+        tensors["bias"] = ("F32", ())
+    return {**tensors, "ids": ("I64", ())}
+
+
+def write_shard(path: Path, dtypes: dict[str, str], tensors: dict[str, Array], metadata: dict[str, str]) -> int:
+    """Publish a shard and return its size in bytes.
+
+    Tensors follow one another without holes, as the format demands; what lies between one's end and the next
+    page is a tensor of its own, named ``padding.N``.
+    """
+    plan: list[tuple[str, bytes | Array]] = []
+    header: dict[str, Any] = {"__metadata__": metadata}
+    offset = 0
+    for number, (name, array) in enumerate(tensors.items()):
+        contiguous = np.ascontiguousarray(array)
+        header[name] = _entry(dtypes[name], array.shape, offset, contiguous.nbytes)
+        plan.append((name, contiguous))
+        offset += contiguous.nbytes
+        gap = -offset % PAGE_BYTES
+        if gap and number + 1 < len(tensors):
+            header[f"{_PADDING}{number}"] = _entry("U8", (gap,), offset, gap)
+            plan.append((f"{_PADDING}{number}", bytes(gap)))
+            offset += gap
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % PAGE_BYTES)
+    with publish(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, data in plan:
+            file.write(data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data)
+    return 8 + len(text) + offset
+
+
+def _entry(dtype: str, shape: tuple[int, ...], offset: int, size: int) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+
+
+def _map(path: Path) -> dict[str, tuple[str, Array]]:
+    """Map a safetensors file and return its tensors as (dtype name, view), trusting nothing it says."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is missing", expected="a shard of the table", fix="Build the table again") from error
+    header, start = _read_header(path, data, size)
+    tensors = {}
+    spans = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape, begin, end = _check_entry(path, name, entry)
+        spans.append((begin, end, name))
+        tensors[name] = (dtype, shape, begin)
+    _check_spans(path, sorted(spans), size - start)
+    return {
+        name: (dtype, np.frombuffer(data, _DTYPES[dtype], int(np.prod(shape)), start + begin).reshape(shape))
+        for name, (dtype, shape, begin) in tensors.items()
+    }
+
+
+def _read_header(path: Path, data: mmap.mmap | bytes, size: int) -> tuple[dict[str, Any], int]:
+    length = int.from_bytes(data[:8], "little")
+    if size < 8 or length > size - 8:
+        raise BundleError(
+            f"{path} has {size} bytes and its header claims {length}",
+            expected="a complete file",
+            fix="Copy the file again: it was cut short",
+        )
+    if length > _HEADER_BYTES_MAX:
+        raise BundleError(f"{path}: the header has {length} bytes", expected=f"at most {_HEADER_BYTES_MAX}")
+    try:
+        header = json.loads(data[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: the header is not JSON ({error})", expected="a safetensors file") from error
+    if not isinstance(header, dict):
+        raise BundleError(f"{path}: the header is a {type(header).__name__}", expected="a JSON object")
+    if (8 + length) % PAGE_BYTES:
+        raise BundleError(f"{path}: the data starts at byte {8 + length}", expected=f"a multiple of {PAGE_BYTES}")
+    return header, 8 + length
+
+
+def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        item_bytes = np.dtype(_DTYPES[dtype]).itemsize
+        whole = all(type(n) is int and 0 <= n < 1 << 48 for n in (*shape, begin, end))
+    except (TypeError, KeyError, ValueError) as error:
+        raise BundleError(f"{path}: the header's entry of `{name}` is unreadable ({error!r})") from error
+    if not whole:
+        raise BundleError(f"{path}: tensor `{name}` has shape {list(shape)} at {begin}..{end}", expected="whole numbers")
+    wanted = item_bytes
+    for extent in shape:
+        wanted *= extent
+    if end - begin != wanted:
+        raise BundleError(
+            f"{path}: tensor `{name}` spans {end - begin} bytes", expected=f"{wanted} for {dtype} {list(shape)}"
+        )
+    if begin % PAGE_BYTES and not name.startswith(_PADDING):
+        raise BundleError(f"{path}: tensor `{name}` starts at byte {begin}", expected=f"a multiple of {PAGE_BYTES}")
+    return dtype, shape, begin, end
+
+
+def _check_spans(path: Path, spans: list[tuple[int, int, str]], data_bytes: int) -> None:
+    """Check that the tensors cover the data without holes or overlaps, and that the file ends where they do."""
+    position = 0
+    for begin, end, name in spans:
+        if begin != position:
+            raise BundleError(f"{path}: tensor `{name}` starts at byte {begin} of the data", expected=f"byte {position}")
+        position = end
+    if position != data_bytes:
+        raise BundleError(
+            f"{path} holds {data_bytes} bytes of data",
+            expected=f"{position}, as the header says",
+            fix="Copy the file again: it was cut short or something was added to it",
+        )

@@ -1,0 +1,74 @@
+"""Reading a table: its shards mapped in place, cut into tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.errors import BundleError, UsageError
+from fllm_export.files import sha256_file
+from fllm_export.table.codecs import codec
+from fllm_export.table.ids import check_unique
+from fllm_export.table.layout import TableLayout
+from fllm_export.table.shard import Shard, Tile
+
+
+class Table:
+    """A table on disk, opened read-only. Opening reads headers only; pages come in as tiles are scored.
+
+    Raises:
+        BundleError: a file is missing, damaged or of a newer format.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.layout = TableLayout.load(directory)
+        self.codec = codec(self.layout.codec)
+        self.shards = [
+            Shard(directory / entry.name, self.codec, self.layout.dim, entry.rows, bias=self.layout.bias)
+            for entry in self.layout.shards
+        ]
+
+    def tiles(self) -> Iterator[Tile]:
+        """Yield all tiles in scan order."""
+        step = self.layout.tile_rows
+        for shard in self.shards:
+            for start in range(0, shard.rows, step):
+                yield shard.tile(start, min(start + step, shard.rows))
+
+    def decoded(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Yield ids [n] and the float32 rows [n, d] that the codes stand for, a tile at a time."""
+        for tile in self.tiles():
+            yield tile.ids, self.codec.decode(tile.stored, self.layout.dim)
+
+    def verify(self) -> None:
+        """Read every byte: hashes, finite scales, ids ascending within tiles and unique in the table.
+
+        Raises:
+            BundleError: naming the file, and what is wrong with it.
+        """
+        for entry in self.layout.shards:
+            digest = sha256_file(self.directory / entry.name)
+            if digest != entry.sha256:
+                raise BundleError(
+                    f"{self.directory / entry.name} has SHA-256 {digest}",
+                    expected=entry.sha256,
+                    fix="Copy the file again, or build the table again",
+                )
+        for number, tile in enumerate(self.tiles()):
+            _verify_tile(tile, f"{self.directory}: tile {number}")
+        try:
+            check_unique([np.sort(shard.ids) for shard in self.shards])
+        except UsageError as error:
+            raise BundleError(f"{self.directory}: {error.found}", expected=error.expected) from error
+
+
+def _verify_tile(tile: Tile, where: str) -> None:
+    if tile.ids[0] < 0 or not bool(np.all(tile.ids[1:] > tile.ids[:-1])):
+        raise BundleError(f"{where}: user ids do not ascend", expected="ascending ids of at least 0")
+    for name, array in (("scales", tile.stored["scales"]), ("bias", tile.bias)):
+        if array is not None and not bool(np.isfinite(array.astype(np.float32)).all()):
+            raise BundleError(f"{where}: `{name}` holds a number that is not finite", expected="finite numbers")

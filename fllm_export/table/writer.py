@@ -1,0 +1,197 @@
+"""Writing a table from chunks of rows: one shard in memory at a time, resumable shard by shard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.errors import UsageError
+from fllm_export.files import publish_text, sha256_file
+from fllm_export.progress import Progress, silent
+from fllm_export.table.codecs import codec
+from fllm_export.table.ids import check_ids, check_unique
+from fllm_export.table.layout import FORMAT_VERSION, ShardEntry, TableLayout, tile_rows
+from fllm_export.table.shard import Array, Shard, shard_tensors, write_shard
+
+SHARD_BYTES = 256 << 20
+_LEDGER = ".writing.jsonl"
+
+Rows = npt.NDArray[np.float32]
+Chunk = tuple[npt.ArrayLike, npt.ArrayLike | None, npt.ArrayLike | None]
+"""Rows [n, d], and for each row an id and a bias, or None."""
+
+
+class TableWriter:
+    """Encodes rows as they come and publishes a shard whenever one is full.
+
+    Within a shard rows are stored in ascending id order, which is what breaks ties in a ranking. A directory
+    left by an interrupted writer is taken up again when ``resume_key`` is the same: shards that are complete
+    stay, and :attr:`rows_done` says how many leading rows the caller may skip.
+
+    Args:
+        directory: created when missing; must not hold a finished table.
+        dim: numbers in a row.
+        quant: codec name.
+        bias: whether rows have a bias.
+        shard_bytes: a shard's size at most, and the memory that writing takes.
+        resume_key: fingerprint of the rows; shards of another fingerprint are removed.
+
+    Raises:
+        UsageError: the codec is unknown, or a table is there already.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        dim: int,
+        quant: str = "int8",
+        bias: bool = False,
+        shard_bytes: int = SHARD_BYTES,
+        resume_key: str | None = None,
+    ) -> None:
+        self._directory = directory
+        self._codec = codec(quant)
+        self._dim = dim
+        self._bias = bias
+        row_bytes = self._codec.row_bytes(dim)
+        self._tile_rows = tile_rows(row_bytes)
+        self._shard_rows = max(1, shard_bytes // (row_bytes * self._tile_rows)) * self._tile_rows
+        if (directory / "table.json").exists():
+            raise UsageError(f"{directory} holds a table already", fix="Choose another directory, or remove it first")
+        directory.mkdir(parents=True, exist_ok=True)
+        self._resume_key = resume_key
+        self._entries = self._take_up()
+        self.rows_done = sum(entry.rows for entry in self._entries)
+        self._rows_seen = self.rows_done
+        self._pending: list[dict[str, Array]] = []
+        self._pending_rows = 0
+
+    def add(self, rows: npt.ArrayLike, ids: npt.ArrayLike | None = None, bias: npt.ArrayLike | None = None) -> None:
+        """Encode rows [n, d]; without ids, rows are numbered on from 0.
+
+        Raises:
+            UsageError: a shape is wrong, a number is not finite, or ids or bias are unfit.
+        """
+        encoded = self._encode(rows, ids, bias)
+        self._rows_seen += len(encoded["ids"])
+        start = 0
+        while start < len(encoded["ids"]):
+            stop = min(start + self._shard_rows - self._pending_rows, len(encoded["ids"]))
+            self._pending.append({name: array[start:stop] for name, array in encoded.items()})
+            self._pending_rows += stop - start
+            start = stop
+            if self._pending_rows == self._shard_rows:
+                self._publish_shard()
+
+    def finish(self, *, generation: int = 1) -> TableLayout:
+        """Publish the last shard and ``table.json``, and return the layout.
+
+        Raises:
+            UsageError: no row was added, or an id occurs twice.
+        """
+        if self._pending_rows:
+            self._publish_shard()
+        if not self._entries:
+            raise UsageError("no rows were given", expected="at least one user")
+        check_unique([self._open(entry).ids for entry in self._entries])
+        layout = TableLayout(
+            codec=self._codec.name,
+            dim=self._dim,
+            rows=sum(entry.rows for entry in self._entries),
+            tile_rows=self._tile_rows,
+            bias=self._bias,
+            generation=generation,
+            shards=tuple(self._entries),
+        )
+        layout.save(self._directory)
+        (self._directory / _LEDGER).unlink(missing_ok=True)
+        return layout
+
+    def _encode(
+        self, rows: npt.ArrayLike, ids: npt.ArrayLike | None, bias: npt.ArrayLike | None
+    ) -> dict[str, Array]:
+        matrix = np.asarray(rows, np.float32)
+        if matrix.ndim != 2 or matrix.shape[1] != self._dim:
+            raise UsageError(f"rows have shape {list(matrix.shape)}", expected=f"[n, {self._dim}]")
+        finite = np.isfinite(matrix).all(1)
+        if not finite.all():
+            bad = self._rows_seen + int(np.argmin(finite))
+            raise UsageError(f"row {bad} holds a number that is not finite", expected="finite rows")
+        numbers = np.arange(self._rows_seen, self._rows_seen + len(matrix)) if ids is None else ids
+        encoded = self._codec.encode(matrix)
+        if self._bias != (bias is not None):
+            raise UsageError(
+                "bias was given" if bias is not None else "no bias was given",
+                expected="bias for every row of the table, or for none",
+            )
+        if bias is not None:
+            values = np.asarray(bias, np.float32)
+            if values.shape != (len(matrix),) or not np.isfinite(values).all():
+                raise UsageError(f"bias has shape {list(values.shape)}", expected=f"finite numbers [{len(matrix)}]")
+            encoded["bias"] = values
+        encoded["ids"] = check_ids(numbers, len(matrix))
+        return encoded
+
+    def _publish_shard(self) -> None:
+        tensors = {
+            name: np.concatenate([part[name] for part in self._pending])
+            for name in shard_tensors(self._codec, self._dim, bias=self._bias)
+        }
+        self._pending, self._pending_rows = [], 0
+        if not np.all(tensors["ids"][1:] > tensors["ids"][:-1]):
+            order = np.argsort(tensors["ids"], kind="stable")
+            tensors = {name: array[order] for name, array in tensors.items()}
+        name = f"{len(self._entries):05d}.safetensors"
+        dtypes = {key: dtype for key, (dtype, _) in shard_tensors(self._codec, self._dim, bias=self._bias).items()}
+        metadata = {"format": "fllm-users", "format_version": str(FORMAT_VERSION), "codec": self._codec.name}
+        path = self._directory / name
+        size = write_shard(path, dtypes, tensors, metadata)
+        self._entries.append(ShardEntry(name, len(tensors["ids"]), size, sha256_file(path)))
+        self._save_ledger()
+
+    def _save_ledger(self) -> None:
+        lines = [{"resume_key": self._resume_key}, *map(asdict, self._entries)]
+        publish_text(self._directory / _LEDGER, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def _take_up(self) -> list[ShardEntry]:
+        """Return the shards that an interrupted writer of the same rows has finished; remove all others."""
+        ledger = self._directory / _LEDGER
+        entries: list[ShardEntry] = []
+        if ledger.exists() and self._resume_key is not None:
+            head, *lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+            if head == {"resume_key": self._resume_key}:
+                entries = [ShardEntry(**line) for line in lines]
+        kept = []
+        for entry in entries:
+            path = self._directory / entry.name
+            if not path.exists() or sha256_file(path) != entry.sha256:
+                break
+            kept.append(entry)
+        for path in self._directory.glob("*.safetensors"):
+            if path.name not in {entry.name for entry in kept}:
+                path.unlink()
+        return kept
+
+    def _open(self, entry: ShardEntry) -> Shard:
+        return Shard(self._directory / entry.name, self._codec, self._dim, entry.rows, bias=self._bias)
+
+
+def write_table(
+    writer: TableWriter, chunks: Iterable[Chunk], total: int | None = None, progress: Progress = silent
+) -> TableLayout:
+    """Write all chunks of (rows, ids, bias), skipping the rows that the writer has already, and finish the table."""
+    skip, done = writer.rows_done, 0
+    for rows, ids, bias in chunks:
+        count = len(np.asarray(rows))
+        first = min(max(skip - done, 0), count)
+        done += count
+        if first < count:
+            writer.add(*(None if part is None else np.asarray(part)[first:] for part in (rows, ids, bias)))  # type: ignore[arg-type]
+        progress("user table", done, total or done)
+    return writer.finish()
