@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +57,7 @@ class Scan:
 class Engine(Protocol):
     """Scores item vectors against a whole table. Safe to call from many threads at once."""
 
-    name: str
+    name: ClassVar[str]
 
     def search(self, z: npt.NDArray[np.float32], request: Request) -> Scan:
         """Scan the table for a batch of item vectors, float32 [B, d]; at least one tile is always scored."""

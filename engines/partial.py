@@ -47,8 +47,8 @@ def merge(parts: Sequence[Partial], k: int) -> Partial:
     order = np.lexsort((ids, -keys), axis=1)[:, :k]
     m = np.max([p.m for p in parts], axis=0)
     total = np.sum([p.l * np.exp(p.m - m) for p in parts], axis=0)
-    best = (np.take_along_axis(array, order, 1) for array in (ids, keys, scores))
-    return Partial(*best, m, total)
+    best_ids, best_keys, best_scores = (np.take_along_axis(array, order, 1) for array in (ids, keys, scores))
+    return Partial(best_ids, best_keys, best_scores, m, total)
 
 
 def select(keys: F32, k: int) -> I64:

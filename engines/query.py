@@ -43,6 +43,6 @@ class Query:
 
     @property
     def limbs(self) -> npt.NDArray[np.int8]:
-        """Return the integers as int8 [2B, d]: B rows of high limbs, then B of low; value = 128 high + low."""
+        """Return the integers as int8 [2, B, d], the high limbs and the low: value = 128 high + low."""
         high = np.floor((self.values + 64) / 128)
-        return np.concatenate([high, self.values - 128 * high]).astype(np.int8)
+        return np.stack([high, self.values - 128 * high]).astype(np.int8)

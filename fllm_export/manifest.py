@@ -121,6 +121,4 @@ class Manifest:
 def describe_files(bundle: Path) -> dict[str, FileEntry]:
     """Return size and hash of every file below ``bundle`` but the manifest itself."""
     files = sorted(path for path in bundle.rglob("*") if path.is_file() and path.name != FILE_NAME)
-    return {
-        path.relative_to(bundle).as_posix(): FileEntry(path.stat().st_size, sha256_file(path)) for path in files
-    }
+    return {path.relative_to(bundle).as_posix(): FileEntry(path.stat().st_size, sha256_file(path)) for path in files}

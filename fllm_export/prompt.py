@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.errors import UsageError
+from fllm_export.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -100,3 +101,24 @@ class Prompt:
             )
         dropped = set(inside[len(inside) - excess :])
         return [token for i, token in enumerate(ids) if i not in dropped]
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read ``tokenizer.json`` with its own padding and truncation switched off: the prompt does both.
+
+    Raises:
+        BundleError: the file is missing or is no tokenizer.
+    """
+    from tokenizers import Tokenizer
+
+    if not path.is_file():
+        raise BundleError(
+            f"{path} is missing", expected="a tokenizer", fix="Copy the base model's tokenizer.json there"
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust side raises bare Exception
+        raise BundleError(f"{path} is not a tokenizer ({error})", expected="a tokenizer.json") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export.engines.onnxruntime import cpu_session
 from fllm_export.errors import BundleError, UsageError
-from fllm_export.prompt import Prompt
+from fllm_export.prompt import Prompt, load_tokenizer
 
 BATCH = 32
 
@@ -52,22 +51,3 @@ class Encoder:
             feed = {"input_ids": input_ids, "attention_mask": attention_mask}
             z[chosen] = self._session.run(["item_vector"], feed)[0]
         return z
-
-
-def load_tokenizer(path: Path) -> Any:
-    """Read ``tokenizer.json`` with its own padding and truncation switched off: the prompt does both.
-
-    Raises:
-        BundleError: the file is missing or is no tokenizer.
-    """
-    from tokenizers import Tokenizer
-
-    if not path.is_file():
-        raise BundleError(f"{path} is missing", expected="a tokenizer", fix="Build the bundle again")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust side raises bare Exception
-        raise BundleError(f"{path} is not a tokenizer ({error})", expected="a tokenizer.json") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer

@@ -49,9 +49,7 @@ class Runtime:
         directory = Path(bundle)
         manifest = Manifest.load(directory)
         count = threads or default_threads()
-        users = UserTable.open(
-            directory / "users", engine=engine or default_engine() or "onnxruntime", threads=count
-        )
+        users = UserTable.open(directory / "users", engine=engine or default_engine() or "onnxruntime", threads=count)
         if users.dim != manifest.dim:
             raise BundleError(
                 f"{directory / 'users'} holds rows of {users.dim} numbers",

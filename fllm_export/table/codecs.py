@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,12 @@ from fllm_export.errors import UsageError
 CodecName = Literal["fp32", "fp16", "int8", "fp8", "int4"]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+Number = TypeVar("Number", bound=np.generic)
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
 INT4_GROUP = 32
 _FP8_MAX = 448.0
+_LARGEST = float(np.finfo(np.float32).max)
 _TINY = np.float32(np.finfo(np.float32).tiny)
 
 
@@ -55,7 +57,8 @@ class Codec(ABC):
     def decode(self, stored: Tensors, dim: int) -> F32:
         """Return the rows [n, d] that the stored tensors stand for."""
         scales = stored["scales"].astype(np.float64)
-        return (self.values(stored, dim) * scales[:, None]).astype(np.float32)
+        # A row at the end of float32's range may round past it.
+        return (self.values(stored, dim) * scales[:, None]).clip(-_LARGEST, _LARGEST).astype(np.float32)
 
     def row_bytes(self, dim: int) -> int:
         """Return the bytes that one row takes, its scale included."""
@@ -202,7 +205,7 @@ def _scales(maxima: npt.NDArray[np.floating], largest: float) -> F32:
     return np.where(maxima > 0, np.maximum(scales, _TINY), np.float32(1)).astype(np.float32)
 
 
-def _pad(rows: npt.NDArray[np.generic], multiple: int) -> npt.NDArray[np.generic]:
+def _pad(rows: npt.NDArray[Number], multiple: int) -> npt.NDArray[Number]:
     return np.pad(rows, ((0, 0), (0, -rows.shape[1] % multiple)))
 
 
@@ -233,4 +236,5 @@ def _to_e4m3(values: F32) -> npt.NDArray[np.uint8]:
     normal = rounded.astype(np.int32) - _BIAS_DIFFERENCE
     subnormal = np.rint(magnitudes * 2.0**9).astype(np.int32)
     nearest = np.where(magnitudes < _E4M3_SMALLEST_NORMAL, subnormal, normal).astype(np.uint8)
-    return nearest | (np.signbit(values).astype(np.uint8) << 7)
+    signs = np.where(np.signbit(values), np.uint8(0x80), np.uint8(0))
+    return nearest | signs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +39,8 @@ def check_unique(parts: Sequence[Ids]) -> None:
     """
     parts = [part for part in parts if len(part)]
     ordered = sorted(parts, key=lambda part: int(part[0]))
-    if all(a[-1] < b[0] for a, b in zip(ordered, ordered[1:], strict=False)):
-        parts_to_scan: Sequence[Ids] = [part for part in parts if len(part) > 1]
-        for part in parts_to_scan:
+    if all(a[-1] < b[0] for a, b in pairwise(ordered)):
+        for part in parts:
             _check_strictly_ascending(part)
         return
     positions = [0] * len(parts)

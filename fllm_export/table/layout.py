@@ -122,10 +122,10 @@ def check_version(document: Any, supported: int, path: Path) -> None:
         )
 
 
-def tile_rows(row_bytes: int) -> int:
-    """Return a tile height of about 8 MiB: small enough for a budget to stop at, large enough to amortise a call."""
-    rows = 1 << max(0, (_TILE_BYTES // row_bytes).bit_length() - 1)
-    return max(_TILE_ROWS_MIN, min(_TILE_ROWS_MAX, rows))
+def tile_rows(row_bytes: int, shard_bytes: int) -> int:
+    """Return a power of two of about 8 MiB: few enough rows for a budget to stop at, enough to amortise a call."""
+    rows = max(_TILE_ROWS_MIN, min(_TILE_ROWS_MAX, _TILE_BYTES // row_bytes))
+    return 1 << max(0, min(rows, shard_bytes // row_bytes).bit_length() - 1)
 
 
 def _typed(document: dict[str, Any], key: str, kind: type, path: Path) -> Any:

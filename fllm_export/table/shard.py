@@ -167,7 +167,7 @@ def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...
     except (TypeError, KeyError, ValueError) as error:
         raise BundleError(f"{path}: the header's entry of `{name}` is unreadable ({error!r})") from error
     if not whole:
-        raise BundleError(f"{path}: tensor `{name}` has shape {list(shape)} at {begin}..{end}", expected="whole numbers")
+        raise BundleError(f"{path}: tensor `{name}` is {list(shape)} at {begin}..{end}", expected="whole numbers")
     wanted = item_bytes
     for extent in shape:
         wanted *= extent
@@ -185,7 +185,7 @@ def _check_spans(path: Path, spans: list[tuple[int, int, str]], data_bytes: int)
     position = 0
     for begin, end, name in spans:
         if begin != position:
-            raise BundleError(f"{path}: tensor `{name}` starts at byte {begin} of the data", expected=f"byte {position}")
+            raise BundleError(f"{path}: tensor `{name}` starts at data byte {begin}", expected=f"byte {position}")
         position = end
     if position != data_bytes:
         raise BundleError(

@@ -60,7 +60,7 @@ class TableWriter:
         self._dim = dim
         self._bias = bias
         row_bytes = self._codec.row_bytes(dim)
-        self._tile_rows = tile_rows(row_bytes)
+        self._tile_rows = tile_rows(row_bytes, shard_bytes)
         self._shard_rows = max(1, shard_bytes // (row_bytes * self._tile_rows)) * self._tile_rows
         if (directory / "table.json").exists():
             raise UsageError(f"{directory} holds a table already", fix="Choose another directory, or remove it first")
@@ -113,9 +113,7 @@ class TableWriter:
         (self._directory / _LEDGER).unlink(missing_ok=True)
         return layout
 
-    def _encode(
-        self, rows: npt.ArrayLike, ids: npt.ArrayLike | None, bias: npt.ArrayLike | None
-    ) -> dict[str, Array]:
+    def _encode(self, rows: npt.ArrayLike, ids: npt.ArrayLike | None, bias: npt.ArrayLike | None) -> dict[str, Array]:
         matrix = np.asarray(rows, np.float32)
         if matrix.ndim != 2 or matrix.shape[1] != self._dim:
             raise UsageError(f"rows have shape {list(matrix.shape)}", expected=f"[n, {self._dim}]")
@@ -192,6 +190,7 @@ def write_table(
         first = min(max(skip - done, 0), count)
         done += count
         if first < count:
-            writer.add(*(None if part is None else np.asarray(part)[first:] for part in (rows, ids, bias)))  # type: ignore[arg-type]
+            rest = [None if part is None else np.asarray(part)[first:] for part in (ids, bias)]
+            writer.add(np.asarray(rows)[first:], *rest)
         progress("user table", done, total or done)
     return writer.finish()

@@ -1,0 +1,114 @@
+"""``fllm-export build``: a checkpoint goes in, a bundle comes out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
+from fllm_export.table.codecs import CODECS
+
+if TYPE_CHECKING:
+    from fllm_export.bundle.bundle import Bundle
+    from fllm_export.bundle.estimate import Estimate
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+@click.option("--quant", type=click.Choice(list(CODECS)), default="int8", show_default=True, help="Codec of user rows.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Real item texts (.parquet, .csv, .jsonl with a column `text`, or .txt); parity is measured on them.",
+)
+@click.option(
+    "--min-recall",
+    type=float,
+    default=0.99,
+    show_default=True,
+    help="Least recall@K against the fp32 checkpoint; below it the exit code is 3 and nothing is published.",
+)
+@click.option("-k", "--k", type=int, default=100, show_default=True, help="K of that recall.")
+@click.option(
+    "--exporter",
+    type=click.Choice(["torch", "optimum"]),
+    default="torch",
+    show_default=True,
+    help="What turns the encoder into ONNX.",
+)
+@click.option("--threads", type=int, envvar="FLLM_NUM_THREADS", help="Threads (default: every CPU).", show_envvar=True)
+@click.option("--dry-run", is_flag=True, help="Print files, bytes, memory and time, and build nothing.")
+@json_option
+@pass_output
+def build(
+    output_stream: Output,
+    checkpoint: Path,
+    output: Path,
+    quant: str,
+    calibration: Path,
+    min_recall: float,
+    k: int,
+    exporter: Literal["torch", "optimum"],
+    threads: int | None,
+    dry_run: bool,
+) -> None:
+    """Build the bundle OUTPUT from CHECKPOINT.
+
+    The adapter is merged, the encoder exported to ONNX, the user rows quantised into a table, and the result's
+    rankings compared with the checkpoint's. An interrupted build goes on where it stopped; a finished one with the
+    same inputs is not made again.
+    """
+    if dry_run:
+        from fllm_export.bundle.estimate import estimate
+        from fllm_export.bundle.order import Options, Order, item_texts
+        from fllm_export.checkpoint.checkpoint import Checkpoint
+        from fllm_export.environment import default_threads
+        from fllm_export.table.writer import SHARD_BYTES
+
+        options = Options(quant, min_recall, k, exporter, threads or default_threads(), SHARD_BYTES)
+        order = Order(Checkpoint.load(checkpoint), item_texts(calibration), options, output_stream.progress)
+        forecast = estimate(order)
+        output_stream.result({"dry_run": True, **forecast.to_dict()}, _forecast_text(forecast))
+        forecast.check(output)
+        return
+    from fllm_export.bundle.pipeline import build as build_bundle
+
+    bundle = build_bundle(
+        checkpoint,
+        output,
+        calibration=calibration,
+        quant=quant,
+        min_recall=min_recall,
+        k=k,
+        exporter=exporter,
+        threads=threads,
+        progress=output_stream.progress,
+    )
+    parity = bundle.parity()
+    result = {"bundle": str(bundle.path), "users": bundle.table().layout.rows, "parity": parity.to_dict()}
+    output_stream.result(result, _bundle_text(bundle))
+
+
+def _forecast_text(forecast: Estimate) -> str:
+    rows = [[name, byte_text(file.value), file.arithmetic] for name, file in forecast.files.items()]
+    rows.append(["disk", byte_text(forecast.disk.value), forecast.disk.arithmetic])
+    rows.append(["peak memory", byte_text(forecast.memory.value), forecast.memory.arithmetic])
+    rows.append(["time", f"{forecast.time.value:.0f} s", forecast.time.arithmetic])
+    width = max(len(row[0]) for row in rows)
+    return "\n".join(f"{name:<{width}}  {amount:>9}  {arithmetic}" for name, amount, arithmetic in rows)
+
+
+def _bundle_text(bundle: Bundle) -> str:
+    layout, parity = bundle.table().layout, bundle.parity()
+    size = sum(entry.bytes for entry in bundle.manifest.files.values())
+    recall = columns(["K", "recall@K"], [[str(depth), f"{value:.4f}"] for depth, value in parity.recall.items()])
+    return (
+        f"{bundle.path}: {layout.rows:,} users x {layout.dim}, {layout.codec}, {byte_text(size)}\n\n"
+        f"Parity with the fp32 checkpoint on {parity.texts} item texts\n{recall}\n"
+        f"score error {parity.score_error_rms:.2e} rms, {parity.score_error_max:.2e} at most "
+        f"(scores spread by {parity.score_spread:.2e})"
+    )

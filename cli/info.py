@@ -1,0 +1,63 @@
+"""``fllm-export info``: what this machine offers, and what fllm-export would use of it."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from fllm_export.cli.output import Output, json_option, pass_output
+
+_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "tokenizers",
+    "safetensors",
+    "onnx",
+    "torch",
+    "transformers",
+    "peft",
+    "optimum-onnx",
+    "tensorrt",
+)
+
+
+@click.command()
+@json_option
+@pass_output
+def info(output: Output) -> None:
+    """Print versions, engines, processor levels and environment variables."""
+    from fllm_export import __version__, _core
+    from fllm_export.engines.registry import ENGINES
+    from fllm_export.environment import VARIABLES, default_threads
+    from fllm_export.table.codecs import CODECS
+
+    packages = {name: _version(name) for name in _PACKAGES}
+    facts = {
+        "fllm-export": __version__,
+        "engines": list(ENGINES),
+        "codecs": list(CODECS),
+        "threads": default_threads(),
+        "cpu_levels": _core.cpu_levels(),
+        "packages": packages,
+        "environment": {name: os.environ.get(name) for name in VARIABLES},
+    }
+    lines = [
+        f"fllm-export {__version__}",
+        f"engines     {', '.join(ENGINES)}",
+        f"codecs      {', '.join(CODECS)}",
+        f"processor   {', '.join(_core.cpu_levels())}; {default_threads()} thread(s)",
+        "",
+        *(f"{name:<12}  {number or 'not installed'}" for name, number in packages.items()),
+        "",
+        *(f"{name:<17} {os.environ.get(name) or '-':<12} {use}" for name, use in VARIABLES.items()),
+    ]
+    output.result(facts, "\n".join(lines))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""The deployable directory: build, verify, describe."""

@@ -1,0 +1,148 @@
+"""What a build will take, before it begins: files, bytes, memory and time, with the arithmetic shown."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fllm_export.bundle.order import Order
+from fllm_export.checkpoint.base import BaseModel
+from fllm_export.errors import BudgetError
+from fllm_export.table.codecs import codec
+from fllm_export.table.shard import PAGE_BYTES
+
+_PROBE_ROWS = 4096
+_EXPORT_S_PER_GB = 25.0
+_EXPORT_S = 6.0
+_PARITY_TEXTS_PER_S = 60.0
+_FP32_BYTES = 4
+# Weights while exporting: the merged model, its copy for the unmerged reference, and the serialised graph.
+_MODEL_COPIES = 3
+# A shard while it is written: its parts, their concatenation, and the reordered copy when ids do not ascend.
+_SHARD_COPIES = 3
+_INTERPRETER_BYTES = 700 << 20
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number and how it came about."""
+
+    value: float
+    unit: str
+    arithmetic: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A forecast of a build.
+
+    Attributes:
+        files: path in the bundle -> bytes.
+        disk: bytes of all files.
+        memory: peak bytes of the process.
+        time: seconds on this machine.
+    """
+
+    files: dict[str, Quantity]
+    disk: Quantity
+    memory: Quantity
+    time: Quantity
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return asdict(self)
+
+    def check(self, output: Path) -> None:
+        """Refuse a build that cannot end well here.
+
+        Raises:
+            BudgetError: the disk or the memory is too small.
+        """
+        place = next(path for path in (output.absolute(), *output.absolute().parents) if path.exists())
+        free = shutil.disk_usage(place).free
+        if self.disk.value > free:
+            raise BudgetError(
+                f"the bundle takes {self.disk.value:,.0f} bytes and {place} has {free:,} free",
+                expected="room for all of it",
+                fix="Free some space or choose a smaller codec (--quant)",
+            )
+        available = _available_memory()
+        if self.memory.value > available:
+            raise BudgetError(
+                f"the build takes about {self.memory.value:,.0f} bytes of memory and {available:,} are available",
+                expected="memory for all of it",
+                fix="Build on a machine with more memory",
+            )
+
+
+def estimate(order: Order) -> Estimate:
+    """Forecast a build."""
+    checkpoint, quant, shard_bytes = order.checkpoint, order.options.quant, order.options.shard_bytes
+    users = checkpoint.users
+    row_bytes = codec(quant).row_bytes(users.dim) + 8 + (4 if users.bias is not None else 0)
+    table_bytes = users.rows * row_bytes
+    shards = max(1, math.ceil(table_bytes / shard_bytes))
+    parameters = _parameters(order)
+    encoder_bytes = parameters * _FP32_BYTES
+    files = {
+        "encoder/model.onnx": Quantity(
+            encoder_bytes, "bytes", f"{parameters:,} parameters x {_FP32_BYTES} bytes (fp32)"
+        ),
+        "users/": Quantity(
+            table_bytes + shards * 4 * PAGE_BYTES,
+            "bytes",
+            f"{users.rows:,} rows x {row_bytes} bytes ({quant} codes and scale, id) "
+            f"+ {shards} shard(s) x 4 pages of padding",
+        ),
+        "tokenizer.json": Quantity((checkpoint.base / "tokenizer.json").stat().st_size, "bytes", "copied"),
+    }
+    disk = sum(file.value for file in files.values())
+    shard = min(shard_bytes, table_bytes)
+    memory = _INTERPRETER_BYTES + _MODEL_COPIES * encoder_bytes + _SHARD_COPIES * shard
+    return Estimate(
+        files=files,
+        disk=Quantity(disk, "bytes", "sum of the files"),
+        memory=Quantity(
+            memory,
+            "bytes",
+            f"{_INTERPRETER_BYTES:,} libraries + {_MODEL_COPIES} x {encoder_bytes:,} encoder "
+            f"+ {_SHARD_COPIES} x {shard:,} shard",
+        ),
+        time=_time(users.rows, users.dim, quant, encoder_bytes, len(order.sample)),
+    )
+
+
+def _parameters(order: Order) -> int:
+    """Count what the exported encoder holds: the base model without a language-model head, and the mapper."""
+    tensors = BaseModel.check(order.checkpoint.base).tensors()
+    base = sum(math.prod(tensor.shape) for name, tensor in tensors.items() if not name.startswith("lm_head."))
+    return base + sum(weight.size for weight in order.checkpoint.mapper.weights.values())
+
+
+def _time(users: int, dim: int, quant: str, encoder_bytes: int, parity_texts: int) -> Quantity:
+    rows = np.random.default_rng(0).standard_normal((_PROBE_ROWS, dim)).astype(np.float32)
+    began = time.perf_counter()
+    codec(quant).encode(rows)
+    rows_per_s = _PROBE_ROWS / (time.perf_counter() - began)
+    table_s = users / rows_per_s
+    export_s = _EXPORT_S + _EXPORT_S_PER_GB * encoder_bytes / 1e9
+    parity_s = parity_texts / _PARITY_TEXTS_PER_S
+    return Quantity(
+        table_s + export_s + parity_s,
+        "seconds",
+        f"{users:,} rows / {rows_per_s:,.0f} rows/s (measured now) + {export_s:.0f} s export "
+        f"+ {parity_texts} parity texts / {_PARITY_TEXTS_PER_S:.0f} per s",
+    )
+
+
+def _available_memory() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("/proc/meminfo has a line MemAvailable")

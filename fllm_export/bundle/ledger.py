@@ -1,0 +1,48 @@
+"""The ledger of a build: which steps are done, from which inputs, so that an interrupted build goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from fllm_export.files import publish_json, sha256_file
+
+FILE_NAME = ".build.json"
+
+
+class Ledger:
+    """The finished steps in a directory under construction.
+
+    A step is done when its key, a hash of everything that decides its output, is on record and every file that it
+    wrote is still there with the same bytes.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._path = directory / FILE_NAME
+        self._steps: dict[str, Any] = json.loads(self._path.read_bytes()) if self._path.exists() else {}
+
+    def is_done(self, step: str, key: str) -> bool:
+        """Whether the step's output for this key is in place."""
+        record = self._steps.get(step)
+        if record is None or record["key"] != key:
+            return False
+        files = {self._directory / name: digest for name, digest in record["files"].items()}
+        return all(path.is_file() and sha256_file(path) == digest for path, digest in files.items())
+
+    def record(self, step: str, key: str, files: list[Path]) -> None:
+        """Note that the step has written ``files``."""
+        digests = {path.relative_to(self._directory).as_posix(): sha256_file(path) for path in sorted(files)}
+        self._steps[step] = {"key": key, "files": digests}
+        publish_json(self._path, self._steps)
+
+    def close(self) -> None:
+        """Remove the ledger: the directory is complete."""
+        self._path.unlink(missing_ok=True)
+
+
+def step_key(*inputs: Any) -> str:
+    """Return a SHA-256 of JSON-ready inputs."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

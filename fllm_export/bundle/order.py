@@ -1,0 +1,143 @@
+"""A build order: the inputs of a build, checked, and what is derived from them once."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from fllm_export import __version__
+from fllm_export.bundle.ledger import step_key
+from fllm_export.calibration.texts import ItemTexts
+from fllm_export.checkpoint.checkpoint import Checkpoint
+from fllm_export.errors import HardwareError, UsageError
+from fllm_export.progress import Progress
+from fllm_export.table.codecs import codec
+
+if TYPE_CHECKING:
+    from fllm_export.checkpoint.merge import Merged
+
+Exporter = Literal["torch", "optimum"]
+EXPORTERS: tuple[Exporter, ...] = ("torch", "optimum")
+
+PARITY_TEXTS = 256
+PROBE_TEXTS = 8
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller may choose about a build.
+
+    Attributes:
+        quant: codec of the user table.
+        min_recall: the least recall@k of the bundle against the fp32 checkpoint.
+        k: the depth of that recall; a table with fewer users is compared whole.
+        exporter: ``torch`` (torch.onnx) or ``optimum``.
+        threads: threads for encoding and scanning.
+        shard_bytes: size of a table shard at most.
+
+    Raises:
+        UsageError: a value is unfit.
+    """
+
+    quant: str
+    min_recall: float
+    k: int
+    exporter: Exporter
+    threads: int
+    shard_bytes: int
+
+    def __post_init__(self) -> None:
+        codec(self.quant)
+        if not 0 <= self.min_recall <= 1:
+            raise UsageError(f"min_recall is {self.min_recall}", expected="a share from 0 to 1")
+        if self.k < 1:
+            raise UsageError(f"k is {self.k}", expected="at least 1")
+        if self.exporter not in EXPORTERS:
+            raise UsageError(f"there is no exporter {self.exporter!r}", expected="one of " + ", ".join(EXPORTERS))
+
+
+class Order:
+    """Everything that the steps of one build share.
+
+    Attributes:
+        checkpoint: what is built.
+        texts: the calibration texts.
+        sample: those of them that parity is measured on.
+        options: the caller's choices.
+        progress: told of every stage.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, texts: ItemTexts, options: Options, progress: Progress) -> None:
+        self.checkpoint = checkpoint
+        self.texts = texts
+        self.sample = texts.sample(PARITY_TEXTS)
+        self.options = options
+        self.progress = progress
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything in the checkpoint."""
+        self.progress("fingerprint", 0, 1)
+        fingerprint = self.checkpoint.fingerprint()
+        self.progress("fingerprint", 1, 1)
+        return fingerprint
+
+    @cached_property
+    def merged(self) -> Merged:
+        """The merged model, made when the first step needs it."""
+        merge = require("fllm_export.checkpoint.merge").merge
+        self.progress("merge", 0, 1)
+        merged: Merged = merge(self.checkpoint, self.probes)
+        self.progress("merge", 1, 1)
+        return merged
+
+    @property
+    def probes(self) -> list[str]:
+        """A few texts to try single parts on."""
+        return self.sample[:PROBE_TEXTS]
+
+    @property
+    def table_facts(self) -> dict[str, Any]:
+        """What decides the user table's form."""
+        users = self.checkpoint.users
+        return {"quant": self.options.quant, "dim": users.dim, "bias": users.bias is not None}
+
+    def key(self, step: str, *inputs: Any) -> str:
+        """Return a hash of everything that decides a step's output."""
+        return step_key(step, __version__, self.fingerprint, self.table_facts, *inputs)
+
+    @property
+    def build_key(self) -> str:
+        """A hash of everything that decides the bundle, the recall it must reach excepted."""
+        return self.key("bundle", self.options.exporter, self.options.shard_bytes, self.options.k, self.texts.sha256)
+
+
+def item_texts(calibration: str | Path | Sequence[str]) -> ItemTexts:
+    """Return the texts of a file, or the texts themselves with a hash of their own."""
+    if isinstance(calibration, str | Path):
+        return ItemTexts.load(calibration)
+    if not calibration:
+        raise UsageError("calibration is empty", expected="at least one item text")
+    return ItemTexts(tuple(calibration), "memory", step_key(list(calibration)))
+
+
+def require(module: str) -> Any:
+    """Import a module that stands on an extra.
+
+    Raises:
+        HardwareError: a package of the extra is missing.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("fllm_export"):
+            raise
+        extra = "optimum" if module.endswith("optimum") else "build"
+        raise HardwareError(
+            f"building needs the package `{error.name}`, which is not installed",
+            fix=f"Run pip install 'fllm-export[{extra}]'",
+        ) from error

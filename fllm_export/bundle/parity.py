@@ -1,0 +1,149 @@
+"""Parity: does the bundle rank users as the unmerged fp32 checkpoint does?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.checkpoint.users import UserRows
+from fllm_export.engines.base import Request
+from fllm_export.engines.partial import Partial, merge
+from fllm_export.engines.reference import select_users
+from fllm_export.progress import Progress, silent
+from fllm_export.runtime.runtime import Runtime
+from fllm_export.runtime.topk import TopK
+
+F32 = npt.NDArray[np.float32]
+
+DEPTHS = (1, 10, 20, 50, 100, 1000)
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the comparison measured over all texts.
+
+    Attributes:
+        texts: number of item texts compared.
+        k: the depth that the threshold is about.
+        recall: depth -> mean share of the checkpoint's top users that the bundle's top of the same depth holds.
+        worst_recall: the smallest recall@k of any text.
+        worst: that text, with the first users of both lists.
+        score_error_max: largest |score difference| over the users both lists share.
+        score_error_rms: root mean square of the same.
+        score_spread: standard deviation of the checkpoint's scores over all users, to judge the errors by.
+        logsumexp_error_max: largest |logsumexp difference|.
+    """
+
+    texts: int
+    k: int
+    recall: dict[int, float]
+    worst_recall: float
+    worst: dict[str, Any]
+    score_error_max: float
+    score_error_rms: float
+    score_spread: float
+    logsumexp_error_max: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return {**self.__dict__, "recall": {str(depth): value for depth, value in self.recall.items()}}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Parity:
+        """Return what :meth:`to_dict` gave."""
+        return cls(**{**values, "recall": {int(depth): value for depth, value in values["recall"].items()}})
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The checkpoint's own answer: the best users of each item in float64 arithmetic over fp32 rows."""
+
+    best: Partial
+    spread: float
+
+
+def true_top(z: F32, users: UserRows, k: int, progress: Progress = silent) -> Truth:
+    """Rank all users for item vectors [B, d], a chunk of rows at a time."""
+    best: Partial | None = None
+    squares, total, count, done = 0.0, 0.0, 0, 0
+    ids = np.arange(users.rows) if users.ids is None else users.ids
+    request = Request(k, "topk", (), None)
+    for rows in users.chunks():
+        chunk_ids = ids[done : done + len(rows)]
+        order = np.argsort(chunk_ids)
+        scores = z.astype(np.float64) @ rows.astype(np.float64).T
+        if users.bias is not None:
+            scores += users.bias[done : done + len(rows)]
+        total, squares, count = total + scores.sum(), squares + (scores**2).sum(), count + scores.size
+        part = select_users(scores[:, order].astype(np.float32), chunk_ids[order], request)
+        best = part if best is None else merge([best, part], k)
+        done += len(rows)
+        progress("fp32 ranking", done, users.rows)
+    if best is None:
+        raise AssertionError("a checkpoint has at least one user")
+    return Truth(best, float(np.sqrt(max(squares / count - (total / count) ** 2, 0.0))))
+
+
+def compare(truth: Truth, answer: TopK, texts: Sequence[str], k: int) -> Parity:
+    """Measure an answer against the truth; both hold at least ``k`` users an item."""
+    depths = sorted({depth for depth in DEPTHS if depth <= k} | {k})
+    true_ids = truth.best.ids
+    per_text = {depth: _recalls(true_ids[:, :depth], answer.user_ids[:, :depth]) for depth in depths}
+    worst = int(np.argmin(per_text[k]))
+    errors = np.concatenate([_shared_errors(truth.best, answer, item) for item in range(len(texts))])
+    return Parity(
+        texts=len(texts),
+        k=k,
+        recall={depth: float(values.mean()) for depth, values in per_text.items()},
+        worst_recall=float(per_text[k][worst]),
+        worst={
+            "text": texts[worst],
+            "expected": true_ids[worst, :10].tolist(),
+            "found": answer.user_ids[worst, :10].tolist(),
+        },
+        score_error_max=float(np.abs(errors).max(initial=0.0)),
+        score_error_rms=float(np.sqrt((errors**2).mean())) if len(errors) else 0.0,
+        score_spread=truth.spread,
+        logsumexp_error_max=float(np.abs(answer.logsumexp - truth.best.logsumexp).max()),
+    )
+
+
+def measure(runtime: Runtime, z: F32, users: UserRows, texts: Sequence[str], k: int, progress: Progress) -> Parity:
+    """Ask the bundle for the texts whose true item vectors are ``z`` [B, d], and compare with the fp32 rows."""
+    truth = true_top(z, users, k, progress)
+    answers = []
+    for start in range(0, len(texts), _BATCH):
+        answers.append(runtime.topk(texts[start : start + _BATCH], k))
+        progress("bundle ranking", min(start + _BATCH, len(texts)), len(texts))
+    return compare(truth, _joined(answers), texts, k)
+
+
+def _joined(answers: Sequence[TopK]) -> TopK:
+    def join(name: str) -> Any:
+        return np.concatenate([getattr(answer, name) for answer in answers])
+
+    return TopK(
+        user_ids=join("user_ids"),
+        scores=join("scores"),
+        log_probs=join("log_probs"),
+        logsumexp=join("logsumexp"),
+        coverage=join("coverage"),
+        complete=join("complete"),
+        generation=answers[0].generation,
+    )
+
+
+def _recalls(expected: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    shared = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(expected, found, strict=True)]
+    return np.array(shared)
+
+
+def _shared_errors(best: Partial, answer: TopK, item: int) -> npt.NDArray[np.float64]:
+    _, mine, theirs = np.intersect1d(best.ids[item], answer.user_ids[item], return_indices=True)
+    difference: npt.NDArray[np.float64] = answer.scores[item][theirs].astype(np.float64) - best.scores[item][mine]
+    return difference

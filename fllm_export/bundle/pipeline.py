@@ -1,0 +1,170 @@
+"""The build: a checkpoint goes in, a bundle comes out; step by step, resumable, published by one rename."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fllm_export.bundle import steps
+from fllm_export.bundle.bundle import BUILD_REPORT, ENCODER_REPORT, PARITY_REPORT, Bundle
+from fllm_export.bundle.card import write_card
+from fllm_export.bundle.estimate import estimate
+from fllm_export.bundle.ledger import Ledger
+from fllm_export.bundle.order import Exporter, Options, Order, item_texts
+from fllm_export.bundle.parity import Parity
+from fllm_export.checkpoint.checkpoint import Checkpoint
+from fllm_export.environment import default_threads
+from fllm_export.errors import ParityError, UsageError
+from fllm_export.files import publish_json, sync_directory
+from fllm_export.manifest import FILE_NAME as MANIFEST
+from fllm_export.manifest import Manifest, describe_files
+from fllm_export.progress import Progress, silent
+from fllm_export.table.writer import SHARD_BYTES
+
+_PACKAGES = ("fllm-export", "numpy", "onnxruntime", "onnx", "torch", "transformers", "peft", "tokenizers")
+
+
+def build(
+    checkpoint: Checkpoint | str | Path,
+    output: str | Path,
+    *,
+    calibration: str | Path | Sequence[str],
+    quant: str = "int8",
+    min_recall: float = 0.99,
+    k: int = 100,
+    exporter: Exporter = "torch",
+    threads: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Progress = silent,
+) -> Bundle:
+    """Build a bundle, or return it when the same inputs have built it already.
+
+    Work happens in ``OUTPUT.partial``; an interrupted build goes on from there. The finished directory takes
+    ``output``'s place by a rename.
+
+    Args:
+        checkpoint: a checkpoint, or its directory.
+        output: the bundle's directory.
+        calibration: real item texts: a file (see :meth:`ItemTexts.load`) or the texts themselves. Parity is measured
+            on up to 256 of them.
+        quant: codec of the user table: fp32, fp16, int8, fp8 or int4.
+        min_recall: the least recall@k against the unmerged fp32 checkpoint.
+        k: the depth of that recall.
+        exporter: ``torch``, or ``optimum`` in an environment that has optimum-onnx.
+        threads: threads for encoding and scanning; ``FLLM_NUM_THREADS`` or every CPU when not given.
+        shard_bytes: size of a table shard at most.
+        progress: told of every stage.
+
+    Raises:
+        ParityError: recall is below ``min_recall``, or export or merge changed the model; the report is in
+            ``OUTPUT.partial/reports``.
+        BundleError: the checkpoint or a text file is damaged.
+        BudgetError: disk or memory would not suffice.
+        HardwareError: the ``build`` extra is not installed.
+        UsageError: an argument is unfit.
+    """
+    options = Options(quant, min_recall, k, exporter, threads or default_threads(), shard_bytes)
+    source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.load(checkpoint)
+    order = Order(source, item_texts(calibration), options, progress)
+    target = Path(output)
+    finished = _finished(target, order.build_key)
+    if finished is not None:
+        _check_recall(finished, options)
+        return finished
+    return _make(order, target)
+
+
+def _make(order: Order, output: Path) -> Bundle:
+    """Run the steps that are not done, then publish."""
+    forecast = estimate(order)
+    forecast.check(output)
+    staging = output.with_name(output.name + ".partial")
+    staging.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(staging)
+    options = order.options
+    work = (
+        (steps.encoder, order.key("encoder", options.exporter)),
+        (steps.head, order.key("head")),
+        (steps.users, order.key("users", options.shard_bytes)),
+        (steps.parity, order.build_key),
+    )
+    for step, key in work:
+        if ledger.is_done(step.__name__, key):
+            order.progress(f"{step.__name__} (done before)", 1, 1)
+        else:
+            ledger.record(step.__name__, key, step(order, staging))
+    staged = Bundle(staging, Manifest({}, order.checkpoint.prompt(), order.checkpoint.users.dim, 1, {}))
+    _check_recall(staged, options)
+    publish_json(staging / BUILD_REPORT, {"options": asdict(options), "forecast": forecast.to_dict()})
+    ledger.close()
+    _describe(order, staged)
+    _move_into_place(staging, output)
+    return Bundle.load(output)
+
+
+def _finished(output: Path, build_key: str) -> Bundle | None:
+    """Return the bundle at ``output`` if the same inputs made it; refuse to replace what is no bundle."""
+    if (output / MANIFEST).is_file():
+        bundle = Bundle.load(output)
+        return bundle if bundle.manifest.provenance.get("build_key") == build_key else None
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise UsageError(
+            f"{output} exists and is not a bundle",
+            expected="a new or empty path, or a bundle to replace",
+            fix="Choose another output",
+        )
+    return None
+
+
+def _check_recall(bundle: Bundle, options: Options) -> None:
+    parity: Parity = bundle.parity()
+    recall = parity.recall[parity.k]
+    if recall < options.min_recall:
+        raise ParityError(
+            f"recall@{parity.k} of the {options.quant} bundle against the fp32 checkpoint is {recall:.4f}",
+            expected=f"at least {options.min_recall}",
+            fix=f"Read {bundle.path / PARITY_REPORT}, then choose a finer codec (--quant) or a lower --min-recall",
+        )
+
+
+def _describe(order: Order, staged: Bundle) -> None:
+    """Write the model card and, last of all, the manifest."""
+    provenance: dict[str, Any] = {
+        "build_key": order.build_key,
+        "checkpoint_sha256": order.fingerprint,
+        "adapter_sha256": staged.report(ENCODER_REPORT)["merge"]["adapter_sha256"],
+        "calibration_sha256": order.texts.sha256,
+        "exporter": order.options.exporter,
+        "versions": _versions(),
+    }
+    write_card(staged, order.checkpoint.spec, provenance)
+    old = staged.manifest
+    Manifest(describe_files(staged.path), old.prompt, old.dim, old.generation, provenance).save(staged.path)
+
+
+def _move_into_place(staging: Path, output: Path) -> None:
+    """Rename the staged directory; a bundle that stood there is removed only after the new one is in place."""
+    previous = output.with_name(output.name + ".previous")
+    if previous.exists():
+        shutil.rmtree(previous)
+    if output.exists():
+        output.replace(previous)
+    staging.replace(output)
+    sync_directory(output.absolute().parent)
+    if previous.exists():
+        shutil.rmtree(previous)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,116 @@
+"""The steps of a build. Each writes its files below the staging directory and returns their paths."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT
+from fllm_export.bundle.order import Order, require
+from fllm_export.bundle.parity import measure
+from fllm_export.checkpoint.users import UserRows
+from fllm_export.errors import ParityError
+from fllm_export.files import publish_json
+from fllm_export.manifest import Manifest
+from fllm_export.runtime.encoder import Encoder
+from fllm_export.runtime.runtime import Runtime
+from fllm_export.runtime.user_table import UserTable
+from fllm_export.table.writer import Chunk, TableWriter, write_table
+
+ENCODER_TOLERANCE = 1e-3
+"""Largest |onnx - torch| relative to the largest |torch| that an exported encoder may show."""
+
+
+def encoder(order: Order, staging: Path) -> list[Path]:
+    """Merge the adapter, export the encoder, and compare what ONNX Runtime computes with torch.
+
+    Raises:
+        ParityError: they differ by more than :data:`ENCODER_TOLERANCE`; the report is written first.
+    """
+    folder = staging / "encoder"
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    checkpoint, merged = order.checkpoint, order.merged
+    prompt = checkpoint.prompt()
+    batch = prompt.batch(prompt.tokenize(checkpoint.tokenizer(), order.probes))
+    stage = f"export by {order.options.exporter}"
+    order.progress(stage, 0, 1)
+    if order.options.exporter == "torch":
+        require("fllm_export.graphs.encoder").export_encoder(merged.encoder, folder / "model.onnx", example=batch)
+    else:
+        export = require("fllm_export.graphs.optimum").export_encoder_optimum
+        export(merged.encoder, checkpoint.base, folder / "model.onnx")
+    parity = require("fllm_export.graphs.parity").compare_encoder(folder / "model.onnx", merged.encoder, [batch])
+    order.progress(stage, 1, 1)
+    report = staging / ENCODER_REPORT
+    publish_json(report, {"merge": asdict(merged.report), "onnx_against_torch": asdict(parity)})
+    if not parity.max_rel <= ENCODER_TOLERANCE:
+        raise ParityError(
+            f"the exported encoder differs from torch by {parity.max_rel:.2e} relative",
+            expected=f"at most {ENCODER_TOLERANCE}",
+            fix=f"Read {report}, and try another --exporter",
+        )
+    shutil.copyfile(checkpoint.base / "tokenizer.json", staging / "tokenizer.json")
+    return [*folder.iterdir(), report, staging / "tokenizer.json"]
+
+
+def head(order: Order, staging: Path) -> list[Path]:
+    """Write the head graph that the CPU engine runs, and those that TensorRT fuses."""
+    onnx = require("onnx")
+    folder = staging / "head"
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for name, model in require("fllm_export.graphs.head").bundle_heads(**order.table_facts).items():
+        path = folder / f"{name}.onnx"
+        onnx.save(model, path)
+        paths.append(path)
+    return paths
+
+
+def users(order: Order, staging: Path) -> list[Path]:
+    """Stream the dense user rows into the table; shards that an interrupted build finished are kept."""
+    folder = staging / "users"
+    (folder / "table.json").unlink(missing_ok=True)
+    rows = order.merged.users
+    writer = TableWriter(
+        folder,
+        dim=rows.dim,
+        quant=order.options.quant,
+        bias=rows.bias is not None,
+        shard_bytes=order.options.shard_bytes,
+        resume_key=order.key("users", order.options.shard_bytes),
+    )
+    write_table(writer, _chunks(rows), rows.rows, order.progress)
+    return [path for path in folder.iterdir() if path.is_file()]
+
+
+def parity(order: Order, staging: Path) -> list[Path]:
+    """Ask the staged bundle for real items and compare its rankings with the unmerged fp32 checkpoint's."""
+    reference = require("fllm_export.checkpoint.merge").load_unmerged(order.checkpoint)
+    order.progress("fp32 item vectors", 0, 1)
+    z = reference.item_vectors(order.sample)
+    order.progress("fp32 item vectors", 1, 1)
+    prompt, dim, threads = order.checkpoint.prompt(), order.checkpoint.users.dim, order.options.threads
+    runtime = Runtime(
+        Manifest({}, prompt, dim, generation=1, provenance={}),
+        Encoder(staging, prompt, dim, threads),
+        UserTable.open(staging / "users", engine="onnxruntime", threads=threads),
+    )
+    k = min(order.options.k, order.checkpoint.users.rows)
+    measured = measure(runtime, z, reference.users, order.sample, k, order.progress)
+    report = staging / PARITY_REPORT
+    texts = {"source": order.texts.source, "sha256": order.texts.sha256, "texts": len(order.texts.texts)}
+    publish_json(report, {"parity": measured.to_dict(), "item_texts": texts, "quant": order.options.quant})
+    return [report]
+
+
+def _chunks(rows: UserRows) -> Iterator[Chunk]:
+    start = 0
+    for chunk in rows.chunks():
+        window = slice(start, start + len(chunk))
+        ids = None if rows.ids is None else rows.ids[window]
+        yield chunk, ids, None if rows.bias is None else rows.bias[window]
+        start += len(chunk)

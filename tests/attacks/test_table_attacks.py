@@ -1,0 +1,196 @@
+"""Attempts to make the reader of user tables crash, read outside its file or believe a lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fllm_export import BundleError, UserTable
+from fllm_export.table.shard import PAGE_BYTES
+from fllm_export.table.table import Table
+
+ROWS = np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32)
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    UserTable.create(tmp_path / "users", ROWS)
+    return tmp_path / "users"
+
+
+def shard(users: Path) -> Path:
+    return users / "00000.safetensors"
+
+
+def rewrite_header(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + length])
+    change(header)
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % PAGE_BYTES)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + raw[8 + length :])
+
+
+def rewrite_layout(users: Path, **changes: Any) -> None:
+    path = users / "table.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_shard_cut_short(users: Path) -> None:
+    shard(users).write_bytes(shard(users).read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"00000\.safetensors holds \d+ bytes of data; expected \d+, as the header"):
+        Table(users)
+
+
+@pytest.mark.parametrize("size", [0, 3, 8, 100])
+def test_a_shard_cut_within_its_header(users: Path, size: int) -> None:
+    shard(users).write_bytes(shard(users).read_bytes()[:size])
+    with pytest.raises(BundleError, match=r"has \d+ bytes and its header claims \d+.*cut short"):
+        Table(users)
+
+
+def test_a_shard_with_something_added(users: Path) -> None:
+    with shard(users).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(BundleError, match="or something was added to it"):
+        Table(users)
+
+
+def test_a_missing_shard(users: Path) -> None:
+    shard(users).unlink()
+    with pytest.raises(BundleError, match=r"00000\.safetensors is missing"):
+        Table(users)
+
+
+def test_a_header_that_claims_to_be_huge(users: Path) -> None:
+    raw = bytearray(shard(users).read_bytes())
+    raw[:8] = (2**63).to_bytes(8, "little")
+    shard(users).write_bytes(raw)
+    with pytest.raises(BundleError, match="its header claims 9223372036854775808"):
+        Table(users)
+
+
+@pytest.mark.parametrize("text", [b"{" * 4088, b"[" * 4088, b'"a"' + b" " * 4085, b"\xff" * 4088, b" " * 4088])
+def test_a_header_that_is_no_object(users: Path, text: bytes) -> None:
+    raw = shard(users).read_bytes()
+    shard(users).write_bytes((4088).to_bytes(8, "little") + text + raw[4096:])
+    with pytest.raises(BundleError, match="header is"):
+        Table(users)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h.pop("codes"), "starts at data byte|has no tensor `codes`"),
+        (lambda h: h["codes"].update(dtype="F64"), "entry of `codes` is unreadable"),
+        (lambda h: h["codes"].update(dtype="U8"), r"tensor `codes` is U8 \[200, 16\]; expected I8 \[200, 16\]"),
+        (lambda h: h["codes"].update(shape=[16, 200]), r"`codes` is I8 \[16, 200\]; expected I8 \[200, 16\]"),
+        (lambda h: h["codes"].update(shape=[-200, -16]), "expected whole numbers"),
+        (lambda h: h["codes"].update(shape=[2**40, 2**40]), "spans 3200 bytes"),
+        (lambda h: h["codes"].update(shape=[True, 3200]), "expected whole numbers"),
+        (lambda h: h["codes"].update(data_offsets=[0, 2**62]), "expected whole numbers"),
+        (lambda h: h["codes"].update(data_offsets=[4096, 7296]), "starts at data byte"),
+        (lambda h: h["codes"].update(data_offsets=[0]), "entry of `codes` is unreadable"),
+        (lambda h: h.update(codes=7), "entry of `codes` is unreadable"),
+        (lambda h: h["scales"].update(h["ids"] | {"dtype": "F32", "shape": [400]}), "starts at data byte"),
+    ],
+)
+def test_a_header_that_lies(users: Path, change: Callable[[dict[str, Any]], None], message: str) -> None:
+    rewrite_header(shard(users), change)
+    with pytest.raises(BundleError, match=message):
+        Table(users)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format_version": 2}, r"has format version 2; expected at most 1.*Upgrade"),
+        ({"format_version": "1"}, "format_version is '1'"),
+        ({"codec": "int3"}, "codec is 'int3'; expected one of"),
+        ({"codec": "fp16"}, r"tensor `codes` is I8 \[200, 16\]; expected F16"),
+        ({"dim": 0}, "dim is 0; expected at least 1"),
+        ({"dim": 2.5}, "`dim` is 2.5; expected a value of type int"),
+        ({"rows": 7}, "the shards hold 200 rows; expected 7"),
+        ({"tile_rows": -1}, "tile_rows is -1"),
+        ({"bias": True}, "has no tensor `bias`"),
+        ({"shards": "none"}, "`shards` is 'none'"),
+        ({"shards": [5]}, r"shards\[0\] is 5"),
+    ],
+)
+def test_a_layout_that_lies(users: Path, changes: dict[str, Any], message: str) -> None:
+    rewrite_layout(users, **changes)
+    with pytest.raises(BundleError, match=message):
+        Table(users)
+
+
+def test_a_shard_name_that_leaves_the_directory(users: Path) -> None:
+    layout = json.loads((users / "table.json").read_text())
+    layout["shards"][0]["name"] = "../users/00000.safetensors"
+    rewrite_layout(users, shards=layout["shards"])
+    with pytest.raises(BundleError, match="expected a file name without folders"):
+        Table(users)
+
+
+def test_a_layout_that_is_not_json(users: Path) -> None:
+    (users / "table.json").write_text("{")
+    with pytest.raises(BundleError, match=r"table\.json is not JSON"):
+        Table(users)
+
+
+def data_offset(path: Path, tensor: str) -> int:
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    return 8 + length + int(json.loads(raw[8 : 8 + length])[tensor]["data_offsets"][0])
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value", "message"),
+    [
+        ("scales", np.float32(np.nan).tobytes(), "`scales` holds a number that is not finite"),
+        ("ids", np.int64(5000).tobytes(), "user ids do not ascend"),
+        ("ids", np.int64(-3).tobytes(), "user ids do not ascend"),
+    ],
+)
+def test_verify_reads_what_opening_does_not(users: Path, tensor: str, value: bytes, message: str) -> None:
+    path = shard(users)
+    raw = bytearray(path.read_bytes())
+    offset = data_offset(path, tensor)
+    raw[offset : offset + len(value)] = value
+    path.write_bytes(raw)
+    with pytest.raises(BundleError, match=r"has SHA-256 \w+; expected \w+"):
+        Table(users).verify()
+    layout = json.loads((users / "table.json").read_text())
+    from fllm_export.files import sha256_file
+
+    layout["shards"][0]["sha256"] = sha256_file(path)
+    rewrite_layout(users, shards=layout["shards"])
+    with pytest.raises(BundleError, match=message):
+        Table(users).verify()
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_bytes_flipped_in_the_header_never_crash_the_reader(users: Path, data: st.DataObject) -> None:
+    """Whatever is written there, the answer is a table of the declared shape or a BundleError."""
+    path = shard(users)
+    original = path.read_bytes()
+    raw = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, 700))] = data.draw(st.integers(0, 255))
+    path.write_bytes(raw)
+    try:
+        tiles = list(Table(users).tiles())
+        assert sum(tile.rows for tile in tiles) == 200
+        assert all(tile.stored["codes"].shape == (tile.rows, 16) for tile in tiles)
+    except BundleError:
+        pass
+    finally:
+        path.write_bytes(original)
