@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
-from fllm_export.table.codecs import CODECS
+from fllm_export.table.codec_names import CODEC_NAMES
 
 if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument("output", type=click.Path(path_type=Path))
-@click.option("--quant", type=click.Choice(list(CODECS)), default="int8", show_default=True, help="Codec of user rows.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory of the new bundle.")
+@click.option("--quant", type=click.Choice(CODEC_NAMES), default="int8", show_default=True, help="Codec of user rows.")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 @json_option
 @pass_output
 def build(
-    output_stream: Output,
+    output: Output,
     checkpoint: Path,
-    output: Path,
+    out: Path,
     quant: str,
     calibration: Path,
     min_recall: float,
@@ -56,7 +56,7 @@ def build(
     threads: int | None,
     dry_run: bool,
 ) -> None:
-    """Build the bundle OUTPUT from CHECKPOINT.
+    """Build a bundle from CHECKPOINT.
 
     The adapter is merged, the encoder exported to ONNX, the user rows quantised into a table, and the result's
     rankings compared with the checkpoint's. An interrupted build goes on where it stopped; a finished one with the
@@ -70,27 +70,27 @@ def build(
         from fllm_export.table.writer import SHARD_BYTES
 
         options = Options(quant, min_recall, k, exporter, threads or default_threads(), SHARD_BYTES)
-        order = Order(Checkpoint.load(checkpoint), item_texts(calibration), options, output_stream.progress)
+        order = Order(Checkpoint.load(checkpoint), item_texts(calibration), options, output.progress)
         forecast = estimate(order)
-        output_stream.result({"dry_run": True, **forecast.to_dict()}, _forecast_text(forecast))
-        forecast.check(output)
+        output.result({"dry_run": True, **forecast.to_dict()}, _forecast_text(forecast))
+        forecast.check(out)
         return
     from fllm_export.bundle.pipeline import build as build_bundle
 
     bundle = build_bundle(
         checkpoint,
-        output,
+        out,
         calibration=calibration,
         quant=quant,
         min_recall=min_recall,
         k=k,
         exporter=exporter,
         threads=threads,
-        progress=output_stream.progress,
+        progress=output.progress,
     )
     parity = bundle.parity()
     result = {"bundle": str(bundle.path), "users": bundle.table().layout.rows, "parity": parity.to_dict()}
-    output_stream.result(result, _bundle_text(bundle))
+    output.result(result, _bundle_text(bundle))
 
 
 def _forecast_text(forecast: Estimate) -> str:

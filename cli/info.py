@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import PackageNotFoundError, version
 
 import click
 
@@ -31,13 +30,13 @@ def info(output: Output) -> None:
     from fllm_export import __version__, _core
     from fllm_export.engines.registry import ENGINES
     from fllm_export.environment import VARIABLES, default_threads
-    from fllm_export.table.codecs import CODECS
+    from fllm_export.table.codec_names import CODEC_NAMES
 
     packages = {name: _version(name) for name in _PACKAGES}
     facts = {
         "fllm-export": __version__,
         "engines": list(ENGINES),
-        "codecs": list(CODECS),
+        "codecs": list(CODEC_NAMES),
         "threads": default_threads(),
         "cpu_levels": _core.cpu_levels(),
         "packages": packages,
@@ -46,7 +45,7 @@ def info(output: Output) -> None:
     lines = [
         f"fllm-export {__version__}",
         f"engines     {', '.join(ENGINES)}",
-        f"codecs      {', '.join(CODECS)}",
+        f"codecs      {', '.join(CODEC_NAMES)}",
         f"processor   {', '.join(_core.cpu_levels())}; {default_threads()} thread(s)",
         "",
         *(f"{name:<12}  {number or 'not installed'}" for name, number in packages.items()),
@@ -57,6 +56,8 @@ def info(output: Output) -> None:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

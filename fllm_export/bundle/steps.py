@@ -63,7 +63,7 @@ def head(order: Order, staging: Path) -> list[Path]:
     folder = staging / "head"
     folder.mkdir(exist_ok=True)
     paths = []
-    for name, model in require("fllm_export.graphs.head").bundle_heads(**order.table_facts).items():
+    for name, model in require("fllm_export.graphs.heads").bundle_heads(**order.table_facts).items():
         path = folder / f"{name}.onnx"
         onnx.save(model, path)
         paths.append(path)

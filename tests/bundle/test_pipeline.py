@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fllm_export import BudgetError, Bundle, BundleError, Checkpoint, ParityError, Runtime, UsageError, build
+from fllm_export.bundle import estimate as estimate_module
+from fllm_export.bundle import steps
+from fllm_export.table.codecs import CODECS
+
+TEXTS = [f"a paper on {topic} number {i}" for i in range(12) for topic in ("graphs", "films", "genes")]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Callable[..., Checkpoint]) -> Checkpoint:
+    return tiny_checkpoint("llama", users=400)
+
+
+@pytest.fixture
+def built(tiny_bundle: Bundle) -> Bundle:
+    return tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a build leaves that was interrupted after its longest step, the export."""
+    path = tmp_path_factory.mktemp("exported") / "bundle"
+    interrupted_at("head", checkpoint, path)
+    return path.with_name("bundle.partial")
+
+
+@pytest.fixture
+def out(exported: Path, tmp_path: Path) -> Path:
+    """Where to build; the exported encoder lies there already, so that only what is tested takes time."""
+    shutil.copytree(exported, tmp_path / "bundle.partial")
+    return tmp_path / "bundle"
+
+
+def interrupted_at(step: str, checkpoint: Checkpoint, path: Path) -> None:
+    def interrupt(*_: object) -> list[Path]:
+        raise KeyboardInterrupt
+
+    interrupt.__name__ = step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, step, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            build(checkpoint, path, calibration=TEXTS, min_recall=0.9)
+
+
+def reference_scores(checkpoint: Checkpoint, texts: list[str]) -> np.ndarray:
+    from fllm_export.checkpoint.merge import load_unmerged
+
+    reference = load_unmerged(checkpoint)
+    rows = np.concatenate(list(reference.users.chunks()))
+    return reference.item_vectors(texts).astype(np.float64) @ rows.T.astype(np.float64)
+
+
+def test_the_bundle_answers_as_the_checkpoint(checkpoint: Checkpoint, built: Bundle) -> None:
+    texts = TEXTS[:5]
+    scores = reference_scores(checkpoint, texts)
+    answer = Runtime.open(built.path).topk(texts, 10)
+    for item in range(5):
+        expected = scores[item][answer.user_ids[item]]
+        np.testing.assert_allclose(answer.scores[item], expected, atol=0.02 * scores.std())
+        assert answer.user_ids[item, 0] in np.argsort(-scores[item])[:3]
+    log_normaliser = np.log(np.exp(scores).sum(1))
+    np.testing.assert_allclose(answer.logsumexp, log_normaliser, atol=0.05 * scores.std())
+
+
+def test_both_engines_give_the_same_bits(built: Bundle) -> None:
+    native, reference = (Runtime.open(built.path, engine=name) for name in ("onnxruntime", "numpy"))
+    for mode in ("topk", "sample"):
+        a, b = (runtime.topk(TEXTS, 20, mode=mode, seed=5) for runtime in (native, reference))
+        np.testing.assert_array_equal(a.user_ids, b.user_ids)
+        np.testing.assert_array_equal(a.scores, b.scores)
+        np.testing.assert_allclose(a.logsumexp, b.logsumexp, rtol=1e-6)
+
+
+def test_verify_reads_the_whole_bundle(built: Bundle) -> None:
+    total = sum(path.stat().st_size for path in built.path.rglob("*") if path.is_file())
+    assert built.verify() == total - (built.path / "manifest.json").stat().st_size
+    assert Bundle.load(built.path).manifest.files == built.manifest.files
+
+
+def test_parity_report_and_card_tell_the_same(built: Bundle) -> None:
+    parity = built.parity()
+    assert parity.texts == len(TEXTS)
+    assert 0.9 <= parity.recall[parity.k] <= 1
+    assert parity.worst["text"] in TEXTS
+    card = (built.path / "README.md").read_text()
+    assert f"| {parity.k} | {parity.recall[parity.k]:.4f} |" in card
+    assert built.manifest.provenance["checkpoint_sha256"] in card
+
+
+def test_the_same_inputs_are_not_built_again(checkpoint: Checkpoint, built: Bundle) -> None:
+    before = (built.path / "manifest.json").stat().st_mtime_ns
+    stages: list[str] = []
+    again = build(
+        checkpoint, built.path, calibration=TEXTS, min_recall=0.9, progress=lambda stage, *_: stages.append(stage)
+    )
+    assert again.manifest == built.manifest
+    assert (built.path / "manifest.json").stat().st_mtime_ns == before
+    assert set(stages) == {"fingerprint"}
+
+
+def test_an_interrupted_build_goes_on(checkpoint: Checkpoint, built: Bundle, out: Path) -> None:
+    interrupted_at("parity", checkpoint, out)
+    assert not out.exists()
+    stages: list[str] = []
+    bundle = build(checkpoint, out, calibration=TEXTS, min_recall=0.9, progress=lambda stage, *_: stages.append(stage))
+    assert {"encoder (done before)", "head (done before)", "users (done before)"} <= set(stages)
+    assert "export by torch" not in stages
+    assert bundle.manifest.files["users/table.json"] == built.manifest.files["users/table.json"]
+    assert [path.name for path in out.parent.iterdir()] == ["bundle"]
+
+
+def test_a_damaged_step_is_done_again(checkpoint: Checkpoint, out: Path) -> None:
+    interrupted_at("parity", checkpoint, out)
+    shard = next((out.with_name("bundle.partial") / "users").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-5])
+    build(checkpoint, out, calibration=TEXTS, min_recall=0.9).verify()
+
+
+def test_too_little_recall_is_an_error_and_the_report_is_there(checkpoint: Checkpoint, out: Path) -> None:
+    with pytest.raises(ParityError, match=r"recall@10 of the int4 bundle.*expected at least 1") as caught:
+        build(checkpoint, out, calibration=TEXTS, quant="int4", k=10, min_recall=1.0)
+    assert not (out).exists()
+    report = out.with_name("bundle.partial") / "reports" / "parity.json"
+    assert str(report) in str(caught.value)
+    assert json.loads(report.read_text())["parity"]["recall"]["10"] < 1
+    bundle = build(checkpoint, out, calibration=TEXTS, quant="int4", k=10, min_recall=0.3)
+    assert bundle.parity().recall[10] < 1
+
+
+def test_a_finished_bundle_is_held_to_a_higher_bar_too(checkpoint: Checkpoint, out: Path) -> None:
+    arguments = {"calibration": TEXTS, "quant": "int4", "k": 10}
+    build(checkpoint, out, min_recall=0.3, **arguments)
+    with pytest.raises(ParityError):
+        build(checkpoint, out, min_recall=1.0, **arguments)
+    assert Bundle.load(out).verify()
+
+
+def test_another_codec_replaces_the_bundle(checkpoint: Checkpoint, out: Path) -> None:
+    build(checkpoint, out, calibration=TEXTS, quant="int8", min_recall=0.5)
+    bundle = build(checkpoint, out, calibration=TEXTS, quant="fp16", min_recall=0.5)
+    assert bundle.table().layout.codec == "fp16"
+    assert [path.name for path in out.parent.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("quant", CODECS)
+def test_every_codec_builds_and_both_engines_agree(checkpoint: Checkpoint, out: Path, quant: str) -> None:
+    bundle = build(checkpoint, out, calibration=TEXTS, quant=quant, k=10, min_recall=0.3)
+    engines = [Runtime.open(bundle.path, engine=name) for name in ("onnxruntime", "numpy")]
+    for mode in ("topk", "sample"):
+        a, b = (runtime.topk(TEXTS[:4], 5, mode=mode, seed=1) for runtime in engines)
+        np.testing.assert_array_equal(a.user_ids, b.user_ids)
+        np.testing.assert_allclose(a.scores, b.scores, rtol=1e-4, atol=1e-5)
+    if quant == "fp32":
+        assert bundle.parity().recall[10] == 1
+
+
+def test_a_path_that_is_no_bundle_is_not_replaced(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="exists and is not a bundle"):
+        build(checkpoint, tmp_path / "mine", calibration=TEXTS)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quant": "int3"}, "no codec 'int3'"),
+        ({"min_recall": 1.5}, "min_recall is 1.5"),
+        ({"k": 0}, "k is 0"),
+        ({"exporter": "magic"}, "no exporter 'magic'"),
+        ({"calibration": []}, "calibration is empty"),
+    ],
+)
+def test_unfit_options_are_named(checkpoint: Checkpoint, tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build(checkpoint, tmp_path / "bundle", **{"calibration": TEXTS, **options})
+
+
+def test_a_build_that_cannot_fit_is_refused_before_it_begins(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(estimate_module.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(BudgetError, match=r"and .* has 1,000 free"):
+        build(checkpoint, tmp_path / "bundle", calibration=TEXTS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_forecast_of_bytes_is_near_the_truth(built: Bundle) -> None:
+    forecast = built.report("reports/build.json")["forecast"]
+    actual = sum(entry.bytes for name, entry in built.manifest.files.items() if name.startswith("users/"))
+    assert actual <= forecast["files"]["users/"]["value"] * 1.3 + 2000
+    model = sum(entry.bytes for name, entry in built.manifest.files.items() if name.startswith("encoder/"))
+    assert forecast["files"]["encoder/model.onnx"]["value"] == pytest.approx(model, rel=0.6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 99}, r"has format version 99; expected at most 1.*Upgrade fllm-export"),
+        ({"reader_features": ["sketch"]}, "needs the reader features sketch"),
+        ({"prompt": {"template": "none"}}, "is not a manifest"),
+        ({"files": {"a": 1}}, "is not a manifest"),
+    ],
+)
+def test_a_manifest_that_is_not_understood(built: Bundle, tmp_path: Path, change: dict, message: str) -> None:
+    shutil.copytree(built.path, tmp_path / "bundle")
+    path = tmp_path / "bundle" / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(BundleError, match=message):
+        Runtime.open(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("name", ["encoder/model.onnx", "head/tile.onnx", "README.md", "tokenizer.json"])
+def test_a_changed_file_is_named(built: Bundle, tmp_path: Path, name: str) -> None:
+    shutil.copytree(built.path, tmp_path / "bundle")
+    path = tmp_path / "bundle" / name
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(BundleError, match=rf"{name} has SHA-256 \w+; expected \w+"):
+        Bundle.load(tmp_path / "bundle").verify()
+    path.unlink()
+    with pytest.raises(BundleError, match=rf"{name} is missing"):
+        Bundle.load(tmp_path / "bundle").verify()

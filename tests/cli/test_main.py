@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from fllm_export import errors
+from fllm_export.cli.main import EXIT_CODES, main
+
+HEAVY = ("torch", "onnx", "transformers", "onnxruntime", "peft", "numpy")
+
+
+def run(*arguments: object) -> object:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def fastest_s(code: str) -> float:
+    """Return the best of five whole-process times: the least disturbed by what else the machine does."""
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        python(code)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from fllm_export.cli.main import main; "
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0; print(*sys.modules)"
+    )
+    loaded = set(python(code).split())
+    assert not loaded & set(HEAVY)
+
+
+def test_the_package_imports_nothing_heavy() -> None:
+    assert not set(python("import sys, fllm_export; print(*sys.modules)").split()) & set(HEAVY)
+
+
+def test_help_and_import_take_less_than_300_ms() -> None:
+    assert fastest_s("from fllm_export.cli.main import main; main(['--help'])") < 0.3
+    assert fastest_s("import fllm_export") < 0.3
+
+
+def test_every_cause_has_an_exit_code() -> None:
+    causes = {kind for kind in vars(errors).values() if isinstance(kind, type)} - {errors.FllmError}
+    assert set(EXIT_CODES) == causes
+    assert sorted(EXIT_CODES.values()) == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(("kind", "code"), EXIT_CODES.items())
+def test_a_failure_gives_its_exit_code_and_one_line(kind: type[errors.FllmError], code: int) -> None:
+    @click.command()
+    def fail() -> None:
+        raise kind("a thing was found", expected="another", fix="Do this")
+
+    main.add_command(fail, "fail")
+    try:
+        result = run("fail")
+    finally:
+        del main.commands["fail"]
+    assert result.exit_code == code
+    assert result.stderr == "error: a thing was found; expected another. Do this.\n"
+
+
+def test_an_interrupt_is_130_and_a_bug_is_1() -> None:
+    @click.command()
+    @click.argument("what")
+    def fail(what: str) -> None:
+        raise KeyboardInterrupt if what == "interrupt" else ZeroDivisionError
+
+    main.add_command(fail, "fail")
+    try:
+        assert run("fail", "interrupt").exit_code == 130
+        bug = run("fail", "bug")
+    finally:
+        del main.commands["fail"]
+    assert bug.exit_code == 1
+    assert isinstance(bug.exception, ZeroDivisionError)
+
+
+def test_json_failures_are_json(tmp_path: Path) -> None:
+    result = run("verify", tmp_path, "--json")
+    assert result.exit_code == 4
+    document = json.loads(result.stdout)
+    assert document["schema"] == "fllm-export/error"
+    assert document["error"]["kind"] == "BundleError"
+    assert "manifest.json" in document["error"]["message"]
+
+
+def test_info_prints_text_and_json() -> None:
+    assert "onnxruntime" in run("info").stdout
+    document = json.loads(run("info", "--json").stdout)
+    assert document["schema"] == "fllm-export/info"
+    assert document["cpu_levels"][0] == "scalar"
+
+
+def test_a_bad_environment_variable_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fllm_export.cli", "info"],
+        env={**os.environ, "FLLM_NUM_THREADS": "many"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "FLLM_NUM_THREADS is 'many'; expected a whole number" in done.stderr

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from fllm_export import Bundle, Runtime
+from fllm_export.cli.main import main
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+@pytest.fixture
+def texts_file(item_texts: list[str], tmp_path: Path) -> Path:
+    path = tmp_path / "items.txt"
+    path.write_text("\n".join(item_texts))
+    return path
+
+
+def test_query_prints_what_the_runtime_answers(tiny_bundle: Bundle, item_texts: list[str]) -> None:
+    expected = Runtime.open(tiny_bundle.path).topk(item_texts[:2], 5)
+    document = json.loads(run("query", tiny_bundle.path, *item_texts[:2], "-k", 5, "--json").stdout)
+    assert document["schema"] == "fllm-export/query"
+    for item, found in enumerate(document["items"]):
+        assert [user["user_id"] for user in found["users"]] == expected.user_ids[item].tolist()
+        np.testing.assert_allclose([user["log_prob"] for user in found["users"]], expected.log_probs[item])
+        assert found["complete"]
+    text = run("query", tiny_bundle.path, item_texts[0], "-k", 5)
+    assert text.exit_code == 0
+    first = expected.user_ids[0, 0], f"{math.exp(expected.log_probs[0, 0]):.5f}"
+    assert f"{first[0]}" in text.stdout
+    assert first[1] in text.stdout
+    assert "encode" in text.stderr
+
+
+def test_query_reads_texts_from_a_file_and_samples(tiny_bundle: Bundle, texts_file: Path) -> None:
+    arguments = ["query", tiny_bundle.path, "--file", texts_file, "-k", 3, "--mode", "sample", "--seed", 4, "--json"]
+    first, second = (json.loads(run(*arguments).stdout)["items"] for _ in range(2))
+    assert first == second
+    assert len(first) == 36
+
+
+def test_query_says_when_the_budget_cut_it_short(tiny_checkpoint: object, tmp_path: Path, item_texts: list[str]) -> None:
+    from fllm_export import build
+
+    checkpoint = tiny_checkpoint("bert", users=400)
+    build(checkpoint, tmp_path / "b", calibration=item_texts, quant="fp32", shard_bytes=4096)
+    result = run("query", tmp_path / "b", "a film", "--budget-ms", 0.001)
+    assert result.exit_code == 0
+    assert "cut short by the budget" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "no item text was given"),
+        (["a", "--file", "b.txt"], 2, "both texts and --file were given"),
+        (["a", "-k", "401"], 2, "k is 401; expected 1 to 400"),
+        (["a", "--engine", "quantum"], 2, "no engine 'quantum'; expected one of numpy, onnxruntime"),
+        (["a", "--mode", "best"], 2, "'best' is not one of"),
+    ],
+)
+def test_query_names_unfit_arguments(tiny_bundle: Bundle, arguments: list[str], code: int, message: str) -> None:
+    result = run("query", tiny_bundle.path, *arguments)
+    assert result.exit_code == code
+    assert message in result.stderr
+
+
+def test_verify_and_inspect(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    good = run("verify", tiny_bundle.path)
+    assert good.exit_code == 0
+    assert "all as the manifest says" in good.stdout
+    facts = json.loads(run("inspect", tiny_bundle.path, "--json").stdout)
+    assert (facts["kind"], facts["users"], facts["codec"]) == ("bundle", 400, "int8")
+    table = json.loads(run("inspect", tiny_bundle.path / "users", "--json").stdout)
+    assert (table["kind"], table["users"]) == ("user table", 400)
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_bundle.path, copy)
+    shard = next((copy / "users").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    bad = run("verify", copy)
+    assert bad.exit_code == 4
+    assert shard.name in bad.stderr
+    assert run("query", copy, "a").exit_code == 4
+    assert run("inspect", tmp_path).exit_code == 2
+
+
+def test_bench_prints_stages_beside_a_yardstick(tiny_bundle: Bundle, texts_file: Path) -> None:
+    arguments = ["bench", tiny_bundle.path, "--file", texts_file, "-k", 10, "--batch", 2, "--repeats", 3]
+    document = json.loads(run(*arguments, "--json").stdout)
+    (result,) = document["results"]
+    assert result["batch"] == 2
+    assert result["yardstick"]["median"] > 0
+    stages = sum(spread["median"] for spread in result["stages"].values())
+    assert stages <= result["total"]["median"] * 1.5
+    text = run(*arguments).stdout
+    assert "plain fp32 scan" in text
+    assert "tokenise" in text
+
+
+def test_build_dry_run_shows_its_arithmetic_and_makes_nothing(
+    tiny_checkpoint: object, tmp_path: Path, texts_file: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    tiny_checkpoint("bert", users=400, dim=16).save(checkpoint)
+    arguments = ["build", checkpoint, "--out", tmp_path / "b", "--calibration", texts_file, "--dry-run"]
+    text = run(*arguments)
+    assert text.exit_code == 0
+    assert "400 rows x 28 bytes" in text.stdout
+    assert "peak memory" in text.stdout
+    document = json.loads(run(*arguments, "--json").stdout)
+    assert document["files"]["users/"]["value"] >= 400 * 28
+    assert not (tmp_path / "b").exists()
+    assert not (tmp_path / "b.partial").exists()
+
+
+def test_build_below_the_recall_is_exit_3(tiny_checkpoint: object, tmp_path: Path, texts_file: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    tiny_checkpoint("bert", users=400).save(checkpoint)
+    arguments = ["build", checkpoint, "--out", tmp_path / "b", "--calibration", texts_file, "--quant", "int4", "-k", 10]
+    failed = run(*arguments, "--min-recall", "1")
+    assert failed.exit_code == 3
+    assert "recall@10" in failed.stderr
+    assert (tmp_path / "b.partial" / "reports" / "parity.json").is_file()
+    passed = run(*arguments, "--min-recall", "0.2", "--json")
+    assert passed.exit_code == 0
+    assert json.loads(passed.stdout)["parity"]["recall"]["10"] >= 0.2
+    assert (tmp_path / "b" / "manifest.json").is_file()

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LINKS = {"cli": "../cli", "engines": "../engines", "calibration": "../calibration"}
+
+# Who may import whom: the one direction in which dependencies point. `manifest`, `prompt`, `errors`, `files`,
+# `progress` and `environment` are modules below all packages.
+ALLOWED = {
+    "table": set(),
+    "engines": {"table"},
+    "calibration": set(),
+    "checkpoint": set(),
+    "graphs": {"checkpoint"},
+    "runtime": {"engines", "table"},
+    "bundle": {"calibration", "checkpoint", "engines", "graphs", "runtime", "table"},
+    "training": {"calibration", "checkpoint", "runtime"},
+}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel of this checkout, built without reaching for the network."""
+    pytest.importorskip("scikit_build_core")
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", out, ROOT]
+    command += ["-C", f"build-dir={out / 'build'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return zipfile.ZipFile(next(out.glob("*.whl")))
+
+
+def test_the_only_top_level_name_is_fllm_export(wheel: zipfile.ZipFile) -> None:
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"fllm_export"}
+
+
+def test_the_wheel_holds_every_module_as_a_file(wheel: zipfile.ZipFile) -> None:
+    expected = {
+        f"fllm_export/{path.relative_to(base).as_posix()}"
+        for base in (ROOT / "fllm_export",)
+        for path in base.rglob("*.py")
+    }
+    for name in LINKS:
+        expected |= {f"fllm_export/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / name).rglob("*.py")}
+    names = set(wheel.namelist())
+    assert expected <= names
+    assert "fllm_export/py.typed" in names
+    assert any(name.startswith("fllm_export/_core.") and name.endswith(".so") for name in names)
+    assert not [name for name in names if name.endswith((".cpp", ".hpp", "CMakeLists.txt"))]
+
+
+@pytest.mark.parametrize(("name", "target"), LINKS.items())
+def test_links_are_relative_and_lead_home(name: str, target: str) -> None:
+    link = ROOT / "fllm_export" / name
+    assert link.is_symlink()
+    assert str(link.readlink()) == target
+    assert (link / "__init__.py").is_file()
+
+
+def imports(path: Path) -> set[str]:
+    """Return the packages of fllm_export that a file imports, at any depth of its code."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fllm_export."):
+            found.add(node.module.split(".")[1])
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("fllm_export.")}
+    return found
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_dependencies_point_one_way(package: str) -> None:
+    packages = {*ALLOWED, "cli"}
+    for path in (ROOT / "fllm_export" / package).glob("*.py"):
+        foreign = (imports(path) & packages) - {package}
+        assert foreign <= ALLOWED[package], f"{path.name} imports {foreign - ALLOWED[package]}"
+
+
+def test_the_table_needs_numpy_alone() -> None:
+    code = "import sys, fllm_export.table.table, fllm_export.table.writer; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & {"torch", "onnx", "onnxruntime", "safetensors", "tokenizers", "click", "transformers"}
+
+
+def test_files_and_functions_keep_their_size() -> None:
+    """A file has at most 400 lines, a function about 40; 60 is where reading becomes work."""
+    for base in ("fllm_export", "cli", "engines", "calibration", "examples"):
+        for path in (ROOT / base).rglob("*.py"):
+            text = path.read_text()
+            assert text.count("\n") <= 400, f"{path.relative_to(ROOT)} is too long"
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef):
+                    body = [part for part in node.body if not isinstance(part, ast.Expr)] or node.body
+                    lines = (node.end_lineno or 0) - body[0].lineno + 1
+                    assert lines <= 60, f"{path.relative_to(ROOT)}: {node.name} has {lines} lines"
