@@ -117,8 +117,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
         )
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust side raises bare Exception
-        raise BundleError(f"{path} is not a tokenizer ({error})", expected="a tokenizer.json") from error
+    except Exception as error:  # the tokenizers package raises nothing narrower
+        raise BundleError(f"{path} is not a tokenizer: {error}", expected="a tokenizer.json") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

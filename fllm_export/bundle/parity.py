@@ -56,7 +56,8 @@ class Parity:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Parity:
         """Return what :meth:`to_dict` gave."""
-        return cls(**{**values, "recall": {int(depth): value for depth, value in values["recall"].items()}})
+        recall = sorted((int(depth), value) for depth, value in values["recall"].items())
+        return cls(**{**values, "recall": dict(recall)})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Checkpoints: what training hands over, read, validated, imported and merged into dense weights."""

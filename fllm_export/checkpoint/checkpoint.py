@@ -1,0 +1,285 @@
+"""The checkpoint: a directory with everything that training hands over, read lazily and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fllm_export.checkpoint.adapter import ADAPTER_FILES, check_adapter
+from fllm_export.checkpoint.base import BaseModel, resolve_base
+from fllm_export.checkpoint.extended_vocabulary import IDS_FILE, read_ids, vocabulary_rows, write_ids
+from fllm_export.checkpoint.mapper import HEAD_FILE, Mapper
+from fllm_export.checkpoint.spec import SPEC_FILE, CheckpointSpec, MapperKind
+from fllm_export.checkpoint.users import USER_FILES, UserRows
+from fllm_export.errors import BundleError, UsageError
+from fllm_export.files import publish, publish_json, sha256_file
+from fllm_export.progress import Progress, silent
+from fllm_export.prompt import PaddingSide, Prompt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+BASE_FOLDER, ADAPTER_FOLDER = "base", "adapter"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained FilterLLM before the adapter is merged.
+
+    Attributes:
+        spec: the declared facts.
+        base: directory of the HF base model, with config, tokenizer and safetensors weights.
+        adapter: directory of a PEFT adapter over the base model or over the whole FilterLLM, or None.
+        mapper: from hidden state to item vector.
+        users: the user rows, read from disk as they are asked for. What an adapter adds to them is not in here:
+            :func:`fllm_export.checkpoint.merge.merge` folds it in.
+
+    Raises:
+        BundleError: the parts do not fit together.
+        UsageError: the template has no placeholder, or ``max_length`` is not positive.
+    """
+
+    spec: CheckpointSpec
+    base: Path
+    adapter: Path | None
+    mapper: Mapper
+    users: UserRows
+
+    def __post_init__(self) -> None:
+        Prompt(self.spec.template, self.spec.max_length, self.spec.padding_side, pad_id=0)
+        CheckpointSpec.from_json(self.spec.to_json(), Path(SPEC_FILE))
+        self._check_mapper(BaseModel.check(self.base).hidden)
+        if self.adapter is not None:
+            check_adapter(self.adapter)
+        found = (self.users.rows, self.users.dim)
+        if found != (self.spec.users, self.spec.dim):
+            raise BundleError(
+                f"the user rows have the shape {list(found)}",
+                expected=f"[{self.spec.users}, {self.spec.dim}], the users and dim of {SPEC_FILE}",
+            )
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Checkpoint:
+        """Open a checkpoint directory; user rows and base weights stay on disk.
+
+        Raises:
+            BundleError: a file or tensor is missing, damaged, of an unknown version, or does not fit.
+        """
+        directory = Path(directory)
+        path = directory / SPEC_FILE
+        if not path.is_file():
+            raise BundleError(
+                f"{path} does not exist",
+                expected="a checkpoint directory",
+                fix="Name the directory that Checkpoint.save wrote; an interrupted save leaves no " + SPEC_FILE,
+            )
+        spec = CheckpointSpec.read(path)
+        base = resolve_base(spec.base_model, directory, str(path))
+        adapter = directory / ADAPTER_FOLDER if (directory / ADAPTER_FOLDER).exists() else None
+        if spec.first_user_row is None:
+            users = UserRows.open(directory)
+        else:
+            ids = read_ids(directory / IDS_FILE)
+            users = vocabulary_rows(base, adapter, spec.first_user_row, spec.users, ids)
+        return cls(spec, base, adapter, _read_mapper(directory / HEAD_FILE, spec.mapper), users)
+
+    @classmethod
+    def from_filterllm(
+        cls,
+        base_model: str | Path,
+        adapter: str | Path | None,
+        custom_weights: str | Path,
+        *,
+        template: str,
+        max_length: int = 512,
+        mapper: MapperKind = "linear_relu",
+        padding_side: PaddingSide = "left",
+        ids: Sequence[int] | None = None,
+    ) -> Checkpoint:
+        """Import the files that the official FilterLLM code writes.
+
+        Args:
+            base_model: directory of the base LLM, or its id in the local Hugging Face cache.
+            adapter: directory of the PEFT adapter, or None for a fully fine-tuned base model.
+            custom_weights: ``custom_weights.pt`` with ``mapper.*`` and ``user_embeddings.weight``.
+            template: the prompt with the placeholder ``{text}``; the official files do not hold it.
+            max_length: tokens at most.
+            mapper: the mapper's kind; ``identity`` leaves the file's mapper out, as some evaluations do.
+            padding_side: of the tokenizer in training.
+            ids: the user id of each row; 0 to N - 1 when not given.
+
+        Raises:
+            BundleError: a file is missing or damaged, or would run code when opened.
+            HardwareError: torch is not installed.
+        """
+        from fllm_export.checkpoint.official import import_filterllm
+
+        return import_filterllm(
+            str(base_model),
+            None if adapter is None else Path(adapter),
+            Path(custom_weights),
+            template=template,
+            max_length=max_length,
+            mapper=mapper,
+            padding_side=padding_side,
+            ids=ids,
+        )
+
+    @classmethod
+    def from_extended_vocabulary(
+        cls,
+        model_dir: str | Path,
+        *,
+        first_user_row: int,
+        users: int | None = None,
+        adapter: str | Path | None = None,
+        template: str,
+        max_length: int = 512,
+        padding_side: PaddingSide = "left",
+        ids: Sequence[int] | None = None,
+    ) -> Checkpoint:
+        """Import a causal LM whose output embedding has a row for every user after the words of its language.
+
+        Args:
+            model_dir: directory of the model, or its id in the local Hugging Face cache.
+            first_user_row: the output row of user number 0 (the size of the language's vocabulary).
+            users: number of users; all rows from ``first_user_row`` on when not given.
+            adapter: directory of a PEFT adapter over the model, or None.
+            template: the prompt with the placeholder ``{text}``.
+            max_length: tokens at most.
+            padding_side: of the tokenizer in training.
+            ids: the user id of each row; 0 to N - 1 when not given.
+
+        Raises:
+            BundleError: a file is missing or damaged, or the output embedding has too few rows.
+        """
+        base = resolve_base(str(model_dir), Path.cwd(), "the argument model_dir")
+        folder = None if adapter is None else Path(adapter)
+        BaseModel.check(base)
+        rows = vocabulary_rows(base, folder, first_user_row, users, None if ids is None else np.asarray(ids, np.int64))
+        spec = CheckpointSpec(
+            base_model=str(base.resolve()),
+            template=template,
+            pooling="last",
+            max_length=max_length,
+            padding_side=padding_side,
+            mapper="identity",
+            dim=rows.dim,
+            users=rows.rows,
+            first_user_row=first_user_row,
+        )
+        return cls(spec, base, folder, Mapper("identity"), rows)
+
+    def prompt(self) -> Prompt:
+        """Return the template with its truncation and padding rules."""
+        return Prompt(
+            self.spec.template, self.spec.max_length, self.spec.padding_side, BaseModel.check(self.base).pad_id()
+        )
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the base model's tokenizer with its own padding and truncation switched off."""
+        return BaseModel.check(self.base).tokenizer()
+
+    def fingerprint(self) -> str:
+        """Return one SHA-256 over everything that decides an answer; it reads every user row once.
+
+        Where the base model lies, and how the user rows are split into files, do not change it.
+        """
+        digest = hashlib.sha256()
+        facts = {**self.spec.to_json(), "base_model": None}
+        digest.update(json.dumps(facts, sort_keys=True).encode())
+        adapter = [] if self.adapter is None else [self.adapter / name for name in ADAPTER_FILES]
+        for file in [*BaseModel.check(self.base).files(), *adapter]:
+            digest.update(f"{file.name}\0{sha256_file(file)}\n".encode())
+        for name, array in sorted(self.mapper.weights.items()):
+            digest.update(f"{name}\0{array.shape}\n".encode() + array.tobytes())
+        for chunk in self.users.chunks():
+            digest.update(chunk.tobytes())
+        for name, values in (("ids", self.users.ids), ("bias", self.users.bias)):
+            digest.update(f"{name}\0".encode() + (b"" if values is None else values.tobytes()))
+        return digest.hexdigest()
+
+    def save(self, directory: str | Path, progress: Progress = silent) -> None:
+        """Write a self-contained checkpoint, base model included; ``filterllm.json`` last.
+
+        Files of other names in the directory are left alone. When anything fails, what was written is removed.
+
+        Raises:
+            UsageError: the directory already holds a checkpoint or a part of one.
+        """
+        directory = Path(directory)
+        taken = _entries(directory)
+        if taken:
+            raise UsageError(
+                f"{taken[0]} exists",
+                expected="a directory without a checkpoint",
+                fix="Choose another directory, or delete the old checkpoint first",
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._write(directory, progress)
+        except BaseException:
+            for entry in _entries(directory):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            raise
+
+    def _write(self, directory: Path, progress: Progress) -> None:
+        files = BaseModel.check(self.base).files()
+        for done, file in enumerate(files, 1):
+            _copy(file, directory / BASE_FOLDER / file.name)
+            progress("base model files", done, len(files))
+        if self.adapter is not None:
+            for name in ADAPTER_FILES:
+                _copy(self.adapter / name, directory / ADAPTER_FOLDER / name)
+        if self.spec.mapper != "identity":
+            self.mapper.write(directory / HEAD_FILE)
+        if self.spec.first_user_row is None:
+            self.users.write(directory, progress)
+        elif self.users.ids is not None:
+            write_ids(directory / IDS_FILE, self.users.ids)
+        publish_json(directory / SPEC_FILE, replace(self.spec, base_model=BASE_FOLDER).to_json())
+
+    def _check_mapper(self, hidden: int | None) -> None:
+        spec, mapper = self.spec, self.mapper
+        if mapper.kind != spec.mapper:
+            raise BundleError(f"the mapper's kind is {mapper.kind}", expected=f"{spec.mapper}, as {SPEC_FILE} says")
+        if mapper.dim not in (None, spec.dim):
+            raise BundleError(
+                f"{mapper.source}: the mapper's output has {mapper.dim} dimensions",
+                expected=f"{spec.dim}, the dim of {SPEC_FILE}",
+            )
+        given = spec.dim if mapper.hidden is None else mapper.hidden
+        if hidden is not None and given != hidden:
+            raise BundleError(
+                f"{mapper.source}: the mapper takes {given} dimensions",
+                expected=f"{hidden}, the hidden size of the base model in {self.base}",
+            )
+
+
+def _read_mapper(path: Path, kind: MapperKind) -> Mapper:
+    if kind != "identity":
+        return Mapper.read(path, kind)
+    if path.exists():
+        raise BundleError(
+            f"{path} exists and the mapper kind is identity",
+            expected="no mapper file",
+            fix=f"Delete it, or declare its kind in {SPEC_FILE}",
+        )
+    return Mapper(kind)
+
+
+def _entries(directory: Path) -> list[Path]:
+    names = (SPEC_FILE, BASE_FOLDER, ADAPTER_FOLDER, HEAD_FILE, IDS_FILE)
+    return [path for name in names if (path := directory / name).exists()] + sorted(directory.glob(USER_FILES))
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as old, publish(target) as new:
+        shutil.copyfileobj(old, new, 1 << 20)

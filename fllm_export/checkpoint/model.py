@@ -1,0 +1,104 @@
+"""The FilterLLM model in torch: encoder, pooling, mapper and user rows (the only file that says how they compose)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from fllm_export.checkpoint.spec import MapperKind as MapperKind
+from fllm_export.checkpoint.spec import Pooling as Pooling
+
+
+class LinearBeforeReLU(nn.Linear):
+    """W x + b of the mapper z = relu(W x + b); :class:`ItemEncoder` applies the relu.
+
+    The relu is not in this module's forward because LoRA adds its low-rank term to the forward of the module
+    it wraps: relu(W x + b) + B A x could not be folded into W, relu((W + B A) x + b) can.
+    """
+
+
+def make_mapper(kind: MapperKind, hidden: int, dim: int, inner: int | None = None) -> nn.Module:
+    """Return a mapper from the encoder's ``hidden`` dims to the user table's ``dim``.
+
+    Parameter names are those of ``head.safetensors`` after the prefix ``mapper.``: ``weight`` and ``bias``,
+    or ``0.weight``, ``0.bias``, ``2.weight``, ``2.bias`` for the mlp, whose inner width is ``inner`` (``hidden``
+    when not given). The module of ``linear_relu`` is complete only inside :class:`ItemEncoder`.
+    """
+    if kind == "identity":
+        return nn.Identity()
+    if kind == "linear":
+        return nn.Linear(hidden, dim)
+    if kind == "linear_relu":
+        return LinearBeforeReLU(hidden, dim)
+    width = inner or hidden
+    return nn.Sequential(nn.Linear(hidden, width), nn.ReLU(), nn.Linear(width, dim))
+
+
+def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
+    """Reduce the final hidden states [B, L, h] to one vector an item [B, h]; padding may be on either side."""
+    if pooling == "mean":
+        weights = attention_mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+    positions = torch.arange(attention_mask.shape[1], device=states.device)
+    if pooling == "cls":
+        # The first real token: the smallest position whose mask is 1.
+        chosen = torch.where(attention_mask > 0, positions, attention_mask.shape[1]).amin(1)
+    else:
+        chosen = (positions * (attention_mask > 0)).amax(1)
+    index = chosen.reshape(-1, 1, 1).expand(-1, 1, states.shape[-1])
+    return states.gather(1, index).squeeze(1)
+
+
+class ItemEncoder(nn.Module):
+    """Token ids in, the item vector z out: a HF encoder without LM head, pooling and mapper.
+
+    Args:
+        encoder: a HF model whose output has ``last_hidden_state`` (after the final norm).
+        pooling: ``last`` real token (decoders), ``mean`` or ``cls`` (BERT family).
+        mapper: from :func:`make_mapper`.
+    """
+
+    def __init__(self, encoder: nn.Module, pooling: Pooling, mapper: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling: Pooling = pooling
+        self.mapper = mapper
+        # Asked now, because an adapter may wrap the mapper later.
+        self.rectified = isinstance(mapper, LinearBeforeReLU)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return z, float32 [B, d], of int64 token ids and mask [B, L]."""
+        z = cast(Tensor, self.mapper(self.pooled(input_ids, attention_mask)))
+        return torch.relu(z) if self.rectified else z
+
+    def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return x, the pooled state before the mapper, [B, h]."""
+        extra: dict[str, object] = {}
+        if self.pooling == "last":
+            # A decoder's positions count real tokens, so that the padding's side and width change nothing.
+            extra = {"position_ids": (attention_mask.cumsum(1) - 1).clamp(min=0), "use_cache": False}
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
+        return pool(states, attention_mask, self.pooling)
+
+
+class FilterLLM(nn.Module):
+    """The whole model: item encoder and user rows; its output is a score for every user.
+
+    A PEFT adapter may wrap this module, so that LoRA, ``modules_to_save`` and trainable tokens can sit on
+    ``item_encoder.encoder``, ``item_encoder.mapper`` and ``user_embeddings`` alike.
+    """
+
+    def __init__(self, item_encoder: ItemEncoder, users: int, dim: int) -> None:
+        super().__init__()
+        self.item_encoder = item_encoder
+        self.users = users
+        self.user_embeddings = nn.Embedding(users, dim)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the scores s = E z of all users, [B, N] (no bias, no temperature)."""
+        z = self.item_encoder(input_ids, attention_mask)
+        # Through the module rather than its weight: an adapter on the embedding acts in its forward.
+        everyone = torch.arange(self.users, device=z.device)
+        return cast(Tensor, z @ self.user_embeddings(everyone).T)

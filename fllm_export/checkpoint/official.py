@@ -1,0 +1,150 @@
+"""Importing the files of the official FilterLLM code: base LLM, PEFT adapter and ``custom_weights.pt``.
+
+The training script writes ``{"mapper": state_dict, "user_embeddings": state_dict}``; the same tensors under flat
+names (``mapper.weight``, ``user_embeddings.weight``) are read as well.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.checkpoint.base import resolve_base
+from fllm_export.checkpoint.checkpoint import Checkpoint
+from fllm_export.checkpoint.mapper import PREFIX, Mapper
+from fllm_export.checkpoint.spec import CheckpointSpec, MapperKind
+from fllm_export.checkpoint.users import ArrayRows, UserRows
+from fllm_export.errors import BundleError, HardwareError
+from fllm_export.prompt import PaddingSide
+
+if TYPE_CHECKING:
+    import torch
+
+USERS = "user_embeddings.weight"
+
+# Targets of the guidance loss in training; the score does not use them.
+_TRAINING_ONLY = "item_embeddings."
+
+
+def import_filterllm(
+    base_model: str,
+    adapter: Path | None,
+    custom_weights: Path,
+    *,
+    template: str,
+    max_length: int,
+    mapper: MapperKind,
+    padding_side: PaddingSide,
+    ids: Sequence[int] | None,
+) -> Checkpoint:
+    """Return a checkpoint over the official files, which stay where they are.
+
+    Args:
+        base_model: a directory, or the id of a model in the local Hugging Face cache.
+        adapter: directory of the PEFT adapter, or None.
+        custom_weights: the file with the tensors ``mapper.*`` and ``user_embeddings.weight``.
+        template: the prompt with the placeholder ``{text}``.
+        max_length: tokens at most.
+        mapper: the mapper's kind; ``identity`` leaves the file's mapper out.
+        padding_side: ``left`` or ``right``.
+        ids: the user id of each row, or None.
+
+    Raises:
+        BundleError: a file or tensor is missing, damaged, of the wrong shape or dtype, or holds code.
+        HardwareError: torch is not installed.
+    """
+    tensors = _read(custom_weights)
+    weights = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    rows = _float_matrix(custom_weights, tensors)
+    users = UserRows(
+        [ArrayRows(_array(rows), f"tensor {USERS!r} of {custom_weights}")],
+        ids=None if ids is None else np.asarray(ids, np.int64),
+        source="the argument ids",
+    )
+    base = resolve_base(base_model, Path.cwd(), "the argument base_model")
+    spec = CheckpointSpec(
+        base_model=str(base.resolve()),
+        template=template,
+        pooling="last",
+        max_length=max_length,
+        padding_side=padding_side,
+        mapper=mapper,
+        dim=users.dim,
+        users=users.rows,
+    )
+    kept = {} if mapper == "identity" else weights
+    arrays = {name: _array(tensor).astype(np.float32, copy=False) for name, tensor in kept.items()}
+    return Checkpoint(spec, base, adapter, Mapper(mapper, arrays, str(custom_weights)), users)
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    """Return the file's tensors under flat names, mapped from disk where the format allows."""
+    try:
+        import torch
+    except ImportError as error:
+        raise HardwareError(
+            f"torch is not installed and {path} is a torch file",
+            expected="torch",
+            fix="pip install 'fllm-export[build]'",
+        ) from error
+    if not path.is_file():
+        raise BundleError(f"{path} does not exist", expected="the custom_weights.pt of the official FilterLLM code")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise BundleError(
+            f"{path} holds more than tensors and was refused: {_first_line(error)}",
+            expected="a file with tensors only; none of its code was run",
+            fix="Save it again as torch.save({'mapper': ..., 'user_embeddings': ...}) of state dicts",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise BundleError(
+            f"{path} is damaged: {_first_line(error)}", expected="a whole torch file", fix="Copy the file again"
+        ) from error
+    return _flatten(content, path)
+
+
+def _flatten(content: object, path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    if not isinstance(content, Mapping):
+        raise BundleError(f"{path} holds a {type(content).__name__}", expected=f"a dict with {PREFIX}* and {USERS}")
+    flat: dict[str, torch.Tensor] = {}
+    for name, value in content.items():
+        inner = value if isinstance(value, Mapping) else None
+        for key, tensor in [(name, value)] if inner is None else [(f"{name}.{k}", v) for k, v in inner.items()]:
+            if not isinstance(tensor, torch.Tensor):
+                raise BundleError(f"{path}: {key!r} is a {type(tensor).__name__}", expected="a tensor")
+            if not key.startswith((PREFIX, USERS, _TRAINING_ONLY)):
+                raise BundleError(f"{path} has the unknown tensor {key!r}", expected=f"{PREFIX}* and {USERS}")
+            flat[key] = tensor
+    return flat
+
+
+def _float_matrix(path: Path, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    if USERS not in tensors:
+        held = ", ".join(sorted(tensors)) or "nothing"
+        raise BundleError(f"{path} lacks the tensor {USERS!r} and holds {held}", expected=f"{USERS!r} [users, dim]")
+    rows = tensors[USERS]
+    if rows.ndim != 2 or 0 in rows.shape or not rows.is_floating_point():
+        raise BundleError(
+            f"tensor {USERS!r} of {path} has the dtype {rows.dtype} and the shape {list(rows.shape)}",
+            expected="floating point [users, dim]",
+        )
+    return rows
+
+
+def _array(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
+    # NumPy has no bfloat16; every other float keeps its type, so that a mapped file stays on disk.
+    plain = tensor.detach()
+    return (plain.float() if plain.dtype.itemsize < 4 else plain).numpy()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
