@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto
 
-from fllm_export.graphs.head import head_graph
+from fllm_export.graphs.head import CodeType, HeadForm, head_graph
 
 CHUNK_ROWS = 128
 TENSORRT_K = 256
@@ -25,12 +25,13 @@ def bundle_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
     if quant == "int8":
         tile = head_graph("integer", dim=dim, k=None, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias)
     else:
-        codes = "fp16" if quant == "fp16" else "fp32"
+        codes: CodeType = "fp16" if quant == "fp16" else "fp32"
         tile = head_graph("float", dim=dim, k=None, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias, codes=codes)
     heads = {"tile": tile}
     if quant not in ("int8", "fp8"):
         return heads
-    whole = "w8a8" if quant == "int8" else "fp8"
+    stored: CodeType = "int8" if quant == "int8" else "fp8"
+    whole: HeadForm = "w8a8" if quant == "int8" else "fp8"
     heads[whole] = head_graph(whole, dim=dim, k=TENSORRT_K, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias)
     heads["w8a16"] = head_graph(
         "w8a16",
@@ -39,6 +40,6 @@ def bundle_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
         tile_rows=TENSORRT_TILE_ROWS,
         chunk_rows=CHUNK_ROWS,
         bias=bias,
-        codes=quant,
+        codes=stored,
     )
     return heads

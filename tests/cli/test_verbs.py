@@ -47,7 +47,7 @@ def test_query_reads_texts_from_a_file_and_samples(tiny_bundle: Bundle, texts_fi
     assert len(first) == 36
 
 
-def test_query_says_when_the_budget_cut_it_short(tiny_checkpoint: object, tmp_path: Path, item_texts: list[str]) -> None:
+def test_query_says_when_it_was_cut_short(tiny_checkpoint: object, tmp_path: Path, item_texts: list[str]) -> None:
     from fllm_export import build
 
     checkpoint = tiny_checkpoint("bert", users=400)

@@ -45,7 +45,9 @@ def test_the_sum_of_a_score_is_exact(tmp_path: Path, quant: str) -> None:
             assert found[item, user] == np.float32(float(exact) * scale)
 
 
-@pytest.mark.parametrize(("quant", "recall"), [("fp32", 1.0), ("fp16", 0.99), ("int8", 0.97), ("fp8", 0.9), ("int4", 0.8)])
+@pytest.mark.parametrize(
+    ("quant", "recall"), [("fp32", 1.0), ("fp16", 0.99), ("int8", 0.97), ("fp8", 0.9), ("int4", 0.8)]
+)
 def test_recall_against_float_rows(tmp_path: Path, quant: str, recall: float) -> None:
     rows = (GENERATOR.standard_normal((20_000, 64)) * GENERATOR.lognormal(size=(20_000, 1))).astype(np.float32)
     z = GENERATOR.standard_normal((8, 64)).astype(np.float32)

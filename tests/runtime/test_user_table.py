@@ -80,7 +80,7 @@ def test_an_item_is_answered_alike_alone_and_in_a_batch(tmp_path: Path) -> None:
 
 
 def test_sampling_draws_first_users_from_the_softmax(tmp_path: Path) -> None:
-    """Chi-square of the first user drawn, 20,000 seeds: 43.8 is exceeded once in a thousand at 19 degrees of freedom."""
+    """Chi-square of the first users drawn: 43.8 is exceeded once in a thousand at 19 degrees of freedom."""
     rows = GENERATOR.standard_normal((20, 6)).astype(np.float32)
     table = UserTable.create(tmp_path / "t", rows, quant="fp32")
     z = GENERATOR.standard_normal(6).astype(np.float32)

@@ -10,9 +10,7 @@ from fllm_export import UsageError
 from fllm_export.table.codecs import CODECS, Codec, codec
 
 ROWS = st.integers(1, 70).flatmap(
-    lambda dim: arrays(
-        np.float32, st.tuples(st.integers(1, 8), st.just(dim)), elements=st.floats(-1e6, 1e6, width=32)
-    )
+    lambda dim: arrays(np.float32, st.tuples(st.integers(1, 8), st.just(dim)), elements=st.floats(-1e6, 1e6, width=32))
 )
 # Half a step of the grid relative to the row's largest magnitude; int4's group multiplier rounds up by one part of 255.
 HALF_STEP = {"fp32": 0.0, "fp16": 2**-11, "int8": 0.5 / 127, "fp8": 16 / 448, "int4": 0.5 / 7 * (1 + 1 / 127)}
