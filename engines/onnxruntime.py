@@ -10,16 +10,17 @@ import numpy.typing as npt
 
 from fllm_export import _core
 from fllm_export.engines.base import Request
-from fllm_export.engines.partial import Partial, select
+from fllm_export.engines.partial import Partial
 from fllm_export.engines.query import Query
+from fllm_export.engines.reference import perturb
 from fllm_export.engines.tiled import TiledEngine
 from fllm_export.environment import silence_onnxruntime
-from fllm_export.errors import HardwareError
+from fllm_export.errors import BundleError, HardwareError
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
 
-CHUNK_ROWS = 128
-"""Rows of a chunk in the head graph's two-stage selection; a tile is padded to whole chunks."""
+CHUNK_ROWS = "chunk_rows"
+"""The head graph's metadata entry with the rows of a chunk: what it is fed has whole chunks."""
 
 _NOT_DIRECT = ("fp8", "int4")
 
@@ -37,6 +38,7 @@ class OnnxRuntimeEngine(TiledEngine):
 
     Raises:
         HardwareError: ``head`` is not there.
+        BundleError: it is no head graph.
     """
 
     name = "onnxruntime"
@@ -50,6 +52,10 @@ class OnnxRuntimeEngine(TiledEngine):
                 fix="Build a bundle, or open this table with engine='numpy'",
             )
         self._session = cpu_session(head, threads)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if CHUNK_ROWS not in metadata:
+            raise BundleError(f"{head} has no metadata entry {CHUNK_ROWS}", fix="Build the bundle again")
+        self._chunk_rows = int(metadata[CHUNK_ROWS])
 
     def score_tile(self, tile: Tile, query: Query, request: Request) -> Partial:
         """Run the head graph on one tile."""
@@ -65,12 +71,8 @@ class OnnxRuntimeEngine(TiledEngine):
         feed["k"] = np.array(1, np.int64)
         padded, m, total = self._run(["tile_scores", "m", "l"], feed)
         scores = padded[:, : tile.rows]
-        noise = {seed: _core.gumbel(seed, np.ascontiguousarray(tile.ids)) for seed in set(request.seeds)}
-        perturbed = np.stack([row + noise[seed] for row, seed in zip(scores, request.seeds, strict=True)])
-        keys = perturbed.astype(np.float32)
-        chosen = select(keys, request.k)
-        best_keys, best_scores = (np.take_along_axis(array, chosen, 1) for array in (keys, scores))
-        return Partial(tile.ids[chosen], best_keys, best_scores, m.astype(np.float64), total.astype(np.float64))
+        keys = perturb(scores, tile.ids, request.seeds, _core.gumbel)
+        return Partial.best(keys, scores, tile.ids, request.k, m.astype(np.float64), total.astype(np.float64))
 
     def _run(self, outputs: list[str], feed: dict[str, Any]) -> Any:
         import onnxruntime
@@ -86,12 +88,12 @@ class OnnxRuntimeEngine(TiledEngine):
         else:
             codes = tile.stored["codes"]
         feed = {
-            "codes": _whole_chunks(codes),
-            "scales": _whole_chunks(tile.stored["scales"]),
+            "codes": self._whole_chunks(codes),
+            "scales": self._whole_chunks(tile.stored["scales"]),
             "valid_rows": np.array(tile.rows, np.int64),
         }
         if tile.bias is not None:
-            feed["bias"] = _whole_chunks(tile.bias)
+            feed["bias"] = self._whole_chunks(tile.bias)
         return feed
 
     def _query_feed(self, query: Query) -> dict[str, Any]:
@@ -99,9 +101,20 @@ class OnnxRuntimeEngine(TiledEngine):
             return {"limbs": query.limbs, "query_scale": query.scale}
         return {"item_vector": (query.values * query.scale[:, None]).astype(np.float32)}
 
+    def _whole_chunks(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Pad the rows to whole chunks; only a shard's last tile can need it, all others are passed as views."""
+        missing = -len(array) % self._chunk_rows
+        if not missing:
+            return array
+        return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+
 
 def cpu_session(model: Path, threads: int) -> Any:
-    """Open an ONNX model on the CPU with that many threads inside one call, and telemetry off."""
+    """Open an ONNX model on the CPU with that many threads inside one call, and telemetry off.
+
+    Raises:
+        BundleError: ONNX Runtime cannot read the model.
+    """
     silence_onnxruntime()
     import onnxruntime
 
@@ -109,12 +122,7 @@ def cpu_session(model: Path, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-
-
-def _whole_chunks(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Pad the rows to whole chunks; only a shard's last tile can need it, all others are passed as views."""
-    missing = -len(array) % CHUNK_ROWS
-    if not missing:
-        return array
-    return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+    try:
+        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own exceptions share no narrower base
+        raise BundleError(f"ONNX Runtime cannot open {model} ({error})", fix="Build the bundle again") from error

@@ -33,6 +33,13 @@ class Partial:
     m: F64
     l: F64  # noqa: E741 - the design's name, as in (m, l)
 
+    @classmethod
+    def best(cls, keys: F32, scores: F32, ids: I64, k: int, m: F64, l: F64) -> Partial:  # noqa: E741
+        """Keep the ``k`` best of scored rows: ``keys`` and ``scores`` [B, rows], ``ids`` [rows] ascending."""
+        chosen = select(keys, k)
+        best_keys, best_scores = (np.take_along_axis(array, chosen, 1) for array in (keys, scores))
+        return cls(ids[chosen], best_keys, best_scores, m, l)
+
     @property
     def logsumexp(self) -> F64:
         """Return m + log l, [B]."""

@@ -11,16 +11,20 @@ vector is not quantised, and float64 leaves the order of summation no more than 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export.engines.base import Request
 from fllm_export.engines.gumbel import gumbel
-from fllm_export.engines.partial import Partial, select
+from fllm_export.engines.partial import Partial
 from fllm_export.engines.query import Query
 from fllm_export.engines.tiled import TiledEngine
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
+
+Noise = Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.float64]]
 
 
 class NumpyEngine(TiledEngine):
@@ -43,19 +47,16 @@ def score(table: Table, tile: Tile, query: Query) -> npt.NDArray[np.float32]:
 
 def select_users(scores: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], request: Request) -> Partial:
     """Return the best users of scored rows, [B, rows], whose ids ascend."""
-    keys = scores if request.mode == "topk" else perturb(scores, ids, request.seeds)
-    chosen = select(keys, request.k)
+    keys = scores if request.mode == "topk" else perturb(scores, ids, request.seeds, gumbel)
     m = scores.max(1).astype(np.float64)
-    l = np.exp(scores.astype(np.float64) - m[:, None]).sum(1)  # noqa: E741 - the design's name
-    best_keys, best_scores = (np.take_along_axis(array, chosen, 1) for array in (keys, scores))
-    return Partial(ids[chosen], best_keys, best_scores, m, l)
+    total = np.exp(scores.astype(np.float64) - m[:, None]).sum(1)
+    return Partial.best(keys, scores, ids, request.k, m, total)
 
 
 def perturb(
-    scores: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], seeds: tuple[int, ...]
+    scores: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], seeds: tuple[int, ...], noise: Noise
 ) -> npt.NDArray[np.float32]:
-    """Return score plus Gumbel noise of (seed, user id), float32 [B, rows]."""
-    noise = {seed: gumbel(seed, ids) for seed in set(seeds)}
-    return np.stack([row.astype(np.float64) + noise[seed] for row, seed in zip(scores, seeds, strict=True)]).astype(
-        np.float32
-    )
+    """Return score plus noise, float32 [B, rows]; the noise of a row is that of (the item's seed, the user id)."""
+    by_seed = {seed: noise(seed, ids) for seed in set(seeds)}
+    perturbed = np.stack([row + by_seed[seed] for row, seed in zip(scores, seeds, strict=True)])
+    return perturbed.astype(np.float32)

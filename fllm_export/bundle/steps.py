@@ -42,7 +42,7 @@ def encoder(order: Order, staging: Path) -> list[Path]:
         require("fllm_export.graphs.encoder").export_encoder(merged.encoder, folder / "model.onnx", example=batch)
     else:
         export = require("fllm_export.graphs.optimum").export_encoder_optimum
-        export(merged.encoder, checkpoint.base, folder / "model.onnx")
+        export(merged.encoder, folder / "model.onnx")
     parity = require("fllm_export.graphs.parity").compare_encoder(folder / "model.onnx", merged.encoder, [batch])
     order.progress(stage, 1, 1)
     report = staging / ENCODER_REPORT

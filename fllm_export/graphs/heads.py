@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from fllm_export.graphs.head import CodeType, HeadForm, head_graph
 
-CHUNK_ROWS = 128
+CHUNK_ROWS = 1024
+"""Written into each graph's metadata as ``chunk_rows``: what the graph is fed must have whole chunks."""
+
 TENSORRT_K = 256
 TENSORRT_TILE_ROWS = 65_536
 
@@ -27,19 +29,24 @@ def bundle_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
     else:
         codes: CodeType = "fp16" if quant == "fp16" else "fp32"
         tile = head_graph("float", dim=dim, k=None, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias, codes=codes)
-    heads = {"tile": tile}
-    if quant not in ("int8", "fp8"):
-        return heads
+    heads = {"tile": tile, **(_tensorrt_heads(quant, dim, bias=bias) if quant in ("int8", "fp8") else {})}
+    for head in heads.values():
+        helper.set_model_props(head, {"chunk_rows": str(CHUNK_ROWS)})
+    return heads
+
+
+def _tensorrt_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
     stored: CodeType = "int8" if quant == "int8" else "fp8"
     whole: HeadForm = "w8a8" if quant == "int8" else "fp8"
-    heads[whole] = head_graph(whole, dim=dim, k=TENSORRT_K, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias)
-    heads["w8a16"] = head_graph(
-        "w8a16",
-        dim=dim,
-        k=TENSORRT_K,
-        tile_rows=TENSORRT_TILE_ROWS,
-        chunk_rows=CHUNK_ROWS,
-        bias=bias,
-        codes=stored,
-    )
-    return heads
+    return {
+        whole: head_graph(whole, dim=dim, k=TENSORRT_K, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias),
+        "w8a16": head_graph(
+            "w8a16",
+            dim=dim,
+            k=TENSORRT_K,
+            tile_rows=TENSORRT_TILE_ROWS,
+            chunk_rows=CHUNK_ROWS,
+            bias=bias,
+            codes=stored,
+        ),
+    }

@@ -125,6 +125,16 @@ def test_a_damaged_bundle_is_exit_4(name: str, tiny_bundle: Bundle, tmp_path: Pa
     assert message in result.stderr
 
 
+@pytest.mark.parametrize("name", ["encoder/model.onnx", "head/tile.onnx", "tokenizer.json"])
+def test_a_damaged_graph_or_tokenizer_is_exit_4(name: str, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    path = tmp_path / "bundle" / name
+    path.write_bytes(path.read_bytes()[:100])
+    result = CliRunner().invoke(main, ["query", str(tmp_path / "bundle"), "a film"])
+    assert result.exit_code == 4, result.output
+    assert name in result.stderr
+
+
 class Bomb:
     """Unpickled without care, this makes a file."""
 

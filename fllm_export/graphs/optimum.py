@@ -1,0 +1,144 @@
+"""Export of the item encoder by Hugging Face's optimum-onnx, with pooling and mapper appended.
+
+optimum-onnx 0.1 needs transformers below 4.58, so it lives in an environment of its own; the extra ``optimum``
+and ``constraints/optimum.txt`` describe it. The graph has the same inputs and output as the default export.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import GraphProto
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from fllm_export.checkpoint.model import ItemEncoder
+from fllm_export.errors import BundleError, HardwareError, UsageError
+from fllm_export.graphs.builder import OPSET, GraphBuilder
+from fllm_export.graphs.encoder import INPUTS, OUTPUT, quiet_exporter
+from fllm_export.graphs.item_vector import mapped, pooled
+from fllm_export.graphs.model_files import EXTERNAL_DATA_BYTES, publish_model
+
+_STATES = "last_hidden_state"
+_SIZES = {"batch_size": "batch", "sequence_length": "sequence"}
+_OPSETS = range(18, 21)
+
+
+def export_encoder_optimum(
+    encoder: ItemEncoder, path: Path, *, opset: int = OPSET, external_data_bytes: int = EXTERNAL_DATA_BYTES
+) -> None:
+    """Write the encoder to ``path`` as ONNX through optimum's ``main_export`` (task feature-extraction).
+
+    Inputs and output are those of :func:`fllm_export.graphs.encoder.export_encoder`: what else optimum makes an
+    input is computed in the graph, ``token_type_ids`` as zeros and ``position_ids`` by counting real tokens.
+
+    Args:
+        encoder: dense weights, float32, in evaluation mode.
+        path: the file to write.
+        opset: 18 to 20; optimum exports by TorchScript, which ends at 20.
+        external_data_bytes: from how many bytes on the weights go into a file of their own.
+
+    Raises:
+        HardwareError: optimum-onnx is not installed.
+        UsageError: the encoder is in training mode or the opset is not supported.
+        BundleError: optimum's graph has inputs or outputs that are not known here, or is not valid.
+    """
+    _require_optimum()
+    if encoder.training:
+        raise UsageError(
+            "the encoder is in training mode", expected="evaluation mode", fix="Call encoder.eval() before the export"
+        )
+    if opset not in _OPSETS:
+        raise UsageError(f"opset is {opset}", expected=f"{_OPSETS.start} to {_OPSETS.stop - 1} with optimum")
+    model = _hidden_states_model(cast(PreTrainedModel, encoder.encoder), opset)
+    _complete(model.graph, encoder)
+    publish_model(ir.from_proto(model), path, external_data_bytes=external_data_bytes)
+
+
+def _require_optimum() -> None:
+    try:
+        found = importlib.util.find_spec("optimum.exporters.onnx")
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise HardwareError(
+            "optimum-onnx is not installed",
+            expected="it, because the exporter 'optimum' was asked for",
+            fix="In an environment of its own: pip install 'fllm-export[optimum]' -c constraints/optimum.txt",
+        )
+
+
+def _hidden_states_model(encoder: PreTrainedModel, opset: int) -> onnx.ModelProto:
+    from optimum.exporters.onnx import main_export
+
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with quiet_exporter(), tempfile.TemporaryDirectory(prefix="fllm-optimum-") as folder:
+            encoder.save_pretrained(Path(folder) / "model")
+            main_export(
+                str(Path(folder) / "model"),
+                Path(folder) / "onnx",
+                task="feature-extraction",
+                opset=opset,
+                device="cpu",
+                do_validation=False,
+                library_name="transformers",
+                local_files_only=True,
+            )
+            return onnx.load(Path(folder) / "onnx" / "model.onnx")
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def _complete(graph: GraphProto, encoder: ItemEncoder) -> None:
+    """Turn token ids -> hidden states into token ids -> item vector, in place."""
+    before = GraphBuilder("inputs", prefix="fllm_inputs_")
+    for extra in [value for value in graph.input if value.name not in INPUTS]:
+        _replace_input(before, extra.name)
+        graph.input.remove(extra)
+    if [output.name for output in graph.output] != [_STATES] or len(graph.input) != len(INPUTS):
+        raise BundleError(
+            f"optimum's graph has inputs {[v.name for v in graph.input]} and outputs {[v.name for v in graph.output]}",
+            expected=f"{list(INPUTS)} and {[_STATES]}",
+            fix="Use the versions in constraints/optimum.txt",
+        )
+    after = GraphBuilder("tail", prefix="fllm_tail_")
+    x = pooled(after, _STATES, INPUTS[1], encoder.pooling)
+    after.named(OUTPUT, "Identity", mapped(after, x, encoder))
+    before.splice_into(graph, 0)
+    after.splice_into(graph, len(graph.node))
+    del graph.output[:]
+    graph.output.append(onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["batch", _width(encoder)]))
+    # Intermediate shapes carry the old names of the sizes and are inferred anew when needed.
+    del graph.value_info[:]
+    for value in graph.input:
+        for size in value.type.tensor_type.shape.dim:
+            size.dim_param = _SIZES.get(size.dim_param, size.dim_param)
+
+
+def _width(encoder: ItemEncoder) -> int:
+    layers = [module for module in encoder.mapper.modules() if isinstance(module, nn.Linear)]
+    return layers[-1].out_features if layers else int(cast(PreTrainedModel, encoder.encoder).config.hidden_size)
+
+
+def _replace_input(graph: GraphBuilder, name: str) -> None:
+    if name == "token_type_ids":
+        graph.named(name, "Sub", INPUTS[0], INPUTS[0])
+    elif name == "position_ids":
+        counted = graph.op("CumSum", INPUTS[1], graph.constant(1, np.int64))
+        before = graph.op("Sub", counted, graph.constant(1, np.int64))
+        graph.named(name, "Max", before, graph.constant(0, np.int64))
+    else:
+        raise BundleError(
+            f"optimum's graph has the input {name!r}",
+            expected="input_ids, attention_mask, token_type_ids or position_ids",
+            fix="Use the default exporter torch for this model",
+        )

@@ -1,0 +1,169 @@
+"""The exported encoder: same numbers as torch, valid ONNX, same bytes every time, nothing of the machine in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+from fllm_export.checkpoint.model import ItemEncoder, MapperKind, Pooling
+from fllm_export.errors import BundleError, ParityError, UsageError
+from fllm_export.files import sha256_file
+from fllm_export.graphs.encoder import export_encoder
+from fllm_export.graphs.model_files import external_data_path, publish_model
+from fllm_export.graphs.parity import EncoderParity, compare_encoder
+
+from .conftest import SHAPES, MakeEncoder, make_batch
+
+BATCHES = [make_batch(items, length, side, 40, seed=i) for i, (items, length, side) in enumerate(SHAPES)]
+EXAMPLE = make_batch(2, 7, "left", 40)
+
+
+@pytest.fixture(scope="module", params=["bert-mean-linear", "bert-cls-identity", "llama-last-mlp"])
+def exported(
+    request: pytest.FixtureRequest,
+    make_encoder: MakeEncoder,
+    tiny_bert_dir: Path,
+    tiny_llama_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[ItemEncoder, Path]:
+    """An encoder and its ONNX file."""
+    family, pooling, kind = request.param.split("-")
+    encoder = make_encoder(tiny_bert_dir if family == "bert" else tiny_llama_dir, pooling, kind)
+    path = tmp_path_factory.mktemp(request.param) / "encoder" / "model.onnx"
+    export_encoder(encoder, path, example=EXAMPLE)
+    return encoder, path
+
+
+def test_equals_torch_over_shapes_and_padding(exported: tuple[ItemEncoder, Path]) -> None:
+    encoder, path = exported
+    parity = compare_encoder(path, encoder, BATCHES)
+    assert parity.batches == len(SHAPES)
+    assert parity.items == sum(items for items, _, _ in SHAPES)
+    assert parity.max_abs < 1e-4
+    parity.require(1e-4)
+
+
+def test_interface_and_content(exported: tuple[ItemEncoder, Path]) -> None:
+    encoder, path = exported
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    found = {
+        value.name: [size.dim_value or size.dim_param for size in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
+    width = encoder(torch.ones(1, 2, dtype=torch.int64), torch.ones(1, 2, dtype=torch.int64)).shape[1]
+    assert found == {
+        "input_ids": ["batch", "sequence"],
+        "attention_mask": ["batch", "sequence"],
+        "item_vector": ["batch", width],
+    }
+    assert {opset.domain: opset.version for opset in model.opset_import} == {"": 20}
+    vocabulary = encoder.encoder.config.vocab_size
+    assert sum(vocabulary in tensor.dims for tensor in model.graph.initializer) == 1, "an LM head was exported"
+
+
+def test_nothing_of_the_machine_is_in_the_file(exported: tuple[ItemEncoder, Path]) -> None:
+    _, path = exported
+    content = path.read_bytes()
+    for trace in (b"site-packages", b"stack_trace", b".py", str(Path(__file__).parents[2]).encode(), b"/tmp/"):
+        assert trace not in content
+
+
+@pytest.mark.parametrize("exported", ["llama-last-mlp"], indirect=True)
+def test_the_same_encoder_gives_the_same_bytes(exported: tuple[ItemEncoder, Path], tmp_path: Path) -> None:
+    encoder, path = exported
+    export_encoder(encoder, tmp_path / "again.onnx", example=EXAMPLE)
+    assert sha256_file(tmp_path / "again.onnx") == sha256_file(path)
+
+
+@pytest.mark.parametrize("exported", ["bert-mean-linear"], indirect=True)
+def test_large_weights_go_into_a_file_of_their_own(exported: tuple[ItemEncoder, Path], tmp_path: Path) -> None:
+    encoder, whole = exported
+    path = tmp_path / "model.onnx"
+    data = external_data_path(path)
+    publish_model(ir.load(whole), path, external_data_bytes=10_000)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert data.stat().st_size > 0.8 * sum(parameter.nbytes for parameter in encoder.parameters())
+    compare_encoder(path, encoder, BATCHES).require(1e-4)
+    first = (sha256_file(path), sha256_file(data))
+    publish_model(ir.load(whole), path, external_data_bytes=10_000)
+    assert (sha256_file(path), sha256_file(data)) == first
+    publish_model(ir.load(whole), path)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert sha256_file(path) == sha256_file(whole)
+
+
+def test_an_invalid_graph_is_refused_and_the_old_one_kept(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"old")
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2])
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [3])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [value], [result])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    with pytest.raises(BundleError, match=r"model\.onnx is not valid ONNX"):
+        publish_model(ir.from_proto(model), path)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_another_encoder_fails_parity(exported: tuple[ItemEncoder, Path]) -> None:
+    encoder, path = exported
+    parameter = encoder.encoder.get_input_embeddings().weight
+    with torch.no_grad():
+        before = parameter.clone()
+        parameter.mul_(1.5)
+    try:
+        parity = compare_encoder(path, encoder, BATCHES)
+    finally:
+        with torch.no_grad():
+            parameter.copy_(before)
+    with pytest.raises(ParityError, match="differs from torch"):
+        parity.require(1e-4)
+
+
+def test_not_a_number_fails_parity() -> None:
+    with pytest.raises(ParityError):
+        EncoderParity(float("nan"), float("nan"), 1, 1).require(1.0)
+
+
+def test_comparing_nothing_is_refused(exported: tuple[ItemEncoder, Path]) -> None:
+    with pytest.raises(UsageError, match="no batch"):
+        compare_encoder(exported[1], exported[0], [])
+
+
+@pytest.mark.parametrize(("opset", "length"), [(23, 7), (17, 7), (20, 1)])
+def test_senseless_requests_are_refused(
+    make_encoder: MakeEncoder, tiny_bert_dir: Path, tmp_path: Path, opset: int, length: int
+) -> None:
+    encoder = make_encoder(tiny_bert_dir, "mean", "identity")
+    with pytest.raises(UsageError):
+        export_encoder(encoder, tmp_path / "x.onnx", example=make_batch(2, length, "none", 40), opset=opset)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_encoder_in_training_mode_is_refused(make_encoder: MakeEncoder, tiny_bert_dir: Path, tmp_path: Path) -> None:
+    encoder = make_encoder(tiny_bert_dir, "mean", "identity").train()
+    with pytest.raises(UsageError, match="training mode"):
+        export_encoder(encoder, tmp_path / "x.onnx", example=EXAMPLE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pooling", "kind"), [("mean", "linear_relu"), ("cls", "identity")])
+def test_minilm(
+    make_encoder: MakeEncoder, minilm_dir: Path, tmp_path: Path, pooling: Pooling, kind: MapperKind
+) -> None:
+    encoder = make_encoder(minilm_dir, pooling, kind)
+    path = tmp_path / "model.onnx"
+    export_encoder(encoder, path, example=make_batch(2, 16, "right", 30000), external_data_bytes=1 << 20)
+    assert external_data_path(path).stat().st_size > 80 << 20
+    batches = [make_batch(i, n, side, 30000, seed=n) for i, n, side in SHAPES]
+    parity = compare_encoder(path, encoder, [*batches, make_batch(2, 512, "right", 30000)])
+    parity.require(1e-4)
+    assert np.isfinite(parity.max_abs)
+    assert parity.max_abs > 0
