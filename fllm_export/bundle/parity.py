@@ -20,6 +20,16 @@ from fllm_export.runtime.topk import TopK
 F32 = npt.NDArray[np.float32]
 
 DEPTHS = (1, 10, 20, 50, 100, 1000)
+RECALL_CLASSES = {
+    "1": 1.0,
+    "0.99 to 1": 0.99,
+    "0.98 to 0.99": 0.98,
+    "0.95 to 0.98": 0.95,
+    "0.9 to 0.95": 0.9,
+    "below 0.9": 0.0,
+}
+"""Label -> least recall of the class; a class ends where the one before it begins."""
+
 _BATCH = 32
 
 
@@ -31,6 +41,7 @@ class Parity:
         texts: number of item texts compared.
         k: the depth that the threshold is about.
         recall: depth -> mean share of the checkpoint's top users that the bundle's top of the same depth holds.
+        recall_counts: number of texts by their recall@k, in the classes of :data:`RECALL_CLASSES`.
         worst_recall: the smallest recall@k of any text.
         worst: that text, with the first users of both lists.
         score_error_max: largest |score difference| over the users both lists share.
@@ -42,6 +53,7 @@ class Parity:
     texts: int
     k: int
     recall: dict[int, float]
+    recall_counts: dict[str, int]
     worst_recall: float
     worst: dict[str, Any]
     score_error_max: float
@@ -57,7 +69,8 @@ class Parity:
     def from_dict(cls, values: dict[str, Any]) -> Parity:
         """Return what :meth:`to_dict` gave."""
         recall = sorted((int(depth), value) for depth, value in values["recall"].items())
-        return cls(**{**values, "recall": dict(recall)})
+        counts = {label: values["recall_counts"][label] for label in RECALL_CLASSES}
+        return cls(**{**values, "recall": dict(recall), "recall_counts": counts})
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,7 @@ def compare(truth: Truth, answer: TopK, texts: Sequence[str], k: int) -> Parity:
         texts=len(texts),
         k=k,
         recall={depth: float(values.mean()) for depth, values in per_text.items()},
+        recall_counts=_counts(per_text[k]),
         worst_recall=float(per_text[k][worst]),
         worst={
             "text": texts[worst],
@@ -142,6 +156,15 @@ def _joined(answers: Sequence[TopK]) -> TopK:
 def _recalls(expected: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     shared = [len(np.intersect1d(a, b)) / len(a) for a, b in zip(expected, found, strict=True)]
     return np.array(shared)
+
+
+def _counts(recalls: npt.NDArray[np.float64]) -> dict[str, int]:
+    """Count the recalls of each class."""
+    counts, above = {}, np.inf
+    for label, least in RECALL_CLASSES.items():
+        counts[label] = int(((recalls >= least - 1e-9) & (recalls < above - 1e-9)).sum())
+        above = least
+    return counts
 
 
 def _shared_errors(best: Partial, answer: TopK, item: int) -> npt.NDArray[np.float64]:

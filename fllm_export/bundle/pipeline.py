@@ -17,6 +17,7 @@ from fllm_export.bundle.estimate import estimate
 from fllm_export.bundle.ledger import Ledger
 from fllm_export.bundle.order import Exporter, Options, Order, item_texts
 from fllm_export.bundle.parity import Parity
+from fllm_export.bundle.report import write_report
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.environment import default_threads
 from fllm_export.errors import ParityError, UsageError
@@ -99,6 +100,7 @@ def _make(order: Order, output: Path) -> Bundle:
         else:
             ledger.record(step.__name__, key, step(order, staging))
     staged = Bundle(staging, Manifest({}, order.checkpoint.prompt(), order.checkpoint.users.dim, 1, {}))
+    write_report(staged, options.min_recall)
     _check_recall(staged, options)
     publish_json(staging / BUILD_REPORT, {"options": asdict(options), "forecast": forecast.to_dict()})
     ledger.close()
