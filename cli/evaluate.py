@@ -1,0 +1,58 @@
+"""``fllm-export evaluate``: how good a checkpoint or a bundle is on cold items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fllm_export.cli.output import Output, columns, json_option, pass_output
+
+if TYPE_CHECKING:
+    from fllm_export.training.evaluation import Evaluation
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--split",
+    type=click.Choice(["cold_test", "cold_val", "cold"]),
+    default="cold_test",
+    show_default=True,
+    help="Which cold items; `cold` is both splits together.",
+)
+@click.option("-k", "--k", type=int, default=20, show_default=True, help="Length of the ranked lists.")
+@json_option
+@pass_output
+def evaluate(output: Output, model: Path, dataset: Path, split: str, k: int) -> None:
+    """Evaluate MODEL, a checkpoint or a bundle, on the cold items of DATASET.
+
+    Two questions: which users like an item (precision and recall over the items), and which cold items a user
+    likes (recall and NDCG over the users). For the second, A masks what the user was trained on, and B masks
+    everything else that the user is known to like.
+    """
+    from fllm_export.training import evaluation
+    from fllm_export.training.dataset import Dataset
+    from fllm_export.training.ranker import open_ranker
+
+    data = Dataset.load(dataset)
+    found = evaluation.evaluate(open_ranker(model), data, split, k, output.progress)
+    output.result({"model": str(model), **found.to_json()}, _table(found))
+
+
+def _table(found: Evaluation) -> str:
+    users, k = found.users_of_items, found.k
+    rows = [[f"users of {users.lists:,} items", f"{users.precision:.4f}", f"{users.recall:.4f}", f"{users.ndcg:.4f}"]]
+    rows += [
+        [
+            f"items of {ranking.lists:,} users, {name}",
+            f"{ranking.precision:.4f}",
+            f"{ranking.recall:.4f}",
+            f"{ranking.ndcg:.4f}",
+        ]
+        for name, ranking in found.items_of_users.items()
+    ]
+    table = columns([found.split, f"precision@{k}", f"recall@{k}", f"ndcg@{k}"], rows)
+    return f"{table}\n\n{found.candidates:,} cold items are ranked for a user."

@@ -1,0 +1,100 @@
+"""``fllm-export train``: from item texts and interactions to a checkpoint."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fllm_export.cli.output import Output, columns, json_option, pass_output
+from fllm_export.errors import HardwareError
+
+if TYPE_CHECKING:
+    from fllm_export.checkpoint.spec import MapperKind
+    from fllm_export.training.trainer import TrainingReport
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory of the new checkpoint.")
+@click.option(
+    "--encoder",
+    default="minilm",
+    show_default=True,
+    help="minilm, smollm2, or a local Hugging Face directory.",
+)
+@click.option("--dim", type=int, default=256, show_default=True, help="Numbers in a user row.")
+@click.option(
+    "--mapper",
+    type=click.Choice(["linear", "linear_relu", "mlp"]),
+    default="linear",
+    show_default=True,
+    help="From hidden state to item vector.",
+)
+@click.option("--guidance", type=float, default=10.0, show_default=True, help="Weight lambda of the guidance loss.")
+@click.option("--max-length", type=int, default=128, show_default=True, help="Tokens of a prompt at most.")
+@click.option("--epochs", type=int, default=3, show_default=True, help="LoRA epochs; 0 keeps the encoder frozen.")
+@click.option("--max-steps", type=int, help="Stop after so many LoRA steps: a short run on the items of those steps.")
+@click.option("--seed", type=int, default=42, show_default=True, help="Seed of all random numbers.")
+@click.option("--threads", type=int, envvar="FLLM_NUM_THREADS", help="Threads (default: every CPU).", show_envvar=True)
+@json_option
+@pass_output
+def train(
+    output: Output,
+    dataset: Path,
+    out: Path,
+    encoder: str,
+    dim: int,
+    mapper: MapperKind,
+    guidance: float,
+    max_length: int,
+    epochs: int,
+    max_steps: int | None,
+    seed: int,
+    threads: int | None,
+) -> None:
+    """Train a FilterLLM on DATASET, a directory with items.parquet and interactions.parquet.
+
+    Interrupted, the same command goes on after the last full epoch.
+    """
+    for package in ("torch", "transformers", "peft", "pyarrow"):
+        if importlib.util.find_spec(package) is None:
+            raise HardwareError(f"{package} is not installed", fix="Run pip install 'fllm-export[train]'")
+    import torch
+
+    from fllm_export.environment import default_threads
+    from fllm_export.training import trainer
+    from fllm_export.training.dataset import Dataset
+    from fllm_export.training.recipe import Recipe
+
+    recipe = Recipe(
+        seed=seed,
+        dim=dim,
+        mapper=mapper,
+        guidance=guidance,
+        max_length=max_length,
+        epochs=epochs,
+        max_steps=max_steps,
+    )
+    torch.set_num_threads(threads or default_threads())
+    report = trainer.train(Dataset.load(dataset), out, recipe, encoder=encoder, progress=output.progress)
+    output.result({"checkpoint": str(out), **report.to_json()}, _table(report, out))
+
+
+def _table(report: TrainingReport, out: Path) -> str:
+    rows = [
+        [
+            f"{record.epoch}" + (" (kept)" if record.epoch == report.kept_epoch else ""),
+            f"{record.loss:.4f}",
+            f"{record.precision:.4f}",
+            f"{record.recall:.4f}",
+            f"{record.seconds:.0f}",
+        ]
+        for record in report.epochs
+    ]
+    table = columns(["epoch", "loss", "precision@20", "recall@20", "seconds"], rows)
+    stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
+    note = "Users of the items of cold_val; epoch 0 is the warm-up on the frozen encoder."
+    return f"{table}\n\n{note}\nBefore it: {stages}.\nCheckpoint: {out}"

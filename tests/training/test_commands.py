@@ -1,0 +1,61 @@
+"""``fllm-export train`` and ``fllm-export evaluate``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+pytest.importorskip("pyarrow")
+
+from fllm_export.cli.main import main
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(small_dataset, tiny_bert_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp("command") / "checkpoint"
+    options = ["--encoder", str(tiny_bert_dir), "--dim", "16", "--epochs", "1", "--threads", "1", "--seed", "3"]
+    result = CliRunner().invoke(main, ["train", str(small_dataset), "--out", str(out), *options, "--json"])
+    assert result.exit_code == 0, result.output
+    return out, json.loads(result.stdout)
+
+
+def test_train_prints_what_it_wrote(checkpoint):
+    out, printed = checkpoint
+    assert printed["schema"] == "fllm-export/train"
+    assert printed["checkpoint"] == str(out)
+    written = json.loads((out / "training.json").read_text())
+    assert printed["epochs"] == written["epochs"]
+    assert written["recipe"]["seed"] == 3
+    assert len(written["epochs"]) == 2
+
+
+def test_evaluate_prints_metrics_of_both_questions(checkpoint, small_dataset):
+    arguments = ["evaluate", str(checkpoint[0]), str(small_dataset), "-k", "10"]
+    result = CliRunner().invoke(main, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    # One of the 32 cold items has no users.
+    assert (printed["split"], printed["k"], printed["candidate_items"]) == ("cold_test", 10, 31)
+    assert printed["users_of_items"]["items"] == 16
+    assert printed["users_of_items"]["recall"] > 0.5
+    assert set(printed["items_of_users"]) == {"A", "B"}
+    table = CliRunner().invoke(main, arguments)
+    assert f"{printed['users_of_items']['recall']:.4f}" in table.stdout
+    assert "recall@10" in table.stdout
+
+
+def test_errors_have_their_exit_codes(checkpoint, small_dataset, tmp_path):
+    taken = CliRunner().invoke(main, ["train", str(small_dataset), "--out", str(checkpoint[0])])
+    assert taken.exit_code == 2
+    assert "holds a checkpoint" in taken.stderr
+    missing = CliRunner().invoke(main, ["train", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert missing.exit_code == 4
+    assert "items.parquet is missing" in missing.stderr
+    neither = CliRunner().invoke(main, ["evaluate", str(tmp_path), str(small_dataset)])
+    assert neither.exit_code == 2

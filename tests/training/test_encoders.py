@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+from fllm_export.errors import BundleError, UsageError  # noqa: E402
+from fllm_export.training.encoders import choose_encoder, lora_targets  # noqa: E402
+from fllm_export.training.lora import add_lora, load_encoder, lora_training  # noqa: E402
+from fllm_export.training.recipe import Recipe  # noqa: E402
+
+
+def test_a_bidirectional_encoder_is_pooled_over_the_bare_text(tiny_bert_dir, tmp_path):
+    choice = choose_encoder(str(tiny_bert_dir), tmp_path)
+    assert (choice.pooling, choice.padding_side, choice.template) == ("mean", "right", "{text}")
+
+
+def test_a_decoder_answers_a_closing_question_with_its_last_token(tiny_llama_dir, tmp_path):
+    choice = choose_encoder(str(tiny_llama_dir), tmp_path)
+    assert (choice.pooling, choice.padding_side) == ("last", "left")
+    assert choice.template.endswith("?")
+
+
+def test_minilm_is_found_by_name(minilm_dir, tmp_path):
+    assert choose_encoder("minilm", tmp_path).path == minilm_dir
+
+
+def test_what_is_no_encoder_is_refused(tiny_bert_dir, tmp_path):
+    with pytest.raises(UsageError, match="the encoder 'gpt-9' is unknown"):
+        choose_encoder("gpt-9", tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_bert_dir, broken)
+    (broken / "tokenizer.json").unlink()
+    with pytest.raises(BundleError, match=r"tokenizer\.json"):
+        choose_encoder(str(broken), tmp_path)
+
+
+def test_lora_sits_on_query_and_value_and_everything_else_is_frozen(tiny_bert_dir, tiny_llama_dir):
+    for path, names in ((tiny_bert_dir, ["query", "value"]), (tiny_llama_dir, ["q_proj", "v_proj"])):
+        model, hidden = load_encoder(path)
+        assert hidden == 32
+        assert lora_targets(model) == names
+        adapted = add_lora(model, Recipe())
+        trained = [n for n, p in adapted.named_parameters() if p.requires_grad]
+        assert len(trained) == 2 * 2 * 2  # layers, matrices, factors A and B
+        assert all(".lora_" in n and any(f".{name}." in n for name in names) for n in trained)
+    with pytest.raises(UsageError, match="the encoder's linear layers are"):
+        lora_targets(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+
+
+def test_only_loras_own_dropout_is_active(tiny_bert_dir):
+    model, _ = load_encoder(tiny_bert_dir)
+    adapted = add_lora(model, Recipe(lora_dropout=0.5))
+    lora_training(adapted)
+    active = [n for n, m in adapted.named_modules() if isinstance(m, torch.nn.Dropout) and m.training]
+    assert len(active) == 4
+    assert all(".lora_dropout." in n for n in active)
