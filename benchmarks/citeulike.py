@@ -77,7 +77,7 @@ def train_once(dataset: Dataset, path: Path, recipe: Recipe) -> None:
     began = time.monotonic()
     report = train(dataset, path, recipe, progress=Output().progress)
     seconds = round(time.monotonic() - began)
-    record("train", epochs=recipe.epochs, best_epoch=report.best_epoch, seconds=seconds)
+    record("train", epochs=recipe.epochs, kept_epoch=report.kept_epoch, seconds=seconds)
 
 
 def quality(path: Path, dataset: Dataset, split: str) -> list[str]:

@@ -11,12 +11,12 @@ TOPICS = (
     "animation comedy children directed Story",
     "gene expression network motifs yeast",
 )
-USERS, ITEMS, FIRST_USER_ID = 40, 120, 100
+USERS, ITEMS, FIRST_USER_ID = 160, 120, 100
 
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory):
-    """A data set directory: 40 users and 120 items in four topics; a user likes two fifths of their topic's items."""
+    """A data set directory: 160 users and 120 items in four topics; a user likes two fifths of their topic's items."""
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 

@@ -20,11 +20,11 @@ from fllm_export.training.recipe import Recipe  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# The warm-up is next to nothing, so that LoRA epochs have something to improve.
+# Stage 1 and the warm-up are next to nothing, so that the LoRA epochs have everything to learn.
 SMALL = Recipe(
     dim=16,
     max_length=32,
-    vocabulary_epochs=10,
+    vocabulary_epochs=1,
     vocabulary_batch=64,
     warmup_epochs=1,
     warmup_batch=16,
@@ -59,7 +59,7 @@ def test_the_checkpoint_is_whole_and_its_adapter_folds(trained, data, tiny_bert_
     out, report = trained
     checkpoint = Checkpoint.load(out)
     assert checkpoint.base == out / "base"
-    assert (checkpoint.spec.users, checkpoint.spec.dim, checkpoint.spec.mapper) == (40, 16, "linear")
+    assert (checkpoint.spec.users, checkpoint.spec.dim, checkpoint.spec.mapper) == (160, 16, "linear")
     assert checkpoint.users.ids.tolist() == data.user_ids.tolist()
     assert merge(checkpoint, data.texts[:4]).report.lora_layers == 4
     assert not (out.parent / "checkpoint.training").exists()
@@ -81,8 +81,8 @@ def test_it_learns_and_the_saved_model_is_the_best_epoch(trained, data):
     validation = evaluate(ranker, data, "cold_val")
     assert validation.users_of_items.recall == pytest.approx(best.recall, abs=1e-6)
     assert validation.users_of_items.precision == pytest.approx(best.precision, abs=1e-6)
-    # 10 of the 40 users share an item's topic, so chance is a recall of 10 / 40 in the best 10.
-    assert evaluate(ranker, data, "cold_test", k=10).users_of_items.recall > 0.8
+    # 40 of the 160 users share an item's topic: chance finds 20 / 160 of its users, the topic alone 20 / 40.
+    assert evaluate(ranker, data, "cold_test").users_of_items.recall > 0.3
 
 
 def test_the_adapter_does_something(trained, data):
@@ -101,7 +101,7 @@ def interrupted(at_stage, at_step):
     return progress
 
 
-@pytest.mark.parametrize(("stage", "step"), [("stage 1: vocabulary", 5), ("stage 2: LoRA", 2), ("stage 2: LoRA", 9)])
+@pytest.mark.parametrize(("stage", "step"), [("stage 1: vocabulary", 1), ("stage 2: LoRA", 2), ("stage 2: LoRA", 9)])
 def test_a_resumed_run_gives_what_an_uninterrupted_one_gives(trained, data, tiny_bert_dir, tmp_path, stage, step):
     out = tmp_path / "checkpoint"
     with pytest.raises(KeyboardInterrupt):
