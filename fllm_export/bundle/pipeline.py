@@ -27,7 +27,17 @@ from fllm_export.manifest import Manifest, describe_files
 from fllm_export.progress import Progress, silent
 from fllm_export.table.writer import SHARD_BYTES
 
-_PACKAGES = ("fllm-export", "numpy", "onnxruntime", "onnx", "torch", "transformers", "peft", "tokenizers")
+_PACKAGES = (
+    "fllm-export",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "optimum-onnx",
+    "peft",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 
 
 def build(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -234,3 +235,12 @@ def test_a_changed_file_is_named(built: Bundle, tmp_path: Path, name: str) -> No
     path.unlink()
     with pytest.raises(BundleError, match=rf"{name} is missing"):
         Bundle.load(tmp_path / "bundle").verify()
+
+
+def test_many_threads_share_one_runtime(built: Bundle) -> None:
+    runtime = Runtime.open(built.path)
+    expected = [runtime.topk([text], 10).user_ids.tolist() for text in TEXTS[:8]]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            found = pool.map(lambda text: runtime.topk([text], 10).user_ids.tolist(), TEXTS[:8])
+            assert list(found) == expected
