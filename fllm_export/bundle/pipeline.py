@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -161,15 +161,18 @@ def _describe(order: Order, staged: Bundle) -> None:
 
 def _move_into_place(staging: Path, output: Path) -> None:
     """Rename the staged directory; a bundle that stood there is removed only after the new one is in place."""
-    previous = output.with_name(output.name + ".previous")
-    if previous.exists():
-        shutil.rmtree(previous)
-    if output.exists():
-        output.replace(previous)
-    staging.replace(output)
-    sync_directory(output.absolute().parent)
-    if previous.exists():
-        shutil.rmtree(previous)
+    parent = output.absolute().parent
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output.name}.") as aside:
+        previous = Path(aside) / "previous"
+        if output.exists():
+            output.replace(previous)
+        try:
+            staging.replace(output)
+        except OSError:
+            if previous.exists():
+                previous.replace(output)
+            raise
+    sync_directory(parent)
 
 
 def _versions() -> dict[str, str]:

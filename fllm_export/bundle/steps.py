@@ -73,7 +73,8 @@ def head(order: Order, staging: Path) -> list[Path]:
 def users(order: Order, staging: Path) -> list[Path]:
     """Stream the dense user rows into the table; shards that an interrupted build finished are kept."""
     folder = staging / "users"
-    (folder / "table.json").unlink(missing_ok=True)
+    if (folder / "table.json").exists():  # of other inputs, or damaged since
+        shutil.rmtree(folder)
     rows = order.merged.users
     writer = TableWriter(
         folder,

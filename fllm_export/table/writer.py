@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from fllm_export.table.shard import Array, Shard, shard_tensors, write_shard
 
 SHARD_BYTES = 256 << 20
 _LEDGER = ".writing.jsonl"
+_OWN_FILE = re.compile(r"\d{5}\.safetensors|\.\d{5}\.safetensors\..*")
 
 Rows = npt.NDArray[np.float32]
 Chunk = tuple[npt.ArrayLike, npt.ArrayLike | None, npt.ArrayLike | None]
@@ -42,7 +44,7 @@ class TableWriter:
         resume_key: fingerprint of the rows; shards of another fingerprint are removed.
 
     Raises:
-        UsageError: the codec is unknown, or a table is there already.
+        UsageError: the codec is unknown, or the directory holds a table already, or files of other origin.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class TableWriter:
         self._rows_seen = self.rows_done
         self._pending: list[dict[str, Array]] = []
         self._pending_rows = 0
+        self._save_ledger()
 
     def add(self, rows: npt.ArrayLike, ids: npt.ArrayLike | None = None, bias: npt.ArrayLike | None = None) -> None:
         """Encode rows [n, d]; without ids, rows are numbered on from 0.
@@ -160,19 +163,21 @@ class TableWriter:
     def _take_up(self) -> list[ShardEntry]:
         """Return the shards that an interrupted writer of the same rows has finished; remove all others."""
         ledger = self._directory / _LEDGER
-        entries: list[ShardEntry] = []
-        if ledger.exists() and self._resume_key is not None:
-            head, *lines = [json.loads(line) for line in ledger.read_text().splitlines()]
-            if head == {"resume_key": self._resume_key}:
-                entries = [ShardEntry(**line) for line in lines]
+        if not ledger.exists():
+            if any(self._directory.iterdir()):
+                raise UsageError(f"{self._directory} is not empty", expected="a new or empty directory for the table")
+            return []
+        head, *lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+        same = self._resume_key is not None and head == {"resume_key": self._resume_key}
+        entries = [ShardEntry(**line) for line in lines] if same else []
         kept = []
         for entry in entries:
             path = self._directory / entry.name
             if not path.exists() or sha256_file(path) != entry.sha256:
                 break
             kept.append(entry)
-        for path in self._directory.glob("*.safetensors"):
-            if path.name not in {entry.name for entry in kept}:
+        for path in self._directory.iterdir():
+            if _OWN_FILE.fullmatch(path.name) and path.name not in {entry.name for entry in kept}:
                 path.unlink()
         return kept
 

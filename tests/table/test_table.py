@@ -88,6 +88,13 @@ def test_a_finished_table_is_not_overwritten(tmp_path: Path) -> None:
         TableWriter(tmp_path / "users", dim=48)
 
 
+def test_files_of_other_origin_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"someone's weights")
+    with pytest.raises(UsageError, match="is not empty; expected a new or empty directory"):
+        TableWriter(tmp_path, dim=48)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"someone's weights"
+
+
 @pytest.mark.parametrize(
     ("rows", "ids", "message"),
     [
