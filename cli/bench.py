@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fllm_export.cli.options import DIRECTORY, engine_option, threads_option
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 
 if TYPE_CHECKING:
@@ -14,15 +15,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=DIRECTORY)
 @click.option(
     "--file", type=click.Path(path_type=Path), required=True, help="Item texts to ask (see build --calibration)."
 )
 @click.option("-k", "--k", type=int, default=100, show_default=True, help="Users an item.")
-@click.option("--batch", "batches", type=int, multiple=True, default=(1, 8), show_default=True, help="Items a call.")
+@click.option(
+    "--batch", "batches", type=click.IntRange(1), multiple=True, default=(1, 8), show_default=True, help="Items a call."
+)
 @click.option("--repeats", type=click.IntRange(1), default=30, show_default=True, help="Measured calls a batch size.")
-@click.option("--engine", envvar="FLLM_ENGINE", show_envvar=True, help="numpy or onnxruntime (default: onnxruntime).")
-@click.option("--threads", type=int, envvar="FLLM_NUM_THREADS", help="Threads (default: every CPU).", show_envvar=True)
+@engine_option
+@threads_option
 @json_option
 @pass_output
 def bench(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from fllm_export.cli.options import DIRECTORY, threads_option
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
 from fllm_export.table.codec_names import CODEC_NAMES
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=DIRECTORY)
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory of the new bundle.")
 @click.option("--quant", type=click.Choice(CODEC_NAMES), default="int8", show_default=True, help="Codec of user rows.")
 @click.option(
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What turns the encoder into ONNX.",
 )
-@click.option("--threads", type=int, envvar="FLLM_NUM_THREADS", help="Threads (default: every CPU).", show_envvar=True)
+@threads_option
 @click.option("--dry-run", is_flag=True, help="Print files, bytes, memory and time, and build nothing.")
 @json_option
 @pass_output
@@ -66,10 +67,10 @@ def build(
         from fllm_export.bundle.estimate import estimate
         from fllm_export.bundle.order import Options, Order, item_texts
         from fllm_export.checkpoint.checkpoint import Checkpoint
-        from fllm_export.environment import default_threads
+        from fllm_export.environment import thread_count
         from fllm_export.table.writer import SHARD_BYTES
 
-        options = Options(quant, min_recall, k, exporter, threads or default_threads(), SHARD_BYTES)
+        options = Options(quant, min_recall, k, exporter, thread_count(threads), SHARD_BYTES)
         order = Order(Checkpoint.load(checkpoint), item_texts(calibration), options, output.progress)
         forecast = estimate(order)
         output.result({"dry_run": True, **forecast.to_dict()}, _forecast_text(forecast))
@@ -77,6 +78,7 @@ def build(
         return
     from fllm_export.bundle.pipeline import build as build_bundle
 
+    before = _written_at(out)
     bundle = build_bundle(
         checkpoint,
         out,
@@ -88,9 +90,17 @@ def build(
         threads=threads,
         progress=output.progress,
     )
+    if before is not None:
+        same = _written_at(out) == before
+        output.say("up to date: nothing was built" if same else f"replaced the bundle that was at {out}")
     parity = bundle.parity()
     result = {"bundle": str(bundle.path), "users": bundle.table().layout.rows, "parity": parity.to_dict()}
     output.result(result, _bundle_text(bundle))
+
+
+def _written_at(bundle: Path) -> int | None:
+    manifest = bundle / "manifest.json"
+    return manifest.stat().st_mtime_ns if manifest.is_file() else None
 
 
 def _forecast_text(forecast: Estimate) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fllm_export.cli.options import DIRECTORY
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("model", type=DIRECTORY)
+@click.argument("dataset", type=DIRECTORY)
 @click.option(
     "--split",
     type=click.Choice(["cold_test", "cold_val", "cold"]),
@@ -55,4 +56,5 @@ def _table(found: Evaluation) -> str:
         for name, ranking in found.items_of_users.items()
     ]
     table = columns([found.split, f"precision@{k}", f"recall@{k}", f"ndcg@{k}"], rows)
-    return f"{table}\n\n{found.candidates:,} cold items are ranked for a user."
+    masks = "A masks the items that a user was trained on, B every other item that the user is known to like"
+    return f"{table}\n\n{found.candidates:,} cold items are ranked for a user; {masks}."

@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
+from fllm_export.cli.options import DIRECTORY
 from fllm_export.cli.output import Output, byte_text, json_option, pass_output
 from fllm_export.errors import UsageError
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=DIRECTORY)
 @json_option
 @pass_output
 def inspect(output: Output, path: Path) -> None:

@@ -50,7 +50,9 @@ class Verbs(click.Group):
             output.error("BudgetError", f"the disk is full: {error}", code)
         except KeyboardInterrupt:
             code = INTERRUPTED
-            output.error("Interrupted", "interrupted; the same command again goes on where this one stopped", code)
+            output.error(
+                "Interrupted", "interrupted; train and build go on where they stopped when they are run again", code
+            )
         context.exit(code)
 
 

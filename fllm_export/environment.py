@@ -13,6 +13,19 @@ VARIABLES: dict[str, str] = {
 }
 
 
+def thread_count(threads: int | None) -> int:
+    """Return the number of threads to use: the caller's, or else the environment's.
+
+    Raises:
+        UsageError: it is less than 1.
+    """
+    if threads is None:
+        return default_threads()
+    if threads < 1:
+        raise UsageError(f"threads is {threads}", expected="at least 1")
+    return threads
+
+
 def default_threads() -> int:
     """Return the number of threads to use when the caller names none."""
     text = os.environ.get("FLLM_NUM_THREADS")

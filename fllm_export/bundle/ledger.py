@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from fllm_export.errors import UsageError
 from fllm_export.files import publish_json, sha256_file
 
 FILE_NAME = ".build.json"
+LOCK_NAME = ".build.lock"
 
 
 class Ledger:
     """The finished steps in a directory under construction.
 
     A step is done when its key, a hash of everything that decides its output, is on record and every file that it
-    wrote is still there with the same bytes.
+    wrote is still there with the same bytes. While the ledger is entered as a context, no other build can enter it.
+
+    Raises:
+        UsageError: on entering, when another build works in the directory.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._path = directory / FILE_NAME
+        self._lock = directory / LOCK_NAME
         self._steps: dict[str, Any] = json.loads(self._path.read_bytes()) if self._path.exists() else {}
+
+    def __enter__(self) -> Ledger:
+        self._held = self._lock.open("w")
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._held.close()
+            raise UsageError(
+                f"another build is at work in {self._directory}", fix="Wait for it, or choose another output"
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
 
     def is_done(self, step: str, key: str) -> bool:
         """Whether the step's output for this key is in place."""
@@ -39,8 +60,9 @@ class Ledger:
         publish_json(self._path, self._steps)
 
     def close(self) -> None:
-        """Remove the ledger: the directory is complete."""
+        """Remove the ledger and its lock: the directory is complete."""
         self._path.unlink(missing_ok=True)
+        self._lock.unlink()
 
 
 def step_key(*inputs: Any) -> str:

@@ -34,7 +34,7 @@ class Options:
     Attributes:
         quant: codec of the user table.
         min_recall: the least recall@k of the bundle against the fp32 checkpoint.
-        k: the depth of that recall; a table with fewer users is compared whole.
+        k: the depth of that recall.
         exporter: ``torch`` (torch.onnx) or ``optimum``.
         threads: threads for encoding and scanning.
         shard_bytes: size of a table shard at most.
@@ -69,9 +69,18 @@ class Order:
         sample: those of them that parity is measured on.
         options: the caller's choices.
         progress: told of every stage.
+
+    Raises:
+        UsageError: ``k`` is not below the number of users.
     """
 
     def __init__(self, checkpoint: Checkpoint, texts: ItemTexts, options: Options, progress: Progress) -> None:
+        if options.k >= checkpoint.users.rows:
+            raise UsageError(
+                f"k is {options.k} and the checkpoint has {checkpoint.users.rows} users",
+                expected="fewer: the top of everyone is everyone, whatever the codec",
+                fix="Lower --k",
+            )
         self.checkpoint = checkpoint
         self.texts = texts
         self.sample = texts.sample(PARITY_TEXTS)

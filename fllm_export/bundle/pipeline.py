@@ -19,7 +19,7 @@ from fllm_export.bundle.order import Exporter, Options, Order, item_texts
 from fllm_export.bundle.parity import Parity
 from fllm_export.bundle.report import write_report
 from fllm_export.checkpoint.checkpoint import Checkpoint
-from fllm_export.environment import default_threads
+from fllm_export.environment import thread_count
 from fllm_export.errors import ParityError, UsageError
 from fllm_export.files import publish_json, sync_directory
 from fllm_export.manifest import FILE_NAME as MANIFEST
@@ -79,7 +79,7 @@ def build(
         HardwareError: the ``build`` extra is not installed.
         UsageError: an argument is unfit.
     """
-    options = Options(quant, min_recall, k, exporter, threads or default_threads(), shard_bytes)
+    options = Options(quant, min_recall, k, exporter, thread_count(threads), shard_bytes)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.load(checkpoint)
     order = Order(source, item_texts(calibration), options, progress)
     target = Path(output)
@@ -96,12 +96,23 @@ def _make(order: Order, output: Path) -> Bundle:
     forecast.check(output)
     staging = output.with_name(output.name + ".partial")
     staging.mkdir(parents=True, exist_ok=True)
-    ledger = Ledger(staging)
-    options = order.options
+    with Ledger(staging) as ledger:
+        _run_steps(order, staging, ledger)
+        staged = Bundle(staging, Manifest({}, order.checkpoint.prompt(), order.checkpoint.users.dim, 1, {}))
+        write_report(staged, order.options.min_recall)
+        _check_recall(staged, order.options)
+        publish_json(staging / BUILD_REPORT, {"options": asdict(order.options), "forecast": forecast.to_dict()})
+        ledger.close()
+        _describe(order, staged)
+        _move_into_place(staging, output)
+    return Bundle.load(output)
+
+
+def _run_steps(order: Order, staging: Path, ledger: Ledger) -> None:
     work = (
-        (steps.encoder, order.key("encoder", options.exporter)),
+        (steps.encoder, order.key("encoder", order.options.exporter)),
         (steps.head, order.key("head")),
-        (steps.users, order.key("users", options.shard_bytes)),
+        (steps.users, order.key("users", order.options.shard_bytes)),
         (steps.parity, order.build_key),
     )
     for step, key in work:
@@ -109,14 +120,6 @@ def _make(order: Order, output: Path) -> Bundle:
             order.progress(f"{step.__name__} (done before)", 1, 1)
         else:
             ledger.record(step.__name__, key, step(order, staging))
-    staged = Bundle(staging, Manifest({}, order.checkpoint.prompt(), order.checkpoint.users.dim, 1, {}))
-    write_report(staged, options.min_recall)
-    _check_recall(staged, options)
-    publish_json(staging / BUILD_REPORT, {"options": asdict(options), "forecast": forecast.to_dict()})
-    ledger.close()
-    _describe(order, staged)
-    _move_into_place(staging, output)
-    return Bundle.load(output)
 
 
 def _finished(output: Path, build_key: str) -> Bundle | None:

@@ -100,8 +100,7 @@ def parity(order: Order, staging: Path) -> list[Path]:
         Encoder(staging, prompt, dim, threads),
         UserTable.open(staging / "users", engine="onnxruntime", threads=threads),
     )
-    k = min(order.options.k, order.checkpoint.users.rows)
-    measured = measure(runtime, z, reference.users, order.sample, k, order.progress)
+    measured = measure(runtime, z, reference.users, order.sample, order.options.k, order.progress)
     report = staging / PARITY_REPORT
     texts = {"source": order.texts.source, "sha256": order.texts.sha256, "texts": len(order.texts.texts)}
     publish_json(report, {"parity": measured.to_dict(), "item_texts": texts, "quant": order.options.quant})

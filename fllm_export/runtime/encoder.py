@@ -35,10 +35,13 @@ class Encoder:
         """Return each text's token ids, prompt included.
 
         Raises:
-            UsageError: ``texts`` is a single string, is empty, or holds something else than strings.
+            UsageError: ``texts`` is a single string or empty, or holds something else than strings, or a blank one.
         """
         if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
             raise UsageError(f"texts are {texts!r:.60}", expected="a list of at least one string")
+        for number, text in enumerate(texts):
+            if not text.strip():
+                raise UsageError(f"text {number} is {text!r}", expected="a text that is not empty")
         return self._prompt.tokenize(self._tokenizer, texts)
 
     def encode(self, ids: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.engines.base import Mode
-from fllm_export.environment import default_engine, default_threads
+from fllm_export.environment import default_engine, thread_count
 from fllm_export.errors import BundleError
 from fllm_export.manifest import Manifest
 from fllm_export.runtime.encoder import Encoder
@@ -48,7 +48,7 @@ class Runtime:
         """
         directory = Path(bundle)
         manifest = Manifest.load(directory)
-        count = threads or default_threads()
+        count = thread_count(threads)
         users = UserTable.open(directory / "users", engine=engine or default_engine() or "onnxruntime", threads=count)
         if users.dim != manifest.dim:
             raise BundleError(

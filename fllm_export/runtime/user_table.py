@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fllm_export.engines.base import MODES, Engine, Mode, Request, Scan
 from fllm_export.engines.partial import NO_USER
 from fllm_export.engines.registry import open_engine
-from fllm_export.environment import default_engine, default_threads
+from fllm_export.environment import default_engine, thread_count
 from fllm_export.errors import UsageError
 from fllm_export.runtime.topk import TopK
 from fllm_export.table.table import Table
@@ -86,7 +86,7 @@ class UserTable:
         table = Table(Path(directory))
         head = table.directory.parent / "head" / "tile.onnx"
         name = engine or default_engine() or "numpy"
-        return cls(table, open_engine(name, table, head=head, threads=threads or default_threads()))
+        return cls(table, open_engine(name, table, head=head, threads=thread_count(threads)))
 
     def __len__(self) -> int:
         return self._table.layout.rows
@@ -144,8 +144,8 @@ class UserTable:
         Raises:
             UsageError: an argument is unfit.
         """
-        if not 1 <= k <= len(self):
-            raise UsageError(f"k is {k}", expected=f"1 to {len(self)}, the users of this table")
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or not 1 <= k <= len(self):
+            raise UsageError(f"k is {k!r}", expected=f"a whole number from 1 to {len(self)}, the users of this table")
         if mode not in MODES:
             raise UsageError(f"mode is {mode!r}", expected="one of " + ", ".join(MODES))
         if budget_ms is not None and not budget_ms > 0:

@@ -82,18 +82,19 @@ def train(
 
     Args:
         dataset: needs pairs in ``train`` and ``cold_val``.
-        out: a directory without a checkpoint.
+        out: a new or empty directory.
         recipe: the hyper-parameters; the defaults when not given.
         encoder: ``minilm``, ``smollm2`` or a local Hugging Face directory.
         progress: counts items, epochs and steps.
 
     Raises:
-        UsageError: ``out`` holds a checkpoint, an option is unfit, or an unfinished run of other options is there.
+        UsageError: ``out`` is not empty, an option is unfit, or an unfinished run of other options is there.
         HardwareError: the encoder's package is not installed.
     """
     out, recipe = Path(out), recipe or Recipe()
-    if (out / SPEC_FILE).exists():
-        raise UsageError(f"{out} holds a checkpoint", expected="a new directory", fix="Choose another, or delete it")
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        held = "holds a checkpoint" if (out / SPEC_FILE).exists() else "is not empty"
+        raise UsageError(f"{out} {held}", expected="a new directory", fix="Choose another, or delete it")
     if not len(dataset.splits["cold_val"]):
         raise UsageError("the data set has no pairs in cold_val", expected="some, to choose the best epoch by")
     workspace = out.with_name(out.name + ".training")

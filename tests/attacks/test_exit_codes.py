@@ -70,7 +70,7 @@ def test_a_damaged_checkpoint_is_exit_4(
     name: str, tiny_checkpoint: Callable[..., Checkpoint], tmp_path: Path, item_texts: list[str]
 ) -> None:
     change, message = CHECKPOINTS[name]
-    tiny_checkpoint("bert", users=50).save(tmp_path / "checkpoint")
+    tiny_checkpoint("bert", users=400).save(tmp_path / "checkpoint")
     change(tmp_path / "checkpoint")
     (tmp_path / "items.txt").write_text("\n".join(item_texts))
     arguments = ["build", tmp_path / "checkpoint", "--out", tmp_path / "b", "--calibration", tmp_path / "items.txt"]

@@ -179,6 +179,7 @@ def test_a_path_that_is_no_bundle_is_not_replaced(checkpoint: Checkpoint, tmp_pa
         ({"quant": "int3"}, "no codec 'int3'"),
         ({"min_recall": 1.5}, "min_recall is 1.5"),
         ({"k": 0}, "k is 0"),
+        ({"k": 400}, "k is 400 and the checkpoint has 400 users; expected fewer"),
         ({"exporter": "magic"}, "no exporter 'magic'"),
         ({"calibration": []}, "calibration is empty"),
     ],

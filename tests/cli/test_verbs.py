@@ -62,7 +62,9 @@ def test_query_says_when_it_was_cut_short(tiny_checkpoint: object, tmp_path: Pat
     [
         ([], 2, "no item text was given"),
         (["a", "--file", "b.txt"], 2, "both texts and --file were given"),
-        (["a", "-k", "401"], 2, "k is 401; expected 1 to 400"),
+        (["a", "-k", "401"], 2, "k is 401; expected a whole number from 1 to 400"),
+        ([" "], 2, "text 0 is ' '; expected a text that is not empty"),
+        (["a", "--threads", "0"], 2, "0 is not in the range"),
         (["a", "--engine", "quantum"], 2, "no engine 'quantum'; expected one of numpy, onnxruntime"),
         (["a", "--mode", "best"], 2, "'best' is not one of"),
     ],
@@ -76,7 +78,8 @@ def test_query_names_unfit_arguments(tiny_bundle: Bundle, arguments: list[str], 
 def test_verify_and_inspect(tiny_bundle: Bundle, tmp_path: Path) -> None:
     good = run("verify", tiny_bundle.path)
     assert good.exit_code == 0
-    assert "all as the manifest says" in good.stdout
+    assert "all as they were written" in good.stdout
+    assert run("verify", tiny_bundle.path / "users").exit_code == 0
     facts = json.loads(run("inspect", tiny_bundle.path, "--json").stdout)
     assert (facts["kind"], facts["users"], facts["codec"]) == ("bundle", 400, "int8")
     table = json.loads(run("inspect", tiny_bundle.path / "users", "--json").stdout)

@@ -157,8 +157,10 @@ def test_many_threads_get_the_same_answers(tmp_path: Path) -> None:
     [
         ({"z": Z[:, :5]}, r"shape \[4, 5\]; expected \[B, 32\]"),
         ({"z": np.full((1, 32), np.inf)}, "not finite"),
-        ({"k": 0}, "k is 0; expected 1 to 3000"),
-        ({"k": 3001}, "k is 3001; expected 1 to 3000, the users of this table"),
+        ({"k": 0}, "k is 0; expected a whole number from 1 to 3000"),
+        ({"k": 3001}, "k is 3001; expected a whole number from 1 to 3000, the users of this table"),
+        ({"k": 2.5}, "k is 2.5"),
+        ({"k": True}, "k is True"),
         ({"mode": "best"}, "mode is 'best'; expected one of topk, sample"),
         ({"budget_ms": 0}, "budget_ms is 0"),
         ({"budget_ms": float("nan")}, "budget_ms is nan"),
