@@ -5,7 +5,6 @@ Both the side that builds bundles and the side that serves them read it, so it s
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from fllm_export.errors import BundleError, FllmError
 from fllm_export.files import publish_json, sha256_file
 from fllm_export.prompt import Prompt
-from fllm_export.table.layout import check_version
+from fllm_export.table.layout import read_versioned
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -72,11 +71,7 @@ class Manifest:
                 expected="a bundle",
                 fix="Name a bundle's directory, or run the build that makes it to its end",
             )
-        try:
-            document = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise BundleError(f"{path} is not JSON ({error})", fix="Build the bundle again") from error
-        check_version(document, FORMAT_VERSION, path)
+        document = read_versioned(path, FORMAT_VERSION)
         unknown = sorted(set(document.get("reader_features", [])) - READER_FEATURES)
         if unknown:
             raise BundleError(

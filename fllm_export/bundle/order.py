@@ -14,6 +14,7 @@ from fllm_export.bundle.ledger import step_key
 from fllm_export.calibration.texts import ItemTexts
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.errors import HardwareError, UsageError
+from fllm_export.manifest import Manifest
 from fllm_export.progress import Progress
 from fllm_export.table.codecs import codec
 
@@ -115,14 +116,20 @@ class Order:
         users = self.checkpoint.users
         return {"quant": self.options.quant, "dim": users.dim, "bias": users.bias is not None}
 
+    @property
+    def draft_manifest(self) -> Manifest:
+        """The manifest of the bundle while it is built: without files and provenance."""
+        return Manifest({}, self.checkpoint.prompt(), self.checkpoint.users.dim, generation=1, provenance={})
+
     def key(self, step: str, *inputs: Any) -> str:
-        """Return a hash of everything that decides a step's output."""
-        return step_key(step, __version__, self.fingerprint, self.table_facts, *inputs)
+        """Return a hash of the checkpoint and whatever else decides a step's output."""
+        return step_key(step, __version__, self.fingerprint, *inputs)
 
     @property
     def build_key(self) -> str:
         """A hash of everything that decides the bundle, the recall it must reach excepted."""
-        return self.key("bundle", self.options.exporter, self.options.shard_bytes, self.options.k, self.texts.sha256)
+        chosen = (self.options.exporter, self.options.shard_bytes, self.options.k)
+        return self.key("bundle", self.table_facts, *chosen, self.texts.sha256)
 
 
 def item_texts(calibration: str | Path | Sequence[str]) -> ItemTexts:

@@ -85,16 +85,14 @@ def true_top(z: F32, users: UserRows, k: int, progress: Progress = silent) -> Tr
     """Rank all users for item vectors [B, d], a chunk of rows at a time."""
     best: Partial | None = None
     squares, total, count, done = 0.0, 0.0, 0, 0
-    ids = np.arange(users.rows) if users.ids is None else users.ids
     request = Request(k, "topk", (), None)
-    for rows in users.chunks():
-        chunk_ids = ids[done : done + len(rows)]
-        order = np.argsort(chunk_ids)
+    for ids, rows, bias in users.labelled_chunks():
+        order = np.argsort(ids)
         scores = z.astype(np.float64) @ rows.astype(np.float64).T
-        if users.bias is not None:
-            scores += users.bias[done : done + len(rows)]
+        if bias is not None:
+            scores += bias
         total, squares, count = total + scores.sum(), squares + (scores**2).sum(), count + scores.size
-        part = select_users(scores[:, order].astype(np.float32), chunk_ids[order], request)
+        part = select_users(scores[:, order].astype(np.float32), ids[order], request)
         best = part if best is None else merge([best, part], k)
         done += len(rows)
         progress("fp32 ranking", done, users.rows)

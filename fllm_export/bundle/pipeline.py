@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from fllm_export.environment import thread_count
 from fllm_export.errors import ParityError, UsageError
 from fllm_export.files import publish_json, sync_directory
 from fllm_export.manifest import FILE_NAME as MANIFEST
-from fllm_export.manifest import Manifest, describe_files
+from fllm_export.manifest import describe_files
 from fllm_export.progress import Progress, silent
 from fllm_export.table.writer import SHARD_BYTES
 
@@ -98,7 +98,7 @@ def _make(order: Order, output: Path) -> Bundle:
     staging.mkdir(parents=True, exist_ok=True)
     with Ledger(staging) as ledger:
         _run_steps(order, staging, ledger)
-        staged = Bundle(staging, Manifest({}, order.checkpoint.prompt(), order.checkpoint.users.dim, 1, {}))
+        staged = Bundle(staging, order.draft_manifest)
         write_report(staged, order.options.min_recall)
         _check_recall(staged, order.options)
         publish_json(staging / BUILD_REPORT, {"options": asdict(order.options), "forecast": forecast.to_dict()})
@@ -111,8 +111,8 @@ def _make(order: Order, output: Path) -> Bundle:
 def _run_steps(order: Order, staging: Path, ledger: Ledger) -> None:
     work = (
         (steps.encoder, order.key("encoder", order.options.exporter)),
-        (steps.head, order.key("head")),
-        (steps.users, order.key("users", order.options.shard_bytes)),
+        (steps.head, order.key("head", order.table_facts)),
+        (steps.users, order.key("users", order.table_facts, order.options.shard_bytes)),
         (steps.parity, order.build_key),
     )
     for step, key in work:
@@ -158,8 +158,7 @@ def _describe(order: Order, staged: Bundle) -> None:
         "versions": _versions(),
     }
     write_card(staged, order.checkpoint.spec, provenance)
-    old = staged.manifest
-    Manifest(describe_files(staged.path), old.prompt, old.dim, old.generation, provenance).save(staged.path)
+    replace(order.draft_manifest, files=describe_files(staged.path), provenance=provenance).save(staged.path)
 
 
 def _move_into_place(staging: Path, output: Path) -> None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT
 from fllm_export.bundle.order import Order, require
 from fllm_export.bundle.parity import measure
-from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import ParityError
 from fllm_export.files import publish_json
-from fllm_export.manifest import Manifest
 from fllm_export.runtime.encoder import Encoder
 from fllm_export.runtime.runtime import Runtime
 from fllm_export.runtime.user_table import UserTable
-from fllm_export.table.writer import Chunk, TableWriter, write_table
+from fllm_export.table.writer import TableWriter, write_table
 
 ENCODER_TOLERANCE = 1e-3
 """Largest |onnx - torch| relative to the largest |torch| that an exported encoder may show."""
@@ -82,9 +79,10 @@ def users(order: Order, staging: Path) -> list[Path]:
         quant=order.options.quant,
         bias=rows.bias is not None,
         shard_bytes=order.options.shard_bytes,
-        resume_key=order.key("users", order.options.shard_bytes),
+        resume_key=order.key("users", order.table_facts, order.options.shard_bytes),
     )
-    write_table(writer, _chunks(rows), rows.rows, order.progress)
+    chunks = ((part, ids, bias) for ids, part, bias in rows.labelled_chunks())
+    write_table(writer, chunks, rows.rows, order.progress)
     return [path for path in folder.iterdir() if path.is_file()]
 
 
@@ -94,10 +92,10 @@ def parity(order: Order, staging: Path) -> list[Path]:
     order.progress("fp32 item vectors", 0, 1)
     z = reference.item_vectors(order.sample)
     order.progress("fp32 item vectors", 1, 1)
-    prompt, dim, threads = order.checkpoint.prompt(), order.checkpoint.users.dim, order.options.threads
+    draft, threads = order.draft_manifest, order.options.threads
     runtime = Runtime(
-        Manifest({}, prompt, dim, generation=1, provenance={}),
-        Encoder(staging, prompt, dim, threads),
+        draft,
+        Encoder(staging, draft.prompt, draft.dim, threads),
         UserTable.open(staging / "users", engine="onnxruntime", threads=threads),
     )
     measured = measure(runtime, z, reference.users, order.sample, order.options.k, order.progress)
@@ -105,12 +103,3 @@ def parity(order: Order, staging: Path) -> list[Path]:
     texts = {"source": order.texts.source, "sha256": order.texts.sha256, "texts": len(order.texts.texts)}
     publish_json(report, {"parity": measured.to_dict(), "item_texts": texts, "quant": order.options.quant})
     return [report]
-
-
-def _chunks(rows: UserRows) -> Iterator[Chunk]:
-    start = 0
-    for chunk in rows.chunks():
-        window = slice(start, start + len(chunk))
-        ids = None if rows.ids is None else rows.ids[window]
-        yield chunk, ids, None if rows.bias is None else rows.bias[window]
-        start += len(chunk)

@@ -207,6 +207,19 @@ class UserRows:
         for first in range(0, self.rows, rows_per_chunk):
             yield self.read(first, rows_per_chunk)
 
+    def labelled_chunks(self) -> Iterator[tuple[IdArray, FloatArray, FloatArray | None]]:
+        """Yield user ids int64 [n], rows float32 [n, d] and biases float32 [n] (or None) in row order.
+
+        Raises:
+            BundleError: a NaN or infinite number, naming file, tensor and row.
+        """
+        first = 0
+        for rows in self.chunks():
+            window = slice(first, first + len(rows))
+            ids = np.arange(window.start, window.stop) if self.ids is None else self.ids[window]
+            yield ids, rows, None if self.bias is None else self.bias[window]
+            first = window.stop
+
     def sample(self, most: int) -> tuple[IdArray, FloatArray]:
         """Return the numbers, int64 [n], and the rows, float32 [n, d], of at most ``most`` evenly spaced users."""
         if self.rows <= most:

@@ -67,11 +67,7 @@ class TableLayout:
             raise BundleError(
                 f"{directory} holds no {FILE_NAME}", expected="a user table", fix="Name the directory that holds it"
             )
-        try:
-            document = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise BundleError(f"{path} is not JSON ({error})", fix="Build the table again") from error
-        check_version(document, FORMAT_VERSION, path)
+        document = read_versioned(path, FORMAT_VERSION)
         layout = cls._parse(document, path)
         layout._check(path)
         return layout
@@ -105,12 +101,16 @@ class TableLayout:
             raise BundleError(f"{path}: the shards hold {total} rows", expected=f"{self.rows}, as `rows` says")
 
 
-def check_version(document: Any, supported: int, path: Path) -> None:
-    """Refuse a JSON document whose ``format_version`` is missing or newer than this library reads.
+def read_versioned(path: Path, supported: int) -> dict[str, Any]:
+    """Read a JSON object whose ``format_version`` is at most ``supported``.
 
     Raises:
-        BundleError: with both numbers.
+        BundleError: it is no JSON object, or its version is missing or newer, with both numbers.
     """
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON ({error})", fix="Build it again") from error
     version = document.get("format_version") if isinstance(document, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise BundleError(f"{path}: format_version is {version!r}", expected=f"a whole number from 1 to {supported}")
@@ -120,6 +120,8 @@ def check_version(document: Any, supported: int, path: Path) -> None:
             expected=f"at most {supported}, the newest that this fllm-export reads",
             fix="Upgrade fllm-export, or build again with this one",
         )
+    found: dict[str, Any] = document
+    return found
 
 
 def tile_rows(row_bytes: int, shard_bytes: int) -> int:

@@ -63,12 +63,10 @@ class CheckpointRanker:
         """Return the ids of the best ``k`` users of each item: score descending, then id ascending."""
         best = np.empty((len(z), 0), np.int64)
         scores = np.empty((len(z), 0), np.float32)
-        first = 0
-        for ids, rows in self.rows():
+        for ids, rows, bias in self._users.labelled_chunks():
             chunk = z @ rows.T
-            if self._users.bias is not None:
-                chunk += self._users.bias[first : first + len(rows)]
-            first += len(rows)
+            if bias is not None:
+                chunk += bias
             scores = np.concatenate([scores, chunk], 1)
             best = np.concatenate([best, np.broadcast_to(ids, chunk.shape)], 1)
             order = np.lexsort((best, -scores))[:, :k]
@@ -77,11 +75,8 @@ class CheckpointRanker:
 
     def rows(self) -> Iterator[tuple[Ids, Rows]]:
         """Yield user ids int64 [n] and their rows float32 [n, d]."""
-        ids = np.arange(self._users.rows) if self._users.ids is None else self._users.ids
-        first = 0
-        for rows in self._users.chunks():
-            yield ids[first : first + len(rows)], rows
-            first += len(rows)
+        for ids, rows, _ in self._users.labelled_chunks():
+            yield ids, rows
 
 
 class BundleRanker:

@@ -245,3 +245,21 @@ def test_many_threads_share_one_runtime(built: Bundle) -> None:
         for _ in range(5):
             found = pool.map(lambda text: runtime.topk([text], 10).user_ids.tolist(), TEXTS[:8])
             assert list(found) == expected
+
+
+def test_a_finer_codec_after_a_refusal_does_not_export_again(checkpoint: Checkpoint, out: Path) -> None:
+    with pytest.raises(ParityError):
+        build(checkpoint, out, calibration=TEXTS, quant="int4", k=10, min_recall=1.0)
+    stages: list[str] = []
+    build(
+        checkpoint,
+        out,
+        calibration=TEXTS,
+        quant="fp32",
+        k=10,
+        min_recall=1.0,
+        progress=lambda stage, *_: stages.append(stage),
+    )
+    assert "encoder (done before)" in stages
+    assert "export by torch" not in stages
+    assert "users (done before)" not in stages
