@@ -72,7 +72,10 @@ class Manifest:
                 fix="Name a bundle's directory, or run the build that makes it to its end",
             )
         document = read_versioned(path, FORMAT_VERSION)
-        unknown = sorted(set(document.get("reader_features", [])) - READER_FEATURES)
+        features = document.get("reader_features", [])
+        if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+            raise BundleError(f"{path}: reader_features is {features!r}", expected="a list of names")
+        unknown = sorted(set(features) - READER_FEATURES)
         if unknown:
             raise BundleError(
                 f"{path} needs the reader features {', '.join(unknown)}",

@@ -212,6 +212,8 @@ def test_the_forecast_of_bytes_is_near_the_truth(built: Bundle) -> None:
     [
         ({"format_version": 99}, r"has format version 99; expected at most 1.*Upgrade fllm-export"),
         ({"reader_features": ["sketch"]}, "needs the reader features sketch"),
+        ({"reader_features": 5}, "reader_features is 5; expected a list of names"),
+        ({"reader_features": [{}]}, "expected a list of names"),
         ({"prompt": {"template": "none"}}, "is not a manifest"),
         ({"files": {"a": 1}}, "is not a manifest"),
     ],
