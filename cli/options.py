@@ -21,5 +21,5 @@ engine_option = click.option(
     "--engine",
     envvar="FLLM_ENGINE",
     show_envvar=True,
-    help="numpy or onnxruntime (default: onnxruntime).",
+    help="native, onnxruntime or numpy (default: native).",
 )

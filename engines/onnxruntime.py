@@ -15,7 +15,7 @@ from fllm_export.engines.query import Query
 from fllm_export.engines.reference import perturb
 from fllm_export.engines.tiled import TiledEngine
 from fllm_export.environment import silence_onnxruntime
-from fllm_export.errors import BundleError, HardwareError
+from fllm_export.errors import BundleError, HardwareError, UsageError
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
 
@@ -59,6 +59,10 @@ class OnnxRuntimeEngine(TiledEngine):
 
     def score_tile(self, tile: Tile, query: Query, request: Request) -> Partial:
         """Run the head graph on one tile."""
+        if request.filter is not None:
+            raise UsageError(
+                "the engine `onnxruntime` cannot filter users", fix="Use the engine `native`, or filter the answer"
+            )
         feed = self._tile_feed(tile) | self._query_feed(query)
         if request.mode == "sample":
             return self._sample(tile, feed, request)

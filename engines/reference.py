@@ -50,6 +50,9 @@ def select_users(scores: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], re
     keys = scores if request.mode == "topk" else perturb(scores, ids, request.seeds, gumbel)
     m = scores.max(1).astype(np.float64)
     total = np.exp(scores.astype(np.float64) - m[:, None]).sum(1)
+    if request.filter is not None:
+        allowed = request.filter.allows(ids)
+        keys, scores, ids = keys[:, allowed], scores[:, allowed], ids[allowed]
     return Partial.best(keys, scores, ids, request.k, m, total)
 
 

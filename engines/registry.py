@@ -8,7 +8,8 @@ from fllm_export.engines.base import Engine
 from fllm_export.errors import UsageError
 from fllm_export.table.table import Table
 
-ENGINES = ("numpy", "onnxruntime")
+ENGINES = ("native", "onnxruntime", "numpy")
+DEFAULT = "native"
 
 
 def open_engine(name: str, table: Table, *, head: Path, threads: int) -> Engine:
@@ -17,13 +18,17 @@ def open_engine(name: str, table: Table, *, head: Path, threads: int) -> Engine:
     Args:
         name: one of :data:`ENGINES`.
         table: the open table.
-        head: where the head graph would be; the NumPy engine needs none.
+        head: where the head graph would be; only ONNX Runtime needs it.
         threads: threads inside one call, where the engine can choose.
 
     Raises:
         UsageError: there is no engine of that name.
         HardwareError: the engine cannot run here.
     """
+    if name == "native":
+        from fllm_export.engines.native import NativeEngine
+
+        return NativeEngine(table, threads)
     if name == "numpy":
         from fllm_export.engines.reference import NumpyEngine
 

@@ -45,4 +45,5 @@ class TiledEngine(ABC):
             merge_s += time.perf_counter() - scored
         if best is None:
             raise AssertionError("a table has at least one tile")
-        return Scan(best, rows_scored, scan_s * 1e3, merge_s * 1e3)
+        complete = np.full(len(z), rows_scored == self.table.layout.rows)
+        return Scan(best, np.full(len(z), rows_scored), complete, complete, scan_s * 1e3, merge_s * 1e3)

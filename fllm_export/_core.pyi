@@ -1,5 +1,48 @@
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+class Error(RuntimeError): ...
+
+class Filter: ...
+
+class Table:
+    @staticmethod
+    def open(
+        directory: str,
+        *,
+        threads: int = 0,
+        pin_threads: bool = False,
+        resident: bool = False,
+        batch_window_us: int = 0,
+        isa: str = "",
+    ) -> Table: ...
+    def reopen(self, directory: str = "") -> None: ...
+    def describe(self) -> dict[str, Any]: ...
+    def filter(self, user_ids: npt.NDArray[np.int64], deny: bool = False) -> Filter: ...
+    def search(
+        self,
+        z: npt.NDArray[np.float32],
+        k: int,
+        *,
+        sample: bool = False,
+        seeds: npt.NDArray[np.uint64] | None = None,
+        exact: bool = True,
+        log_probs: int = 0,
+        budget_ms: float = 0.0,
+        filter: Filter | None = None,
+    ) -> tuple[
+        npt.NDArray[np.int64],
+        npt.NDArray[np.float32],
+        npt.NDArray[np.float32],
+        npt.NDArray[np.float64],
+        npt.NDArray[np.uint64],
+        npt.NDArray[np.uint8],
+        npt.NDArray[np.uint8],
+        int,
+        int,
+    ]: ...
 
 def cpu_levels() -> list[str]: ...
 def gumbel(seed: int, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]: ...

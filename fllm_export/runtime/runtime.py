@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.base import Mode
-from fllm_export.environment import default_engine, thread_count
+from fllm_export.engines.base import LogProbs, Mode, UserFilter
+from fllm_export.environment import thread_count
 from fllm_export.errors import BundleError
 from fllm_export.manifest import Manifest
 from fllm_export.runtime.encoder import Encoder
@@ -38,8 +38,8 @@ class Runtime:
 
         Args:
             bundle: the bundle's directory.
-            engine: ``onnxruntime`` or ``numpy``; when not given, ``FLLM_ENGINE`` or else ``onnxruntime``. Another
-                engine than the one asked for is never chosen.
+            engine: ``native``, ``onnxruntime`` or ``numpy``; when not given, ``FLLM_ENGINE`` or else ``native``.
+                Another engine than the one asked for is never chosen.
             threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
 
         Raises:
@@ -49,7 +49,7 @@ class Runtime:
         directory = Path(bundle)
         manifest = Manifest.load(directory)
         count = thread_count(threads)
-        users = UserTable.open(directory / "users", engine=engine or default_engine() or "onnxruntime", threads=count)
+        users = UserTable.open(directory / "users", engine=engine, threads=count)
         if users.dim != manifest.dim:
             raise BundleError(
                 f"{directory / 'users'} holds rows of {users.dim} numbers",
@@ -73,6 +73,9 @@ class Runtime:
         budget_ms: float | None = None,
         mode: Mode = "topk",
         seed: int | Sequence[int] = 0,
+        exact: bool = True,
+        log_probs: LogProbs | None = None,
+        filter: UserFilter | None = None,
     ) -> TopK:
         """Return the best ``k`` users of each item; the arguments are those of :meth:`UserTable.topk`.
 
@@ -83,7 +86,7 @@ class Runtime:
             UsageError: an argument is unfit.
         """
         began = time.monotonic()
-        request = self.users.request(len(texts), k, budget_ms, mode, seed, began)
+        request = self.users.request(len(texts), k, budget_ms, mode, seed, began, exact, log_probs, filter)
         ids = self._encoder.tokenize(texts)
         tokenised = time.monotonic()
         z = self._encoder.encode(ids)

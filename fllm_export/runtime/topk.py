@@ -25,6 +25,8 @@ class TopK:
         logsumexp: float32 [B], over the rows scored.
         coverage: float32 [B], rows scored / rows of the table.
         complete: bool [B], whether an unlimited budget would give the same answer.
+        log_probs_exact: bool [B], whether logsumexp is the sum over every user; otherwise it covers the rows scored, or
+            is an estimate, or is NaN because it was not wanted.
         generation: version number of the table that answered.
         timings_ms: wall time of each stage of this call: ``scan`` and ``merge``, and from texts also ``tokenise``
             and ``encode``.
@@ -36,6 +38,7 @@ class TopK:
     logsumexp: npt.NDArray[np.float32]
     coverage: npt.NDArray[np.float32]
     complete: npt.NDArray[np.bool_]
+    log_probs_exact: npt.NDArray[np.bool_]
     generation: int
     timings_ms: dict[str, float] = field(default_factory=dict)
 
@@ -55,6 +58,7 @@ class TopK:
                     "logsumexp": float(self.logsumexp[row]),
                     "coverage": float(self.coverage[row]),
                     "complete": bool(self.complete[row]),
+                    "log_probs_exact": bool(self.log_probs_exact[row]),
                 }
             )
         return {"items": items, "generation": self.generation, "timings_ms": self.timings_ms}

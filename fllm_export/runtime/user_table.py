@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.base import MODES, Engine, Mode, Request, Scan
+from fllm_export.engines.base import LOG_PROBS, MODES, Engine, LogProbs, Mode, Request, Scan, UserFilter
 from fllm_export.engines.partial import NO_USER
-from fllm_export.engines.registry import open_engine
+from fllm_export.engines.registry import DEFAULT, open_engine
 from fllm_export.environment import default_engine, thread_count
 from fllm_export.errors import UsageError
 from fllm_export.runtime.topk import TopK
@@ -27,9 +27,10 @@ _CHUNK_ROWS = 65_536
 class UserTable:
     """Quantised user rows on disk and the engine that scans them. Safe to use from many threads at once."""
 
-    def __init__(self, table: Table, engine: Engine) -> None:
-        self._table = table
-        self._engine = engine
+    def __init__(self, table: Table, engine: str, threads: int) -> None:
+        self._threads = threads
+        # Table and engine change together, in one assignment, so that no call sees one of each.
+        self._opened = (table, _engine(table, engine, threads))
 
     @classmethod
     def create(
@@ -75,8 +76,8 @@ class UserTable:
 
         Args:
             directory: holds ``table.json``.
-            engine: ``numpy``, or ``onnxruntime`` for a table inside a bundle; when not given, the environment
-                variable ``FLLM_ENGINE`` or else ``numpy``.
+            engine: ``native``, ``numpy``, or ``onnxruntime`` for a table inside a bundle; when not given, the
+                environment variable ``FLLM_ENGINE`` or else ``native``.
             threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
 
         Raises:
@@ -84,31 +85,29 @@ class UserTable:
             HardwareError: the engine cannot run here.
         """
         table = Table(Path(directory))
-        head = table.directory.parent / "head" / "tile.onnx"
-        name = engine or default_engine() or "numpy"
-        return cls(table, open_engine(name, table, head=head, threads=thread_count(threads)))
+        return cls(table, engine or default_engine() or DEFAULT, thread_count(threads))
 
     def __len__(self) -> int:
-        return self._table.layout.rows
+        return self._opened[0].layout.rows
 
     @property
     def dim(self) -> int:
         """Numbers in a row."""
-        return self._table.layout.dim
+        return self._opened[0].layout.dim
 
     @property
     def generation(self) -> int:
         """Version number of the table."""
-        return self._table.layout.generation
+        return self._opened[0].layout.generation
 
     @property
     def engine(self) -> str:
         """Name of the engine that scans."""
-        return self._engine.name
+        return self._opened[1].name
 
     def decoded(self) -> Iterator[tuple[npt.NDArray[np.int64], Rows]]:
         """Yield ids int64 [n] and the float32 rows [n, d] that the codes stand for, in scan order."""
-        return self._table.decoded()
+        return self._opened[0].decoded()
 
     def topk(
         self,
@@ -118,6 +117,9 @@ class UserTable:
         budget_ms: float | None = None,
         mode: Mode = "topk",
         seed: int | Sequence[int] = 0,
+        exact: bool = True,
+        log_probs: LogProbs | None = None,
+        filter: UserFilter | None = None,
     ) -> TopK:
         """Return the best ``k`` users of each item vector.
 
@@ -128,16 +130,60 @@ class UserTable:
             mode: ``topk``, or ``sample`` for k users drawn without replacement from the distribution.
             seed: for ``sample``: the noise of a user depends on the seed and the user id alone, so one seed gives
                 all items the same noise; a sequence gives each item its own.
+            exact: whether the users must be provably the best of the quantised table. Otherwise a table with a sketch
+                is scanned by the sketch's statistical bounds, which read less.
+            log_probs: ``exact`` scores every row for the softmax denominator; ``estimate`` takes what the search reads
+                anyway; ``none`` leaves log-probabilities out (NaN). When not given, ``exact`` if ``exact``, else
+                ``estimate``.
+            filter: the users that may be returned, from :meth:`filter`; probabilities stay those over all users.
 
         Raises:
             UsageError: an argument is unfit.
         """
         began = time.monotonic()
         vectors = self._check_vectors(z)
-        return self.answer(vectors, self.request(len(vectors), k, budget_ms, mode, seed, began))
+        request = self.request(len(vectors), k, budget_ms, mode, seed, began, exact, log_probs, filter)
+        return self.answer(vectors, request)
+
+    def filter(self, *, allow: npt.ArrayLike | None = None, deny: npt.ArrayLike | None = None) -> UserFilter:
+        """Return a filter for :meth:`topk`: these users only, or all but these. Make it once and use it often.
+
+        Raises:
+            UsageError: not exactly one of the two is given, or it is no list of whole numbers.
+        """
+        if (allow is None) == (deny is None):
+            raise UsageError("a filter was asked for", expected="either allow= or deny=")
+        ids = np.asarray(deny if allow is None else allow)
+        if ids.ndim != 1 or (ids.dtype.kind not in "iu" and ids.size):
+            raise UsageError(f"the filter's user ids are {ids.dtype} {list(ids.shape)}", expected="whole numbers [n]")
+        return UserFilter(np.unique(ids.astype(np.int64)), deny is not None)
+
+    def reopen(self) -> None:
+        """Open the directory again and go on with what lies there now; searches under way end on the old table.
+
+        Raises:
+            BundleError: the new table is damaged; the old one stays in use.
+            UsageError: its rows are of another length.
+        """
+        table, engine = self._opened
+        fresh = Table(table.directory)
+        if fresh.layout.dim != table.layout.dim:
+            raise UsageError(
+                f"{table.directory} now holds rows of {fresh.layout.dim} numbers", expected=f"{table.layout.dim}"
+            )
+        self._opened = (fresh, _engine(fresh, engine.name, self._threads))
 
     def request(
-        self, batch: int, k: int, budget_ms: float | None, mode: Mode, seed: int | Sequence[int], began: float
+        self,
+        batch: int,
+        k: int,
+        budget_ms: float | None,
+        mode: Mode,
+        seed: int | Sequence[int],
+        began: float,
+        exact: bool = True,
+        log_probs: LogProbs | None = None,
+        filter: UserFilter | None = None,
     ) -> Request:
         """Check the arguments of :meth:`topk` for a batch and a budget that began at ``began`` (monotonic seconds).
 
@@ -153,12 +199,18 @@ class UserTable:
         seeds = (seed,) * batch if isinstance(seed, int) else tuple(seed)
         if len(seeds) != batch or not all(0 <= s < 1 << 64 for s in seeds):
             raise UsageError(f"seed is {seed!r}", expected=f"a whole number from 0 to 2^64 - 1, or {batch} of them")
-        return Request(k, mode, seeds, None if budget_ms is None else began + budget_ms / 1e3)
+        wanted = log_probs or ("exact" if exact else "estimate")
+        if wanted not in LOG_PROBS:
+            raise UsageError(f"log_probs is {log_probs!r}", expected="one of " + ", ".join(LOG_PROBS))
+        if wanted == "exact" and not exact:
+            raise UsageError("log_probs is 'exact' while exact is False", expected="'estimate' or 'none'")
+        deadline = None if budget_ms is None else began + budget_ms / 1e3
+        return Request(k, mode, seeds, deadline, exact, wanted, filter)
 
     def answer(self, z: Rows, request: Request) -> TopK:
         """Return the answer to a request of :meth:`request`; z is float32 [B, d]."""
-        scan = self._engine.search(z, request)
-        return _top_k(scan, request.k, len(self), self.generation)
+        table, engine = self._opened
+        return _top_k(engine.search(z, request), request, table.layout.rows, table.layout.generation)
 
     def _check_vectors(self, z: npt.ArrayLike) -> Rows:
         vectors = np.atleast_2d(np.asarray(z, np.float32))
@@ -169,19 +221,23 @@ class UserTable:
         return vectors
 
 
-def _top_k(scan: Scan, k: int, rows: int, generation: int) -> TopK:
+def _engine(table: Table, name: str, threads: int) -> Engine:
+    return open_engine(name, table, head=table.directory.parent / "head" / "tile.onnx", threads=threads)
+
+
+def _top_k(scan: Scan, request: Request, rows: int, generation: int) -> TopK:
     best = scan.best
-    missing = ((0, 0), (0, k - best.ids.shape[1]))
+    missing = ((0, 0), (0, request.k - best.ids.shape[1]))
     scores = np.pad(best.scores, missing, constant_values=-np.inf)
-    logsumexp = best.logsumexp
-    batch = len(scores)
+    logsumexp = np.full(len(scores), np.nan) if request.log_probs == "none" else best.logsumexp
     return TopK(
         user_ids=np.pad(best.ids, missing, constant_values=NO_USER),
         scores=scores,
         log_probs=(scores - logsumexp[:, None]).astype(np.float32),
         logsumexp=logsumexp.astype(np.float32),
-        coverage=np.full(batch, scan.rows_scored / rows, np.float32),
-        complete=np.full(batch, scan.rows_scored == rows),
+        coverage=(scan.rows_scored / rows).astype(np.float32),
+        complete=scan.complete,
+        log_probs_exact=scan.log_probs_exact if request.log_probs != "none" else np.zeros(len(scores), np.bool_),
         generation=generation,
         timings_ms={"scan": scan.scan_ms, "merge": scan.merge_ms},
     )

@@ -1,39 +1,146 @@
+// The Python module `_core`: NumPy arrays in and out without a copy, the GIL released while the library works.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <fllm/fllm.hpp>
 #include <memory>
-
-#include "cpu.hpp"
-#include "gumbel.hpp"
+#include <optional>
+#include <sstream>
 
 namespace nb = nanobind;
 
 namespace {
 
 using Ids = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Noise = nb::ndarray<nb::numpy, double, nb::ndim<1>>;
+using Seeds = nb::ndarray<const std::uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Vectors = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
-Noise gumbel(std::uint64_t seed, Ids ids) {
-  const std::size_t n = ids.shape(0);
-  auto noise = std::make_unique<double[]>(n);
+// A NumPy array that owns its memory, and the pointer through which it is filled.
+template <typename T>
+struct Filled {
+  T* data;
+  nb::ndarray<nb::numpy, T> array;
+};
+
+template <typename T>
+Filled<T> make(std::size_t rows, std::size_t columns, int dimensions) {
+  T* data = std::make_unique_for_overwrite<T[]>(rows * columns).release();
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  const std::size_t shape[2] = {rows, columns};
+  return {data, nb::ndarray<nb::numpy, T>(data, static_cast<std::size_t>(dimensions), shape, owner)};
+}
+
+std::vector<std::string> cpu_levels() {
+  std::string names(fllm_cpu_levels(nullptr, 0), '\0');
+  fllm_cpu_levels(names.data(), names.size() + 1);
+  std::vector<std::string> levels;
+  std::istringstream stream(names);
+  for (std::string level; std::getline(stream, level, ',');) levels.push_back(level);
+  return levels;
+}
+
+nb::object gumbel(std::uint64_t seed, Ids ids) {
+  auto noise = make<double>(ids.shape(0), 1, 1);
+  fllm_error error;
   {
     nb::gil_scoped_release release;
-    fllm::gumbel(seed, ids.data(), n, noise.get());
+    fllm::check(fllm_gumbel(seed, ids.data(), ids.shape(0), noise.data, &error), error);
   }
-  double* data = noise.release();
-  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<double*>(p); });
-  return Noise(data, {n}, owner);
+  return noise.array.cast();
+}
+
+fllm::Table open(const std::string& directory, unsigned threads, bool pin_threads, bool resident,
+                 unsigned batch_window_us, const std::string& isa) {
+  nb::gil_scoped_release release;
+  return fllm::Table(directory, {threads, pin_threads, resident, std::chrono::microseconds(batch_window_us), isa});
+}
+
+// user_ids, keys, scores [items, k]; logsumexp, rows_scored, complete, log_probs_exact [items]; generation, rows.
+nb::tuple search(const fllm::Table& table, Vectors z, std::size_t k, bool sample, std::optional<Seeds> seeds, bool exact,
+                 int log_probs, double budget_ms, const fllm::Filter* filter) {
+  const std::size_t items = z.shape(0);
+  auto user_ids = make<std::int64_t>(items, k, 2);
+  auto keys = make<float>(items, k, 2), scores = make<float>(items, k, 2);
+  auto logsumexp = make<double>(items, 1, 1);
+  auto rows_scored = make<std::uint64_t>(items, 1, 1);
+  auto complete = make<std::uint8_t>(items, 1, 1), log_probs_exact = make<std::uint8_t>(items, 1, 1);
+  fllm::SearchOptions options;
+  options.k = k;
+  options.mode = sample ? FLLM_SAMPLE : FLLM_TOPK;
+  options.exact = exact;
+  options.log_probs = static_cast<fllm_log_probs>(log_probs);
+  if (budget_ms > 0) options.budget = std::chrono::duration<double, std::milli>(budget_ms);
+  if (seeds) options.seeds = {seeds->data(), seeds->shape(0)};
+  options.filter = filter;
+  fllm_answer out = FLLM_ANSWER_INIT;
+  out.user_ids = user_ids.data;
+  out.keys = keys.data;
+  out.scores = scores.data;
+  out.logsumexp = logsumexp.data;
+  out.rows_scored = rows_scored.data;
+  out.complete = complete.data;
+  out.log_probs_exact = log_probs_exact.data;
+  {
+    nb::gil_scoped_release release;
+    table.search({z.data(), z.size()}, items, options, out);
+  }
+  return nb::make_tuple(user_ids.array, keys.array, scores.array, logsumexp.array, rows_scored.array, complete.array,
+                        log_probs_exact.array, out.generation, out.rows);
+}
+
+nb::dict describe(const fllm::Table& table) {
+  const fllm_table_info info = table.describe();
+  nb::dict facts;
+  facts["rows"] = info.rows;
+  facts["dim"] = info.dim;
+  facts["generation"] = info.generation;
+  facts["bytes"] = info.bytes;
+  facts["codec"] = info.codec;
+  facts["sketch"] = info.sketch != 0;
+  facts["threads"] = info.threads;
+  facts["isa"] = info.isa;
+  return facts;
+}
+
+// The library's exception reaches Python as _core.Error(status, message).
+void register_error(nb::module_& module) {
+  static nb::object error_type = nb::exception<fllm::Error>(module, "Error", PyExc_RuntimeError);
+  nb::register_exception_translator([](const std::exception_ptr& pointer, void*) {
+    try {
+      std::rethrow_exception(pointer);
+    } catch (const fllm::Error& error) {
+      PyErr_SetObject(error_type.ptr(), nb::make_tuple(static_cast<int>(error.status()), error.what()).ptr());
+    }
+  });
 }
 
 }  // namespace
 
 NB_MODULE(_core, module) {
-  module.doc() = "The native part of fllm-export.";
-  module.def("cpu_levels", &fllm::cpu_levels,
-             "Return the instruction-set levels usable here, weakest first.");
+  module.doc() = "libfllm for Python; fllm_export.engines.native gives it the house's types and errors.";
+  register_error(module);
+  module.def("cpu_levels", &cpu_levels, "Return the instruction-set levels usable here, weakest first.");
   module.def("gumbel", &gumbel, nb::arg("seed"), nb::arg("ids"),
              "Return standard Gumbel noise for each int64 id, float64 [n]; equal bits to fllm_export.engines.gumbel.");
+  nb::class_<fllm::Filter>(module, "Filter", "Which users of a table may be returned.");
+  nb::class_<fllm::Table>(module, "Table", "An open user table; safe to use from many threads at once.")
+      .def_static("open", &open, nb::arg("directory"), nb::kw_only(), nb::arg("threads") = 0,
+                  nb::arg("pin_threads") = false, nb::arg("resident") = false, nb::arg("batch_window_us") = 0,
+                  nb::arg("isa") = "")
+      .def("reopen", &fllm::Table::reopen, nb::arg("directory") = "", nb::call_guard<nb::gil_scoped_release>())
+      .def("describe", &describe)
+      .def(
+          "filter",
+          [](const fllm::Table& table, Ids ids, bool deny) {
+            nb::gil_scoped_release release;
+            return table.filter({ids.data(), ids.shape(0)}, deny ? FLLM_DENY : FLLM_ALLOW);
+          },
+          nb::arg("user_ids"), nb::arg("deny") = false)
+      .def("search", &search, nb::arg("z"), nb::arg("k"), nb::kw_only(), nb::arg("sample") = false,
+           nb::arg("seeds") = nb::none(), nb::arg("exact") = true, nb::arg("log_probs") = 0,
+           nb::arg("budget_ms") = 0.0, nb::arg("filter") = nb::none());
 }

@@ -3,6 +3,13 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace fllm {
 
@@ -36,7 +43,34 @@ constexpr unsigned long long kAmxState = 0x60000;
 
 bool covers(unsigned long long states, unsigned long long wanted) { return (states & wanted) == wanted; }
 
+#if defined(__linux__)
+
+// Linux hands out the tile registers (state 18) on request only. Kernels before 5.16 save them for nobody, and know
+// neither of these calls.
+constexpr int kSupportedStates = 0x1021;    // ARCH_GET_XCOMP_SUPP
+constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+constexpr unsigned long kTileData = 18;
+
+bool amx_on_request() {
+  unsigned long long supported = 0;
+  return syscall(SYS_arch_prctl, kSupportedStates, &supported) == 0 && (supported >> kTileData & 1u) != 0;
+}
+
+#else
+
+bool amx_on_request() { return false; }
+
+#endif
+
 }  // namespace
+
+bool request_amx() {
+#if defined(__linux__)
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 std::vector<std::string> cpu_levels() {
   const Registers basic = cpuid(1);
@@ -52,17 +86,41 @@ std::vector<std::string> cpu_levels() {
   levels.emplace_back("avx512");
   if (!bit(extended.ecx, 11)) return levels;
   levels.emplace_back("avx512_vnni");
-  if (covers(states, kAmxState) && bit(extended.edx, 24) && bit(extended.edx, 25)) levels.emplace_back("amx_int8");
+  const bool amx = covers(states, kAmxState) && bit(extended.edx, 24) && bit(extended.edx, 25) && amx_on_request();
+  if (amx) levels.emplace_back("amx_int8");
   return levels;
 }
 
 #elif defined(__aarch64__)
 
-std::vector<std::string> cpu_levels() { return {"scalar", "neon"}; }
+namespace {
+
+// The int8 kernels use the dot-product instructions, an extension of ARMv8.2.
+bool dot_product() {
+#if defined(__linux__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__ARM_FEATURE_DOTPROD)
+  return true;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+std::vector<std::string> cpu_levels() {
+  std::vector<std::string> levels{"scalar"};
+  if (dot_product()) levels.emplace_back("neon");
+  return levels;
+}
+
+bool request_amx() { return false; }
 
 #else
 
 std::vector<std::string> cpu_levels() { return {"scalar"}; }
+
+bool request_amx() { return false; }
 
 #endif
 

@@ -10,4 +10,8 @@ namespace fllm {
 // reports the instructions and XGETBV says that the operating system saves their registers.
 std::vector<std::string> cpu_levels();
 
+// Asks the operating system for the AMX tile registers on behalf of the whole process; false when it refuses. Needed
+// once before the first AMX instruction, and only where cpu_levels() has "amx_int8".
+bool request_amx();
+
 }  // namespace fllm

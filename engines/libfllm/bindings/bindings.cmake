@@ -1,0 +1,6 @@
+find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module OPTIONAL_COMPONENTS Development.SABIModule)
+find_package(nanobind CONFIG REQUIRED)
+nanobind_add_module(_core STABLE_ABI NB_STATIC bindings/module.cpp)
+target_link_libraries(_core PRIVATE fllm)
+set_target_properties(_core PROPERTIES INSTALL_RPATH "$ORIGIN/lib")
+install(TARGETS _core LIBRARY DESTINATION fllm_export)

@@ -1,0 +1,21 @@
+# Where things go: under fllm_export/ in the wheel, so that a C or C++ program finds the library in a Python
+# installation, and under the prefix otherwise. Same layout below: include, lib, lib/cmake/fllm, lib/pkgconfig.
+include(CMakePackageConfigHelpers)
+if(FLLM_BUILD_PYTHON)
+  set(root fllm_export/)
+else()
+  set(root "")
+  # A wheel cannot hold the links that a versioned library name needs.
+  set_target_properties(fllm PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
+endif()
+
+install(TARGETS fllm EXPORT fllmTargets LIBRARY DESTINATION ${root}lib INCLUDES DESTINATION ${root}include)
+install(FILES include/fllm/fllm.h include/fllm/fllm.hpp DESTINATION ${root}include/fllm)
+install(EXPORT fllmTargets NAMESPACE fllm:: DESTINATION ${root}lib/cmake/fllm)
+configure_package_config_file(cmake/fllmConfig.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/fllmConfig.cmake
+  INSTALL_DESTINATION ${root}lib/cmake/fllm)
+write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/fllmConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+configure_file(cmake/fllm.pc.in ${CMAKE_CURRENT_BINARY_DIR}/fllm.pc @ONLY)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fllmConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/fllmConfigVersion.cmake
+  DESTINATION ${root}lib/cmake/fllm)
+install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fllm.pc DESTINATION ${root}lib/pkgconfig)

@@ -1,0 +1,172 @@
+// The C interface as C++20: handles that release themselves, spans, and one exception that carries the status.
+// Header only; link with libfllm. Nothing here does what fllm.h cannot.
+#ifndef FLLM_FLLM_HPP
+#define FLLM_FLLM_HPP
+
+#include <fllm/fllm.h>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace fllm {
+inline namespace v1 {
+
+class Error : public std::runtime_error {
+ public:
+  Error(fllm_status status, const std::string& message) : std::runtime_error(message), status_(status) {}
+  fllm_status status() const noexcept { return status_; }
+
+ private:
+  fllm_status status_;
+};
+
+inline void check(fllm_status status, const fllm_error& error) {
+  if (status != FLLM_OK) throw Error(status, error.message);
+}
+
+struct TableOptions {
+  unsigned threads = 0;  // 0: FLLM_NUM_THREADS or every CPU
+  bool pin_threads = false;
+  bool resident = false;
+  std::chrono::microseconds batch_window{0};
+  std::string isa;  // empty: FLLM_ISA or the best
+};
+
+class Filter {
+ public:
+  explicit Filter(fllm_filter* filter) : filter_(filter) {}
+  const fllm_filter* get() const noexcept { return filter_.get(); }
+
+ private:
+  struct Release {
+    void operator()(fllm_filter* filter) const noexcept { fllm_filter_release(filter); }
+  };
+  std::unique_ptr<fllm_filter, Release> filter_;
+};
+
+struct SearchOptions {
+  std::size_t k = 100;
+  fllm_mode mode = FLLM_TOPK;
+  bool exact = true;
+  fllm_log_probs log_probs = FLLM_LOG_PROBS_EXACT;
+  std::optional<std::chrono::duration<double, std::milli>> budget;
+  std::span<const std::uint64_t> seeds;  // one an item, or empty
+  const Filter* filter = nullptr;
+  const fllm_cancel* cancel = nullptr;
+};
+
+// Arrays as in fllm_answer; [items, k] ones are row-major.
+struct Answer {
+  std::size_t items = 0, k = 0;
+  std::vector<std::int64_t> user_ids;
+  std::vector<float> keys, scores, log_probs;
+  std::vector<double> logsumexp;
+  std::vector<std::uint64_t> rows_scored;
+  std::vector<std::uint8_t> complete, log_probs_exact;
+  std::int64_t generation = 0;
+  std::uint64_t rows = 0;
+};
+
+// A table handle. Copies are further owners of the same table; any may be used from any thread.
+class Table {
+ public:
+  explicit Table(const std::string& directory, const TableOptions& options = {}) {
+    fllm_table_options c = FLLM_TABLE_OPTIONS_INIT;
+    c.threads = options.threads;
+    c.pin_threads = options.pin_threads;
+    c.resident = options.resident;
+    c.batch_window_us = static_cast<std::uint32_t>(options.batch_window.count());
+    c.isa = options.isa.empty() ? nullptr : options.isa.c_str();
+    fllm_error error;
+    check(fllm_table_open(directory.c_str(), &c, &table_, &error), error);
+  }
+  Table(const Table& other) noexcept : table_(fllm_table_retain(other.table_)) {}
+  Table(Table&& other) noexcept : table_(std::exchange(other.table_, nullptr)) {}
+  Table& operator=(Table other) noexcept {
+    std::swap(table_, other.table_);
+    return *this;
+  }
+  ~Table() { fllm_table_release(table_); }
+
+  // Puts what lies in `directory` (empty: where the table came from) in this one's place, for all owners.
+  void reopen(const std::string& directory = {}) {
+    fllm_error error;
+    check(fllm_table_reopen(table_, directory.empty() ? nullptr : directory.c_str(), &error), error);
+  }
+
+  fllm_table_info describe() const {
+    fllm_table_info info = FLLM_TABLE_INFO_INIT;
+    fllm_error error;
+    check(fllm_table_describe(table_, &info, &error), error);
+    return info;
+  }
+
+  Filter filter(std::span<const std::int64_t> user_ids, fllm_filter_kind kind) const {
+    fllm_filter* filter = nullptr;
+    fllm_error error;
+    check(fllm_filter_create(table_, user_ids.data(), user_ids.size(), kind, &filter, &error), error);
+    return Filter(filter);
+  }
+
+  // z: float32 [items, dim].
+  Answer search(std::span<const float> z, std::size_t items, const SearchOptions& options = {}) const {
+    Answer answer = room(items, options.k);
+    fllm_answer out = FLLM_ANSWER_INIT;
+    out.user_ids = answer.user_ids.data();
+    out.keys = answer.keys.data();
+    out.scores = answer.scores.data();
+    out.log_probs = answer.log_probs.data();
+    out.logsumexp = answer.logsumexp.data();
+    out.rows_scored = answer.rows_scored.data();
+    out.complete = answer.complete.data();
+    out.log_probs_exact = answer.log_probs_exact.data();
+    search(z, items, options, out);
+    answer.generation = out.generation;
+    answer.rows = out.rows;
+    return answer;
+  }
+
+  // The same into arrays of the caller's.
+  void search(std::span<const float> z, std::size_t items, const SearchOptions& options, fllm_answer& out) const {
+    if (z.size() != items * describe().dim) throw Error(FLLM_USAGE, "z does not hold items * dim numbers.");
+    if (!options.seeds.empty() && options.seeds.size() != items) throw Error(FLLM_USAGE, "seeds are not one an item.");
+    fllm_search_options c = FLLM_SEARCH_OPTIONS_INIT;
+    c.k = options.k;
+    c.mode = options.mode;
+    c.exact = options.exact;
+    c.log_probs = options.log_probs;
+    c.budget_ms = options.budget ? options.budget->count() : 0.0;
+    c.seeds = options.seeds.empty() ? nullptr : options.seeds.data();
+    c.filter = options.filter == nullptr ? nullptr : options.filter->get();
+    c.cancel = options.cancel;
+    fllm_error error;
+    check(fllm_table_search(table_, z.data(), items, &c, &out, &error), error);
+  }
+
+  fllm_table* get() const noexcept { return table_; }
+
+ private:
+  Answer room(std::size_t items, std::size_t k) const {
+    // A K that no table can have is told by the library, not by a failed allocation.
+    const std::size_t users = items * (k > describe().rows ? 0 : k);
+    Answer answer{items, k, std::vector<std::int64_t>(users), std::vector<float>(users), std::vector<float>(users),
+                  std::vector<float>(users), std::vector<double>(items), std::vector<std::uint64_t>(items),
+                  std::vector<std::uint8_t>(items), std::vector<std::uint8_t>(items), 0, 0};
+    return answer;
+  }
+
+  fllm_table* table_ = nullptr;
+};
+
+}  // namespace v1
+}  // namespace fllm
+
+#endif  // FLLM_FLLM_HPP

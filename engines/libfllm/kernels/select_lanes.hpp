@@ -1,0 +1,288 @@
+// Scores, hits and softmax denominators over sixteen lanes; select_scalar.cpp says what they promise.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/exponential.hpp"
+#include "kernels/kernels.hpp"
+
+namespace fllm::kernels {
+
+namespace {
+
+constexpr float kInfinity = __builtin_inff();
+// One group is kItemLanes items; Hit counts items in 16 bits.
+constexpr std::size_t kMaxGroups = 65536 / kItemLanes;
+
+// ---- where the sums of sixteen items come from, and what they are to be multiplied by
+
+template <class V>
+struct HighSums {
+  const std::int32_t* high;
+  static constexpr float kFactor = 128.0f;
+  typename V::Float at(std::size_t index) const { return V::integers(high + index); }
+};
+
+template <class V>
+struct LimbSums {
+  const std::int32_t* high;
+  const std::int32_t* low;
+  static constexpr float kFactor = 1.0f;
+  typename V::Float at(std::size_t index) const {
+    return V::fma(V::integers(high + index), V::broadcast(128.0f), V::integers(low + index));
+  }
+};
+
+template <class V>
+struct FloatSums {
+  const float* sums;
+  static constexpr float kFactor = 1.0f;
+  typename V::Float at(std::size_t index) const { return V::load(sums + index); }
+};
+
+// ---- denominators
+
+// exp(t) for t <= kRaise, relative error below 2e-7.
+template <class V>
+inline typename V::Float exp_below(typename V::Float t) {
+  t = V::larger(t, V::broadcast(kLowest));
+  const auto shifted = V::fma(t, V::broadcast(kLog2E), V::broadcast(kRound));
+  const auto n = V::subtract(shifted, V::broadcast(kRound));
+  auto r = V::fnma(n, V::broadcast(kLn2High), t);
+  r = V::fnma(n, V::broadcast(kLn2Low), r);
+  auto p = V::broadcast(kSeries[0]);
+#pragma GCC unroll 8
+  for (int k = 1; k < kTerms; ++k) p = V::fma(p, r, V::broadcast(kSeries[k]));
+  return V::times_power(p, shifted);
+}
+
+// Moves references up to `top` where that is due. References are whole numbers, so that their differences are exact.
+template <class V>
+void raise(typename V::Float top, float* reference, float* sum) {
+  const auto before = V::load(reference);
+  const auto due = V::less(V::all(), V::add(before, V::broadcast(kRaise)), top);
+  const auto after = V::choose(due, V::nearest(top), before);
+  V::store(reference, after);
+  V::store(sum, V::choose(due, V::multiply(V::load(sum), exp_below<V>(V::subtract(before, after))), V::load(sum)));
+}
+
+// Adds R scores of each of sixteen items to their denominators. Few additions in a row keep the sum's error small.
+template <class V, int R>
+inline void accumulate(const typename V::Float (&scores)[R], float* reference, float* sum) {
+  auto top = V::load(reference);
+  const auto limit = V::add(top, V::broadcast(kRaise));
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) top = V::larger(scores[r], top);
+  if (V::bits(V::less(V::all(), limit, top)) != 0) raise<V>(top, reference, sum);
+  const auto origin = V::load(reference);
+  auto total = exp_below<V>(V::subtract(scores[0], origin));
+#pragma GCC unroll 8
+  for (int r = 1; r < R; r += 2)
+    total = V::add(total, r + 1 < R ? V::add(exp_below<V>(V::subtract(scores[r], origin)),
+                                             exp_below<V>(V::subtract(scores[r + 1 < R ? r + 1 : r], origin)))
+                                    : exp_below<V>(V::subtract(scores[r], origin)));
+  V::store(sum, V::add(V::load(sum), total));
+}
+
+// The n < 16 lanes at `p`, and `fill` in the others; reads nothing else.
+template <class V>
+inline typename V::Float load_some(const float* p, std::size_t n, float fill) {
+  alignas(kAlign) float lanes[kItemLanes];
+  for (std::size_t l = 0; l < kItemLanes; ++l) lanes[l] = l < n ? p[l] : fill;
+  return V::load(lanes);
+}
+
+template <class V>
+void accumulate_one(const float* scores, std::size_t n, float* reference, float* sum) {
+  const std::size_t whole = n / kItemLanes * kItemLanes;
+  // Lanes without a score count as exp of the lowest exponent, 1.6e-38.
+  const auto last = load_some<V>(scores + whole, n - whole, -kInfinity);
+  auto tops = V::larger(last, V::broadcast(*reference));
+  for (std::size_t i = 0; i < whole; i += kItemLanes) tops = V::larger(V::load(scores + i), tops);
+  const float top = V::largest(tops);
+  if (top > *reference + kRaise) {
+    alignas(kAlign) float references[kItemLanes], sums[kItemLanes];
+    V::store(references, V::broadcast(*reference));
+    V::store(sums, V::broadcast(*sum));
+    raise<V>(V::broadcast(top), references, sums);
+    *reference = references[0];
+    *sum = sums[0];
+  }
+  const auto origin = V::broadcast(*reference);
+  auto total = whole < n ? exp_below<V>(V::subtract(last, origin)) : V::zero();
+  for (std::size_t i = 0; i < whole; i += kItemLanes)
+    total = V::add(total, exp_below<V>(V::subtract(V::load(scores + i), origin)));
+  *sum += V::sum(total);
+}
+
+// ---- scores and hits
+
+template <class V, int R>
+struct Rows {
+  typename V::Float scales[R], errors[R], bias[R];
+
+  Rows(const Block& block, std::size_t row) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      scales[r] = V::broadcast(block.scales[row + r]);
+      errors[r] = V::broadcast(block.row_errors[row + r]);
+      bias[r] = V::broadcast(block.bias == nullptr ? 0.0f : block.bias[row + r]);
+    }
+  }
+};
+
+// Goes through all items of R rows, whose sums start at index `first`. Returns how many groups of items have a score
+// that does not stay below its threshold, their numbers in `hot`, and adds to the denominators if there are any.
+template <class V, int R, class Sums>
+inline std::size_t scan(const Sums& sums, std::size_t first, const Rows<V, R>& rows, const Items& items,
+                        const Denominator* denominator, std::uint16_t* hot) {
+  std::size_t hot_groups = 0;
+  for (std::size_t item = 0; item < items.count; item += kItemLanes) {
+    const auto item_scales = V::multiply(V::load(items.scales + item), V::broadcast(Sums::kFactor));
+    const auto item_errors = V::load(items.errors + item), thresholds = V::load(items.thresholds + item);
+    typename V::Float scores[R];
+    auto below = V::all();
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const auto scale = V::multiply(rows.scales[r], item_scales);
+      scores[r] = V::fma(sums.at(first + r * items.count + item), scale, rows.bias[r]);
+      below = V::less(below, V::fma(rows.errors[r], item_errors, scores[r]), thresholds);
+    }
+    hot[hot_groups] = static_cast<std::uint16_t>(item / kItemLanes);
+    if (!V::every(below)) ++hot_groups;
+    if (denominator != nullptr) accumulate<V, R>(scores, denominator->references + item, denominator->sums + item);
+  }
+  return hot_groups;
+}
+
+// Writes the hits of row `row` among the hot groups. Scores are computed as scan does, to the same bits.
+template <class V, class Sums>
+Hit* write_hits(const Sums& sums, const Block& block, std::size_t row, const Items& items, const std::uint16_t* hot,
+                std::size_t hot_groups, Hit* out) {
+  const Rows<V, 1> rows(block, row);
+  for (std::size_t g = 0; g < hot_groups; ++g) {
+    const std::size_t item = hot[g] * kItemLanes;
+    const auto item_scales = V::multiply(V::load(items.scales + item), V::broadcast(Sums::kFactor));
+    const auto thresholds = V::load(items.thresholds + item);
+    const auto score = V::fma(sums.at(row * items.count + item), V::multiply(rows.scales[0], item_scales), rows.bias[0]);
+    const auto upper = V::fma(rows.errors[0], V::load(items.errors + item), score);
+    const auto wanted = V::less(V::all(), thresholds, V::broadcast(kInfinity));
+    std::uint32_t lanes = V::bits(wanted) & ~V::bits(V::less(V::all(), upper, thresholds));
+    for (; lanes != 0; lanes &= lanes - 1)
+      *out++ = Hit{static_cast<std::uint16_t>(row),
+                   static_cast<std::uint16_t>(item + static_cast<std::size_t>(__builtin_ctz(lanes)))};
+  }
+  return out;
+}
+
+template <class V, int R, class Sums>
+std::size_t select(const Sums& sums, const Block& block, const Items& items, const Denominator* denominator, Hit* out) {
+  std::uint16_t hot[kMaxGroups + 1];  // scan writes a number before it knows whether to keep it
+  Hit* end = out;
+  std::size_t row = 0;
+  while (row < block.rows) {
+    const bool strip = block.rows - row >= R;
+    const std::size_t rows = strip ? R : 1, first = row * items.count;
+    const std::size_t hot_groups =
+        strip ? scan<V, R>(sums, first, Rows<V, R>(block, row), items, denominator, hot)
+              : scan<V, 1>(sums, first, Rows<V, 1>(block, row), items, denominator, hot);
+    for (std::size_t r = row; hot_groups != 0 && r < row + rows; ++r)
+      end = write_hits<V>(sums, block, r, items, hot, hot_groups, end);
+    row += rows;
+  }
+  return static_cast<std::size_t>(end - out);
+}
+
+// Without denominators, strips of 4 rows keep all that belongs to the rows in registers; with them the exponentials
+// dominate, and 8 rows are summed before they are added.
+template <class V, class Sums>
+std::size_t select(const Sums& sums, const Block& block, const Items& items, const Denominator* denominator, Hit* out) {
+  return denominator == nullptr ? select<V, 4>(sums, block, items, nullptr, out)
+                                : select<V, 8>(sums, block, items, denominator, out);
+}
+
+template <class V>
+std::size_t select_int8_many(const std::int32_t* high, const std::int32_t* low, const Block& block, const Items& items,
+                             const Denominator* denominator, Hit* out) {
+  return low == nullptr ? select<V>(HighSums<V>{high}, block, items, denominator, out)
+                        : select<V>(LimbSums<V>{high, low}, block, items, denominator, out);
+}
+
+template <class V>
+std::size_t select_float_many(const float* sums, const Block& block, const Items& items,
+                              const Denominator* denominator, Hit* out) {
+  return select<V>(FloatSums<V>{sums}, block, items, denominator, out);
+}
+
+// ---- one item
+
+template <class V>
+inline void finish_sixteen(const float* sums, const float* scales, const float* errors, const float* bias,
+                           float item_scale, float item_error, float* scores, float* uppers) {
+  const auto scale = V::multiply(V::load(scales), V::broadcast(item_scale));
+  const auto score = V::fma(V::load(sums), scale, V::load(bias));
+  const auto upper = V::fma(V::load(errors), V::broadcast(item_error), score);
+  V::store(scores, score);
+  const auto infinity = V::broadcast(kInfinity);
+  const auto number = V::less(V::all(), upper, infinity);  // infinity and NaN become infinity
+  V::store(uppers, V::choose(number, upper, infinity));
+}
+
+template <class V>
+void finish_float_one(const float* sums, const Block& block, float item_scale, float item_error, float* scores,
+                      float* uppers) {
+  for (std::size_t r = 0; r < block.rows; r += kItemLanes) {
+    alignas(kAlign) float lanes[6][kItemLanes] = {};
+    const std::size_t n = block.rows - r < kItemLanes ? block.rows - r : kItemLanes;
+    if (n == kItemLanes) {
+      finish_sixteen<V>(sums + r, block.scales + r, block.row_errors + r, block.bias == nullptr ? lanes[0] : block.bias + r,
+                        item_scale, item_error, scores + r, uppers + r);
+      continue;
+    }
+    for (std::size_t l = 0; l < n; ++l) {
+      lanes[0][l] = sums[r + l];
+      lanes[1][l] = block.scales[r + l];
+      lanes[2][l] = block.row_errors[r + l];
+      lanes[3][l] = block.bias == nullptr ? 0.0f : block.bias[r + l];
+    }
+    finish_sixteen<V>(lanes[0], lanes[1], lanes[2], lanes[3], item_scale, item_error, lanes[4], lanes[5]);
+    for (std::size_t l = 0; l < n; ++l) {
+      scores[r + l] = lanes[4][l];
+      uppers[r + l] = lanes[5][l];
+    }
+  }
+}
+
+// W::scores takes W::kCount rows at once in double; the rows that remain are the same arithmetic one by one.
+template <class W>
+void finish_int8_one(const std::int32_t* high, const std::int32_t* low, const Block& block, double item_scale,
+                     float* scores) {
+  std::size_t r = 0;
+  for (; r + W::kCount <= block.rows; r += W::kCount)
+    W::scores(high + r, low + r, block.scales + r, block.bias == nullptr ? nullptr : block.bias + r, item_scale,
+              scores + r);
+  for (; r < block.rows; ++r) {
+    const double bias = block.bias == nullptr ? 0.0 : static_cast<double>(block.bias[r]);
+    const double sum = 128.0 * high[r] + low[r];
+    scores[r] = static_cast<float>(sum * (static_cast<double>(block.scales[r]) * item_scale) + bias);
+  }
+}
+
+template <class V>
+std::size_t at_least(const float* values, std::size_t n, float threshold, std::uint16_t* indices) {
+  std::size_t count = 0;
+  const auto limit = V::broadcast(threshold);
+  for (std::size_t i = 0; i < n; i += kItemLanes) {
+    const std::size_t some = n - i < kItemLanes ? n - i : kItemLanes;
+    const auto lanes = some == kItemLanes ? V::load(values + i) : load_some<V>(values + i, some, 0.0f);
+    std::uint32_t found = V::at_least(lanes, limit) & ((2u << (some - 1)) - 1);
+    for (; found != 0; found &= found - 1)
+      indices[count++] = static_cast<std::uint16_t>(i + static_cast<std::size_t>(__builtin_ctz(found)));
+  }
+  return count;
+}
+
+}  // namespace
+
+}  // namespace fllm::kernels

@@ -1,0 +1,61 @@
+// One pass over a table: the columns of some searches, cut into spans of rows that the pool's threads take in turn.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "best.hpp"
+#include "denominator.hpp"
+#include "pool.hpp"
+#include "query.hpp"
+#include "search.hpp"
+#include "table.hpp"
+
+namespace fllm {
+
+// Rows of one tile that one thread scores between two looks at the clock.
+struct Span {
+  const Tile* tile;
+  std::size_t first, rows;
+};
+
+class Pass {
+ public:
+  // All columns want the same mode, and all or none of them a denominator.
+  Pass(const Table& table, const kernels::Kernels& kernels, std::vector<Column> columns);
+
+  // Scores the table. The answers are those of the columns, in order. A search that was cancelled has incomplete ones.
+  std::vector<ItemAnswer> run(Pool& pool);
+
+  const Table& table() const { return table_; }
+  const kernels::Kernels& kernels() const { return kernels_; }
+  const Queries& queries() const { return queries_; }
+  const std::vector<Column>& columns() const { return columns_; }
+  bool wants_denominator() const { return wants_denominator_; }
+  bool samples() const { return samples_; }
+
+  // The best K-th key that any thread knows of a column: a row below it cannot be among the K best.
+  float shared_threshold(std::size_t column) const { return shared_[column].load(std::memory_order_relaxed); }
+  void share_threshold(std::size_t column, float threshold);
+
+ private:
+  class Turns;
+
+  std::vector<Span> cut_spans() const;
+  // Every thread works on one tile: the tile that one of them will take next is read ahead meanwhile.
+  void prefetch_after(const Tile& tile, std::size_t threads) const;
+  ItemAnswer merge(std::size_t column, const std::vector<std::unique_ptr<class Worker>>& workers,
+                   std::uint64_t rows_scored) const;
+
+  const Table& table_;
+  const kernels::Kernels& kernels_;
+  std::vector<Column> columns_;
+  bool wants_denominator_, samples_;
+  Queries queries_;
+  std::vector<std::atomic<float>> shared_;
+};
+
+}  // namespace fllm

@@ -1,0 +1,73 @@
+// The item vectors of one pass, in the forms that the kernels read.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "aligned.hpp"
+#include "kernels/kernels.hpp"
+#include "search.hpp"
+#include "table.hpp"
+
+namespace fllm {
+
+// One item of one search.
+struct Column {
+  const Search* search;
+  std::size_t item;
+};
+
+inline constexpr std::size_t kGroupColumns = 64;  // columns whose sums of one block stay in the nearest caches
+
+// An item vector as whole numbers of two 7-bit limbs, z = scale * (128 high + low); the integers are at most 8127. The
+// same numbers as fllm_export.engines.query.
+struct Limbs {
+  double scale = 1.0;
+  std::vector<std::int8_t> high, low;  // [dim]
+};
+
+Limbs quantise(const float* z, std::size_t dim);
+
+// The columns of a pass over a table. int8, fp8 and int4 rows meet whole-number items; fp32 and fp16 rows meet z itself.
+class Queries {
+ public:
+  // `first_limb_only`: the many-item sums leave the low limb out, and errors() covers what that may cost.
+  Queries(const Table& table, const kernels::Kernels& kernels, const std::vector<Column>& columns, bool first_limb_only);
+
+  std::size_t count() const { return scales_.size(); }
+  std::size_t groups() const { return (count() + kGroupColumns - 1) / kGroupColumns; }
+  std::size_t padded(std::size_t group) const;  // columns of a group, padding included
+
+  // An int8 table.
+  const void* one_high(std::size_t column) const { return one_high_.data() + column * one_bytes_; }
+  const void* one_low(std::size_t column) const { return one_low_.data() + column * one_bytes_; }
+  const void* many_high(std::size_t group) const { return many_high_.data() + group * group_bytes_; }
+  const void* many_low(std::size_t group) const {
+    return first_limb_only_ ? nullptr : many_low_.data() + group * group_bytes_;
+  }
+
+  // Any other table: float32 [padded dim] of one column, [padded dim, padded columns] of a group.
+  const float* one_float(std::size_t column) const { return one_float_.data() + column * padded_dim_; }
+  const float* many_float(std::size_t group) const { return many_float_.data() + group * padded_dim_ * kGroupColumns; }
+  std::size_t padded_dim() const { return padded_dim_; }
+
+  double scale(std::size_t column) const { return scales_[column]; }
+  // Scales and error bounds (kernels::Items) in float32, [padded columns] from the group's first on.
+  const float* float_scales(std::size_t group) const { return float_scales_.data() + group * kGroupColumns; }
+  const float* errors(std::size_t group) const { return errors_.data() + group * kGroupColumns; }
+
+ private:
+  void prepare_int8(const kernels::Kernels& kernels, const std::vector<Column>& columns);
+  void prepare_float(const std::vector<Column>& columns, bool whole_numbers);
+
+  std::size_t dim_, padded_dim_;
+  bool first_limb_only_;
+  std::size_t one_bytes_ = 0, group_bytes_ = 0;
+  Aligned<std::uint8_t> one_high_, one_low_, many_high_, many_low_;
+  Aligned<float> one_float_, many_float_;
+  std::vector<double> scales_;
+  Aligned<float> float_scales_, errors_;
+};
+
+}  // namespace fllm

@@ -1,0 +1,223 @@
+#include "worker.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace fllm {
+
+namespace {
+
+using kernels::kBlockRows;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr std::size_t kFewColumns = 2;  // up to here a column at a time is faster than the padded many-item kernel
+
+// What a float32 score must reach for its exact score to be able to reach `threshold`: the exact score was rounded to
+// float32 itself, and numbers near 0 carry an absolute error from underflow.
+float lowered(float threshold) {
+  if (threshold == -kInfinity) return threshold;
+  return static_cast<float>(threshold - std::abs(static_cast<double>(threshold)) * 0x1p-21 - 1e-30);
+}
+
+}  // namespace
+
+Worker::Worker(Pass& pass)
+    : pass_(pass),
+      table_(pass.table()),
+      kernels_(pass.kernels()),
+      queries_(pass.queries()),
+      codec_(table_.layout().codec),
+      dim_(table_.layout().dim),
+      code_bytes_(fllm::code_bytes(codec_, dim_)),
+      group_bytes_(fllm::group_bytes(codec_, dim_)),
+      denominators_(queries_.count()),
+      span_denominators_(queries_.count()),
+      thresholds_(queries_.groups() * kGroupColumns),
+      references_(queries_.groups() * kGroupColumns),
+      exp_sums_(queries_.groups() * kGroupColumns),
+      high_(kBlockRows * kGroupColumns),
+      low_(kBlockRows * kGroupColumns),
+      values_(codec_ == Codec::int8 ? 0 : kBlockRows * queries_.padded_dim()),
+      norms_(kBlockRows),
+      errors_(kBlockRows),
+      sums_(kBlockRows * kGroupColumns),
+      scores_(kBlockRows),
+      uppers_(kBlockRows),
+      noise_(kBlockRows),
+      hits_(kBlockRows * kGroupColumns),
+      indices_(kBlockRows) {
+  for (const Column& column : pass.columns()) best_.emplace_back(column.search->k);
+  std::fill_n(thresholds_.data(), thresholds_.size(), kInfinity);
+  std::fill_n(exp_sums_.data(), exp_sums_.size(), 0.0f);
+}
+
+void Worker::scan(const Span& span, const std::vector<bool>& active) {
+  active_ = active;
+  // Every span begins afresh, so that its sums do not depend on which spans this thread happened to get before.
+  std::fill_n(references_.data(), references_.size(), -kInfinity);
+  std::fill(span_denominators_.begin(), span_denominators_.end(), LogSumExp());
+  for (std::size_t column = 0; column < best_.size(); ++column) refresh_threshold(column);
+  for (std::size_t offset = 0; offset < span.rows; offset += kBlockRows) {
+    const Rows block = rows(span, offset);
+    if (pass_.samples() || queries_.count() <= kFewColumns) {
+      for (std::size_t column = 0; column < queries_.count(); ++column) {
+        if (active_[column]) score_one(block, column);
+      }
+    } else {
+      for (std::size_t group = 0; group < queries_.groups(); ++group) score_group(block, group);
+    }
+  }
+  for (std::size_t column = 0; column < best_.size(); ++column) {
+    if (active_[column]) denominators_[column].add(span_denominators_[column].m, span_denominators_[column].l);
+  }
+}
+
+Worker::Rows Worker::rows(const Span& span, std::size_t offset) {
+  const std::size_t first = span.first + offset;
+  const Tile& tile = *span.tile;
+  Rows rows{&tile, first, std::min(kBlockRows, span.rows - offset), {}};
+  rows.block = {rows.count, tile.scales + first, tile.scales + first,
+                tile.bias == nullptr ? nullptr : tile.bias + first};
+  if (codec_ != Codec::int8) {
+    decode(rows);
+    for (std::size_t r = 0; r < rows.count; ++r) errors_[r] = rows.block.scales[r] * norms_[r];
+    rows.block.row_errors = errors_.data();
+  }
+  return rows;
+}
+
+const std::uint8_t* Worker::codes(const Rows& rows) const { return rows.tile->codes + rows.first * code_bytes_; }
+
+void Worker::decode(const Rows& rows) {
+  const std::uint8_t* from = codes(rows);
+  switch (codec_) {
+    case Codec::fp32: return kernels_.decode_fp32(from, rows.count, dim_, values_.data(), norms_.data());
+    case Codec::fp16: return kernels_.decode_fp16(from, rows.count, dim_, values_.data(), norms_.data());
+    case Codec::fp8: return kernels_.decode_fp8(from, rows.count, dim_, values_.data(), norms_.data());
+    case Codec::int4:
+      return kernels_.decode_int4(from, rows.tile->groups + rows.first * group_bytes_, rows.count, dim_,
+                                  values_.data(), norms_.data());
+    case Codec::int8: return;  // read as it is
+  }
+}
+
+void Worker::score_one(const Rows& rows, std::size_t column) {
+  const float* uppers = scores_.data();
+  if (codec_ == Codec::int8) {
+    kernels_.int8_one(reinterpret_cast<const std::int8_t*>(codes(rows)), rows.count, dim_, queries_.one_high(column),
+                      queries_.one_low(column), high_.data(), low_.data());
+    kernels_.finish_int8_one(high_.data(), low_.data(), rows.block, queries_.scale(column), scores_.data());
+  } else {
+    kernels_.float_one(values_.data(), rows.count, queries_.padded_dim(), queries_.one_float(column), sums_.data());
+    const std::size_t group = column / kGroupColumns, lane = column % kGroupColumns;
+    kernels_.finish_float_one(sums_.data(), rows.block, queries_.float_scales(group)[lane],
+                              queries_.errors(group)[lane], scores_.data(), uppers_.data());
+    uppers = uppers_.data();
+  }
+  if (pass_.wants_denominator()) {
+    kernels_.accumulate_one(scores_.data(), rows.count, references_.data() + column, exp_sums_.data() + column);
+    fold(column, 1);
+  }
+  if (pass_.samples()) {
+    keep_sampled(rows, column);
+  } else {
+    keep_hits(rows, column, uppers);
+  }
+}
+
+void Worker::keep_hits(const Rows& rows, std::size_t column, const float* uppers) {
+  const std::size_t found = kernels_.at_least(uppers, rows.count, thresholds_[column], indices_.data());
+  for (std::size_t i = 0; i < found; ++i) {
+    const std::size_t row = indices_[i];
+    const float score = codec_ == Codec::int8 ? scores_[row] : exact_score(rows, row, column);
+    offer(rows, row, column, score, score);
+  }
+}
+
+void Worker::keep_sampled(const Rows& rows, std::size_t column) {
+  const Column& wanted = pass_.columns()[column];
+  const std::uint64_t seed = wanted.search->seeds == nullptr ? 0 : wanted.search->seeds[wanted.item];
+  kernels_.gumbel(seed, rows.tile->ids + rows.first, rows.count, noise_.data());
+  for (std::size_t row = 0; row < rows.count; ++row) {
+    const double upper = codec_ == Codec::int8 ? scores_[row] : uppers_[row];
+    if (!(upper + noise_[row] >= thresholds_[column])) continue;
+    const float score = codec_ == Codec::int8 ? scores_[row] : exact_score(rows, row, column);
+    offer(rows, row, column, static_cast<float>(static_cast<double>(score) + noise_[row]), score);
+  }
+}
+
+void Worker::score_group(const Rows& rows, std::size_t group) {
+  const std::size_t first = group * kGroupColumns, items = queries_.padded(group);
+  const kernels::Items wanted{items, queries_.float_scales(group), queries_.errors(group), thresholds_.data() + first};
+  const kernels::Denominator running{references_.data() + first, exp_sums_.data() + first};
+  const kernels::Denominator* denominator = pass_.wants_denominator() ? &running : nullptr;
+  std::size_t found;
+  if (codec_ == Codec::int8) {
+    std::int32_t* low = queries_.many_low(group) == nullptr ? nullptr : low_.data();
+    kernels_.int8_many(reinterpret_cast<const std::int8_t*>(codes(rows)), rows.count, dim_, items,
+                       queries_.many_high(group), queries_.many_low(group), high_.data(), low);
+    found = kernels_.select_int8_many(high_.data(), low, rows.block, wanted, denominator, hits_.data());
+  } else {
+    kernels_.float_many(values_.data(), rows.count, queries_.padded_dim(), items, queries_.many_float(group),
+                        sums_.data());
+    found = kernels_.select_float_many(sums_.data(), rows.block, wanted, denominator, hits_.data());
+  }
+  for (std::size_t i = 0; i < found; ++i) {
+    const std::size_t column = first + hits_[i].item;
+    const float score = exact_score(rows, hits_[i].row, column);
+    offer(rows, hits_[i].row, column, score, score);
+  }
+  if (denominator != nullptr) fold(first, std::min(kGroupColumns, queries_.count() - first));
+}
+
+float Worker::exact_score(const Rows& rows, std::size_t row, std::size_t column) {
+  if (codec_ != Codec::int8) {
+    const double scaled = exact_sum(row, column) * (static_cast<double>(rows.block.scales[row]) * queries_.scale(column));
+    const double bias = rows.block.bias == nullptr ? 0.0 : static_cast<double>(rows.block.bias[row]);
+    return static_cast<float>(scaled + bias);
+  }
+  std::int32_t high, low;
+  float score;
+  kernels_.int8_one(reinterpret_cast<const std::int8_t*>(codes(rows)) + row * dim_, 1, dim_, queries_.one_high(column),
+                    queries_.one_low(column), &high, &low);
+  const kernels::Block one{1, rows.block.scales + row, rows.block.row_errors + row,
+                           rows.block.bias == nullptr ? nullptr : rows.block.bias + row};
+  kernels_.finish_int8_one(&high, &low, one, queries_.scale(column), &score);
+  return score;
+}
+
+double Worker::exact_sum(std::size_t row, std::size_t column) const {
+  const float* values = values_.data() + row * queries_.padded_dim();
+  const float* query = queries_.one_float(column);
+  double sum = 0;
+  for (std::size_t j = 0; j < dim_; ++j) sum += static_cast<double>(values[j]) * static_cast<double>(query[j]);
+  return sum;
+}
+
+void Worker::offer(const Rows& rows, std::size_t row, std::size_t column, float key, float score) {
+  const std::size_t in_tile = rows.first + row;
+  const UserFilter* filter = pass_.columns()[column].search->filter;
+  if (filter != nullptr && !filter->allows(rows.tile->first_row + in_tile)) return;
+  Best& best = best_[column];
+  if (!(key >= best.threshold())) return;
+  const float before = best.threshold();
+  best.add({key, score, rows.tile->ids[in_tile]});
+  if (best.threshold() == before) return;
+  pass_.share_threshold(column, best.threshold());
+  refresh_threshold(column);
+}
+
+void Worker::refresh_threshold(std::size_t column) {
+  thresholds_[column] =
+      active_[column] ? lowered(std::max(best_[column].threshold(), pass_.shared_threshold(column))) : kInfinity;
+}
+
+void Worker::fold(std::size_t first, std::size_t count) {
+  for (std::size_t column = first; column < first + count; ++column) {
+    span_denominators_[column].add(references_[column], exp_sums_[column]);
+    exp_sums_[column] = 0.0f;
+  }
+}
+
+}  // namespace fllm

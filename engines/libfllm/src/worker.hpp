@@ -1,0 +1,67 @@
+// What one thread does in a pass: score the rows of a span block by block, and keep the best.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "aligned.hpp"
+#include "best.hpp"
+#include "denominator.hpp"
+#include "pass.hpp"
+
+namespace fllm {
+
+class Worker {
+ public:
+  explicit Worker(Pass& pass);
+
+  // Scores a span for the active columns.
+  void scan(const Span& span, const std::vector<bool>& active);
+
+  const Best& best(std::size_t column) const { return best_[column]; }
+  const LogSumExp& denominator(std::size_t column) const { return denominators_[column]; }
+
+ private:
+  // A block: up to kBlockRows rows of a tile.
+  struct Rows {
+    const Tile* tile;
+    std::size_t first, count;
+    kernels::Block block;
+  };
+
+  Rows rows(const Span& span, std::size_t offset);
+  const std::uint8_t* codes(const Rows& rows) const;
+  void decode(const Rows& rows);
+
+  void score_each(const Rows& rows);   // column by column: one item, or noise of its own
+  void score_group(const Rows& rows, std::size_t group);
+  void score_one(const Rows& rows, std::size_t column);
+  void keep_sampled(const Rows& rows, std::size_t column);
+  void keep_hits(const Rows& rows, std::size_t column, const float* uppers);
+  float exact_score(const Rows& rows, std::size_t row, std::size_t column);
+  double exact_sum(std::size_t row, std::size_t column) const;
+  void offer(const Rows& rows, std::size_t row, std::size_t column, float key, float score);
+  void refresh_threshold(std::size_t column);
+  void fold(std::size_t first, std::size_t count);
+
+  Pass& pass_;
+  const Table& table_;
+  const kernels::Kernels& kernels_;
+  const Queries& queries_;
+  Codec codec_;
+  std::size_t dim_, code_bytes_, group_bytes_;
+  std::vector<Best> best_;
+  std::vector<LogSumExp> denominators_, span_denominators_;
+  std::vector<bool> active_;
+  Aligned<float> thresholds_;               // [padded columns], lowered by the rounding of scores
+  Aligned<float> references_, exp_sums_;    // [padded columns], of the block under way
+  Aligned<std::int32_t> high_, low_;        // [rows, group columns]
+  Aligned<float> values_, norms_, errors_;  // [rows, padded dim] and [rows]; not for int8
+  Aligned<float> sums_, scores_, uppers_;   // [rows, group columns], [rows], [rows]
+  std::vector<double> noise_;
+  std::vector<kernels::Hit> hits_;
+  std::vector<std::uint16_t> indices_;
+};
+
+}  // namespace fllm

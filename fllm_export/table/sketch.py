@@ -1,0 +1,288 @@
+"""The sketch of a table: two or four bits a number, read first to rule rows out (docs/sketch.md).
+
+Rows are turned by a *basis*, a matrix [m, d] whose rows are orthonormal up to float32, and every coordinate is
+rounded to one of 16 levels. The upper two bits of the level are the *coarse* code, the lower two the *fine* bits:
+
+    coarse code = 2 * upper - 3                        in {-3, -1, 1, 3}
+    full code   = 2 * (4 * upper + lower) - 15         in {-15, -13, ..., 15}
+
+With each code come a least-squares scale and the norms of what the code leaves out. For a query q and a row x, both
+as real numbers, w = basis q and any row of the sketch:
+
+    q.x <= scale * w.code + max(|w|, |q_out|) * inner + |q_out| * outer
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+
+BLOCK_ROWS = 16
+GROUP_DIMS = 16
+"""A block is 16 rows; 64 bytes of it hold two bits of 16 dimensions of each row."""
+
+COARSE_CODE_LIMIT = 6.0
+FULL_CODE_LIMIT = 64.0
+"""No code's squared norm exceeds this times m: that bounds what rounding the query can do."""
+
+COARSE_UNBIASED = 1.14
+FULL_UNBIASED = 1.011
+"""Least squares shrinks: a rotated row's product with a query that it is close to is so much larger than estimated."""
+
+_STEPS = (0.27, 0.285, 0.30, 0.32, 0.45)
+_LARGEST_NORM = 2.0**60
+_LARGEST_FACTOR = np.uint16(0x7F7F)
+_FLOAT_SLACK = 2.0**-18
+_NORM_SLACK = 1e-9
+
+
+def tensors(rows: int, dim: int, sketch_dims: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the safetensors dtype and shape of each sketch tensor of a shard.
+
+    Factors are bfloat16 numbers (the upper half of a float32) in the order scale, inner norm and, when the basis has
+    fewer rows than the table has dimensions, outer norm.
+    """
+    blocks = -(-rows // BLOCK_ROWS)
+    codes = ("U8", (blocks, sketch_dims // GROUP_DIMS, 4 * BLOCK_ROWS))
+    factors = ("U16", (blocks, 2 if sketch_dims >= dim else 3, BLOCK_ROWS))
+    return {
+        "sketch_coarse": codes,
+        "sketch_coarse_factors": factors,
+        "sketch_fine": codes,
+        "sketch_fine_factors": factors,
+        "sketch_basis": ("F32", (sketch_dims, dim)),
+    }
+
+
+def make_basis(dim: int, sketch_dims: int, rows: F32 | None = None, queries: F32 | None = None, seed: int = 0) -> F32:
+    """Return a basis float32 [m, d]: a random rotation of all dimensions, or of those that matter most.
+
+    Args:
+        dim: d, numbers in a row.
+        sketch_dims: m, a multiple of 16; at most d rounded up to one.
+        rows: a sample of the table's rows; needed when m < d.
+        queries: item vectors of the kind to come, when there are any; they sharpen the choice.
+        seed: of the rotation.
+    """
+    generator = np.random.default_rng(seed)
+    rotation = np.linalg.qr(generator.standard_normal((sketch_dims, sketch_dims)))[0]
+    if sketch_dims >= dim:
+        return np.ascontiguousarray(rotation[:, :dim], np.float32)
+    moments = [_moment(part) for part in (rows, queries) if part is not None]
+    _, vectors = np.linalg.eigh(np.sum(moments, 0))
+    return np.ascontiguousarray(rotation @ vectors[:, ::-1][:, :sketch_dims].T, np.float32)
+
+
+def choose_dims(rows: F32, queries: F32 | None = None, *, seed: int = 0) -> int:
+    """Return how many dimensions the sketch of such rows should have: half, three quarters or all of them.
+
+    The choice reads the fewest bytes in an exact pass over the sample: the sketch, and the rows that the full codes do
+    not rule out at the level of the sample's eighth best score. Without queries, half of the rows stand in for them,
+    which errs on the side of more dimensions: item vectors fill fewer directions than users do.
+
+    Args:
+        rows: a sample of at least some thousand rows, float32 [n, d].
+        queries: item vectors, when there are any.
+    """
+    dim = rows.shape[1]
+    whole = -(-dim // GROUP_DIMS) * GROUP_DIMS
+    asked, table = (rows[::2], rows[1::2]) if queries is None else (queries, rows)
+    asked = asked[np.linspace(0, len(asked) - 1, min(len(asked), 32)).astype(int)]
+    candidates = sorted({-(-whole * part // (4 * GROUP_DIMS)) * GROUP_DIMS for part in (2, 3, 4)})
+    return min(candidates, key=lambda dims: _bytes_read(table, asked, make_basis(dim, dims, table, queries, seed)))
+
+
+def _bytes_read(rows: F32, queries: F32, basis: F32) -> float:
+    """Return the bytes that an exact pass over an int8 table of such rows reads, a row."""
+    sketch_dims, dim = basis.shape
+    stored = encode(rows, basis)
+    survivors = 0
+    for values in queries.astype(np.float64):
+        _, bounds = scores_and_bounds(stored, query(values, basis), len(rows), fine=True)
+        survivors += int((bounds >= np.sort(rows @ values)[-8:][0]).sum())
+    factor_bytes = 4 if sketch_dims >= dim else 6
+    return sketch_dims / 2 + factor_bytes + survivors / (len(rows) * len(queries)) * (dim + 4 + 64)
+
+
+def encode(values: F32, basis: F32) -> dict[str, Array]:
+    """Return the sketch tensors of rows float32 [n, d], without the basis; the last block is filled up with zeros."""
+    matrix = basis.astype(np.float64)
+    sketch_dims, dim = basis.shape
+    turned = values.astype(np.float64) @ matrix.T
+    norms = np.linalg.norm(values.astype(np.float64), axis=1)
+    levels = _levels(turned)
+    if sketch_dims < dim:
+        defect = np.linalg.norm(np.eye(sketch_dims) - matrix @ matrix.T) + _NORM_SLACK
+        # |x - B'Bx|^2 = |x|^2 - 2|Bx|^2 + |B'Bx|^2, and the last term is at most (1 + defect) |Bx|^2.
+        outer = np.sqrt(np.maximum(norms**2 - (1 - defect) * (turned**2).sum(1) + _NORM_SLACK * norms**2, 0.0))
+    else:
+        defect = 3 * np.linalg.norm(np.eye(dim) - matrix.T @ matrix) + _NORM_SLACK
+        outer = None
+    extra = 1.01 * defect * norms
+    upper, lower = levels >> 2, levels & 3
+    return {
+        "sketch_coarse": _interleave(upper),
+        "sketch_coarse_factors": _factors(turned, 2.0 * upper - 3, norms, extra, outer),
+        "sketch_fine": _interleave(lower),
+        "sketch_fine_factors": _factors(turned, 2.0 * levels - 15, norms, extra, outer),
+    }
+
+
+@dataclass(frozen=True)
+class SketchQuery:
+    """An item vector prepared for the sketch of one basis.
+
+    Attributes:
+        limb: int8 [m], round(w / scale).
+        scale: float32.
+        rounding: norm of what rounding w left out, and of the float32 arithmetic of a bound.
+        inner: multiplies the inner norms of rows.
+        outer: multiplies the outer norms of rows.
+    """
+
+    limb: npt.NDArray[np.int8]
+    scale: np.float32
+    rounding: float
+    inner: float
+    outer: float
+
+    def statistical(self, dim: int, deviations: float, *, fine: bool) -> SketchQuery:
+        """Return the query whose upper bounds lie ``deviations`` standard deviations above the unbiased estimate.
+
+        What a code leaves out points anywhere in its space, so its product with the query spreads by
+        norm * norm / sqrt(dimensions) only.
+        """
+        sketch_dims = len(self.limb)
+        scale = np.float32(self.scale * (FULL_UNBIASED if fine else COARSE_UNBIASED))
+        inner = deviations * self.inner / np.sqrt(sketch_dims)
+        outer = deviations * self.outer / np.sqrt(max(1, dim - sketch_dims))
+        return SketchQuery(self.limb, scale, 0.0, inner, outer)
+
+
+def query(values: F64, basis: F32) -> SketchQuery:
+    """Prepare an item vector float64 [d], as the engine sees it (integers times their scale)."""
+    matrix = basis.astype(np.float64)
+    turned = matrix @ values
+    norm = np.linalg.norm(values) * (1 + _NORM_SLACK)
+    slack = _NORM_SLACK * norm
+    outer = np.linalg.norm(values - matrix.T @ turned) + slack
+    inner = max(np.linalg.norm(turned) + slack, outer)
+    peak = np.abs(turned).max(initial=0.0)
+    scale = np.float32(peak / 127) if peak > 0 else np.float32(1)
+    limb = np.rint(turned / np.float64(scale)).clip(-127, 127)
+    rounding = np.linalg.norm(turned - np.float64(scale) * limb) + slack + _FLOAT_SLACK * inner
+    return SketchQuery(limb.astype(np.int8), scale, rounding, inner * (1 + _FLOAT_SLACK), outer * (1 + _FLOAT_SLACK))
+
+
+def scores_and_bounds(
+    stored: dict[str, Array], prepared: SketchQuery, rows: int, *, fine: bool
+) -> tuple[F64, F64]:
+    """Return estimates and upper bounds of the scores of a shard's rows, float64 [rows]; the kernels' reference."""
+    scale, inner, *outer = factors(stored, fine=fine)
+    estimates = scale * (codes(stored, fine=fine) @ prepared.limb.astype(np.float64)) * np.float64(prepared.scale)
+    limit = FULL_CODE_LIMIT if fine else COARSE_CODE_LIMIT
+    slack = scale * prepared.rounding * np.sqrt(limit * len(prepared.limb))
+    bounds = estimates + slack + inner * prepared.inner + (outer[0] * prepared.outer if outer else 0.0)
+    return estimates[:rows], bounds[:rows]
+
+
+def codes(stored: dict[str, Array], *, fine: bool) -> F64:
+    """Return the coarse or the full codes [rows filled up to blocks, m]."""
+    upper = _deinterleave(stored["sketch_coarse"])
+    if not fine:
+        return 2.0 * upper - 3
+    return 2.0 * (upper << 2 | _deinterleave(stored["sketch_fine"])) - 15
+
+
+def factors(stored: dict[str, Array], *, fine: bool) -> F64:
+    """Return scale, inner and perhaps outer norms [2 or 3, rows filled up to blocks] of the coarse or the full codes."""
+    parts = _widen(stored["sketch_fine_factors" if fine else "sketch_coarse_factors"]).transpose(1, 0, 2)
+    return parts.reshape(len(parts), -1)
+
+
+def _moment(vectors: F32) -> F64:
+    """Return the second moment [d, d] of vectors, scaled to trace 1."""
+    wide = vectors.astype(np.float64)
+    moment = wide.T @ wide
+    return moment / max(np.trace(moment), np.finfo(np.float64).tiny)
+
+
+def _levels(turned: F64) -> npt.NDArray[np.int8]:
+    """Return each number's level, 0 to 15: per row, the step of the least residual whose codes are short enough."""
+    sketch_dims = turned.shape[1]
+    rms = np.sqrt((turned**2).mean(1))
+    narrow = (turned / np.where(rms > 0, rms, 1)[:, None]).astype(np.float32)
+    best = np.full(len(turned), -1.0)
+    # Where no step is fit, one so wide that every code is 1 or -1 is always short enough.
+    levels = np.where(narrow >= 0, 8, 7).astype(np.int8)
+    for step in _STEPS:
+        tried = np.floor(narrow / np.float32(step) + 8).clip(0, 15)
+        codes = 2 * tried - 15
+        squares = np.einsum("ij,ij->i", codes, codes)
+        coarse = 2 * np.floor(tried / 4) - 3
+        short = (np.einsum("ij,ij->i", coarse, coarse) <= COARSE_CODE_LIMIT * sketch_dims) & (
+            squares <= FULL_CODE_LIMIT * sketch_dims
+        )
+        explained = np.einsum("ij,ij->i", codes, narrow) ** 2 / squares
+        better = short & (explained > best)
+        best[better] = explained[better]
+        levels[better] = tried[better].astype(np.int8)
+    return levels
+
+
+def _factors(turned: F64, codes: F64, norms: F64, extra: F64, outer: F64 | None) -> U16:
+    """Return bfloat16 scale, inner and outer norms [blocks, 2 or 3, 16]; norms are rounded up."""
+    along = np.einsum("ij,ij->i", turned, codes)
+    squares = np.einsum("ij,ij->i", codes, codes)
+    usable = norms <= _LARGEST_NORM
+    scale = _nearest(np.where(usable, np.maximum(along, 0.0) / squares, 0.0))
+    chosen = _widen(scale)
+    residual = np.maximum((turned**2).sum(1) - 2 * chosen * along + chosen**2 * squares, 0.0)
+    inner = np.sqrt(residual + _NORM_SLACK * norms**2) + extra
+    parts = [scale, *(np.where(usable, _above(norm), _LARGEST_FACTOR) for norm in (inner, outer) if norm is not None)]
+    count = len(norms)
+    padded = np.zeros((len(parts), -(-count // BLOCK_ROWS) * BLOCK_ROWS), np.uint16)
+    padded[:, :count] = parts
+    return np.ascontiguousarray(padded.reshape(len(parts), -1, BLOCK_ROWS).transpose(1, 0, 2))
+
+
+def _nearest(numbers: F64) -> U16:
+    bits = numbers.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def _above(numbers: F64) -> U16:
+    """Return the least bfloat16 not below each number; numbers are at least 0."""
+    with np.errstate(over="ignore"):
+        narrow = numbers.astype(np.float32)
+    up = np.where(narrow.astype(np.float64) < numbers, np.nextafter(narrow, np.float32(np.inf)), narrow)
+    return ((up.view(np.uint32).astype(np.uint64) + 0xFFFF) >> 16).clip(0, int(_LARGEST_FACTOR)).astype(np.uint16)
+
+
+def _widen(factors: Array) -> F64:
+    return (factors.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+def _interleave(bits: npt.NDArray[np.int8]) -> U8:
+    """Pack two-bit numbers [n, m]: byte 4 * row + j of group g holds dimensions 16 g + 4 s + j at bits 2 s."""
+    count, dims = bits.shape
+    padded = np.zeros((-(-count // BLOCK_ROWS) * BLOCK_ROWS, dims), np.uint8)
+    padded[:count] = bits
+    parts = padded.reshape(-1, BLOCK_ROWS, dims // GROUP_DIMS, 4, 4).transpose(3, 0, 2, 1, 4)
+    packed = parts[0] | parts[1] << 2 | parts[2] << 4 | parts[3] << 6
+    return np.ascontiguousarray(packed.reshape(-1, dims // GROUP_DIMS, 4 * BLOCK_ROWS))
+
+
+def _deinterleave(packed: Array) -> U8:
+    blocks, groups, _ = packed.shape
+    lanes = packed.reshape(blocks, groups, BLOCK_ROWS, 1, 4)
+    bits = (lanes >> (2 * np.arange(4, dtype=np.uint8))[:, None]) & 3
+    return bits.transpose(0, 2, 1, 3, 4).reshape(blocks * BLOCK_ROWS, groups * GROUP_DIMS)
