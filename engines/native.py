@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ class NativeEngine:
         HardwareError: the instruction set that ``FLLM_ISA`` asks for is not to be had here.
     """
 
-    name = "native"
+    name: ClassVar[str] = "native"
 
     def __init__(self, table: Table, threads: int) -> None:
         try:

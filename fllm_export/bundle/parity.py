@@ -147,6 +147,7 @@ def _joined(answers: Sequence[TopK]) -> TopK:
         logsumexp=join("logsumexp"),
         coverage=join("coverage"),
         complete=join("complete"),
+        log_probs_exact=join("log_probs_exact"),
         generation=answers[0].generation,
     )
 

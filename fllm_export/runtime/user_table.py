@@ -16,6 +16,7 @@ from fllm_export.engines.registry import DEFAULT, open_engine
 from fllm_export.environment import default_engine, thread_count
 from fllm_export.errors import UsageError
 from fllm_export.runtime.topk import TopK
+from fllm_export.table.sketch_maker import SketchChoice
 from fllm_export.table.table import Table
 from fllm_export.table.writer import SHARD_BYTES, TableWriter, write_table
 
@@ -42,6 +43,7 @@ class UserTable:
         bias: npt.ArrayLike | None = None,
         quant: str = "int8",
         shard_bytes: int = SHARD_BYTES,
+        sketch: SketchChoice = "auto",
     ) -> UserTable:
         """Write a table and open it.
 
@@ -52,6 +54,9 @@ class UserTable:
             bias: float32 [N], added to the scores.
             quant: fp32, fp16, int8, fp8 or int4.
             shard_bytes: size of a shard at most; about three of them are held in memory.
+            sketch: ``yes`` stores a sketch beside each row, half as many bytes again, by which a search that needs no
+                exact log-probabilities rules most rows out unread; ``no`` does not; ``auto`` does for int8 tables of
+                more than one shard.
 
         Raises:
             UsageError: the rows, ids or bias are unfit, or the directory holds a table already.
@@ -65,7 +70,12 @@ class UserTable:
         id_array = None if ids is None else np.asarray(ids)
         bias_array = None if bias is None else np.asarray(bias)
         writer = TableWriter(
-            Path(directory), dim=first.shape[1], quant=quant, bias=bias is not None, shard_bytes=shard_bytes
+            Path(directory),
+            dim=first.shape[1],
+            quant=quant,
+            bias=bias is not None,
+            shard_bytes=shard_bytes,
+            sketch=sketch,
         )
         write_table(writer, _aligned(first, chunks, id_array, bias_array))
         return cls.open(directory)

@@ -10,6 +10,7 @@ from typing import Any
 from fllm_export.errors import BundleError
 from fllm_export.files import publish_json
 from fllm_export.table.codecs import CODECS
+from fllm_export.table.sketch import BLOCK_ROWS, GROUP_DIMS
 
 FORMAT_VERSION = 1
 FILE_NAME = "table.json"
@@ -40,6 +41,7 @@ class TableLayout:
         tile_rows: rows scored in one call; ids ascend within a tile. Only a shard's last tile may be shorter.
         bias: whether each row has a bias.
         generation: version number of the living table, 1 at first.
+        sketch_dims: dimensions of the sketch, a multiple of 16; 0 when the rows have none.
         shards: in scan order.
     """
 
@@ -49,6 +51,7 @@ class TableLayout:
     tile_rows: int
     bias: bool
     generation: int
+    sketch_dims: int
     shards: tuple[ShardEntry, ...]
 
     def save(self, directory: Path) -> None:
@@ -83,7 +86,9 @@ class TableLayout:
             fields = {"name": str, "rows": int, "bytes": int, "sha256": str}
             entries.append(ShardEntry(**{key: _typed(shard, key, kind, path) for key, kind in fields.items()}))
         fields = {"codec": str, "dim": int, "rows": int, "tile_rows": int, "bias": bool, "generation": int}
-        return cls(**{key: _typed(document, key, kind, path) for key, kind in fields.items()}, shards=tuple(entries))
+        known = {key: _typed(document, key, kind, path) for key, kind in fields.items()}
+        sketch_dims = _typed(document, "sketch_dims", int, path) if "sketch_dims" in document else 0
+        return cls(**known, sketch_dims=sketch_dims, shards=tuple(entries))
 
     def _check(self, path: Path) -> None:
         if self.codec not in CODECS:
@@ -91,6 +96,13 @@ class TableLayout:
         for key in ("dim", "rows", "tile_rows", "generation"):
             if getattr(self, key) < 1:
                 raise BundleError(f"{path}: {key} is {getattr(self, key)}", expected="at least 1")
+        whole = -(-self.dim // GROUP_DIMS) * GROUP_DIMS
+        if self.sketch_dims % GROUP_DIMS or not 0 <= self.sketch_dims <= whole:
+            raise BundleError(
+                f"{path}: sketch_dims is {self.sketch_dims}", expected=f"a multiple of {GROUP_DIMS} from 0 to {whole}"
+            )
+        if self.sketch_dims and self.tile_rows % BLOCK_ROWS:
+            raise BundleError(f"{path}: tile_rows is {self.tile_rows}", expected=f"a multiple of {BLOCK_ROWS}")
         for shard in self.shards:
             if Path(shard.name).name != shard.name or shard.name in ("", ".", ".."):
                 raise BundleError(f"{path}: shard name {shard.name!r}", expected="a file name without folders")

@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from fllm_export.errors import BundleError
 from fllm_export.files import publish
+from fllm_export.table import sketch
 from fllm_export.table.codecs import Codec
 
 PAGE_BYTES = 4096
 _HEADER_BYTES_MAX = 1 << 20
 _PADDING = "padding."
-_DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "i1", "U8": "u1", "F8_E4M3": "u1", "I64": "<i8"}
+_DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "i1", "U8": "u1", "U16": "<u2", "F8_E4M3": "u1", "I64": "<i8"}
 
 Array = npt.NDArray[np.generic]
 
@@ -50,23 +51,23 @@ class Shard:
         BundleError: the file is missing, shorter than its header says, or not as the table describes it.
     """
 
-    def __init__(self, path: Path, codec: Codec, dim: int, rows: int, *, bias: bool) -> None:
+    def __init__(self, path: Path, codec: Codec, dim: int, rows: int, *, bias: bool, sketch_dims: int = 0) -> None:
         self.path = path
         self.rows = rows
         arrays = _map(path)
-        expected = shard_tensors(codec, dim, bias=bias)
+        expected = shard_tensors(codec, dim, rows, bias=bias, sketch_dims=sketch_dims)
         for name, (dtype, shape) in expected.items():
             if name not in arrays:
                 raise BundleError(f"{path} has no tensor `{name}`", expected=", ".join(expected))
             found_dtype, array = arrays[name]
-            if found_dtype != dtype or array.shape != (rows, *shape):
+            if found_dtype != dtype or array.shape != shape:
                 raise BundleError(
-                    f"{path}: tensor `{name}` is {found_dtype} {list(array.shape)}",
-                    expected=f"{dtype} {[rows, *shape]}",
+                    f"{path}: tensor `{name}` is {found_dtype} {list(array.shape)}", expected=f"{dtype} {list(shape)}"
                 )
         self._stored = {name: arrays[name][1] for name in codec.tensors(dim)}
         self.ids: npt.NDArray[np.int64] = arrays["ids"][1].view(np.int64)
         self.bias = arrays["bias"][1].view(np.float32) if bias else None
+        self.sketch = {name: arrays[name][1] for name in sketch.tensors(rows, dim, sketch_dims)} if sketch_dims else {}
 
     def tile(self, start: int, stop: int) -> Tile:
         """Return rows ``start`` to ``stop`` as views; nothing is copied."""
@@ -74,8 +75,17 @@ class Shard:
         return Tile(stored, self.ids[start:stop], None if self.bias is None else self.bias[start:stop])
 
 
-def shard_tensors(codec: Codec, dim: int, *, bias: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return the safetensors dtype and the per-row shape of each tensor in a shard, in file order."""
+def shard_tensors(
+    codec: Codec, dim: int, rows: int, *, bias: bool, sketch_dims: int
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the safetensors dtype and the shape of each tensor in a shard of so many rows, in file order."""
+    by_row = row_tensors(codec, dim, bias=bias)
+    tensors = {name: (dtype, (rows, *shape)) for name, (dtype, shape) in by_row.items()}
+    return tensors | (sketch.tensors(rows, dim, sketch_dims) if sketch_dims else {})
+
+
+def row_tensors(codec: Codec, dim: int, *, bias: bool) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the safetensors dtype and the shape for one row of each tensor that has a row for every user."""
     tensors = codec.tensors(dim)
     if bias:
         tensors["bias"] = ("F32", ())

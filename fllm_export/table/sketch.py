@@ -33,7 +33,7 @@ COARSE_CODE_LIMIT = 6.0
 FULL_CODE_LIMIT = 64.0
 """No code's squared norm exceeds this times m: that bounds what rounding the query can do."""
 
-COARSE_UNBIASED = 1.14
+COARSE_UNBIASED = 1.15
 FULL_UNBIASED = 1.011
 """Least squares shrinks: a rotated row's product with a query that it is close to is so much larger than estimated."""
 
@@ -42,6 +42,8 @@ _LARGEST_NORM = 2.0**60
 _LARGEST_FACTOR = np.uint16(0x7F7F)
 _FLOAT_SLACK = 2.0**-18
 _NORM_SLACK = 1e-9
+_ROW_SLACK = 2.0**-22
+"""A row given as float32 numbers differs from its codes times its scale, which it stands for, by less than this."""
 
 
 def tensors(rows: int, dim: int, sketch_dims: int) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -90,49 +92,53 @@ def choose_dims(rows: F32, queries: F32 | None = None, *, seed: int = 0) -> int:
 
     Args:
         rows: a sample of at least some thousand rows, float32 [n, d].
-        queries: item vectors, when there are any.
+        queries: some hundred item vectors, when there are any.
+        seed: of the rotation.
     """
     dim = rows.shape[1]
     whole = -(-dim // GROUP_DIMS) * GROUP_DIMS
-    asked, table = (rows[::2], rows[1::2]) if queries is None else (queries, rows)
+    # What shapes a basis must not judge it: a few vectors always lie well within a basis made of them.
+    asked, table, known = (rows[::2], rows[1::2], None) if queries is None else (queries[::2], rows, queries[1::2])
     asked = asked[np.linspace(0, len(asked) - 1, min(len(asked), 32)).astype(int)]
     candidates = sorted({-(-whole * part // (4 * GROUP_DIMS)) * GROUP_DIMS for part in (2, 3, 4)})
-    return min(candidates, key=lambda dims: _bytes_read(table, asked, make_basis(dim, dims, table, queries, seed)))
+    best: int = min(candidates, key=lambda dims: _bytes_read(table, asked, make_basis(dim, dims, table, known, seed)))
+    return best
 
 
 def _bytes_read(rows: F32, queries: F32, basis: F32) -> float:
     """Return the bytes that an exact pass over an int8 table of such rows reads, a row."""
     sketch_dims, dim = basis.shape
     stored = encode(rows, basis)
+    read, parts = codes(stored, fine=True)[: len(rows)], factors(stored, fine=True)[:, : len(rows)]
     survivors = 0
     for values in queries.astype(np.float64):
-        _, bounds = scores_and_bounds(stored, query(values, basis), len(rows), fine=True)
+        _, bounds = bounds_of(read, parts, query(values, basis), fine=True)
         survivors += int((bounds >= np.sort(rows @ values)[-8:][0]).sum())
     factor_bytes = 4 if sketch_dims >= dim else 6
-    return sketch_dims / 2 + factor_bytes + survivors / (len(rows) * len(queries)) * (dim + 4 + 64)
+    return float(sketch_dims / 2 + factor_bytes + survivors / (len(rows) * len(queries)) * (dim + 4 + 64))
 
 
 def encode(values: F32, basis: F32) -> dict[str, Array]:
     """Return the sketch tensors of rows float32 [n, d], without the basis; the last block is filled up with zeros."""
     matrix = basis.astype(np.float64)
     sketch_dims, dim = basis.shape
-    turned = values.astype(np.float64) @ matrix.T
-    norms = np.linalg.norm(values.astype(np.float64), axis=1)
+    turned: F64 = values.astype(np.float64) @ matrix.T
+    norms: F64 = np.sqrt((values.astype(np.float64) ** 2).sum(1))
     levels = _levels(turned)
     if sketch_dims < dim:
-        defect = np.linalg.norm(np.eye(sketch_dims) - matrix @ matrix.T) + _NORM_SLACK
+        defect = float(np.linalg.norm(np.eye(sketch_dims) - matrix @ matrix.T)) + _NORM_SLACK
         # |x - B'Bx|^2 = |x|^2 - 2|Bx|^2 + |B'Bx|^2, and the last term is at most (1 + defect) |Bx|^2.
         outer = np.sqrt(np.maximum(norms**2 - (1 - defect) * (turned**2).sum(1) + _NORM_SLACK * norms**2, 0.0))
     else:
-        defect = 3 * np.linalg.norm(np.eye(dim) - matrix.T @ matrix) + _NORM_SLACK
+        defect = 3 * float(np.linalg.norm(np.eye(dim) - matrix.T @ matrix)) + _NORM_SLACK
         outer = None
-    extra = 1.01 * defect * norms
+    extra = (1.01 * defect + _ROW_SLACK) * norms
     upper, lower = levels >> 2, levels & 3
     return {
         "sketch_coarse": _interleave(upper),
-        "sketch_coarse_factors": _factors(turned, 2.0 * upper - 3, norms, extra, outer),
+        "sketch_coarse_factors": _factors(turned, 2 * upper.astype(np.float64) - 3, norms, extra, outer),
         "sketch_fine": _interleave(lower),
-        "sketch_fine_factors": _factors(turned, 2.0 * levels - 15, norms, extra, outer),
+        "sketch_fine_factors": _factors(turned, 2 * levels.astype(np.float64) - 15, norms, extra, outer),
     }
 
 
@@ -171,39 +177,42 @@ def query(values: F64, basis: F32) -> SketchQuery:
     """Prepare an item vector float64 [d], as the engine sees it (integers times their scale)."""
     matrix = basis.astype(np.float64)
     turned = matrix @ values
-    norm = np.linalg.norm(values) * (1 + _NORM_SLACK)
-    slack = _NORM_SLACK * norm
-    outer = np.linalg.norm(values - matrix.T @ turned) + slack
-    inner = max(np.linalg.norm(turned) + slack, outer)
+    slack = _NORM_SLACK * float(np.linalg.norm(values))
+    outer = float(np.linalg.norm(values - matrix.T @ turned)) + slack
+    inner = max(float(np.linalg.norm(turned)) + slack, outer)
     peak = np.abs(turned).max(initial=0.0)
-    scale = np.float32(peak / 127) if peak > 0 else np.float32(1)
+    scale = np.float32(max(peak / 127, np.finfo(np.float32).tiny)) if peak > 0 else np.float32(1)
     limb = np.rint(turned / np.float64(scale)).clip(-127, 127)
-    rounding = np.linalg.norm(turned - np.float64(scale) * limb) + slack + _FLOAT_SLACK * inner
+    rounding = float(np.linalg.norm(turned - np.float64(scale) * limb)) + slack + _FLOAT_SLACK * inner
     return SketchQuery(limb.astype(np.int8), scale, rounding, inner * (1 + _FLOAT_SLACK), outer * (1 + _FLOAT_SLACK))
 
 
-def scores_and_bounds(
-    stored: dict[str, Array], prepared: SketchQuery, rows: int, *, fine: bool
-) -> tuple[F64, F64]:
+def scores_and_bounds(stored: dict[str, Array], prepared: SketchQuery, rows: int, *, fine: bool) -> tuple[F64, F64]:
     """Return estimates and upper bounds of the scores of a shard's rows, float64 [rows]; the kernels' reference."""
-    scale, inner, *outer = factors(stored, fine=fine)
-    estimates = scale * (codes(stored, fine=fine) @ prepared.limb.astype(np.float64)) * np.float64(prepared.scale)
+    read, parts = codes(stored, fine=fine)[:rows], factors(stored, fine=fine)[:, :rows]
+    return bounds_of(read, parts, prepared, fine=fine)
+
+
+def bounds_of(codes: F64, factors: F64, prepared: SketchQuery, *, fine: bool) -> tuple[F64, F64]:
+    """Return estimates and upper bounds of rows whose codes [n, m] and factors [2 or 3, n] are at hand."""
+    scale, inner, *outer = factors
+    estimates: F64 = scale * (codes @ prepared.limb.astype(np.float64)) * np.float64(prepared.scale)
     limit = FULL_CODE_LIMIT if fine else COARSE_CODE_LIMIT
     slack = scale * prepared.rounding * np.sqrt(limit * len(prepared.limb))
-    bounds = estimates + slack + inner * prepared.inner + (outer[0] * prepared.outer if outer else 0.0)
-    return estimates[:rows], bounds[:rows]
+    bounds: F64 = estimates + slack + inner * prepared.inner + (outer[0] * prepared.outer if outer else 0.0)
+    return estimates, bounds
 
 
 def codes(stored: dict[str, Array], *, fine: bool) -> F64:
     """Return the coarse or the full codes [rows filled up to blocks, m]."""
     upper = _deinterleave(stored["sketch_coarse"])
     if not fine:
-        return 2.0 * upper - 3
-    return 2.0 * (upper << 2 | _deinterleave(stored["sketch_fine"])) - 15
+        return 2 * upper.astype(np.float64) - 3
+    return 2 * (upper << 2 | _deinterleave(stored["sketch_fine"])).astype(np.float64) - 15
 
 
 def factors(stored: dict[str, Array], *, fine: bool) -> F64:
-    """Return scale, inner and perhaps outer norms [2 or 3, rows filled up to blocks] of the coarse or the full codes."""
+    """Return scale, inner and perhaps outer norms, [2 or 3, rows filled up to blocks], of coarse or full codes."""
     parts = _widen(stored["sketch_fine_factors" if fine else "sketch_coarse_factors"]).transpose(1, 0, 2)
     return parts.reshape(len(parts), -1)
 
@@ -211,8 +220,8 @@ def factors(stored: dict[str, Array], *, fine: bool) -> F64:
 def _moment(vectors: F32) -> F64:
     """Return the second moment [d, d] of vectors, scaled to trace 1."""
     wide = vectors.astype(np.float64)
-    moment = wide.T @ wide
-    return moment / max(np.trace(moment), np.finfo(np.float64).tiny)
+    moment: F64 = wide.T @ wide
+    return moment / max(float(np.trace(moment)), float(np.finfo(np.float64).tiny))
 
 
 def _levels(turned: F64) -> npt.NDArray[np.int8]:
@@ -283,6 +292,6 @@ def _interleave(bits: npt.NDArray[np.int8]) -> U8:
 
 def _deinterleave(packed: Array) -> U8:
     blocks, groups, _ = packed.shape
-    lanes = packed.reshape(blocks, groups, BLOCK_ROWS, 1, 4)
-    bits = (lanes >> (2 * np.arange(4, dtype=np.uint8))[:, None]) & 3
+    lanes: U8 = packed.view(np.uint8).reshape(blocks, groups, BLOCK_ROWS, 1, 4)
+    bits = lanes >> np.array([[0], [2], [4], [6]], np.uint8) & np.uint8(3)
     return bits.transpose(0, 2, 1, 3, 4).reshape(blocks * BLOCK_ROWS, groups * GROUP_DIMS)

@@ -28,7 +28,14 @@ class Table:
         self.layout = TableLayout.load(directory)
         self.codec = codec(self.layout.codec)
         self.shards = [
-            Shard(directory / entry.name, self.codec, self.layout.dim, entry.rows, bias=self.layout.bias)
+            Shard(
+                directory / entry.name,
+                self.codec,
+                self.layout.dim,
+                entry.rows,
+                bias=self.layout.bias,
+                sketch_dims=self.layout.sketch_dims,
+            )
             for entry in self.layout.shards
         ]
 

@@ -17,7 +17,9 @@ from fllm_export.progress import Progress, silent
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_ids, check_unique
 from fllm_export.table.layout import FORMAT_VERSION, ShardEntry, TableLayout, tile_rows
-from fllm_export.table.shard import Array, Shard, shard_tensors, write_shard
+from fllm_export.table.shard import Array, Shard, row_tensors, shard_tensors, write_shard
+from fllm_export.table.sketch import BLOCK_ROWS
+from fllm_export.table.sketch_maker import SketchChoice, SketchMaker
 
 SHARD_BYTES = 256 << 20
 _LEDGER = ".writing.jsonl"
@@ -42,6 +44,7 @@ class TableWriter:
         bias: whether rows have a bias.
         shard_bytes: a shard's size at most, and the memory that writing takes.
         resume_key: fingerprint of the rows; shards of another fingerprint are removed.
+        sketch: whether rows get a sketch; ``auto`` gives one to int8 tables of more than one shard.
 
     Raises:
         UsageError: the codec is unknown, or the directory holds a table already, or files of other origin.
@@ -56,13 +59,17 @@ class TableWriter:
         bias: bool = False,
         shard_bytes: int = SHARD_BYTES,
         resume_key: str | None = None,
+        sketch: SketchChoice = "auto",
     ) -> None:
         self._directory = directory
         self._codec = codec(quant)
         self._dim = dim
         self._bias = bias
-        row_bytes = self._codec.row_bytes(dim)
+        self._sketch = SketchMaker(sketch, self._codec, dim)
+        row_bytes = self._codec.row_bytes(dim) + self._sketch.row_bytes
         self._tile_rows = tile_rows(row_bytes, shard_bytes)
+        if self._sketch.row_bytes:
+            self._tile_rows = max(BLOCK_ROWS, self._tile_rows)
         self._shard_rows = max(1, shard_bytes // (row_bytes * self._tile_rows)) * self._tile_rows
         if (directory / "table.json").exists():
             raise UsageError(f"{directory} holds a table already", fix="Choose another directory, or remove it first")
@@ -99,10 +106,10 @@ class TableWriter:
             UsageError: no row was added, or an id occurs twice.
         """
         if self._pending_rows:
-            self._publish_shard()
+            self._publish_shard(last=True)
         if not self._entries:
             raise UsageError("no rows were given", expected="at least one user")
-        check_unique([self._open(entry).ids for entry in self._entries])
+        check_unique([self._open(entry, self._sketch.dims).ids for entry in self._entries])
         layout = TableLayout(
             codec=self._codec.name,
             dim=self._dim,
@@ -110,6 +117,7 @@ class TableWriter:
             tile_rows=self._tile_rows,
             bias=self._bias,
             generation=generation,
+            sketch_dims=self._sketch.dims,
             shards=tuple(self._entries),
         )
         layout.save(self._directory)
@@ -139,25 +147,29 @@ class TableWriter:
         encoded["ids"] = check_ids(numbers, len(matrix))
         return encoded
 
-    def _publish_shard(self) -> None:
+    def _publish_shard(self, *, last: bool = False) -> None:
         tensors = {
             name: np.concatenate([part[name] for part in self._pending])
-            for name in shard_tensors(self._codec, self._dim, bias=self._bias)
+            for name in row_tensors(self._codec, self._dim, bias=self._bias)
         }
         self._pending, self._pending_rows = [], 0
         if not np.all(tensors["ids"][1:] > tensors["ids"][:-1]):
             order = np.argsort(tensors["ids"], kind="stable")
             tensors = {name: array[order] for name, array in tensors.items()}
         name = f"{len(self._entries):05d}.safetensors"
-        dtypes = {key: dtype for key, (dtype, _) in shard_tensors(self._codec, self._dim, bias=self._bias).items()}
+        rows = len(tensors["ids"])
+        tensors |= self._sketch.tensors(tensors, whole_table=last and not self._entries)
+        expected = shard_tensors(self._codec, self._dim, rows, bias=self._bias, sketch_dims=self._sketch.dims)
+        dtypes = {key: dtype for key, (dtype, _) in expected.items()}
         metadata = {"format": "fllm-users", "format_version": str(FORMAT_VERSION), "codec": self._codec.name}
         path = self._directory / name
         size = write_shard(path, dtypes, tensors, metadata)
-        self._entries.append(ShardEntry(name, len(tensors["ids"]), size, sha256_file(path)))
+        self._entries.append(ShardEntry(name, rows, size, sha256_file(path)))
         self._save_ledger()
 
     def _save_ledger(self) -> None:
-        lines = [{"resume_key": self._resume_key}, *map(asdict, self._entries)]
+        head = {"resume_key": self._resume_key, "sketch_dims": self._sketch.dims}
+        lines = [head, *map(asdict, self._entries)]
         publish_text(self._directory / _LEDGER, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _take_up(self) -> list[ShardEntry]:
@@ -168,7 +180,7 @@ class TableWriter:
                 raise UsageError(f"{self._directory} is not empty", expected="a new or empty directory for the table")
             return []
         head, *lines = [json.loads(line) for line in ledger.read_text().splitlines()]
-        same = self._resume_key is not None and head == {"resume_key": self._resume_key}
+        same = self._resume_key is not None and head["resume_key"] == self._resume_key
         entries = [ShardEntry(**line) for line in lines] if same else []
         kept = []
         for entry in entries:
@@ -176,13 +188,16 @@ class TableWriter:
             if not path.exists() or sha256_file(path) != entry.sha256:
                 break
             kept.append(entry)
+        if kept and head["sketch_dims"]:
+            self._sketch.take_up(self._open(kept[0], head["sketch_dims"]).sketch)
         for path in self._directory.iterdir():
             if _OWN_FILE.fullmatch(path.name) and path.name not in {entry.name for entry in kept}:
                 path.unlink()
         return kept
 
-    def _open(self, entry: ShardEntry) -> Shard:
-        return Shard(self._directory / entry.name, self._codec, self._dim, entry.rows, bias=self._bias)
+    def _open(self, entry: ShardEntry, sketch_dims: int) -> Shard:
+        path = self._directory / entry.name
+        return Shard(path, self._codec, self._dim, entry.rows, bias=self._bias, sketch_dims=sketch_dims)
 
 
 def write_table(

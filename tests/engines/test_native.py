@@ -115,7 +115,10 @@ def test_a_filter_lets_only_its_users_through(tmp_path: Path, engine: str, batch
     z = GENERATOR.standard_normal((batch, 72)).astype(np.float32)
     everybody = table.topk(z, 4000)
     chosen = GENERATOR.choice(IDS, 300, replace=False)
-    for kept, made in ((chosen, table.filter(allow=[*chosen, 5])), (np.setdiff1d(IDS, chosen), table.filter(deny=chosen))):
+    for kept, made in (
+        (chosen, table.filter(allow=[*chosen, 5])),
+        (np.setdiff1d(IDS, chosen), table.filter(deny=chosen)),
+    ):
         found = table.topk(z, 200, filter=made)
         for item in range(batch):
             expected = [user for user in everybody.user_ids[item] if user in set(kept.tolist())][:200]
@@ -213,3 +216,57 @@ def test_a_table_that_vanishes_between_the_readers_is_a_bundle_error(tmp_path: P
     with pytest.raises(BundleError):
         table.reopen()
     assert table.topk(ROWS[:1], 5).complete.all()
+
+
+def sketched(directory: Path, kind: str, quant: str) -> None:
+    rows = GENERATOR.standard_normal((3000, 80)).astype(np.float32)
+    if kind == "low rank":
+        rows = (rows[:, :9] @ GENERATOR.standard_normal((9, 80)) + 0.05 * rows).astype(np.float32)
+    if kind == "spread":
+        rows *= np.float32(10.0) ** GENERATOR.integers(-15, 15, (3000, 1)).astype(np.float32)
+    if kind == "zeros":
+        rows[::2] = 0
+        rows[1::4, 7] = 1e3
+    bias = GENERATOR.standard_normal(3000).astype(np.float32) * 9 if kind == "biased" else None
+    UserTable.create(directory, rows, bias=bias, quant=quant, shard_bytes=1 << 18, sketch="yes")
+
+
+@pytest.mark.parametrize(
+    ("kind", "quant"),
+    [*((kind, "int8") for kind in ("low rank", "biased", "spread", "zeros")), *(("full rank", q) for q in CODECS)],
+)
+def test_the_sketch_proves_the_exact_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quant: str, kind: str
+) -> None:
+    sketched(tmp_path / "t", kind, quant)
+    z = GENERATOR.standard_normal((3, 80)).astype(np.float32) / 3
+    for level in _core.cpu_levels():
+        monkeypatch.setenv("FLLM_ISA", level)
+        native, reference = both(tmp_path / "t")
+        for k in (1, 100, 3000):
+            expected = reference.topk(z, k)
+            for log_probs in ("none", "estimate"):
+                found = native.topk(z, k, log_probs=log_probs)
+                if quant in ("int8", "fp8", "int4"):
+                    np.testing.assert_array_equal(found.user_ids, expected.user_ids)
+                np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
+                assert found.complete.all()
+                assert not found.log_probs_exact.any()
+            if kind in ("full rank", "low rank"):
+                # The estimate's error, in log-probability; docs/sketch.md has it for trained tables.
+                np.testing.assert_allclose(found.logsumexp, expected.logsumexp, atol=0.05)
+        assert native.topk(z, 10).log_probs_exact.all()
+
+
+@pytest.mark.parametrize("rank", [12, 64])
+def test_the_statistical_sketch_finds_999_of_1000(tmp_path: Path, rank: int) -> None:
+    generator = np.random.default_rng(3)
+    rows = generator.standard_normal((60_000, rank)) @ generator.standard_normal((rank, 64)) / np.sqrt(rank)
+    UserTable.create(tmp_path / "t", rows.astype(np.float32), sketch="yes")
+    native, _ = both(tmp_path / "t")
+    z = generator.standard_normal((100, 64)).astype(np.float32)
+    hits = 0
+    for item in z:
+        exact = native.topk(item, 100, log_probs="none").user_ids[0]
+        hits += len(np.intersect1d(native.topk(item, 100, exact=False).user_ids[0], exact))
+    assert hits / (100 * len(z)) >= 0.999

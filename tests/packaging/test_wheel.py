@@ -54,7 +54,19 @@ def test_the_wheel_holds_every_module_as_a_file(wheel: zipfile.ZipFile) -> None:
     assert expected <= names
     assert "fllm_export/py.typed" in names
     assert any(name.startswith("fllm_export/_core.") and name.endswith(".so") for name in names)
-    assert not [name for name in names if name.endswith((".cpp", ".hpp", "CMakeLists.txt"))]
+    assert not [name for name in names if name.endswith((".cpp", "CMakeLists.txt"))]
+
+
+def test_the_wheel_carries_the_library_for_c_and_cpp_programs(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    for name in (
+        "include/fllm/fllm.h",
+        "include/fllm/fllm.hpp",
+        "lib/libfllm.so",
+        "lib/cmake/fllm/fllmConfig.cmake",
+        "lib/pkgconfig/fllm.pc",
+    ):
+        assert f"fllm_export/{name}" in names
 
 
 @pytest.mark.parametrize(("name", "target"), LINKS.items())

@@ -11,6 +11,11 @@ endif()
 
 install(TARGETS fllm EXPORT fllmTargets LIBRARY DESTINATION ${root}lib INCLUDES DESTINATION ${root}include)
 install(FILES include/fllm/fllm.h include/fllm/fllm.hpp DESTINATION ${root}include/fllm)
+if(FLLM_ENCODER)
+  install(TARGETS fllm_encoder EXPORT fllmTargets
+    LIBRARY DESTINATION ${root}lib INCLUDES DESTINATION ${root}include)
+  install(FILES include/fllm/encoder.h DESTINATION ${root}include/fllm)
+endif()
 install(EXPORT fllmTargets NAMESPACE fllm:: DESTINATION ${root}lib/cmake/fllm)
 configure_package_config_file(cmake/fllmConfig.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/fllmConfig.cmake
   INSTALL_DESTINATION ${root}lib/cmake/fllm)

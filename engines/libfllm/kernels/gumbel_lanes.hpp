@@ -17,8 +17,8 @@ inline typename W::Double portable_log(typename W::Double x) {
   // x is a positive normal number: its fields are frexp's answer.
   const auto fraction = W::both(W::bits(x), W::broadcast(std::uint64_t{0x000fffffffffffff}));
   const Double half = W::number(W::either(fraction, W::broadcast(std::uint64_t{0x3fe0000000000000})));
-  const Double biased = W::number(W::either(W::shift_right(W::bits(x), 52), W::broadcast(std::uint64_t{0x4330000000000000})));
-  const Double exact = W::subtract(biased, W::broadcast(0x1p52 + 1022));
+  const auto field = W::either(W::shift_right(W::bits(x), 52), W::broadcast(std::uint64_t{0x4330000000000000}));
+  const Double exact = W::subtract(W::number(field), W::broadcast(0x1p52 + 1022));
   const Double limit = W::broadcast(0x1.6a09e667f3bcdp-1);
   const Double mantissa = W::if_less(half, limit, W::add(half, half), half);
   const Double exponent = W::if_less(half, limit, W::subtract(exact, W::broadcast(1.0)), exact);

@@ -21,7 +21,9 @@ struct Hit {
 
 // What turns the sums of a block into scores: score = sum * (scales[row] * item_scales[item]) + bias[row], in float32.
 // A pair is a hit when score + row_errors[row] * item_errors[item] >= thresholds[item]; the caller chooses the errors
-// so that no row of the exact ranking can be missed, and scores the hits again exactly.
+// so that no row of the exact ranking can be missed, and scores the hits again exactly. A sum that is not a number
+// counts as a hit (float32 values may overflow where their exact score does not); a threshold of +infinity has no hits.
+// How far rounding may take the score: select_scalar.cpp.
 struct Block {
   std::size_t rows;
   const float* scales;      // [rows]
@@ -37,7 +39,7 @@ struct Items {
 };
 
 // The softmax denominator of a block: sums[item] += exp(score - references[item]). A reference is raised, and the sum
-// rescaled, when a score exceeds it by more than 30; it starts at -infinity and takes the first score it sees.
+// rescaled, when a score exceeds it by more than 4; it starts at -infinity and then is a whole number near a score.
 // Padding items are accumulated too and ignored by the caller. Relative error of sums: at most 1e-6 a block.
 struct Denominator {
   float* references;  // [items]
@@ -67,7 +69,8 @@ struct Kernels {
                     const void* packed_high, const void* packed_low, std::int32_t* high, std::int32_t* low);
 
   // ---- other codecs: rows become float32 values [rows, padded dim], padded with zeros to a multiple of 16.
-  // norms[r] is at least the Euclidean norm of the values (rounded up).
+  // norms[r] is at least the Euclidean norm of the values (rounded up): +infinity when that is beyond float32, NaN when
+  // a value is.
   void (*decode_fp32)(const void* codes, std::size_t rows, std::size_t dim, float* values, float* norms);
   void (*decode_fp16)(const void* codes, std::size_t rows, std::size_t dim, float* values, float* norms);
   void (*decode_fp8)(const void* codes, std::size_t rows, std::size_t dim, float* values, float* norms);
@@ -84,7 +87,8 @@ struct Kernels {
   // float32((128 high[r] + low[r]) * (double(scales[r]) * item_scale) + bias[r]), product and sum rounded in double.
   void (*finish_int8_one)(const std::int32_t* high, const std::int32_t* low, const Block& block, double item_scale,
                           float* scores);
-  // One item of another codec: scores[r] in float32, and uppers[r] = score + row_errors[r] * item_error.
+  // One item of another codec: scores[r] in float32, and uppers[r] = score + row_errors[r] * item_error; +infinity
+  // where that is not a number.
   void (*finish_float_one)(const float* sums, const Block& block, float item_scale, float item_error, float* scores,
                            float* uppers);
   // Indices of values[0..n) that are >= threshold, ascending; returns how many. n <= kBlockRows.
@@ -103,7 +107,7 @@ struct Kernels {
 };
 
 // The relative error bound of float_one and float_many (any order of summation, with or without fused multiply-add).
-inline double float_error(std::size_t dim) { return (static_cast<double>(dim) + 8.0) * 0x1p-24; }
+static inline double float_error(std::size_t dim) { return (static_cast<double>(dim) + 8.0) * 0x1p-24; }
 
 // The kernels of a level by name, or null when this build or this machine lacks it. For an empty name the level that
 // the environment variable FLLM_ISA names, and Status::hardware when it is lacking; the best level of this machine

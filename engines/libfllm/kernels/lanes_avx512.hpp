@@ -4,16 +4,7 @@
 // it lives in anonymous namespaces, so that each file of one instruction set keeps its own copy.
 #pragma once
 
-// GCC 12 takes the "undefined" registers in its own header for uninitialised variables (its bug 105593).
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
-#pragma GCC diagnostic pop
-#else
-#include <immintrin.h>
-#endif
 
 #include <cstddef>
 #include <cstdint>

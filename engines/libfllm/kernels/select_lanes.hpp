@@ -59,7 +59,7 @@ inline typename V::Float exp_below(typename V::Float t) {
 
 // Moves references up to `top` where that is due. References are whole numbers, so that their differences are exact.
 template <class V>
-void raise(typename V::Float top, float* reference, float* sum) {
+[[gnu::noinline]] void raise(typename V::Float top, float* reference, float* sum) {
   const auto before = V::load(reference);
   const auto due = V::less(V::all(), V::add(before, V::broadcast(kRaise)), top);
   const auto after = V::choose(due, V::nearest(top), before);
@@ -67,7 +67,17 @@ void raise(typename V::Float top, float* reference, float* sum) {
   V::store(sum, V::choose(due, V::multiply(V::load(sum), exp_below<V>(V::subtract(before, after))), V::load(sum)));
 }
 
-// Adds R scores of each of sixteen items to their denominators. Few additions in a row keep the sum's error small.
+// The sum of R exponentials in a tree: few additions in a row keep its error small. R is a power of two.
+template <class V, int R>
+inline typename V::Float sum_of_exp(const typename V::Float* scores, typename V::Float origin) {
+  if constexpr (R == 1) {
+    return exp_below<V>(V::subtract(scores[0], origin));
+  } else {
+    return V::add(sum_of_exp<V, R / 2>(scores, origin), sum_of_exp<V, R / 2>(scores + R / 2, origin));
+  }
+}
+
+// Adds R scores of each of sixteen items to their denominators.
 template <class V, int R>
 inline void accumulate(const typename V::Float (&scores)[R], float* reference, float* sum) {
   auto top = V::load(reference);
@@ -75,14 +85,7 @@ inline void accumulate(const typename V::Float (&scores)[R], float* reference, f
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) top = V::larger(scores[r], top);
   if (V::bits(V::less(V::all(), limit, top)) != 0) raise<V>(top, reference, sum);
-  const auto origin = V::load(reference);
-  auto total = exp_below<V>(V::subtract(scores[0], origin));
-#pragma GCC unroll 8
-  for (int r = 1; r < R; r += 2)
-    total = V::add(total, r + 1 < R ? V::add(exp_below<V>(V::subtract(scores[r], origin)),
-                                             exp_below<V>(V::subtract(scores[r + 1 < R ? r + 1 : r], origin)))
-                                    : exp_below<V>(V::subtract(scores[r], origin)));
-  V::store(sum, V::add(V::load(sum), total));
+  V::store(sum, V::add(V::load(sum), sum_of_exp<V, R>(scores, V::load(reference))));
 }
 
 // The n < 16 lanes at `p`, and `fill` in the others; reads nothing else.
@@ -97,7 +100,7 @@ template <class V>
 void accumulate_one(const float* scores, std::size_t n, float* reference, float* sum) {
   const std::size_t whole = n / kItemLanes * kItemLanes;
   // Lanes without a score count as exp of the lowest exponent, 1.6e-38.
-  const auto last = load_some<V>(scores + whole, n - whole, -kInfinity);
+  const auto last = whole < n ? load_some<V>(scores + whole, n - whole, -kInfinity) : V::broadcast(-kInfinity);
   auto tops = V::larger(last, V::broadcast(*reference));
   for (std::size_t i = 0; i < whole; i += kItemLanes) tops = V::larger(V::load(scores + i), tops);
   const float top = V::largest(tops);
@@ -165,7 +168,8 @@ Hit* write_hits(const Sums& sums, const Block& block, std::size_t row, const Ite
     const std::size_t item = hot[g] * kItemLanes;
     const auto item_scales = V::multiply(V::load(items.scales + item), V::broadcast(Sums::kFactor));
     const auto thresholds = V::load(items.thresholds + item);
-    const auto score = V::fma(sums.at(row * items.count + item), V::multiply(rows.scales[0], item_scales), rows.bias[0]);
+    const auto scale = V::multiply(rows.scales[0], item_scales);
+    const auto score = V::fma(sums.at(row * items.count + item), scale, rows.bias[0]);
     const auto upper = V::fma(rows.errors[0], V::load(items.errors + item), score);
     const auto wanted = V::less(V::all(), thresholds, V::broadcast(kInfinity));
     std::uint32_t lanes = V::bits(wanted) & ~V::bits(V::less(V::all(), upper, thresholds));
@@ -218,39 +222,32 @@ std::size_t select_float_many(const float* sums, const Block& block, const Items
 // ---- one item
 
 template <class V>
-inline void finish_sixteen(const float* sums, const float* scales, const float* errors, const float* bias,
-                           float item_scale, float item_error, float* scores, float* uppers) {
-  const auto scale = V::multiply(V::load(scales), V::broadcast(item_scale));
-  const auto score = V::fma(V::load(sums), scale, V::load(bias));
-  const auto upper = V::fma(V::load(errors), V::broadcast(item_error), score);
-  V::store(scores, score);
+inline void finish_lanes(typename V::Float sums, typename V::Float scales, typename V::Float errors,
+                         typename V::Float bias, float item_scale, float item_error, float* scores, float* uppers) {
+  const auto score = V::fma(sums, V::multiply(scales, V::broadcast(item_scale)), bias);
+  const auto upper = V::fma(errors, V::broadcast(item_error), score);
   const auto infinity = V::broadcast(kInfinity);
-  const auto number = V::less(V::all(), upper, infinity);  // infinity and NaN become infinity
-  V::store(uppers, V::choose(number, upper, infinity));
+  V::store(scores, score);
+  V::store(uppers, V::choose(V::less(V::all(), upper, infinity), upper, infinity));  // NaN becomes infinity
 }
 
 template <class V>
 void finish_float_one(const float* sums, const Block& block, float item_scale, float item_error, float* scores,
                       float* uppers) {
-  for (std::size_t r = 0; r < block.rows; r += kItemLanes) {
-    alignas(kAlign) float lanes[6][kItemLanes] = {};
-    const std::size_t n = block.rows - r < kItemLanes ? block.rows - r : kItemLanes;
-    if (n == kItemLanes) {
-      finish_sixteen<V>(sums + r, block.scales + r, block.row_errors + r, block.bias == nullptr ? lanes[0] : block.bias + r,
-                        item_scale, item_error, scores + r, uppers + r);
-      continue;
-    }
-    for (std::size_t l = 0; l < n; ++l) {
-      lanes[0][l] = sums[r + l];
-      lanes[1][l] = block.scales[r + l];
-      lanes[2][l] = block.row_errors[r + l];
-      lanes[3][l] = block.bias == nullptr ? 0.0f : block.bias[r + l];
-    }
-    finish_sixteen<V>(lanes[0], lanes[1], lanes[2], lanes[3], item_scale, item_error, lanes[4], lanes[5]);
-    for (std::size_t l = 0; l < n; ++l) {
-      scores[r + l] = lanes[4][l];
-      uppers[r + l] = lanes[5][l];
-    }
+  const std::size_t whole = block.rows / kItemLanes * kItemLanes, left = block.rows - whole;
+  for (std::size_t r = 0; r < whole; r += kItemLanes)
+    finish_lanes<V>(V::load(sums + r), V::load(block.scales + r), V::load(block.row_errors + r),
+                    block.bias == nullptr ? V::zero() : V::load(block.bias + r), item_scale, item_error, scores + r,
+                    uppers + r);
+  if (left == 0) return;
+  alignas(kAlign) float last_scores[kItemLanes], last_uppers[kItemLanes];
+  finish_lanes<V>(load_some<V>(sums + whole, left, 0.0f), load_some<V>(block.scales + whole, left, 0.0f),
+                  load_some<V>(block.row_errors + whole, left, 0.0f),
+                  block.bias == nullptr ? V::zero() : load_some<V>(block.bias + whole, left, 0.0f), item_scale,
+                  item_error, last_scores, last_uppers);
+  for (std::size_t l = 0; l < left; ++l) {
+    scores[whole + l] = last_scores[l];
+    uppers[whole + l] = last_uppers[l];
   }
 }
 

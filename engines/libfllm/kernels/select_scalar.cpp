@@ -1,7 +1,7 @@
 // Scores, hits and softmax denominators without vector instructions, and what every level promises about them.
 //
-// Rounding of the fast scores (select_int8_many, select_float_many, finish_float_one). Let S be the exact sum, 128 high +
-// low or the float32 sum as given, M = 128 |high| + |low| or |S|, s = S * scales[row] * item_scale + bias the exact
+// Rounding of the fast scores (select_int8_many, select_float_many, finish_float_one). Let S be the exact sum, 128 high
+// + low or the float32 sum as given, M = 128 |high| + |low| or |S|, s = S * scales[row] * item_scale + bias the exact
 // score, and e = row_errors[row] * item_error. Every level computes s + e with an error of at most
 //
 //     scales[row] * item_scale * M * 2^-22  +  |s| * 2^-23  +  e * 2^-23

@@ -16,7 +16,7 @@ std::size_t candidate_bytes(const Search& search, std::size_t threads) {
 }
 
 bool of_one_kind(const Search& a, const Search& b) {
-  return a.mode == b.mode && (a.log_probs == LogProbs::none) == (b.log_probs == LogProbs::none);
+  return a.mode == b.mode && a.log_probs == b.log_probs && a.exact == b.exact;
 }
 
 }  // namespace

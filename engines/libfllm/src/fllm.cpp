@@ -5,9 +5,9 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
-#include <new>
 #include <string>
 
+#include "boundary.hpp"
 #include "cpu.hpp"
 #include "filter.hpp"
 #include "gumbel.hpp"
@@ -26,48 +26,11 @@ struct fllm_filter {
 namespace {
 
 using fllm::Error;
+using fllm::guarded;
+using fllm::read_options;
+using fllm::require;
 using fllm::sentence;
 using fllm::Status;
-
-fllm_status fail(Status status, const char* message, fllm_error* error) {
-  if (error != nullptr) std::snprintf(error->message, sizeof error->message, "%s", message);
-  return static_cast<fllm_status>(status);
-}
-
-// Runs what a function of the interface does; no exception leaves it.
-template <typename Work>
-fllm_status guarded(fllm_error* error, Work&& work) {
-  try {
-    work();
-    if (error != nullptr) error->message[0] = '\0';
-    return FLLM_OK;
-  } catch (const Error& failure) {
-    return fail(failure.status(), failure.what(), error);
-  } catch (const std::bad_alloc&) {
-    return fail(Status::memory, "memory does not suffice. Ask for fewer users or items at once.", error);
-  } catch (const std::exception& failure) {
-    return fail(Status::internal, failure.what(), error);
-  } catch (...) {
-    return fail(Status::internal, "an unknown failure.", error);
-  }
-}
-
-void require(bool holds, const char* found, const char* expected) {
-  if (!holds) throw Error(Status::usage, sentence(found, expected));
-}
-
-// A copy of the caller's option struct, whose tail keeps its defaults where the caller's is of an older, shorter form.
-template <typename Options>
-Options read_options(const Options* given, Options defaults, const char* what) {
-  if (given == nullptr) return defaults;
-  if (given->size < sizeof given->size || given->size > sizeof defaults) {
-    throw Error(Status::usage, sentence(std::string("the size of ") + what + " is " + std::to_string(given->size),
-                                        "at most " + std::to_string(sizeof defaults),
-                                        "Set it by the FLLM_..._INIT macro, and use a library as new as the header"));
-  }
-  std::memcpy(&defaults, given, given->size);
-  return defaults;
-}
 
 void check_vectors(const float* z, std::size_t items, std::size_t dim) {
   require(z != nullptr && items > 0, "there are no item vectors", "at least one");
@@ -199,6 +162,7 @@ fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, 
     facts.generation = layout.generation;
     for (const fllm::ShardEntry& shard : layout.shards) facts.bytes += shard.bytes;
     facts.bias = layout.bias ? 1 : 0;
+    facts.sketch = layout.sketch_dims > 0 ? 1 : 0;
     facts.threads = static_cast<uint32_t>(table->threads());
     std::snprintf(facts.codec, sizeof facts.codec, "%s", fllm::codec_name(layout.codec));
     std::snprintf(facts.isa, sizeof facts.isa, "%s", engine->kernels().isa);

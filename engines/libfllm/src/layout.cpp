@@ -14,10 +14,10 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kFormatVersion = 1;
+constexpr std::uint64_t kFormatVersion = 1;
 constexpr const char* kFileName = "table.json";
 constexpr std::uint64_t kFileBytesMax = std::uint64_t{64} << 20;
-constexpr std::uint64_t kCountEnd = std::uint64_t{1} << 48;  // more than any file holds, and sums of two do not overflow
+constexpr std::uint64_t kCountEnd = std::uint64_t{1} << 48;  // more than any file holds; sums of two fit
 constexpr Codec kCodecs[] = {Codec::fp32, Codec::fp16, Codec::int8, Codec::fp8, Codec::int4};
 
 [[noreturn]] void refuse(const std::string& found, const std::string& expected = "", const std::string& fix = "") {
@@ -92,6 +92,22 @@ ShardEntry read_entry(const json& shard, std::size_t number, const std::string& 
   return entry;
 }
 
+void read_sketch(const json& document, const std::string& path, Layout& layout) {
+  if (!document.contains("sketch_dims")) return;
+  constexpr std::uint64_t kGroup = kernels::kSketchGroupDims;
+  const std::int64_t dims = integer(document, "sketch_dims", path);
+  const std::uint64_t most = (layout.dim + kGroup - 1) / kGroup * kGroup;
+  if (dims < 0 || static_cast<std::uint64_t>(dims) > most || static_cast<std::uint64_t>(dims) % kGroup != 0) {
+    refuse(path + ": sketch_dims is " + std::to_string(dims),
+           "a multiple of " + std::to_string(kGroup) + " from 0 to " + std::to_string(most));
+  }
+  if (dims > 0 && layout.tile_rows % kernels::kSketchBlockRows != 0) {
+    refuse(path + ": tile_rows is " + std::to_string(layout.tile_rows),
+           "a multiple of " + std::to_string(kernels::kSketchBlockRows));
+  }
+  layout.sketch_dims = static_cast<std::size_t>(dims);
+}
+
 json read_versioned(std::string_view text, const std::string& path) {
   json document;
   try {
@@ -100,11 +116,13 @@ json read_versioned(std::string_view text, const std::string& path) {
     refuse(path + " is not JSON (" + error.what() + ")", "", "Build it again");
   }
   const json version = document.is_object() ? member(document, "format_version") : json();
-  if (!version.is_number_integer() || version < 1) {
+  // The parser holds a number as unsigned unless it has a sign.
+  const std::uint64_t number = version.is_number_unsigned() ? version.get<std::uint64_t>() : 0;
+  if (number < 1) {
     refuse(path + ": format_version is " + shown(version),
            "a whole number from 1 to " + std::to_string(kFormatVersion));
   }
-  if (version > kFormatVersion) {
+  if (number > kFormatVersion) {
     refuse(path + " has format version " + shown(version),
            "at most " + std::to_string(kFormatVersion) + ", the newest that this fllm-export reads",
            "Upgrade fllm-export, or build again with this one");
@@ -163,6 +181,7 @@ Layout Layout::parse(std::string_view text, const std::string& path) {
   layout.bias = boolean(document, "bias", path);
   layout.generation = integer(document, "generation", path);
   if (layout.generation < 1) refuse(path + ": generation is " + std::to_string(layout.generation), "at least 1");
+  read_sketch(document, path, layout);
   layout.shards.reserve(shards.size());
   std::uint64_t total = 0;
   for (const json& shard : shards) {

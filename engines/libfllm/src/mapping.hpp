@@ -40,6 +40,7 @@ class Mapping {
     std::size_t bytes = 0;
   };
 
+  bool in_memory(std::size_t page) const;  // `page`: offset of its first byte
   void map(int descriptor);
   void reserve();
   void read(int descriptor);

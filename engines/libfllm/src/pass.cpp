@@ -13,9 +13,17 @@ namespace {
 constexpr std::size_t kSpanBytes = 512 << 10;           // of codes: long enough to amortise, short enough for a deadline
 constexpr std::size_t kSpanProducts = std::size_t{1} << 26;  // multiply-adds, about half a millisecond of a core
 
+constexpr std::size_t kSketchColumns = 8;  // more items share a full pass at less cost than each its sketch
+
 bool wants_denominator(const std::vector<Column>& columns) {
   return std::any_of(columns.begin(), columns.end(),
                      [](const Column& column) { return column.search->log_probs != LogProbs::none; });
+}
+
+bool uses_sketch(const Table& table, const std::vector<Column>& columns) {
+  const Search& search = *columns.front().search;
+  return !table.sketches().empty() && columns.size() <= kSketchColumns && search.mode == Mode::topk &&
+         search.log_probs != LogProbs::exact;
 }
 
 double log_sum_exp(const std::vector<Candidate>& users) {
@@ -81,6 +89,7 @@ Pass::Pass(const Table& table, const kernels::Kernels& kernels, std::vector<Colu
       columns_(std::move(columns)),
       wants_denominator_(fllm::wants_denominator(columns_)),
       samples_(columns_.front().search->mode == Mode::sample),
+      uses_sketch_(fllm::uses_sketch(table, columns_)),
       queries_(table, kernels, columns_, !wants_denominator_),
       shared_(columns_.size()) {
   for (std::atomic<float>& threshold : shared_) threshold.store(-std::numeric_limits<float>::infinity());
@@ -153,7 +162,7 @@ ItemAnswer Pass::merge(std::size_t column, const std::vector<std::unique_ptr<Wor
     // The users found are scored exactly, the others in float32: of a distribution that these users make up almost
     // alone, their own sum is the better part of the truth, and no probability may exceed 1.
     answer.logsumexp = std::max(denominator.value(), log_sum_exp(answer.users));
-    answer.log_probs_exact = answer.complete;
+    answer.log_probs_exact = answer.complete && !uses_sketch_;
   }
   return answer;
 }

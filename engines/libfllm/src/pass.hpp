@@ -24,7 +24,7 @@ struct Span {
 
 class Pass {
  public:
-  // All columns want the same mode, and all or none of them a denominator.
+  // All columns want the same mode, the same kind of log-probabilities and the same exactness.
   Pass(const Table& table, const kernels::Kernels& kernels, std::vector<Column> columns);
 
   // Scores the table. The answers are those of the columns, in order. A search that was cancelled has incomplete ones.
@@ -36,6 +36,7 @@ class Pass {
   const std::vector<Column>& columns() const { return columns_; }
   bool wants_denominator() const { return wants_denominator_; }
   bool samples() const { return samples_; }
+  bool uses_sketch() const { return uses_sketch_; }
 
   // The best K-th key that any thread knows of a column: a row below it cannot be among the K best.
   float shared_threshold(std::size_t column) const { return shared_[column].load(std::memory_order_relaxed); }
@@ -53,7 +54,7 @@ class Pass {
   const Table& table_;
   const kernels::Kernels& kernels_;
   std::vector<Column> columns_;
-  bool wants_denominator_, samples_;
+  bool wants_denominator_, samples_, uses_sketch_;
   Queries queries_;
   std::vector<std::atomic<float>> shared_;
 };

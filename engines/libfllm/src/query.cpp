@@ -35,6 +35,14 @@ Limbs quantise(const float* z, std::size_t dim) {
   return limbs;
 }
 
+std::vector<double> as_scored(Codec codec, const float* z, std::size_t dim) {
+  std::vector<double> values(z, z + dim);
+  if (codec == Codec::fp32 || codec == Codec::fp16) return values;
+  const Limbs limbs = quantise(z, dim);
+  for (std::size_t j = 0; j < dim; ++j) values[j] = limbs.scale * (128 * limbs.high[j] + limbs.low[j]);
+  return values;
+}
+
 Queries::Queries(const Table& table, const kernels::Kernels& kernels, const std::vector<Column>& columns,
                  bool first_limb_only)
     : dim_(table.layout().dim),

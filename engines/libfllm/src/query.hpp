@@ -29,6 +29,9 @@ struct Limbs {
 
 Limbs quantise(const float* z, std::size_t dim);
 
+// The numbers [dim] that rows of a codec are multiplied with: the whole numbers times their scale, or z itself.
+std::vector<double> as_scored(Codec codec, const float* z, std::size_t dim);
+
 // The columns of a pass over a table. int8, fp8 and int4 rows meet whole-number items; fp32 and fp16 rows meet z itself.
 class Queries {
  public:

@@ -28,7 +28,7 @@ struct Span {
 
 std::size_t item_bytes(const std::string& dtype) {
   if (dtype == "F32") return 4;
-  if (dtype == "F16") return 2;
+  if (dtype == "F16" || dtype == "U16") return 2;
   if (dtype == "I8" || dtype == "U8" || dtype == "F8_E4M3") return 1;
   return dtype == "I64" ? 8 : 0;
 }

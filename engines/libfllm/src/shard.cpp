@@ -13,25 +13,41 @@ static_assert(std::endian::native == std::endian::little, "shards are little-end
 
 struct Expected {
   std::string name, dtype;
-  std::vector<std::uint64_t> row;  // shape of one row
+  std::vector<std::uint64_t> shape;
 };
 
-std::vector<Expected> expected_tensors(const Layout& layout) {
+// The sketch of a shard, in blocks of rows.
+std::vector<Expected> sketch_tensors(const Layout& layout, std::uint64_t rows) {
+  const std::uint64_t blocks = (rows + kernels::kSketchBlockRows - 1) / kernels::kSketchBlockRows;
+  const std::uint64_t dims = layout.sketch_dims, parts = dims >= layout.dim ? 2 : 3;
+  const std::vector<std::uint64_t> codes{blocks, dims / kernels::kSketchGroupDims, kernels::kSketchGroupBytes};
+  const std::vector<std::uint64_t> factors{blocks, parts, kernels::kSketchBlockRows};
+  return {{"sketch_coarse", "U8", codes},
+          {"sketch_coarse_factors", "U16", factors},
+          {"sketch_fine", "U8", codes},
+          {"sketch_fine_factors", "U16", factors},
+          {"sketch_basis", "F32", {dims, layout.dim}}};
+}
+
+std::vector<Expected> expected_tensors(const Layout& layout, std::uint64_t rows) {
   const std::uint64_t dim = layout.dim;
   std::vector<Expected> tensors;
   switch (layout.codec) {
-    case Codec::fp32: tensors.push_back({"codes", "F32", {dim}}); break;
-    case Codec::fp16: tensors.push_back({"codes", "F16", {dim}}); break;
-    case Codec::int8: tensors.push_back({"codes", "I8", {dim}}); break;
-    case Codec::fp8: tensors.push_back({"codes", "F8_E4M3", {dim}}); break;
+    case Codec::fp32: tensors.push_back({"codes", "F32", {rows, dim}}); break;
+    case Codec::fp16: tensors.push_back({"codes", "F16", {rows, dim}}); break;
+    case Codec::int8: tensors.push_back({"codes", "I8", {rows, dim}}); break;
+    case Codec::fp8: tensors.push_back({"codes", "F8_E4M3", {rows, dim}}); break;
     case Codec::int4:
-      tensors.push_back({"codes", "U8", {code_bytes(Codec::int4, dim)}});
-      tensors.push_back({"groups", "U8", {group_bytes(Codec::int4, dim)}});
+      tensors.push_back({"codes", "U8", {rows, code_bytes(Codec::int4, dim)}});
+      tensors.push_back({"groups", "U8", {rows, group_bytes(Codec::int4, dim)}});
       break;
   }
-  tensors.push_back({"scales", "F32", {}});
-  if (layout.bias) tensors.push_back({"bias", "F32", {}});
-  tensors.push_back({"ids", "I64", {}});
+  tensors.push_back({"scales", "F32", {rows}});
+  if (layout.bias) tensors.push_back({"bias", "F32", {rows}});
+  tensors.push_back({"ids", "I64", {rows}});
+  if (layout.sketch_dims > 0) {
+    for (Expected& tensor : sketch_tensors(layout, rows)) tensors.push_back(std::move(tensor));
+  }
   return tensors;
 }
 
@@ -49,19 +65,17 @@ const T* pointer(const Tensors& tensors, const char* name) {
 }  // namespace
 
 Shard Shard::view(const Tensors& tensors, const Layout& layout, std::uint64_t rows, const std::string& path) {
-  const std::vector<Expected> wanted = expected_tensors(layout);
+  const std::vector<Expected> wanted = expected_tensors(layout, rows);
   for (const Expected& expected : wanted) {
     const auto found = tensors.find(expected.name);
     if (found == tensors.end()) {
       throw Error(Status::bundle, sentence(path + " has no tensor `" + expected.name + "`", names(wanted)));
     }
-    std::vector<std::uint64_t> shape{rows};
-    shape.insert(shape.end(), expected.row.begin(), expected.row.end());
     const Tensor& tensor = found->second;
-    if (tensor.dtype != expected.dtype || tensor.shape != shape) {
+    if (tensor.dtype != expected.dtype || tensor.shape != expected.shape) {
       throw Error(Status::bundle, sentence(path + ": tensor `" + expected.name + "` is " +
                                                described(tensor.dtype, tensor.shape),
-                                           described(expected.dtype, shape)));
+                                           described(expected.dtype, expected.shape)));
     }
   }
   Shard shard;
@@ -70,6 +84,16 @@ Shard Shard::view(const Tensors& tensors, const Layout& layout, std::uint64_t ro
   shard.scales = pointer<float>(tensors, "scales");
   if (layout.bias) shard.bias = pointer<float>(tensors, "bias");
   shard.ids = pointer<std::int64_t>(tensors, "ids");
+  if (layout.sketch_dims > 0) {
+    shard.sketch = {layout.dim,
+                    layout.sketch_dims,
+                    pointer<float>(tensors, "sketch_basis"),
+                    0,
+                    pointer<std::uint8_t>(tensors, "sketch_coarse"),
+                    pointer<std::uint16_t>(tensors, "sketch_coarse_factors"),
+                    pointer<std::uint8_t>(tensors, "sketch_fine"),
+                    pointer<std::uint16_t>(tensors, "sketch_fine_factors")};
+  }
   return shard;
 }
 

@@ -12,9 +12,9 @@ std::string without_full_stop(const std::string& text) {
 
 std::string sentence(const std::string& found, const std::string& expected, const std::string& fix) {
   std::string message = without_full_stop(found);
-  if (!expected.empty()) message += "; expected " + without_full_stop(expected);
-  message += ".";
-  if (!fix.empty()) message += " " + without_full_stop(fix) + ".";
+  if (!expected.empty()) message.append("; expected ").append(without_full_stop(expected));
+  message.append(".");
+  if (!fix.empty()) message.append(" ").append(without_full_stop(fix)).append(".");
   return message;
 }
 

@@ -1,6 +1,7 @@
 #include "table.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <filesystem>
 
 #include "memory.hpp"
@@ -37,6 +38,7 @@ Table::Table(const std::string& directory, Residency residency) : layout_(Layout
       shards[i] = view(*mappings_[i], layout_.shards[i]);
     }
   }
+  collect_sketches(shards);
   cut(shards);
 }
 
@@ -46,6 +48,20 @@ Shard Table::view(const Mapping& mapping, const ShardEntry& entry) const {
   return Shard::view(read_tensors(mapping.data(), mapping.size(), mapping.path()), layout_, entry.rows, mapping.path());
 }
 
+void Table::collect_sketches(const std::vector<Shard>& shards) {
+  if (layout_.sketch_dims == 0) return;
+  const std::size_t bytes = layout_.sketch_dims * layout_.dim * sizeof(float);
+  for (const Shard& shard : shards) {
+    Sketch sketch = shard.sketch;
+    if (!sketches_.empty()) {
+      // Bases differ only where tables were joined: then a query is turned once for each.
+      const Sketch& last = sketches_.back();
+      sketch.basis_number = last.basis_number + (std::memcmp(sketch.basis, last.basis, bytes) == 0 ? 0 : 1);
+    }
+    sketches_.push_back(sketch);
+  }
+}
+
 void Table::cut(const std::vector<Shard>& shards) {
   std::uint64_t row = 0;
   for (std::size_t i = 0; i < shards.size(); ++i) {
@@ -53,6 +69,8 @@ void Table::cut(const std::vector<Shard>& shards) {
     for (std::uint64_t start = 0; start < rows; start += layout_.tile_rows) {
       const std::uint64_t count = std::min(layout_.tile_rows, rows - start);
       tiles_.push_back(shards[i].tile(layout_, start, count, row + start));
+      if (!sketches_.empty()) tiles_.back().sketch = &sketches_[i];
+      tiles_.back().sketch_row = static_cast<std::size_t>(start);
     }
     first_rows_.push_back(row);
     row += rows;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mapping.hpp"
+#include "sketch.hpp"
 
 namespace fllm {
 
@@ -29,6 +30,8 @@ struct Tile {
   const float* scales = nullptr;
   const float* bias = nullptr;  // null when the table has none
   const std::int64_t* ids = nullptr;
+  const Sketch* sketch = nullptr;  // of the tile's shard; null when the table has none
+  std::size_t sketch_row = 0;      // number of the tile's first row in that shard, a multiple of a sketch's block
 };
 
 struct ShardEntry {
@@ -46,6 +49,7 @@ struct Layout {
   std::uint64_t tile_rows = 0;
   bool bias = false;
   std::int64_t generation = 0;
+  std::size_t sketch_dims = 0;  // 0: no sketch
   std::vector<ShardEntry> shards;
 
   // As strict as fllm_export.table.layout; both throw Error (Status::bundle). `path` is for messages.
@@ -72,16 +76,21 @@ class Table {
   const Layout& layout() const { return layout_; }
   const std::vector<Tile>& tiles() const { return tiles_; }  // in scan order
 
+  // One a shard, empty when the table has none. Shards of one basis have the same number in Sketch::basis_number.
+  const std::vector<Sketch>& sketches() const { return sketches_; }
+
   // Asks the system to bring a tile's codes and scales in (larger-than-memory tables); returns at once.
   void prefetch(const Tile& tile) const;
 
  private:
   Shard view(const Mapping& mapping, const ShardEntry& entry) const;
+  void collect_sketches(const std::vector<Shard>& shards);
   void cut(const std::vector<Shard>& shards);
 
   Layout layout_;
   std::vector<std::unique_ptr<Mapping>> mappings_;  // one a shard
   std::vector<std::uint64_t> first_rows_;           // number of each shard's first row in the table
+  std::vector<Sketch> sketches_;
   std::vector<Tile> tiles_;
 };
 

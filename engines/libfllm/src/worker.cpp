@@ -11,7 +11,18 @@ namespace {
 using kernels::kBlockRows;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr std::size_t kFewColumns = 2;  // up to here a column at a time is faster than the padded many-item kernel
+// Up to so many columns, one at a time is faster than the many-item kernel with its columns padded to 16; that kernel
+// takes two limbs, and twice the time, when a denominator is wanted.
+constexpr std::size_t kFewColumns = 4;
+constexpr std::size_t kFewColumnsOfTwoLimbs = 7;
+
+// Decoded rows are written and read again at once: they should not leave the nearest cache between.
+std::size_t block_rows(Codec codec, std::size_t padded_dim) {
+  constexpr std::size_t kValueBytes = 16 << 10;
+  if (codec == Codec::int8) return kBlockRows;
+  const std::size_t rows = kValueBytes / (sizeof(float) * padded_dim) / kernels::kItemLanes * kernels::kItemLanes;
+  return std::clamp(rows, kernels::kItemLanes, kBlockRows);
+}
 
 // What a float32 score must reach for its exact score to be able to reach `threshold`: the exact score was rounded to
 // float32 itself, and numbers near 0 carry an absolute error from underflow.
@@ -31,6 +42,7 @@ Worker::Worker(Pass& pass)
       dim_(table_.layout().dim),
       code_bytes_(fllm::code_bytes(codec_, dim_)),
       group_bytes_(fllm::group_bytes(codec_, dim_)),
+      block_rows_(block_rows(codec_, queries_.padded_dim())),
       denominators_(queries_.count()),
       span_denominators_(queries_.count()),
       thresholds_(queries_.groups() * kGroupColumns),
@@ -46,8 +58,12 @@ Worker::Worker(Pass& pass)
       uppers_(kBlockRows),
       noise_(kBlockRows),
       hits_(kBlockRows * kGroupColumns),
-      indices_(kBlockRows) {
-  for (const Column& column : pass.columns()) best_.emplace_back(column.search->k);
+      indices_(kBlockRows),
+      survivors_(pass.uses_sketch() ? SketchScan::kChunkRows : 0) {
+  for (const Column& column : pass.columns()) {
+    best_.emplace_back(column.search->k);
+    if (pass.uses_sketch()) sketches_.emplace_back(table_, kernels_, column);
+  }
   std::fill_n(thresholds_.data(), thresholds_.size(), kInfinity);
   std::fill_n(exp_sums_.data(), exp_sums_.size(), 0.0f);
 }
@@ -58,9 +74,21 @@ void Worker::scan(const Span& span, const std::vector<bool>& active) {
   std::fill_n(references_.data(), references_.size(), -kInfinity);
   std::fill(span_denominators_.begin(), span_denominators_.end(), LogSumExp());
   for (std::size_t column = 0; column < best_.size(); ++column) refresh_threshold(column);
-  for (std::size_t offset = 0; offset < span.rows; offset += kBlockRows) {
-    const Rows block = rows(span, offset);
-    if (pass_.samples() || queries_.count() <= kFewColumns) {
+  if (pass_.uses_sketch()) {
+    scan_sketch(span);
+  } else {
+    score_rows(span);
+  }
+  for (std::size_t column = 0; column < best_.size(); ++column) {
+    if (active_[column]) denominators_[column].add(span_denominators_[column].m, span_denominators_[column].l);
+  }
+}
+
+void Worker::score_rows(const Span& span) {
+  const std::size_t few = pass_.wants_denominator() ? kFewColumnsOfTwoLimbs : kFewColumns;
+  for (std::size_t offset = 0; offset < span.rows; offset += block_rows_) {
+    const Rows block = rows(*span.tile, span.first + offset, std::min(block_rows_, span.rows - offset));
+    if (pass_.samples() || queries_.count() <= few) {
       for (std::size_t column = 0; column < queries_.count(); ++column) {
         if (active_[column]) score_one(block, column);
       }
@@ -68,15 +96,39 @@ void Worker::scan(const Span& span, const std::vector<bool>& active) {
       for (std::size_t group = 0; group < queries_.groups(); ++group) score_group(block, group);
     }
   }
-  for (std::size_t column = 0; column < best_.size(); ++column) {
-    if (active_[column]) denominators_[column].add(span_denominators_[column].m, span_denominators_[column].l);
+}
+
+void Worker::scan_sketch(const Span& span) {
+  for (std::size_t offset = 0; offset < span.rows; offset += SketchScan::kChunkRows) {
+    const std::size_t count = std::min(SketchScan::kChunkRows, span.rows - offset);
+    for (std::size_t column = 0; column < queries_.count(); ++column) {
+      if (!active_[column]) continue;
+      LogSumExp* denominator = pass_.wants_denominator() ? &span_denominators_[column] : nullptr;
+      const std::size_t found = sketches_[column].survivors(*span.tile, span.first + offset, count, thresholds_[column],
+                                                            denominator, survivors_.data());
+      // The survivors lie far apart: all of them are on their way before the first is read.
+      for (std::size_t i = 0; i < found; ++i) {
+        const std::size_t row = span.first + offset + survivors_[i];
+        const std::uint8_t* from = span.tile->codes + row * code_bytes_;
+        for (std::size_t byte = 0; byte < code_bytes_; byte += 64) __builtin_prefetch(from + byte);
+        __builtin_prefetch(span.tile->scales + row);
+      }
+      keep_survivors(span, offset, column, found);
+    }
   }
 }
 
-Worker::Rows Worker::rows(const Span& span, std::size_t offset) {
-  const std::size_t first = span.first + offset;
-  const Tile& tile = *span.tile;
-  Rows rows{&tile, first, std::min(kBlockRows, span.rows - offset), {}};
+void Worker::keep_survivors(const Span& span, std::size_t offset, std::size_t column, std::size_t found) {
+  for (std::size_t i = 0; i < found; ++i) {
+    const Rows one = rows(*span.tile, span.first + offset + survivors_[i], 1);
+    const float score = exact_score(one, 0, column);
+    if (pass_.wants_denominator()) span_denominators_[column].add(score, 1.0);
+    if (score >= thresholds_[column]) offer(one, 0, column, score, score);
+  }
+}
+
+Worker::Rows Worker::rows(const Tile& tile, std::size_t first, std::size_t count) {
+  Rows rows{&tile, first, count, {}};
   rows.block = {rows.count, tile.scales + first, tile.scales + first,
                 tile.bias == nullptr ? nullptr : tile.bias + first};
   if (codec_ != Codec::int8) {

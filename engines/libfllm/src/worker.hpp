@@ -9,6 +9,7 @@
 #include "best.hpp"
 #include "denominator.hpp"
 #include "pass.hpp"
+#include "sketch_scan.hpp"
 
 namespace fllm {
 
@@ -30,11 +31,13 @@ class Worker {
     kernels::Block block;
   };
 
-  Rows rows(const Span& span, std::size_t offset);
+  Rows rows(const Tile& tile, std::size_t first, std::size_t count);
   const std::uint8_t* codes(const Rows& rows) const;
   void decode(const Rows& rows);
 
-  void score_each(const Rows& rows);   // column by column: one item, or noise of its own
+  void score_rows(const Span& span);
+  void scan_sketch(const Span& span);
+  void keep_survivors(const Span& span, std::size_t offset, std::size_t column, std::size_t found);
   void score_group(const Rows& rows, std::size_t group);
   void score_one(const Rows& rows, std::size_t column);
   void keep_sampled(const Rows& rows, std::size_t column);
@@ -50,7 +53,7 @@ class Worker {
   const kernels::Kernels& kernels_;
   const Queries& queries_;
   Codec codec_;
-  std::size_t dim_, code_bytes_, group_bytes_;
+  std::size_t dim_, code_bytes_, group_bytes_, block_rows_;
   std::vector<Best> best_;
   std::vector<LogSumExp> denominators_, span_denominators_;
   std::vector<bool> active_;
@@ -62,6 +65,8 @@ class Worker {
   std::vector<double> noise_;
   std::vector<kernels::Hit> hits_;
   std::vector<std::uint16_t> indices_;
+  std::vector<SketchScan> sketches_;  // one a column, when the pass uses the sketch
+  std::vector<std::uint16_t> survivors_;
 };
 
 }  // namespace fllm

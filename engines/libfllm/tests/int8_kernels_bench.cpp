@@ -148,8 +148,8 @@ void many_items(const Kernels& kernels, std::size_t dim, std::size_t items) {
   if (__builtin_cpu_supports("avx512vnni")) {
     const Pair times = take_turns(31, peak, multiply);
     const double rate = products / times.second;
-    std::printf("many items d=%-5zu items=%-4zu %6.1f G products/s, %.3f of the 512-bit peak\n", dim, items, rate * 1e-9,
-                rate / (kPeakProducts / times.first));
+    std::printf("many items d=%-5zu items=%-4zu %6.1f G products/s, %.3f of the 512-bit peak\n", dim, items,
+                rate * 1e-9, rate / (kPeakProducts / times.first));
     return;
   }
 #endif

@@ -58,7 +58,8 @@ void documents_and_versions() {
   REFUSED(parse(with("format_version", 1.0)), Status::bundle, "format_version is 1.0");
   REFUSED(parse(with("format_version", 0)), Status::bundle, "format_version is 0");
   REFUSED(parse(with("format_version", -3)), Status::bundle, "format_version is -3");
-  const std::string newest = ", the newest that this fllm-export reads. Upgrade fllm-export, or build again with this one.";
+  const std::string newest =
+      ", the newest that this fllm-export reads. Upgrade fllm-export, or build again with this one.";
   REFUSED(parse(with("format_version", 2)), Status::bundle, "has format version 2; expected at most 1" + newest);
   REFUSED(parse(with("format_version", UINT64_MAX)), Status::bundle, "has format version 18446744073709551615");
 }
@@ -67,7 +68,8 @@ void fields() {
   for (const char* key : {"codec", "dim", "rows", "tile_rows", "bias", "generation", "shards"}) {
     Json document = good();
     document.erase(key);
-    REFUSED(parse(document), Status::bundle, "users/table.json: `" + std::string(key) + "` is None; expected a value of");
+    REFUSED(parse(document), Status::bundle,
+            "users/table.json: `" + std::string(key) + "` is None; expected a value of type");
   }
   REFUSED(parse(with("codec", "int3")), Status::bundle,
           "users/table.json: codec is 'int3'; expected one of fp32, fp16, int8, fp8, int4.");
@@ -76,7 +78,7 @@ void fields() {
   REFUSED(parse(with("dim", 2.5)), Status::bundle, "`dim` is 2.5; expected a value of type int.");
   REFUSED(parse(with("dim", true)), Status::bundle, "`dim` is True; expected a value of type int.");
   REFUSED(parse(with("dim", std::uint64_t{1} << 48)), Status::bundle, "dim is 281474976710656; expected less than");
-  REFUSED(parse(with("dim", UINT64_MAX)), Status::bundle, "`dim` is 18446744073709551615; expected a value of type int");
+  REFUSED(parse(with("dim", UINT64_MAX)), Status::bundle, "`dim` is 18446744073709551615; expected a value of type");
   REFUSED(parse(with("tile_rows", -1)), Status::bundle, "tile_rows is -1; expected at least 1.");
   REFUSED(parse(with("generation", 0)), Status::bundle, "generation is 0; expected at least 1.");
   REFUSED(parse(with("bias", 1)), Status::bundle, "`bias` is 1; expected a value of type bool.");
@@ -103,7 +105,8 @@ void entries() {
   Json document = good();
   const std::uint64_t most = (std::uint64_t{1} << 48) - 1;
   document["shards"] = Json::array();
-  for (int i = 0; i < 1000; ++i) document["shards"].push_back({{"name", "a"}, {"rows", most}, {"bytes", 0}, {"sha256", ""}});
+  const Json entry = {{"name", "a"}, {"rows", most}, {"bytes", 0}, {"sha256", ""}};
+  for (int i = 0; i < 70000; ++i) document["shards"].push_back(entry);
   REFUSED(parse(document), Status::bundle, "the shards hold 281474976710656 rows; expected 207");
 }
 

@@ -138,7 +138,8 @@ void long_values_are_cut() {
     const std::string cut = fllm::shown(nlohmann::json(prefix + word));
     CHECK(nlohmann::json::accept("\"" + cut + "\""));  // still UTF-8
   }
-  CHECK(fllm::shown(nlohmann::json::parse(R"({"a":[1,-2.5,null,"b\n"],"c":{}})")) == "{'a': [1, -2.5, None, 'b\\x0a'], 'c': {}}");
+  const nlohmann::json nested = nlohmann::json::parse(R"({"a":[1,-2.5,null,"b\n"],"c":{}})");
+  CHECK(fllm::shown(nested) == "{'a': [1, -2.5, None, 'b\\x0a'], 'c': {}}");
 }
 
 }  // namespace

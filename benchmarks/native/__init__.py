@@ -1,0 +1,1 @@
+"""The native engine beside every yardstick of the same run. See ``python -m benchmarks.native --help``."""

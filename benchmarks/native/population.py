@@ -1,0 +1,87 @@
+"""Synthetic users and items, made chunk by chunk from a seed: the same rows again without keeping them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+Kind = Literal["trained", "gaussian"]
+
+_CHUNK_NUMBERS = 1 << 24
+_NOISE = 0.3
+_SPREAD = 0.35
+_ITEMS = 1 << 62
+
+
+@dataclass(frozen=True)
+class Population:
+    """Users and items of one kind.
+
+    ``trained`` is like what training leaves: directions from a basis of d / 4 whose singular values decay as
+    j^-1/2, full-rank noise with a twelfth of the energy (0.3 of the norm), and norms spread log-normally
+    (sigma 0.35; items have none). ``gaussian`` has full rank and independent standard normal numbers.
+
+    Attributes:
+        kind: which of the two.
+        rows: number of users.
+        dim: numbers in a row.
+        seed: of everything drawn.
+    """
+
+    kind: Kind
+    rows: int
+    dim: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A name for files."""
+        return f"{self.kind}-{self.rows}x{self.dim}-{self.seed}"
+
+    def chunks(self) -> Iterator[F32]:
+        """Yield all rows, the same ones each time."""
+        step = max(1, _CHUNK_NUMBERS // self.dim)
+        for number, start in enumerate(range(0, self.rows, step)):
+            count = min(step, self.rows - start)
+            generator = np.random.default_rng([self.seed, number])
+            yield self._draw(generator, count, _SPREAD)
+
+    def all_rows(self) -> F32:
+        """Return all rows in memory."""
+        rows = np.empty((self.rows, self.dim), np.float32)
+        start = 0
+        for chunk in self.chunks():
+            rows[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        return rows
+
+    def items(self, count: int) -> F32:
+        """Return item vectors [count, d]."""
+        return self._draw(np.random.default_rng([self.seed, _ITEMS]), count, 0.0)
+
+    def _draw(self, generator: np.random.Generator, count: int, spread: float) -> F32:
+        noise = generator.standard_normal((count, self.dim), dtype=np.float32)
+        if self.kind == "gaussian":
+            return noise
+        rank = len(self._basis)
+        directions = generator.standard_normal((count, rank), dtype=np.float32) @ self._basis
+        norms = np.exp(np.float32(spread) * generator.standard_normal((count, 1), dtype=np.float32))
+        scale = np.float32(_NOISE / np.sqrt(self.dim))
+        rows: F32 = (directions + noise * scale) * norms
+        return rows
+
+    @cached_property
+    def _basis(self) -> F32:
+        """Singular values times orthonormal directions, [rank, d], of unit expected norm."""
+        rank = max(1, self.dim // 4)
+        generator = np.random.default_rng([self.seed, _ITEMS + 1])
+        directions, _ = np.linalg.qr(generator.standard_normal((self.dim, rank)))
+        values = np.arange(1, rank + 1) ** -0.5
+        basis: F32 = ((values / np.linalg.norm(values))[:, None] * directions.T).astype(np.float32)
+        return basis
