@@ -130,7 +130,8 @@ def test_a_damaged_graph_or_tokenizer_is_exit_4(name: str, tiny_bundle: Bundle, 
     shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
     path = tmp_path / "bundle" / name
     path.write_bytes(path.read_bytes()[:100])
-    result = CliRunner().invoke(main, ["query", str(tmp_path / "bundle"), "a film"])
+    command = ["query", str(tmp_path / "bundle"), "a film", "--engine", "onnxruntime"]
+    result = CliRunner().invoke(main, command)
     assert result.exit_code == 4, result.output
     assert name in result.stderr
 

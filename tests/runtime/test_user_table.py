@@ -140,7 +140,11 @@ def test_many_threads_get_the_same_answers(tmp_path: Path) -> None:
     def ask() -> None:
         try:
             for _ in range(10):
-                assert_same(table.topk(Z, 50), expected)
+                found = table.topk(Z, 50)
+                for name in ("user_ids", "scores", "coverage", "complete"):
+                    np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+                # Calls that share a pass may take another kernel, whose float32 sums differ in their last digits.
+                np.testing.assert_allclose(found.log_probs, expected.log_probs, rtol=1e-5)
         except BaseException as error:
             failures.append(error)
 

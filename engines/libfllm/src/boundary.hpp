@@ -1,4 +1,4 @@
-// What every function of the C interfaces does at the boundary: exceptions become statuses, option structs may be older.
+// What every function of the C interfaces does: exceptions become statuses, and option structs may be older.
 #pragma once
 
 #include <cstdio>
