@@ -9,6 +9,7 @@ from fllm_export.errors import UsageError
 VARIABLES: dict[str, str] = {
     "FLLM_ENGINE": "engine used where none is named (native, onnxruntime, numpy)",
     "FLLM_ISA": "instruction set of the native engine, e.g. scalar, avx2, avx512_vnni (default: the best of this CPU)",
+    "FLLM_ONNXRUNTIME": "libonnxruntime.so that the C++ encoder loads (default: libonnxruntime.so.1)",
     "FLLM_NUM_THREADS": "threads used where none are named (default: the CPUs this process may run on)",
     "NO_COLOR": "when set, no colours on the terminal",
 }

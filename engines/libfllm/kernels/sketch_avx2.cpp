@@ -72,7 +72,8 @@ inline void finish_half(__m256i dot, const SketchBlocks& blocks, std::size_t fir
   __m256 estimate = _mm256_mul_ps(scale, _mm256_mul_ps(_mm256_cvtepi32_ps(dot), _mm256_set1_ps(item.scale)));
   if (blocks.bias != nullptr) estimate = _mm256_add_ps(estimate, bias_lanes(blocks, first));
   const __m256 size = _mm256_add_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), estimate), slack);
-  const __m256 raised = _mm256_add_ps(_mm256_add_ps(estimate, slack), _mm256_mul_ps(size, _mm256_set1_ps(kSketchRaise)));
+  const __m256 raise = _mm256_mul_ps(size, _mm256_set1_ps(kSketchRaise));
+  const __m256 raised = _mm256_add_ps(_mm256_add_ps(estimate, slack), raise);
   _mm256_storeu_ps(estimates + first, estimate);
   _mm256_storeu_ps(uppers + first, _mm256_add_ps(raised, _mm256_set1_ps(kSketchTiny)));
 }

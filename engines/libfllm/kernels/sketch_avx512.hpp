@@ -12,6 +12,15 @@ namespace fllm::kernels {
 
 namespace {
 
+// How far ahead of the loads memory is asked for: measured; without it the full codes come a tenth slower. An address
+// past the end of a tensor is harmless.
+constexpr std::size_t kCodesAhead = 1536;
+constexpr std::size_t kFactorsAhead = 512;
+
+inline void prefetch_ahead(const void* position, std::size_t bytes) {
+  _mm_prefetch(static_cast<const char*>(position) + bytes, _MM_HINT_T0);
+}
+
 inline __m512i limb_lanes(const std::int8_t* limb) {
   std::int32_t four;
   std::memcpy(&four, limb, sizeof four);
@@ -27,6 +36,7 @@ inline __m512 widen_lanes(const std::uint16_t* factors) {
 inline void finish_block(__m512i dot, const SketchBlocks& blocks, std::size_t block, const SketchItem& item,
                          float* estimates, float* uppers) {
   const std::uint16_t* factors = blocks.factors + block * blocks.parts * kSketchBlockRows;
+  prefetch_ahead(factors, kFactorsAhead);
   const __m512 scale = widen_lanes(factors);
   __m512 slack = _mm512_add_ps(_mm512_mul_ps(scale, _mm512_set1_ps(item.rounding)),
                                _mm512_mul_ps(widen_lanes(factors + kSketchBlockRows), _mm512_set1_ps(item.inner)));
@@ -43,7 +53,8 @@ inline void finish_block(__m512i dot, const SketchBlocks& blocks, std::size_t bl
     estimate = _mm512_mask_add_ps(estimate, present, estimate, bias);
   }
   const __m512 size = _mm512_add_ps(_mm512_abs_ps(estimate), slack);
-  const __m512 raised = _mm512_add_ps(_mm512_add_ps(estimate, slack), _mm512_mul_ps(size, _mm512_set1_ps(kSketchRaise)));
+  const __m512 raise = _mm512_mul_ps(size, _mm512_set1_ps(kSketchRaise));
+  const __m512 raised = _mm512_add_ps(_mm512_add_ps(estimate, slack), raise);
   _mm512_storeu_ps(estimates + first, estimate);
   _mm512_storeu_ps(uppers + first, _mm512_add_ps(raised, _mm512_set1_ps(kSketchTiny)));
 }

@@ -14,6 +14,7 @@ struct DotProduct {
     const __m512i bits64 = _mm512_set1_epi8(static_cast<char>(192));
     for (std::size_t g = 0; g < groups; ++g) {
       const __m512i packed = _mm512_loadu_si512(block + g * kSketchGroupBytes);
+      prefetch_ahead(block + g * kSketchGroupBytes, kCodesAhead);
       const std::int8_t* part = limb + g * kSketchGroupDims;
       first = _mm512_dpbusd_epi32(first, _mm512_and_si512(packed, bits), limb_lanes(part));
       second = _mm512_dpbusd_epi32(second, _mm512_and_si512(packed, bits4), limb_lanes(part + 4));

@@ -185,7 +185,8 @@ void check_item(const Written& w, const Matrix& rows, const std::vector<float>& 
       const double size = std::sqrt(dot(rows[r], rows[r]) * dot(q, q));
       CHECK(static_cast<float>(score) <= uppers[r]);
       // The bound is of use only if it is near: by far below the norms' product where the basis leaves nothing out.
-      if (w.sketch.parts() == 2 && r % 16 > 6) CHECK(uppers[r] - score <= slack * size + 1e-5 * std::fabs(plus) + 1e-30);
+      const double near = slack * size + 1e-5 * std::fabs(plus) + 1e-30;
+      if (w.sketch.parts() == 2 && r % 16 > 6) CHECK(uppers[r] - score <= near);
     }
   }
 }

@@ -1,5 +1,5 @@
-// Tokenizers on small vocabularies whose ids can be told by hand, and the refusals of damaged files. That ids equal those
-// of the tokenizers package on real vocabularies is tested from Python.
+// Tokenizers on small vocabularies whose ids can be told by hand, and the refusals of damaged files. That ids equal
+// those of the tokenizers package on real vocabularies is tested from Python.
 #include "encoder/tokenizer.hpp"
 
 #include <cstdio>
@@ -134,7 +134,9 @@ void damaged_files_are_refused() {
 }
 
 void composition() {
-  const auto composed = [](const char* text) { return fllm::encode_utf8(fllm::compose(fllm::decode_utf8(text, "text"))); };
+  const auto composed = [](const char* text) {
+    return fllm::encode_utf8(fllm::compose(fllm::decode_utf8(text, "text")));
+  };
   CHECK(composed("e\u0301") == "\u00e9");
   CHECK(composed("e\u0301\u0323") == "\u1eb9\u0301");  // the mark below goes first
   CHECK(composed("\u1112\u1161\u11ab") == "\ud55c");

@@ -1,0 +1,33 @@
+// The body of POST /topk.
+#pragma once
+
+#include <cstdint>
+#include <fllm/fllm.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "options.hpp"
+
+namespace server {
+
+using Texts = std::vector<std::string>;
+using TokenIds = std::vector<std::vector<std::int64_t>>;
+using ItemVectors = std::vector<std::vector<float>>;
+
+struct Request {
+  std::variant<Texts, TokenIds, ItemVectors> items;
+  std::size_t k = 100;
+  fllm_mode mode = FLLM_TOPK;
+  std::vector<std::uint64_t> seeds;  // one an item
+  std::optional<double> budget_ms;
+
+  std::size_t size() const;
+
+  // Throws fllm::Error(FLLM_USAGE): the body is no such request, or is larger than the options allow.
+  static Request parse(std::string_view body, const Options& limits);
+};
+
+}  // namespace server

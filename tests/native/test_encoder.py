@@ -1,0 +1,68 @@
+"""The encoder in C++ against the Python runtime's, on the same build of ONNX Runtime."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fllm_export import Runtime
+from fllm_export.bundle.bundle import Bundle
+
+
+@pytest.fixture(scope="module")
+def texts(item_texts: list[str]) -> list[str]:
+    return [*item_texts, "é" * 300, "one", "漢字 and 👩‍👩‍👧 " * 30, "the last one " * 40]
+
+
+def test_item_vectors_are_equal(native: Any, onnxruntime_library: str, tiny_bundle: Bundle, texts: list[str]) -> None:
+    runtime = Runtime.open(tiny_bundle.path, threads=1)
+    wanted = runtime.encode(texts)
+    encoder = native.encoder(tiny_bundle.path, onnxruntime_library)
+    found = encoder.encode_texts(texts, wanted.shape[1])
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+
+    ids = native.tokenizer(tiny_bundle.path).encode(texts)
+    padded = np.zeros((len(ids), max(map(len, ids))), np.int64)
+    for row, item in zip(padded, ids, strict=True):
+        row[: len(item)] = item
+    lengths = np.array([len(item) for item in ids])
+    np.testing.assert_array_equal(encoder.encode(padded, lengths, wanted.shape[1]), found)
+
+
+def test_unfit_token_ids_are_refused(native: Any, onnxruntime_library: str, tiny_bundle: Bundle) -> None:
+    encoder = native.encoder(tiny_bundle.path, onnxruntime_library)
+    for ids, length, message in (
+        ([[1, 2]], 0, "has 0 tokens"),
+        ([[1] * 99], 99, "1 to 64"),
+        ([[1 << 30]], 1, "cannot run"),
+    ):
+        with pytest.raises(native.Error, match=message) as error:
+            encoder.encode(np.array(ids), np.array([length]), 16)
+        assert error.value.status == 2
+
+
+def test_a_missing_library_is_named(native: Any, tiny_bundle: Bundle) -> None:
+    with pytest.raises(native.Error, match="FLLM_ONNXRUNTIME") as error:
+        native.encoder(tiny_bundle.path, "/nowhere/libonnxruntime.so")
+    assert error.value.status == 6
+
+
+def test_damaged_bundles_are_refused(
+    native: Any, onnxruntime_library: str, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    directory = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle.path, directory)
+    (directory / "encoder" / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(native.Error, match="cannot open") as error:
+        native.encoder(directory, onnxruntime_library)
+    assert error.value.status == 4
+    (directory / "encoder" / "model.onnx").unlink()
+    with pytest.raises(native.Error, match="is missing"):
+        native.encoder(directory, onnxruntime_library)
+    (directory / "manifest.json").write_text('{"format_version": 2}')
+    with pytest.raises(native.Error, match="format version 2; expected at most 1"):
+        native.encoder(directory, onnxruntime_library)

@@ -1,0 +1,401 @@
+"""The embedding examples, built from an installed prefix and asked: they answer as the Python runtime does."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fllm_export import Runtime, UserTable
+from fllm_export.bundle.bundle import Bundle
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+DIM = 16
+
+
+def build(example: str, prefix: Path, folder: Path) -> Path:
+    """Build an example against the installed library; skip where it needs a header that is not here."""
+    options = [f"-DCMAKE_PREFIX_PATH={prefix}"]
+    if example == "cpp_server":
+        nlohmann = Path(sys.prefix).glob("lib/python*/site-packages/nlohmann_json/include")
+        options += [f"-DNLOHMANN_JSON_INCLUDE_DIR={path}" for path in nlohmann]
+    configure = ["cmake", "-S", str(EXAMPLES / example), "-B", str(folder), *options]
+    configured = subprocess.run(configure, capture_output=True, text=True, timeout=300, check=False)
+    if "HTTPLIB_INCLUDE_DIR" in configured.stderr or "NLOHMANN_JSON_INCLUDE_DIR" in configured.stderr:
+        pytest.skip("cpp-httplib or nlohmann-json is not installed (Debian: libcpp-httplib-dev nlohmann-json3-dev)")
+    assert configured.returncode == 0, configured.stderr
+    built = subprocess.run(
+        ["cmake", "--build", str(folder), "-j2"], capture_output=True, text=True, timeout=900, check=False
+    )
+    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    assert "warning:" not in built.stdout + built.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def top_users(native_prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("c", native_prefix, tmp_path_factory.mktemp("c")) / "top_users"
+
+
+@pytest.fixture(scope="module")
+def server_program(native_prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("cpp_server", native_prefix, tmp_path_factory.mktemp("server")) / "fllm_server"
+
+
+@pytest.fixture(scope="module")
+def runtime(tiny_bundle: Bundle) -> Runtime:
+    return Runtime.open(tiny_bundle.path, threads=1)
+
+
+# ---- C ----
+
+
+def ask_c(program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [str(part) for part in (program, *arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_c_example(top_users: Path, tiny_bundle: Bundle, runtime: Runtime, tmp_path: Path) -> None:
+    z = runtime.encode(["a paper on graphs"])
+    wanted = runtime.users.topk(z, 7)
+    z.astype("<f4").tofile(tmp_path / "z")
+    numbers = ",".join(str(number) for number in z[0])
+    for vector in (tmp_path / "z", numbers):
+        done = ask_c(top_users, tiny_bundle.path / "users", vector, "7")
+        assert done.returncode == 0, done.stderr
+        rows = np.array([line.split("\t") for line in done.stdout.splitlines()], np.float64)
+        np.testing.assert_array_equal(rows[:, 0], wanted.user_ids[0])
+        np.testing.assert_allclose(rows[:, 1], wanted.scores[0], rtol=1e-6)
+        np.testing.assert_allclose(rows[:, 2], wanted.log_probs[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("table", "vector", "k", "code", "message"),
+    [
+        ("nowhere", "1", "1", 4, "nowhere"),
+        ("users", "1,2", "1", 2, "does not hold 16 numbers"),
+        ("users", ",".join(["0"] * 17), "1", 2, "does not hold 16 numbers"),
+        ("users", ",".join(["nan"] * 16), "1", 2, "not finite"),
+        ("users", ",".join(["0"] * 16), "401", 2, "1 to 400"),
+        ("users", ",".join(["0"] * 16), "-1", 2, "1 to 400"),
+        ("users", ",".join(["0"] * 16), "x", 2, "1 to 400"),
+    ],
+)
+def test_c_example_refuses(
+    table: str, vector: str, k: str, code: int, message: str, top_users: Path, tiny_bundle: Bundle
+) -> None:
+    done = ask_c(top_users, tiny_bundle.path / table, vector, k)
+    assert done.returncode == code
+    assert message in done.stderr
+
+
+# ---- C++ server ----
+
+
+class Server:
+    """A running server on a port of 127.0.0.1."""
+
+    def __init__(self, program: Path, bundle: Path, onnxruntime: str, *options: str) -> None:
+        command = [str(program), "--bundle", str(bundle), "--port", "0", "--threads", "1", *options]
+        environment = {**os.environ, "FLLM_ONNXRUNTIME": onnxruntime}
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+        assert self.process.stderr is not None
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
+        self._reader.start()
+        self.port = int(self.wait_for("listening on").rsplit(":", 1)[1])
+
+    def _read(self, stream: Any) -> None:
+        for line in stream:
+            self.lines.append(line)
+
+    def wait_for(self, text: str, seconds: float = 60) -> str:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            for line in list(self.lines):
+                if text in line:
+                    return line
+            if self.process.poll() is not None:
+                self._reader.join(5)
+                if not any(text in line for line in self.lines):
+                    raise AssertionError(f"the server ended: {self.lines}")
+            time.sleep(0.01)
+        raise AssertionError(f"no {text!r} in {self.lines}")
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    def ask(self, **document: Any) -> dict[str, Any]:
+        status, text = self.request("POST", "/topk", json.dumps(document).encode())
+        assert status == 200, text
+        return json.loads(text)
+
+    def stop(self, with_signal: int = signal.SIGTERM) -> int:
+        self.process.send_signal(with_signal)
+        return self.process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def server(server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str) -> Iterator[Server]:
+    made = Server(
+        server_program, tiny_bundle.path, onnxruntime_library, "--max-items", "20", "--max-body-bytes", "100000"
+    )
+    made.wait_for("ready")
+    yield made
+    assert made.stop() == 0
+
+
+def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert found["generation"] == wanted["generation"]
+    assert len(found["items"]) == len(wanted["items"])
+    for ours, theirs in zip(found["items"], wanted["items"], strict=True):
+        assert ours.keys() == theirs.keys()
+        assert [user["user_id"] for user in ours["users"]] == [user["user_id"] for user in theirs["users"]]
+        for field in ("score", "log_prob"):
+            np.testing.assert_allclose(
+                [user[field] for user in ours["users"]], [user[field] for user in theirs["users"]], rtol=1e-4, atol=1e-5
+            )
+        assert ours["logsumexp"] == pytest.approx(theirs["logsumexp"], rel=1e-5)
+        assert (ours["coverage"], ours["complete"]) == (theirs["coverage"], theirs["complete"])
+
+
+@pytest.mark.parametrize("options", [{"k": 5}, {"k": 400}, {"k": 9, "mode": "sample", "seed": 3}, {"budget_ms": 1e9}])
+def test_texts(options: dict[str, Any], server: Server, runtime: Runtime, item_texts: list[str]) -> None:
+    texts = item_texts[:6]
+    found = server.ask(texts=texts, **options)
+    assert_same(found, runtime.topk(texts, **options).to_dict())
+    assert found["timings_ms"].keys() == {"tokenise", "encode", "scan", "merge"}
+    assert_same(server.ask(text=texts[0], **options), runtime.topk(texts[:1], **options).to_dict())
+
+
+def test_seed_for_each_item(server: Server, runtime: Runtime, item_texts: list[str]) -> None:
+    wanted = runtime.topk(item_texts[:3], 5, mode="sample", seed=[1, 2, 2**64 - 1]).to_dict()
+    assert_same(server.ask(texts=item_texts[:3], k=5, mode="sample", seed=[1, 2, 2**64 - 1]), wanted)
+
+
+def test_token_ids_and_item_vectors(
+    server: Server, runtime: Runtime, native: Any, tiny_bundle: Bundle, item_texts: list[str]
+) -> None:
+    texts = [item_texts[0], "one", "a longer text about graphs and genes"]
+    wanted = runtime.topk(texts, 5).to_dict()
+    assert_same(server.ask(token_ids=native.tokenizer(tiny_bundle.path).encode(texts), k=5), wanted)
+    found = server.ask(item_vectors=runtime.encode(texts).astype(float).tolist(), k=5)
+    assert_same(found, wanted)
+    assert found["timings_ms"].keys() == {"scan", "merge"}
+
+
+BAD = [
+    (b"", "not JSON"),
+    (b"{", "not JSON"),
+    (b"\xff\xfe", "not JSON"),
+    (b"[" * 90000, "not JSON"),
+    (b"[]", "no JSON object"),
+    (b"{}", "exactly one of"),
+    (b'{"text": "a", "texts": ["b"]}', "exactly one of"),
+    (b'{"text": 3}', "no string"),
+    (b'{"text": ""}', "text 0 is empty"),
+    (b'{"texts": ["a", " \\n"]}', "text 1 is empty"),
+    (b'{"texts": "a"}', "no list"),
+    (b'{"texts": []}', "0 items; expected 1 to 20"),
+    (json.dumps({"texts": ["a"] * 21}).encode(), "21 items"),
+    (b'{"text": "a", "k": 0}', "k is 0"),
+    (b'{"text": "a", "k": 401}', "1 to 400"),
+    (b'{"text": "a", "k": -1}', "k is -1"),
+    (b'{"text": "a", "k": 1.5}', "k is 1.5"),
+    (b'{"text": "a", "k": 18446744073709551615}', "ask for less"),
+    (b'{"text": "a", "mode": "best"}', "topk or sample"),
+    (b'{"text": "a", "seed": -1}', "seed is -1"),
+    (b'{"text": "a", "seed": [1, 2]}', "neither one number nor one an item"),
+    (b'{"text": "a", "budget_ms": 0}', "above 0"),
+    (b'{"text": "a", "budget_ms": "soon"}', "above 0"),
+    (b'{"text": "a", "user": 1}', "'user' is unknown"),
+    (b'{"token_ids": [[]]}', "0 tokens"),
+    (b'{"token_ids": [[1, -2]]}', "no token id"),
+    (b'{"token_ids": [[1, 2.5]]}', "no token id"),
+    (b'{"token_ids": [[99999999]]}', "cannot run"),
+    (json.dumps({"token_ids": [[1] * 65]}).encode(), "65 tokens; expected 1 to 64"),
+    (b'{"item_vectors": [[1, 2]]}', "2 numbers; expected 16"),
+    (b'{"item_vectors": [["a"]]}', "no number"),
+    (json.dumps({"item_vectors": [[1e39] * DIM]}).encode(), "not finite"),
+    (json.dumps({"item_vectors": [[1] * DIM, 3]}).encode(), "no list"),
+]
+
+
+@pytest.mark.parametrize(("body", "message"), BAD)
+def test_malformed_requests(body: bytes, message: str, server: Server) -> None:
+    status, text = server.request("POST", "/topk", body)
+    assert status == 400, text
+    assert message in json.loads(text)["error"]
+    assert server.request("GET", "/healthz")[0] == 200
+
+
+def test_large_bodies_are_refused(server: Server) -> None:
+    body = json.dumps({"text": "a" * 200_000}).encode()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(b"POST /topk HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        connection.sendall(body)
+        assert b" 413 " in connection.recv(4096).split(b"\r\n")[0]
+    # The length of a chunked body is not known before.
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(b"POST /topk HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for start in range(0, 110_000, 10_000):
+            connection.sendall(b"%x\r\n" % 10_000 + body[start : start + 10_000] + b"\r\n")
+        assert b" 413 " in connection.recv(4096).split(b"\r\n")[0]
+    assert server.request("GET", "/healthz")[0] == 200
+
+
+def test_broken_http(server: Server) -> None:
+    for raw in (
+        b"\r\n\r\n",
+        b"POST /topk\r\n\r\n",
+        b"POST /topk HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc",
+        b"POST /topk HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST /topk HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        os.urandom(300),
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            connection.sendall(raw)
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(30)
+            while connection.recv(4096):
+                pass
+    assert server.request("GET", "/nowhere")[0] == 404
+    assert server.request("GET", "/healthz")[0] == 200
+
+
+def test_concurrent_requests(server: Server, runtime: Runtime, item_texts: list[str]) -> None:
+    wanted = {text: runtime.topk([text], 5).to_dict() for text in item_texts}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda text: (text, server.ask(text=text, k=5)), item_texts * 4))
+    for text, found in answers:
+        assert_same(found, wanted[text])
+
+
+def metrics(server: Server) -> dict[str, float]:
+    lines = server.request("GET", "/metrics")[1].splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def test_metrics(server: Server) -> None:
+    before = metrics(server)
+    server.ask(text="a paper", k=3)
+    server.request("POST", "/topk", b"{")
+    after = metrics(server)
+    assert after['fllm_requests_total{status="200"}'] == before.get('fllm_requests_total{status="200"}', 0) + 1
+    assert after["fllm_errors_total"] == before["fllm_errors_total"] + 1
+    assert after["fllm_items_total"] == before["fllm_items_total"] + 1
+    assert after["fllm_coverage_sum"] == before["fllm_coverage_sum"] + 1
+    assert after["fllm_users"] == 400
+    for stage in ("tokenise", "encode", "scan", "total"):
+        name = f'fllm_stage_seconds_bucket{{stage="{stage}",le='
+        buckets = [value for key, value in after.items() if key.startswith(name)]
+        assert buckets == sorted(buckets)
+        assert buckets[-1] == after[f'fllm_stage_seconds_count{{stage="{stage}"}}'] > 0
+
+
+def test_reload_while_asking(
+    server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_bundle.path, other)
+    shutil.rmtree(other / "users")
+    UserTable.create(other / "users", np.random.default_rng(5).standard_normal((300, DIM)).astype(np.float32))
+    link = tmp_path / "bundle"
+    link.symlink_to(tiny_bundle.path)
+    server = Server(server_program, link, onnxruntime_library)
+    server.wait_for("ready")
+    wanted = [Runtime.open(path, threads=1).topk(["a paper"], 5).to_dict() for path in (tiny_bundle.path, other)]
+    stop = threading.Event()
+
+    def ask_on() -> list[int]:
+        seen = []
+        while not stop.is_set():
+            found = server.ask(text="a paper", k=5)
+            users = [user["user_id"] for user in found["items"][0]["users"]]
+            which = [[user["user_id"] for user in answer["items"][0]["users"]] for answer in wanted].index(users)
+            assert_same({**found, "generation": 0}, {**wanted[which], "generation": 0})
+            seen.append(which)
+        return seen
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            asking = [pool.submit(ask_on) for _ in range(4)]
+            try:
+                for target in (other, tiny_bundle.path) * 2:
+                    fresh = tmp_path / "fresh"
+                    fresh.symlink_to(target)
+                    fresh.replace(link)
+                    assert server.request("POST", "/reload")[0] == 200
+            finally:
+                stop.set()
+            seen = [future.result(60) for future in asking]
+        assert {which for part in seen for which in part} == {0, 1}
+        # A bundle that cannot be opened leaves the old one in place.
+        fresh.symlink_to(tmp_path / "nowhere")
+        fresh.replace(link)
+        assert server.request("POST", "/reload")[0] == 500
+        assert_same(server.ask(text="a paper", k=5), wanted[0])
+        fresh.symlink_to(other)
+        fresh.replace(link)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for("reloaded")
+        assert_same(server.ask(text="a paper", k=5), wanted[1])
+        assert metrics(server)["fllm_reloads_total"] == 5
+        assert metrics(server)["fllm_failed_reloads_total"] == 1
+    finally:
+        server.stop()
+
+
+def test_termination_lets_requests_finish(server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str) -> None:
+    server = Server(server_program, tiny_bundle.path, onnxruntime_library)
+    server.wait_for("ready")
+    body = json.dumps({"text": "a paper", "k": 3}).encode()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(b"POST /topk HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        time.sleep(0.3)  # until the request is under way
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        connection.sendall(body)
+        connection.settimeout(30)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"user_id" in answer
+    assert server.process.wait(30) == 0
+
+
+def test_a_server_that_cannot_open_its_bundle_ends(
+    server_program: Path, onnxruntime_library: str, tmp_path: Path
+) -> None:
+    command = [str(server_program), "--bundle", str(tmp_path), "--port", "0"]
+    environment = {**os.environ, "FLLM_ONNXRUNTIME": onnxruntime_library}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    assert done.returncode == 4
+    assert "manifest.json is missing" in done.stderr
+    for arguments in ([], ["--bundle"], ["--bundle", "x", "--port", "99999"], ["--what", "x"]):
+        done = subprocess.run(
+            [str(server_program), *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 2
+        assert "usage: fllm_server" in done.stderr
