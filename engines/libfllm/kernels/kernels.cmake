@@ -13,7 +13,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     list(APPEND avx512_flags -Wno-maybe-uninitialized -Wno-uninitialized)
   endif()
   set(avx2_kernels kernels/int8_avx2.cpp kernels/float_avx2.cpp kernels/select_avx2.cpp kernels/sketch_avx2.cpp)
-  set(avx512_kernels kernels/int8_avx512.cpp kernels/float_avx512.cpp kernels/select_avx512.cpp kernels/sketch_avx512.cpp)
+  set(avx512_kernels
+    kernels/int8_avx512.cpp kernels/float_avx512.cpp kernels/select_avx512.cpp kernels/sketch_avx512.cpp)
   set_source_files_properties(${avx2_kernels} PROPERTIES COMPILE_OPTIONS "${avx2_flags}")
   set_source_files_properties(${avx512_kernels} PROPERTIES COMPILE_OPTIONS "${avx512_flags}")
   set_source_files_properties(kernels/int8_avx512_vnni.cpp kernels/sketch_avx512_vnni.cpp PROPERTIES
@@ -24,7 +25,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     ${avx2_kernels} ${avx512_kernels} kernels/int8_avx512_vnni.cpp kernels/int8_amx.cpp
     kernels/sketch_avx512_vnni.cpp)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
-  set_source_files_properties(kernels/int8_neon.cpp kernels/sketch_neon.cpp PROPERTIES COMPILE_OPTIONS "-march=armv8.2-a+dotprod")
+  set_source_files_properties(kernels/int8_neon.cpp kernels/sketch_neon.cpp PROPERTIES
+    COMPILE_OPTIONS "-march=armv8.2-a+dotprod")
   target_sources(fllm_objects PRIVATE kernels/int8_neon.cpp kernels/float_neon.cpp kernels/select_neon.cpp
     kernels/sketch_neon.cpp)
 endif()
