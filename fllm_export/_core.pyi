@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 
 class Error(RuntimeError): ...
-
 class Filter: ...
 
 class Table:
