@@ -26,8 +26,9 @@ test-slow: $(INSTALLED)  ## the slow tests: training to the published bar, the S
 test-optimum: .venv-optimum/.installed  ## the optimum exporter, in an environment of its own
 	.venv-optimum/bin/python -m pytest tests/optimum
 
+# Safe path: a subprocess of a test must find the wheel, not the checkout it runs in.
 test-core: .venv-core/.installed  ## what a server needs: the wheel with its core dependencies alone
-	.venv-core/bin/pytest tests/format tests/runtime tests/engines tests/table tests/attacks/test_table_attacks.py
+	PYTHONSAFEPATH=1 .venv-core/bin/pytest tests/format tests/runtime tests/engines tests/table tests/attacks/test_table_attacks.py
 
 test-cpp: $(INSTALLED)  ## the C++ tests, plain and under sanitizers
 	$(CMAKE) -B build/cpp -DFLLM_BUILD_TESTS=ON
