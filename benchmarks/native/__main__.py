@@ -1,6 +1,6 @@
 """The native engine beside every yardstick of the same run.
 
-    python -m benchmarks.native read sketch batch wide recall disk > lines.jsonl
+    python -m benchmarks.native read sketch budget batch wide recall disk > lines.jsonl
     python -m benchmarks.native --report lines.jsonl
 
 Results are JSON lines on stdout, each figure with its yardstick's; progress is on stderr. Equality with the NumPy
@@ -18,9 +18,10 @@ from pathlib import Path
 
 from benchmarks.native.batch import batch
 from benchmarks.native.bench import Bench
+from benchmarks.native.budget import budget
 from benchmarks.native.disk import disk
 from benchmarks.native.equal_recall import equal_recall
-from benchmarks.native.full_pass import full_pass, sketch_pass
+from benchmarks.native.full_pass import full_pass, partial_pass
 from benchmarks.native.ours import Tables
 from benchmarks.native.population import Kind
 from benchmarks.native.presets import PRESETS, Preset
@@ -53,9 +54,15 @@ def read(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
 
 
 def sketch(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
-    """One item, sketch first, on rows of both kinds."""
+    """One item, rows left unread by a sketch and by tile bounds, on rows of both kinds."""
     for kind in KINDS:
-        sketch_pass(bench, bench.population(kind, *preset.read), "sketch")
+        partial_pass(bench, bench.population(kind, *preset.read), "sketch")
+
+
+def cut_off(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
+    """One item within a budget, on rows of both kinds."""
+    for kind in KINDS:
+        budget(bench, bench.population(kind, *preset.read))
 
 
 def many(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
@@ -85,6 +92,7 @@ def from_disk(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
 CASES: dict[str, Callable[[Bench, Preset, argparse.Namespace], None]] = {
     "read": read,
     "sketch": sketch,
+    "budget": cut_off,
     "batch": many,
     "wide": wide,
     "recall": recall,

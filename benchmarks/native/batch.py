@@ -12,10 +12,12 @@ from benchmarks.native.contenders.with_faiss import Faiss
 from benchmarks.native.onnx_head import CHUNK_ROWS, OnnxHead
 from benchmarks.native.ours import Ours
 from benchmarks.native.population import F32, Population
-from benchmarks.native.timing import paired
+from benchmarks.native.timing import Call, paired
 from benchmarks.native.truth import I64, exact_top, recall
 
 CASE = "batch"
+PLAIN = "rows as they come"
+CLUSTERED = "clustered rows"
 TOP = "top-K"
 TOP_AND_LOG_PROBS = "top-K and log-probabilities"
 
@@ -25,13 +27,15 @@ Answer = Callable[[F32], I64]
 def batch(bench: Bench, population: Population, items: int) -> None:
     """Time ``items`` items at once on an int8 table, exact, with and without the softmax denominator."""
     directory = bench.tables.get(population)
-    z, ours = population.items(items), bench.ours(directory)
-    bench.note(f"{CASE}: checking {directory.name} against the NumPy engine")
-    ours.check(z, bench.k)
+    z = population.items(items)
+    tables = {PLAIN: bench.ours(directory), CLUSTERED: bench.ours(bench.tables.get(population, cluster=True))}
+    for name, ours in tables.items():
+        bench.note(f"{CASE}: checking {name} against the NumPy engine")
+        ours.check(z, bench.k)
     bench.note(f"{CASE}: the float32 ranking")
     truth = exact_top(population.chunks(), z, bench.k)
-    own = recall(ours.topk(z, bench.k).user_ids, truth)
-    race = Race(bench, ours, z, truth, {**shape(population, items), "recall": round(own, 5)})
+    own = recall(tables[PLAIN].topk(z, bench.k).user_ids, truth)
+    race = Race(bench, tables, z, truth, {**shape(population, items), "recall": round(own, 5)})
     race.own_pass()
     for log_probs in (False, True):
         for chunk_rows in CHUNK_ROWS:
@@ -49,34 +53,38 @@ class Race:
 
     Attributes:
         bench: the run.
-        ours: the table.
+        tables: ours, by the order of their rows.
         z: the items.
         truth: their float32 ranking.
         about: what every line says of the case.
     """
 
     bench: Bench
-    ours: Ours
+    tables: dict[str, Ours]
     z: F32
     truth: I64
     about: dict[str, Any]
 
     def own_pass(self) -> None:
         """Compare with our own pass for one item, of which the batch would else be as many."""
-        times = paired(
-            {
-                "one item": lambda turn: self.ours.topk(one_item(self.z, turn), self.bench.k),
-                TOP: lambda _: self.ours.topk(self.z, self.bench.k),
-                TOP_AND_LOG_PROBS: lambda _: self.ours.topk(self.z, self.bench.k, log_probs=True),
-            },
-            self.bench.repeats,
-        )
+        plain = self.tables[PLAIN]
+        calls: dict[str, Call] = {"one item": lambda turn: plain.topk(one_item(self.z, turn), self.bench.k)}
+        for log_probs in (False, True):
+            calls |= self._own_calls(log_probs=log_probs)
+        times = paired(calls, self.bench.repeats)
         count = len(self.z)
         yardstick = {f"our own one-item pass, {count} times over": times.pop("one item").scaled(count)}
         products = self.about["rows"] * self.about["dim"] * count
         for what, ms in times.items():
             speed = round(products / ms.median / 1e6, 1)
             self.bench.compare(CASE, what, ms, yardstick, **self.about, giga_products_per_s=speed)
+
+    def _own_calls(self, *, log_probs: bool) -> dict[str, Call]:
+        what = TOP_AND_LOG_PROBS if log_probs else TOP
+        return {f"{what}, {order}": self._asker(ours, log_probs=log_probs) for order, ours in self.tables.items()}
+
+    def _asker(self, ours: Ours, *, log_probs: bool) -> Call:
+        return lambda _: ours.topk(self.z, self.bench.k, log_probs=log_probs)
 
     def beside(self, name: str, build: Callable[[], Answer], *, log_probs: bool) -> None:
         """Time another library on the same items, if it is there."""
@@ -87,15 +95,10 @@ class Race:
             self.bench.record(CASE, f"{name} is not here", reason=str(error))
             return
         found = round(recall(answer(self.z), self.truth), 5)
-        mine = TOP_AND_LOG_PROBS if log_probs else TOP
-        times = paired(
-            {
-                mine: lambda _: self.ours.topk(self.z, self.bench.k, log_probs=log_probs),
-                name: lambda _: answer(self.z),
-            },
-            self.bench.repeats,
-        )
-        self.bench.compare(CASE, mine, times[mine], {name: times[name]}, **self.about, against_recall=found)
+        calls = self._own_calls(log_probs=log_probs)
+        times = paired({**calls, name: lambda _: answer(self.z)}, self.bench.repeats)
+        for mine in calls:
+            self.bench.compare(CASE, mine, times[mine], {name: times[name]}, **self.about, against_recall=found)
 
 
 def _onnx_head(directory: Path, bench: Bench, chunk_rows: int, log_probs: bool) -> Callable[[], Answer]:

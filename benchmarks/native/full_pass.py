@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.native.bench import Bench, one_item, shape
+from benchmarks.native.ours import Ours
 from benchmarks.native.plain_read import NAME, PlainRead
-from benchmarks.native.population import Population
+from benchmarks.native.population import F32, Population
 from benchmarks.native.timing import Call, paired
 from benchmarks.native.truth import exact_top, recall
 
@@ -31,24 +32,30 @@ def full_pass(bench: Bench, population: Population, case: str) -> None:
     read.close()
 
 
-def sketch_pass(bench: Bench, population: Population, case: str) -> None:
-    """Time the sketch pass with proving and with statistical bounds, beside the full pass and the plain read."""
-    plain, sketched = bench.tables.get(population), bench.tables.get(population, sketch=True)
-    full, ours = bench.ours(plain), bench.ours(sketched)
-    items = population.items(_ITEMS)
-    bench.note(f"{case}: checking {sketched.name} against the NumPy engine")
-    ours.check(items[:1], bench.k)
+def partial_pass(bench: Bench, population: Population, case: str) -> None:
+    """Time what leaves rows unread, a sketch, clustered tiles and both, beside the full pass and the plain read."""
+    plain = bench.tables.get(population)
+    full, items = bench.ours(plain), population.items(_ITEMS)
     truth = exact_top(population.chunks(), items, bench.k)
-    recalls = {exact: recall(ours.topk(items, bench.k, exact=exact).user_ids, truth) for exact in (True, False)}
     read = PlainRead(plain, bench.threads)
-    calls: dict[str, Call] = {
-        NAME: read,
-        "full pass": lambda turn: full.topk(one_item(items, turn), bench.k),
-        "sketch, exact": lambda turn: ours.topk(one_item(items, turn), bench.k, exact=True),
-        "sketch, statistical": lambda turn: ours.topk(one_item(items, turn), bench.k, exact=False),
-    }
+    calls: dict[str, Call] = {NAME: read, "full pass": lambda turn: full.topk(one_item(items, turn), bench.k)}
+    recalls = {}
+    for sketch, cluster in ((True, False), (False, True), (True, True)):
+        directory = bench.tables.get(population, sketch=sketch, cluster=cluster)
+        ours = bench.ours(directory)
+        bench.note(f"{case}: checking {directory.name} against the NumPy engine")
+        ours.check(items[:1], bench.k)
+        for exact in (True, False) if sketch else (True,):
+            parts = [*(["clustered"] if cluster else []), *(["sketch"] if sketch else [])]
+            name = f"{' and '.join(parts)}, {'exact' if exact else 'statistical'}"
+            calls[name] = _asker(ours, items, bench.k, exact=exact)
+            recalls[name] = recall(ours.topk(items, bench.k, exact=exact).user_ids, truth)
     times = paired(calls, bench.repeats)
     yardsticks = {name: times[name] for name in (NAME, "full pass")}
-    for what, exact in (("sketch, exact", True), ("sketch, statistical", False)):
-        bench.compare(case, what, times[what], yardsticks, **shape(population, 1), recall=round(recalls[exact], 5))
+    for name, found in recalls.items():
+        bench.compare(case, name, times[name], yardsticks, **shape(population, 1), recall=round(found, 5))
     read.close()
+
+
+def _asker(ours: Ours, items: F32, k: int, *, exact: bool) -> Call:
+    return lambda turn: ours.topk(one_item(items, turn), k, exact=exact)

@@ -19,9 +19,12 @@ class Ours:
         self._directory = directory
         self._table = UserTable.open(directory, engine=engine, threads=threads)
 
-    def topk(self, z: F32, k: int, *, exact: bool = True, log_probs: bool = False) -> TopK:
+    def topk(
+        self, z: F32, k: int, *, exact: bool = True, log_probs: bool = False, budget_ms: float | None = None
+    ) -> TopK:
         """Rank; ``exact`` only matters where there is a sketch, and without the denominator it may be used."""
-        return self._table.topk(z, k, exact=exact, log_probs="exact" if log_probs else "none")
+        wanted = "exact" if log_probs else "none"
+        return self._table.topk(z, k, exact=exact, log_probs=wanted, budget_ms=budget_ms)
 
     def check(self, z: F32, k: int) -> None:
         """Assert that the exact answer is the NumPy engine's: same users in the same order, same scores.
@@ -51,20 +54,22 @@ class Tables:
         for path in self._folder.glob("users-*"):
             shutil.rmtree(path)
 
-    def get(self, population: Population, *, quant: str = "int8", sketch: bool = False) -> Path:
+    def get(self, population: Population, *, quant: str = "int8", sketch: bool = False, cluster: bool = False) -> Path:
         """Return the directory of the table of a population."""
-        path = self._path(population, quant, sketch)
+        path = self._path(population, quant, sketch, cluster)
         if not path.exists():
-            UserTable.create(path, population.chunks(), quant=quant, sketch="yes" if sketch else "no")
+            options = {"sketch": "yes" if sketch else "no", "cluster": "yes" if cluster else "no"}
+            UserTable.create(path, population.chunks(), quant=quant, **options)
         return path
 
-    def drop(self, population: Population, *, quant: str = "int8", sketch: bool = False) -> None:
+    def drop(self, population: Population, *, quant: str = "int8", sketch: bool = False, cluster: bool = False) -> None:
         """Remove a table that takes much room."""
         gc.collect()
-        shutil.rmtree(self._path(population, quant, sketch))
+        shutil.rmtree(self._path(population, quant, sketch, cluster))
 
-    def _path(self, population: Population, quant: str, sketch: bool) -> Path:
-        return self._folder / f"users-{population.name}-{quant}{'-sketch' if sketch else ''}"
+    def _path(self, population: Population, quant: str, sketch: bool, cluster: bool) -> Path:
+        with_what = ("-sketch" if sketch else "") + ("-clustered" if cluster else "")
+        return self._folder / f"users-{population.name}-{quant}{with_what}"
 
 
 def table_bytes(directory: Path) -> int:

@@ -10,7 +10,8 @@ from benchmarks.native.machine import PACKAGES
 
 _TITLES = {
     "read": "One item, the whole table in memory",
-    "sketch": "One item, sketch first",
+    "sketch": "One item, rows left unread",
+    "budget": "One item within a budget",
     "batch": "Many items at once",
     "wide": "One item, long rows",
     "recall": "At equal recall of the exact float32 top-100",
@@ -80,7 +81,10 @@ def _sentence(result: dict[str, Any]) -> str:
     parts = [result["what"]]
     if "users" in result:
         parts.append(f"{result['rows']:,} x {result['dim']} {result['users']}, {result['items']} items")
-    for key in ("target", "recall", "reason", "build_s"):
+    for key in ("target", "budget_ms", "late_ms_p50", "late_ms_p99", "late_ms_max", "coverage", "complete"):
+        if key in result:
+            parts.append(f"{key} {result[key]}")
+    for key in ("recall", "reason", "build_s"):
         if key in result:
             parts.append(f"{key} {result[key]}")
     for key in ("memory_bytes", "file_bytes", "private_bytes_added"):

@@ -18,6 +18,7 @@ from fllm_export.errors import UsageError
 from fllm_export.runtime.topk import TopK
 from fllm_export.table.sketch_maker import SketchChoice
 from fllm_export.table.table import Table
+from fllm_export.table.tile_maker import ClusterChoice
 from fllm_export.table.writer import SHARD_BYTES, TableWriter, write_table
 
 Rows = npt.NDArray[np.float32]
@@ -44,6 +45,7 @@ class UserTable:
         quant: str = "int8",
         shard_bytes: int = SHARD_BYTES,
         sketch: SketchChoice = "auto",
+        cluster: ClusterChoice = "auto",
     ) -> UserTable:
         """Write a table and open it.
 
@@ -57,6 +59,9 @@ class UserTable:
             sketch: ``yes`` stores a sketch beside each row, half as many bytes again, by which a search that needs no
                 exact log-probabilities rules most rows out unread; ``no`` does not; ``auto`` does for int8 tables of
                 more than one shard.
+            cluster: ``yes`` stores rows that lie together in one tile, with bounds on the tile's scores: a search then
+                leaves tiles out whole, and one that a budget cuts off has seen the best tiles first; ``no`` does not;
+                ``auto`` does for tables of more than one shard.
 
         Raises:
             UsageError: the rows, ids or bias are unfit, or the directory holds a table already.
@@ -76,6 +81,7 @@ class UserTable:
             bias=bias is not None,
             shard_bytes=shard_bytes,
             sketch=sketch,
+            cluster=cluster,
         )
         write_table(writer, _aligned(first, chunks, id_array, bias_array))
         return cls.open(directory)

@@ -56,9 +56,13 @@ class Codec(ABC):
 
     def decode(self, stored: Tensors, dim: int) -> F32:
         """Return the rows [n, d] that the stored tensors stand for."""
-        scales = stored["scales"].astype(np.float64)
         # A row at the end of float32's range may round past it.
-        return (self.values(stored, dim) * scales[:, None]).clip(-_LARGEST, _LARGEST).astype(np.float32)
+        return self.rows(stored, dim).clip(-_LARGEST, _LARGEST).astype(np.float32)
+
+    def rows(self, stored: Tensors, dim: int) -> F64:
+        """Return the same rows, exact to float64."""
+        scales: F64 = stored["scales"].astype(np.float64)
+        return self.values(stored, dim) * scales[:, None]
 
     def row_bytes(self, dim: int) -> int:
         """Return the bytes that one row takes, its scale included."""

@@ -42,6 +42,7 @@ class TableLayout:
         bias: whether each row has a bias.
         generation: version number of the living table, 1 at first.
         sketch_dims: dimensions of the sketch, a multiple of 16; 0 when the rows have none.
+        tile_bounds: whether tiles hold rows that lie together, and have bounds.
         shards: in scan order.
     """
 
@@ -52,6 +53,7 @@ class TableLayout:
     bias: bool
     generation: int
     sketch_dims: int
+    tile_bounds: bool
     shards: tuple[ShardEntry, ...]
 
     def save(self, directory: Path) -> None:
@@ -88,7 +90,8 @@ class TableLayout:
         fields = {"codec": str, "dim": int, "rows": int, "tile_rows": int, "bias": bool, "generation": int}
         known = {key: _typed(document, key, kind, path) for key, kind in fields.items()}
         sketch_dims = _typed(document, "sketch_dims", int, path) if "sketch_dims" in document else 0
-        return cls(**known, sketch_dims=sketch_dims, shards=tuple(entries))
+        tile_bounds = _typed(document, "tile_bounds", bool, path) if "tile_bounds" in document else False
+        return cls(**known, sketch_dims=sketch_dims, tile_bounds=tile_bounds, shards=tuple(entries))
 
     def _check(self, path: Path) -> None:
         if self.codec not in CODECS:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fllm_export.errors import BundleError
 from fllm_export.files import publish
-from fllm_export.table import sketch
+from fllm_export.table import sketch, tile_bounds
 from fllm_export.table.codecs import Codec
 
 PAGE_BYTES = 4096
@@ -44,44 +44,72 @@ class Tile:
         return len(self.ids)
 
 
+@dataclass(frozen=True)
+class ShardShape:
+    """What a table says of each of its shards.
+
+    Attributes:
+        codec: of all rows.
+        dim: numbers in a row.
+        bias: whether rows have a bias.
+        tile_rows: rows of a tile.
+        sketch_dims: dimensions of the sketch, or 0.
+        tile_bounds: whether tiles have bounds.
+    """
+
+    codec: Codec
+    dim: int
+    bias: bool
+    tile_rows: int
+    sketch_dims: int = 0
+    tile_bounds: bool = False
+
+    def tensors(self, rows: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the safetensors dtype and the shape of each tensor in a shard of so many rows, in file order."""
+        by_row = row_tensors(self.codec, self.dim, bias=self.bias)
+        tensors = {name: (dtype, (rows, *shape)) for name, (dtype, shape) in by_row.items()}
+        if self.tile_bounds:
+            tensors |= tile_bounds.tensors(rows, self.dim, self.tile_rows)
+        if self.sketch_dims:
+            tensors |= sketch.tensors(rows, self.dim, self.sketch_dims)
+        return tensors
+
+
 class Shard:
     """A shard mapped into memory, read-only.
+
+    Attributes:
+        path: its file.
+        rows: how many it holds.
+        ids: int64 [rows].
+        bias: float32 [rows] or None.
+        beside: what rules rows and tiles out: the tensors of the sketch and of the bounds, by name.
 
     Raises:
         BundleError: the file is missing, shorter than its header says, or not as the table describes it.
     """
 
-    def __init__(self, path: Path, codec: Codec, dim: int, rows: int, *, bias: bool, sketch_dims: int = 0) -> None:
+    def __init__(self, path: Path, shape: ShardShape, rows: int) -> None:
         self.path = path
         self.rows = rows
         arrays = _map(path)
-        expected = shard_tensors(codec, dim, rows, bias=bias, sketch_dims=sketch_dims)
-        for name, (dtype, shape) in expected.items():
+        expected = shape.tensors(rows)
+        for name, (dtype, extents) in expected.items():
             if name not in arrays:
                 raise BundleError(f"{path} has no tensor `{name}`", expected=", ".join(expected))
             found_dtype, array = arrays[name]
-            if found_dtype != dtype or array.shape != shape:
-                raise BundleError(
-                    f"{path}: tensor `{name}` is {found_dtype} {list(array.shape)}", expected=f"{dtype} {list(shape)}"
-                )
-        self._stored = {name: arrays[name][1] for name in codec.tensors(dim)}
+            if found_dtype != dtype or array.shape != extents:
+                found = f"{found_dtype} {list(array.shape)}"
+                raise BundleError(f"{path}: tensor `{name}` is {found}", expected=f"{dtype} {list(extents)}")
+        self._stored = {name: arrays[name][1] for name in shape.codec.tensors(shape.dim)}
         self.ids: npt.NDArray[np.int64] = arrays["ids"][1].view(np.int64)
-        self.bias = arrays["bias"][1].view(np.float32) if bias else None
-        self.sketch = {name: arrays[name][1] for name in sketch.tensors(rows, dim, sketch_dims)} if sketch_dims else {}
+        self.bias = arrays["bias"][1].view(np.float32) if shape.bias else None
+        self.beside = {name: arrays[name][1] for name in expected if name.startswith(("sketch_", "tile_"))}
 
     def tile(self, start: int, stop: int) -> Tile:
         """Return rows ``start`` to ``stop`` as views; nothing is copied."""
         stored = {name: array[start:stop] for name, array in self._stored.items()}
         return Tile(stored, self.ids[start:stop], None if self.bias is None else self.bias[start:stop])
-
-
-def shard_tensors(
-    codec: Codec, dim: int, rows: int, *, bias: bool, sketch_dims: int
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return the safetensors dtype and the shape of each tensor in a shard of so many rows, in file order."""
-    by_row = row_tensors(codec, dim, bias=bias)
-    tensors = {name: (dtype, (rows, *shape)) for name, (dtype, shape) in by_row.items()}
-    return tensors | (sketch.tensors(rows, dim, sketch_dims) if sketch_dims else {})
 
 
 def row_tensors(codec: Codec, dim: int, *, bias: bool) -> dict[str, tuple[str, tuple[int, ...]]]:

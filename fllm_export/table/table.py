@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import sha256_file
+from fllm_export.table import tile_bounds
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_unique
 from fllm_export.table.layout import TableLayout
-from fllm_export.table.shard import Shard, Tile
+from fllm_export.table.shard import Shard, ShardShape, Tile
 
 
 class Table:
@@ -27,17 +28,15 @@ class Table:
         self.directory = directory
         self.layout = TableLayout.load(directory)
         self.codec = codec(self.layout.codec)
-        self.shards = [
-            Shard(
-                directory / entry.name,
-                self.codec,
-                self.layout.dim,
-                entry.rows,
-                bias=self.layout.bias,
-                sketch_dims=self.layout.sketch_dims,
-            )
-            for entry in self.layout.shards
-        ]
+        shape = ShardShape(
+            self.codec,
+            self.layout.dim,
+            self.layout.bias,
+            self.layout.tile_rows,
+            self.layout.sketch_dims,
+            self.layout.tile_bounds,
+        )
+        self.shards = [Shard(directory / entry.name, shape, entry.rows) for entry in self.layout.shards]
 
     def tiles(self) -> Iterator[Tile]:
         """Yield all tiles in scan order."""
@@ -52,7 +51,7 @@ class Table:
             yield tile.ids, self.codec.decode(tile.stored, self.layout.dim)
 
     def verify(self) -> None:
-        """Read every byte: hashes, finite scales, ids ascending within tiles and unique in the table.
+        """Read every byte: hashes, finite scales, true bounds, ids ascending within tiles and unique in the table.
 
         Raises:
             BundleError: naming the file, and what is wrong with it.
@@ -67,10 +66,25 @@ class Table:
                 )
         for number, tile in enumerate(self.tiles()):
             _verify_tile(tile, f"{self.directory}: tile {number}")
+        if self.layout.tile_bounds:
+            self._verify_bounds()
         try:
             check_unique([np.sort(shard.ids) for shard in self.shards])
         except UsageError as error:
             raise BundleError(f"{self.directory}: {error.found}", expected=error.expected) from error
+
+    def _verify_bounds(self) -> None:
+        for shard in self.shards:
+            directions, extents = (shard.beside[name].view(np.float32) for name in ("tile_directions", "tile_extents"))
+            for number, start in enumerate(range(0, shard.rows, self.layout.tile_rows)):
+                tile = shard.tile(start, min(start + self.layout.tile_rows, shard.rows))
+                rows = self.codec.rows(tile.stored, self.layout.dim)
+                if not tile_bounds.holds(rows, tile.bias, directions[number], extents[number]):
+                    raise BundleError(
+                        f"{shard.path}: the bounds of tile {number} are not those of its rows",
+                        expected="bounds that every row keeps",
+                        fix="Build the table again",
+                    )
 
 
 def _verify_tile(tile: Tile, where: str) -> None:

@@ -17,9 +17,10 @@ from fllm_export.progress import Progress, silent
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_ids, check_unique
 from fllm_export.table.layout import FORMAT_VERSION, ShardEntry, TableLayout, tile_rows
-from fllm_export.table.shard import Array, Shard, row_tensors, shard_tensors, write_shard
+from fllm_export.table.shard import Array, Shard, ShardShape, row_tensors, write_shard
 from fllm_export.table.sketch import BLOCK_ROWS
 from fllm_export.table.sketch_maker import SketchChoice, SketchMaker
+from fllm_export.table.tile_maker import ClusterChoice, TileMaker
 
 SHARD_BYTES = 256 << 20
 _LEDGER = ".writing.jsonl"
@@ -33,7 +34,7 @@ Chunk = tuple[npt.ArrayLike, npt.ArrayLike | None, npt.ArrayLike | None]
 class TableWriter:
     """Encodes rows as they come and publishes a shard whenever one is full.
 
-    Within a shard rows are stored in ascending id order, which is what breaks ties in a ranking. A directory
+    Within a tile rows are stored in ascending id order, which is what breaks ties in a ranking. A directory
     left by an interrupted writer is taken up again when ``resume_key`` is the same: shards that are complete
     stay, and :attr:`rows_done` says how many leading rows the caller may skip.
 
@@ -45,6 +46,7 @@ class TableWriter:
         shard_bytes: a shard's size at most, and the memory that writing takes.
         resume_key: fingerprint of the rows; shards of another fingerprint are removed.
         sketch: whether rows get a sketch; ``auto`` gives one to int8 tables of more than one shard.
+        cluster: whether tiles hold rows that lie together, with bounds; ``auto`` in tables of more than one shard.
 
     Raises:
         UsageError: the codec is unknown, or the directory holds a table already, or files of other origin.
@@ -60,6 +62,7 @@ class TableWriter:
         shard_bytes: int = SHARD_BYTES,
         resume_key: str | None = None,
         sketch: SketchChoice = "auto",
+        cluster: ClusterChoice = "auto",
     ) -> None:
         self._directory = directory
         self._codec = codec(quant)
@@ -67,10 +70,11 @@ class TableWriter:
         self._bias = bias
         self._sketch = SketchMaker(sketch, self._codec, dim)
         row_bytes = self._codec.row_bytes(dim) + self._sketch.row_bytes
-        self._tile_rows = tile_rows(row_bytes, shard_bytes)
+        step = tile_rows(row_bytes, shard_bytes)
         if self._sketch.row_bytes:
-            self._tile_rows = max(BLOCK_ROWS, self._tile_rows)
-        self._shard_rows = max(1, shard_bytes // (row_bytes * self._tile_rows)) * self._tile_rows
+            step = max(BLOCK_ROWS, step)
+        self._tiles = TileMaker(cluster, self._codec, dim, step)
+        self._shard_rows = max(1, shard_bytes // ((row_bytes + self._tiles.row_bytes) * step)) * step
         if (directory / "table.json").exists():
             raise UsageError(f"{directory} holds a table already", fix="Choose another directory, or remove it first")
         directory.mkdir(parents=True, exist_ok=True)
@@ -109,15 +113,16 @@ class TableWriter:
             self._publish_shard(last=True)
         if not self._entries:
             raise UsageError("no rows were given", expected="at least one user")
-        check_unique([self._open(entry, self._sketch.dims).ids for entry in self._entries])
+        check_unique([np.sort(self._open(entry, self._sketch.dims).ids) for entry in self._entries])
         layout = TableLayout(
             codec=self._codec.name,
             dim=self._dim,
             rows=sum(entry.rows for entry in self._entries),
-            tile_rows=self._tile_rows,
+            tile_rows=self._tiles.tile_rows,
             bias=self._bias,
             generation=generation,
             sketch_dims=self._sketch.dims,
+            tile_bounds=self._tiles.clusters,
             shards=tuple(self._entries),
         )
         layout.save(self._directory)
@@ -156,11 +161,17 @@ class TableWriter:
         if not np.all(tensors["ids"][1:] > tensors["ids"][:-1]):
             order = np.argsort(tensors["ids"], kind="stable")
             tensors = {name: array[order] for name, array in tensors.items()}
+        whole_table = last and not self._entries
+        if not self._entries:
+            self._tiles.decide(whole_table=whole_table)
+        if self._tiles.clusters:
+            order = self._tiles.order(tensors)
+            tensors = {name: array[order] for name, array in tensors.items()}
         name = f"{len(self._entries):05d}.safetensors"
         rows = len(tensors["ids"])
-        tensors |= self._sketch.tensors(tensors, whole_table=last and not self._entries)
-        expected = shard_tensors(self._codec, self._dim, rows, bias=self._bias, sketch_dims=self._sketch.dims)
-        dtypes = {key: dtype for key, (dtype, _) in expected.items()}
+        tensors |= self._tiles.tensors(tensors)
+        tensors |= self._sketch.tensors(tensors, whole_table=whole_table)
+        dtypes = {key: dtype for key, (dtype, _) in self._shape(self._sketch.dims).tensors(rows).items()}
         metadata = {"format": "fllm-users", "format_version": str(FORMAT_VERSION), "codec": self._codec.name}
         path = self._directory / name
         size = write_shard(path, dtypes, tensors, metadata)
@@ -168,7 +179,11 @@ class TableWriter:
         self._save_ledger()
 
     def _save_ledger(self) -> None:
-        head = {"resume_key": self._resume_key, "sketch_dims": self._sketch.dims}
+        head = {
+            "resume_key": self._resume_key,
+            "sketch_dims": self._sketch.dims,
+            "tile_bounds": self._tiles.clusters,
+        }
         lines = [head, *map(asdict, self._entries)]
         publish_text(self._directory / _LEDGER, "".join(json.dumps(line) + "\n" for line in lines))
 
@@ -188,16 +203,21 @@ class TableWriter:
             if not path.exists() or sha256_file(path) != entry.sha256:
                 break
             kept.append(entry)
+        if kept:
+            self._tiles.clusters = head["tile_bounds"]
         if kept and head["sketch_dims"]:
-            self._sketch.take_up(self._open(kept[0], head["sketch_dims"]).sketch)
+            self._sketch.take_up(self._open(kept[0], head["sketch_dims"]).beside)
         for path in self._directory.iterdir():
             if _OWN_FILE.fullmatch(path.name) and path.name not in {entry.name for entry in kept}:
                 path.unlink()
         return kept
 
     def _open(self, entry: ShardEntry, sketch_dims: int) -> Shard:
-        path = self._directory / entry.name
-        return Shard(path, self._codec, self._dim, entry.rows, bias=self._bias, sketch_dims=sketch_dims)
+        return Shard(self._directory / entry.name, self._shape(sketch_dims), entry.rows)
+
+    def _shape(self, sketch_dims: int) -> ShardShape:
+        tiles = self._tiles
+        return ShardShape(self._codec, self._dim, self._bias, tiles.tile_rows, sketch_dims, tiles.clusters)
 
 
 def write_table(

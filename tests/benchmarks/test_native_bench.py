@@ -31,7 +31,7 @@ def run(arguments: list[str], folder: Path) -> str:
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("work")
-    return run(["read", "sketch", "wide", "batch", "recall", "disk", *OPTIONS, "--work", str(folder)], folder)
+    return run(["read", "sketch", "budget", "wide", "batch", "recall", "disk", *OPTIONS, "--work", str(folder)], folder)
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,8 @@ def test_any_table_any_question(tmp_path_factory: pytest.TempPathFactory, data: 
     z *= np.float32(10.0) ** np.float32(data.draw(st.integers(-12, 3)))
     directory = tmp_path_factory.mktemp("t") / "t"
     quant = data.draw(st.sampled_from(list(CODECS)))
-    UserTable.create(directory, rows, quant=quant, shard_bytes=data.draw(st.sampled_from([1 << 12, 1 << 20])))
+    size, cluster = data.draw(st.sampled_from([1 << 12, 1 << 20])), data.draw(st.sampled_from(["yes", "no"]))
+    UserTable.create(directory, rows, quant=quant, shard_bytes=size, cluster=cluster)
     native, reference = both(directory, data.draw(st.integers(1, 3)))
     k = data.draw(st.integers(1, users))
     found, expected = native.topk(z, k, log_probs="none"), reference.topk(z, k)

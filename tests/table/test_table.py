@@ -161,3 +161,43 @@ def test_writing_from_chunks_takes_bounded_memory(tmp_path: Path) -> None:
     rows, growth = map(int, done.stdout.split())
     assert rows == 64 * 8192
     assert growth < 64 << 20
+
+
+@pytest.mark.parametrize("quant", CODECS)
+def test_a_clustered_table_holds_the_same_rows_and_bounds_that_are_true(tmp_path: Path, quant: str) -> None:
+    bias = GENERATOR.standard_normal(len(ROWS)).astype(np.float32)
+    writer = TableWriter(tmp_path / "t", dim=48, quant=quant, bias=True, shard_bytes=1 << 20, cluster="yes")
+    write_table(writer, [(ROWS, IDS, bias)])
+    table = Table(tmp_path / "t")
+    table.verify()
+    assert table.layout.tile_bounds
+    assert table.layout.tile_rows == 1024
+    found = {int(i): row for ids, rows in table.decoded() for i, row in zip(ids, rows, strict=True)}
+    expected = CODECS[quant].decode(CODECS[quant].encode(ROWS), 48)
+    for i, row in zip(IDS, expected, strict=True):
+        np.testing.assert_array_equal(found[int(i)], row)
+
+
+def test_small_tables_are_not_clustered_unless_asked(tmp_path: Path) -> None:
+    for choice, clustered in (("auto", False), ("yes", True), ("no", False)):
+        writer = TableWriter(tmp_path / choice, dim=48, cluster=choice)
+        assert write_table(writer, [(ROWS, IDS, None)]).tile_bounds is clustered
+    with pytest.raises(UsageError, match="cluster is 'maybe'"):
+        TableWriter(tmp_path / "t", dim=48, cluster="maybe")
+
+
+def test_verify_sees_bounds_that_are_not_true(tmp_path: Path) -> None:
+    writer = TableWriter(tmp_path / "t", dim=48, cluster="yes")
+    write_table(writer, [(ROWS, IDS, None)])
+    shard = Table(tmp_path / "t").shards[0]
+    raw = bytearray(shard.path.read_bytes())
+    extents = shard.beside["tile_extents"].copy()
+    place = raw.find(extents.tobytes())
+    extents.view(np.float32)[2, 2] *= 0.5
+    raw[place : place + extents.nbytes] = extents.tobytes()
+    shard.path.write_bytes(raw)
+    layout = json.loads((tmp_path / "t" / "table.json").read_text())
+    layout["shards"][0]["sha256"] = sha256_file(shard.path)
+    (tmp_path / "t" / "table.json").write_text(json.dumps(layout))
+    with pytest.raises(BundleError, match="bounds of tile 2"):
+        Table(tmp_path / "t").verify()

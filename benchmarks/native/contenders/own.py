@@ -20,6 +20,7 @@ class Own:
         population: whose rows it holds.
         quant: its codec.
         sketch: whether it has a sketch.
+        cluster: whether its tiles are clustered and have bounds.
         exact: whether the answer is the exact ranking of the stored rows.
         settings: with ``factor``, as many times k users are asked for and ranked again by their float32 rows, as
             the other libraries' refinements do.
@@ -29,18 +30,20 @@ class Own:
     population: Population
     quant: str
     sketch: bool
+    cluster: bool
     exact: bool
     settings: tuple[Setting, ...] = NO_KNOBS
 
     @property
     def name(self) -> str:
         """The engine, the codec, the pass, and whether float32 rows are needed beside the table."""
-        way = f"sketch {'exact' if self.exact else 'statistical'}" if self.sketch else "full pass"
+        parts = [*(["clustered"] if self.cluster else []), *(["sketch"] if self.sketch else [])]
+        way = f"{' '.join(parts)} {'exact' if self.exact else 'statistical'}" if parts else "full pass"
         return f"{self.bench.engine} {self.quant} {way}" + (" + float32 rows" if self.settings != NO_KNOBS else "")
 
     def build(self, rows: F32, threads: int) -> OwnTable:
         """Write the table and open it; one that this run has written already takes no time again."""
-        directory = self.bench.tables.get(self.population, quant=self.quant, sketch=self.sketch)
+        directory = self.bench.tables.get(self.population, quant=self.quant, sketch=self.sketch, cluster=self.cluster)
         return OwnTable(self.bench.ours(directory), rows, table_bytes(directory), exact=self.exact)
 
 
@@ -60,15 +63,18 @@ class OwnTable:
 
 
 def own_contenders(bench: Bench, population: Population) -> list[Own]:
-    """Return every way there is: int8 and fp16 tables, in full or by sketch, and int8 with float32 rows beside it."""
+    """Return the ways there are: int8 and fp16 tables, in full or not, and int8 with float32 rows beside it."""
     again = multiples("factor", 1.25, 1.5, 2)
-    ways: list[tuple[str, bool, bool, tuple[Setting, ...]]] = [
-        ("int8", False, True, NO_KNOBS),
-        ("int8", False, True, again),
-        ("fp16", False, True, NO_KNOBS),
-        ("int8", True, True, NO_KNOBS),
-        ("int8", True, False, NO_KNOBS),
-        ("int8", True, False, again),
-        ("fp16", True, False, NO_KNOBS),
+    ways: list[tuple[str, bool, bool, bool, tuple[Setting, ...]]] = [
+        ("int8", False, False, True, NO_KNOBS),
+        ("int8", False, False, True, again),
+        ("fp16", False, False, True, NO_KNOBS),
+        ("int8", False, True, True, again),
+        ("int8", True, False, False, again),
+        ("int8", True, True, True, NO_KNOBS),
+        ("int8", True, True, True, again),
+        ("int8", True, True, False, NO_KNOBS),
+        ("int8", True, True, False, again),
+        ("fp16", True, True, False, NO_KNOBS),
     ]
     return [Own(bench, population, *way) for way in ways]

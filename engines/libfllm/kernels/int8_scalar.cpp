@@ -38,6 +38,20 @@ void many_pack(const std::int8_t* limb, std::size_t items, std::size_t dim, void
   }
 }
 
+// Lanes are columns of 32-bit words, the offsets' and the quads' alike.
+void many_gather(const void* packed, const std::uint32_t* columns, std::size_t count, std::size_t dim, void* out) {
+  constexpr std::size_t kWord = sizeof(std::int32_t);
+  const std::size_t lines = group_bytes(dim) / kLine;
+  if (count % kItemLanes != 0) {
+    std::memset(static_cast<std::int8_t*>(out) + count / kItemLanes * group_bytes(dim), 0, group_bytes(dim));
+  }
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::int8_t* from = group_of(packed, dim, columns[i] / kItemLanes) + kWord * (columns[i] % kItemLanes);
+    std::int8_t* to = static_cast<std::int8_t*>(out) + i / kItemLanes * group_bytes(dim) + kWord * (i % kItemLanes);
+    for (std::size_t line = 0; line < lines; ++line) std::memcpy(to + line * kLine, from + line * kLine, kWord);
+  }
+}
+
 void one(const std::int8_t* codes, std::size_t rows, std::size_t dim, const void* packed_high, const void* packed_low,
          std::int32_t* high, std::int32_t* low) {
   const std::int8_t* high_limb = limb_of(packed_high);
@@ -85,6 +99,7 @@ void fill_int8_scalar(Kernels& kernels) {
   kernels.int8_one_pack = one_pack;
   kernels.int8_many_bytes = many_bytes;
   kernels.int8_many_pack = many_pack;
+  kernels.int8_many_gather = many_gather;
   kernels.int8_one = one;
   kernels.int8_many = many;
 }

@@ -58,6 +58,9 @@ struct Kernels {
   void (*int8_one_pack)(const std::int8_t* limb, std::size_t dim, void* packed);
   std::size_t (*int8_many_bytes)(std::size_t items, std::size_t dim);
   void (*int8_many_pack)(const std::int8_t* limb, std::size_t items, std::size_t dim, void* packed);
+  // Packs `count` columns of a packed limb once more, as items 0 .. count - 1.
+  void (*int8_many_gather)(const void* packed, const std::uint32_t* columns, std::size_t count, std::size_t dim,
+                           void* out);
 
   // One item: high[r] = sum_j codes[r, j] * high_limb[j], low alike. rows <= kBlockRows. Bound by memory: prefetches.
   void (*int8_one)(const std::int8_t* codes, std::size_t rows, std::size_t dim, const void* packed_high,

@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::size_t kColumns = 256;                 // of a pass at most: more would not read the table less often
 constexpr std::size_t kCandidateBytes = 512u << 20;   // of all threads' candidates at most
+constexpr std::size_t kTileBounds = std::size_t{1} << 26;  // of all columns at most
 
 std::size_t candidate_bytes(const Search& search, std::size_t threads) {
   return threads * (search.k + search.k / 2) * sizeof(Candidate);
@@ -61,7 +62,8 @@ void Engine::lead(std::unique_lock<std::mutex>& lock) {
 std::vector<Engine::Share> Engine::take_shares() {
   std::vector<Share> shares;
   std::deque<Ticket*> rest;
-  std::size_t free_columns = kColumns, free_bytes = kCandidateBytes;
+  std::size_t free_columns = std::clamp<std::size_t>(kTileBounds / table_.tiles().size(), 1, kColumns);
+  std::size_t free_bytes = kCandidateBytes;
   const Search& first = *queue_.front()->search;
   for (Ticket* ticket : queue_) {
     const Search& search = *ticket->search;

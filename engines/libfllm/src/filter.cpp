@@ -11,13 +11,16 @@ UserFilter::UserFilter(const Table& table, const std::int64_t* ids, std::size_t 
   std::sort(wanted.begin(), wanted.end());
   for (const Tile& tile : table.tiles()) {
     const std::int64_t* const end = tile.ids + tile.rows;
-    auto next = std::lower_bound(wanted.begin(), wanted.end(), tile.ids[0]);
-    // Ids ascend within a tile, so each search begins where the last one ended.
-    for (const std::int64_t* at = tile.ids; next != wanted.end() && at != end; ++next) {
+    // Ids ascend within a tile, so each search begins where the last one ended, in the tile as in the list.
+    auto next = wanted.begin();
+    for (const std::int64_t* at = tile.ids; at != end;) {
+      next = std::lower_bound(next, wanted.end(), *at);
+      if (next == wanted.end()) break;
       at = std::lower_bound(at, end, *next);
       if (at == end || *at != *next) continue;
       const std::uint64_t row = tile.first_row + static_cast<std::uint64_t>(at - tile.ids);
       bits_[row / 64] |= std::uint64_t{1} << (row % 64);
+      ++at;
     }
   }
   if (deny) {

@@ -182,6 +182,7 @@ Layout Layout::parse(std::string_view text, const std::string& path) {
   layout.generation = integer(document, "generation", path);
   if (layout.generation < 1) refuse(path + ": generation is " + std::to_string(layout.generation), "at least 1");
   read_sketch(document, path, layout);
+  if (document.contains("tile_bounds")) layout.tile_bounds = boolean(document, "tile_bounds", path);
   layout.shards.reserve(shards.size());
   std::uint64_t total = 0;
   for (const json& shard : shards) {

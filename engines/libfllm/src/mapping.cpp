@@ -152,14 +152,14 @@ bool Mapping::in_memory(std::size_t page) const {
   return mincore(pages_.begin + page, 1, &state) == 0 && (state & 1) != 0;
 }
 
-void Mapping::prefetch(std::size_t offset, std::size_t bytes) const {
-  if (resident_ || offset >= size_) return;
+bool Mapping::prefetch(std::size_t offset, std::size_t bytes) const {
+  if (resident_ || offset >= size_) return false;
   const std::size_t begin = offset / page_bytes() * page_bytes();
   const std::size_t end = offset + std::min(bytes, size_ - offset);
   // Asking for pages that are there costs as much as a tenth of scoring them; first and last tell for all.
-  if (end > begin && !(in_memory(begin) && in_memory((end - 1) / page_bytes() * page_bytes()))) {
-    madvise(pages_.begin + begin, end - begin, MADV_WILLNEED);
-  }
+  if (end <= begin || (in_memory(begin) && in_memory((end - 1) / page_bytes() * page_bytes()))) return false;
+  madvise(pages_.begin + begin, end - begin, MADV_WILLNEED);
+  return true;
 }
 
 }  // namespace fllm

@@ -25,8 +25,8 @@ class Mapping {
   // From now on all of the file will be read: lets the system read ahead and map huge pages.
   void expect_scan() const;
 
-  // Asks the system to read [offset, offset + bytes) ahead; returns at once.
-  void prefetch(std::size_t offset, std::size_t bytes) const;
+  // Asks the system to read [offset, offset + bytes) ahead; returns at once. False when it is in memory already.
+  bool prefetch(std::size_t offset, std::size_t bytes) const;
 
  private:
   // Address space; given back at the end, also when a constructor throws.

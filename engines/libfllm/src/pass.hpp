@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "best.hpp"
@@ -13,10 +14,11 @@
 #include "query.hpp"
 #include "search.hpp"
 #include "table.hpp"
+#include "tile_bounds.hpp"
 
 namespace fllm {
 
-// Rows of one tile that one thread scores between two looks at the clock.
+// Rows of one tile that one thread scores together.
 struct Span {
   const Tile* tile;
   std::size_t first, rows;
@@ -38,6 +40,9 @@ class Pass {
   bool samples() const { return samples_; }
   bool uses_sketch() const { return uses_sketch_; }
 
+  // Whether no row of a tile can reach `threshold`, so that the tile need not be read.
+  bool rules_out(const Tile& tile, std::size_t column, float threshold) const;
+
   // The best K-th key that any thread knows of a column: a row below it cannot be among the K best.
   float shared_threshold(std::size_t column) const { return shared_[column].load(std::memory_order_relaxed); }
   void share_threshold(std::size_t column, float threshold);
@@ -45,11 +50,11 @@ class Pass {
  private:
   class Turns;
 
-  std::vector<Span> cut_spans() const;
-  // Every thread works on one tile: the tile that one of them will take next is read ahead meanwhile.
-  void prefetch_after(const Tile& tile, std::size_t threads) const;
+  std::vector<Span> cut_spans(Pool& pool);
+  // What one thread scores between two looks at the clock.
+  std::size_t rows_of_a_turn() const;
   ItemAnswer merge(std::size_t column, const std::vector<std::unique_ptr<class Worker>>& workers,
-                   std::uint64_t rows_scored) const;
+                   const Turns& turns) const;
 
   const Table& table_;
   const kernels::Kernels& kernels_;
@@ -57,6 +62,7 @@ class Pass {
   bool wants_denominator_, samples_, uses_sketch_;
   Queries queries_;
   std::vector<std::atomic<float>> shared_;
+  std::optional<TileBounds> bounds_;
 };
 
 }  // namespace fllm

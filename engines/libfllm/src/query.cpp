@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace fllm {
 
@@ -45,7 +46,8 @@ std::vector<double> as_scored(Codec codec, const float* z, std::size_t dim) {
 
 Queries::Queries(const Table& table, const kernels::Kernels& kernels, const std::vector<Column>& columns,
                  bool first_limb_only)
-    : dim_(table.layout().dim),
+    : kernels_(kernels),
+      dim_(table.layout().dim),
       padded_dim_(round_up(dim_, kernels::kItemLanes)),
       first_limb_only_(first_limb_only),
       scales_(columns.size()),
@@ -55,7 +57,7 @@ Queries::Queries(const Table& table, const kernels::Kernels& kernels, const std:
   std::fill_n(errors_.data(), errors_.size(), 0.0f);
   const Codec codec = table.layout().codec;
   if (codec == Codec::int8) {
-    prepare_int8(kernels, columns);
+    prepare_int8(columns);
   } else {
     prepare_float(columns, codec == Codec::fp8 || codec == Codec::int4);
   }
@@ -66,9 +68,60 @@ std::size_t Queries::padded(std::size_t group) const {
   return round_up(std::min(kGroupColumns, count() - group * kGroupColumns), kernels::kItemLanes);
 }
 
-void Queries::prepare_int8(const kernels::Kernels& kernels, const std::vector<Column>& columns) {
-  one_bytes_ = round_up(kernels.int8_one_bytes(dim_), kernels::kAlign);
-  group_bytes_ = round_up(kernels.int8_many_bytes(kGroupColumns, dim_), kernels::kAlign);
+QueryGroup Queries::group(std::size_t number) const {
+  const std::size_t first = number * kGroupColumns;
+  QueryGroup group;
+  group.count = std::min(kGroupColumns, count() - first);
+  group.items = padded(number);
+  std::iota(group.columns, group.columns + group.count, static_cast<std::uint32_t>(first));
+  group.scales = float_scales_.data() + first;
+  group.errors = errors_.data() + first;
+  if (one_float_.size() > 0) {
+    group.floats = many_float_.data() + padded_dim_ * first;
+  } else {
+    group.high = many_high_.data() + number * group_bytes_;
+    group.low = first_limb_only_ ? nullptr : many_low_.data() + number * group_bytes_;
+  }
+  return group;
+}
+
+QueryGroup Queries::gather(const std::uint32_t* columns, std::size_t count, GatheredGroup& room) const {
+  QueryGroup group;
+  group.count = count;
+  group.items = round_up(count, kernels::kItemLanes);
+  std::copy_n(columns, count, group.columns);
+  if (room.scales.size() == 0) room.scales = Aligned<float>(kGroupColumns), room.errors = Aligned<float>(kGroupColumns);
+  std::fill_n(room.scales.data(), kGroupColumns, 0.0f);
+  std::fill_n(room.errors.data(), kGroupColumns, 0.0f);
+  for (std::size_t i = 0; i < count; ++i) {
+    room.scales[i] = float_scales_[columns[i]];
+    room.errors[i] = errors_[columns[i]];
+  }
+  group.scales = room.scales.data();
+  group.errors = room.errors.data();
+  if (one_float_.size() > 0) {
+    if (room.floats.size() == 0) room.floats = Aligned<float>(padded_dim_ * kGroupColumns);
+    gather_floats(group, room.floats.data());
+  } else {
+    if (room.high.size() == 0) room.high = Aligned<std::uint8_t>(group_bytes_);
+    kernels_.int8_many_gather(many_high_.data(), columns, count, dim_, room.high.data());
+    group.high = room.high.data();
+  }
+  return group;
+}
+
+void Queries::gather_floats(QueryGroup& group, float* floats) const {
+  std::fill_n(floats, padded_dim_ * group.items, 0.0f);
+  for (std::size_t i = 0; i < group.count; ++i) {
+    const float* query = one_float(group.columns[i]);
+    for (std::size_t j = 0; j < dim_; ++j) floats[j * group.items + i] = query[j];
+  }
+  group.floats = floats;
+}
+
+void Queries::prepare_int8(const std::vector<Column>& columns) {
+  one_bytes_ = round_up(kernels_.int8_one_bytes(dim_), kernels::kAlign);
+  group_bytes_ = round_up(kernels_.int8_many_bytes(kGroupColumns, dim_), kernels::kAlign);
   one_high_ = Aligned<std::uint8_t>(one_bytes_ * count());
   one_low_ = Aligned<std::uint8_t>(one_bytes_ * count());
   many_high_ = Aligned<std::uint8_t>(group_bytes_ * groups());
@@ -79,8 +132,8 @@ void Queries::prepare_int8(const kernels::Kernels& kernels, const std::vector<Co
     scales_[i] = limbs.scale;
     std::copy(limbs.high.begin(), limbs.high.end(), high.begin() + static_cast<std::ptrdiff_t>(i * dim_));
     std::copy(limbs.low.begin(), limbs.low.end(), low.begin() + static_cast<std::ptrdiff_t>(i * dim_));
-    kernels.int8_one_pack(limbs.high.data(), dim_, one_high_.data() + i * one_bytes_);
-    kernels.int8_one_pack(limbs.low.data(), dim_, one_low_.data() + i * one_bytes_);
+    kernels_.int8_one_pack(limbs.high.data(), dim_, one_high_.data() + i * one_bytes_);
+    kernels_.int8_one_pack(limbs.low.data(), dim_, one_low_.data() + i * one_bytes_);
     double highs = 0, lows = 0;
     for (std::size_t j = 0; j < dim_; ++j) {
       highs += 128.0 * std::abs(limbs.high[j]);
@@ -91,8 +144,8 @@ void Queries::prepare_int8(const kernels::Kernels& kernels, const std::vector<Co
   }
   for (std::size_t group = 0; group < groups(); ++group) {
     const std::size_t first = group * kGroupColumns, items = std::min(kGroupColumns, count() - first);
-    kernels.int8_many_pack(high.data() + first * dim_, items, dim_, many_high_.data() + group * group_bytes_);
-    kernels.int8_many_pack(low.data() + first * dim_, items, dim_, many_low_.data() + group * group_bytes_);
+    kernels_.int8_many_pack(high.data() + first * dim_, items, dim_, many_high_.data() + group * group_bytes_);
+    kernels_.int8_many_pack(low.data() + first * dim_, items, dim_, many_low_.data() + group * group_bytes_);
   }
 }
 

@@ -32,6 +32,25 @@ Limbs quantise(const float* z, std::size_t dim);
 // The numbers [dim] that rows of a codec are multiplied with: the whole numbers times their scale, or z itself.
 std::vector<double> as_scored(Codec codec, const float* z, std::size_t dim);
 
+// Up to kGroupColumns columns whose scores one call of a many-item kernel makes. An int8 table has its packed limbs, any
+// other the packed float32 numbers [padded dim, items].
+struct QueryGroup {
+  std::size_t count = 0;               // columns
+  std::size_t items = 0;               // the same, padded
+  std::uint32_t columns[kGroupColumns];  // of the pass
+  const void* high = nullptr;
+  const void* low = nullptr;  // null for the first limb only
+  const float* floats = nullptr;
+  const float* scales = nullptr;  // [items] in float32, and
+  const float* errors = nullptr;  // the error bounds of kernels::Items
+};
+
+// Room for a group of any columns.
+struct GatheredGroup {
+  Aligned<std::uint8_t> high;
+  Aligned<float> floats, scales, errors;
+};
+
 // The columns of a pass over a table. int8, fp8 and int4 rows meet whole-number items; fp32 and fp16 rows meet z itself.
 class Queries {
  public:
@@ -40,30 +59,31 @@ class Queries {
 
   std::size_t count() const { return scales_.size(); }
   std::size_t groups() const { return (count() + kGroupColumns - 1) / kGroupColumns; }
-  std::size_t padded(std::size_t group) const;  // columns of a group, padding included
 
   // An int8 table.
   const void* one_high(std::size_t column) const { return one_high_.data() + column * one_bytes_; }
   const void* one_low(std::size_t column) const { return one_low_.data() + column * one_bytes_; }
-  const void* many_high(std::size_t group) const { return many_high_.data() + group * group_bytes_; }
-  const void* many_low(std::size_t group) const {
-    return first_limb_only_ ? nullptr : many_low_.data() + group * group_bytes_;
-  }
 
-  // Any other table: float32 [padded dim] of one column, [padded dim, padded columns] of a group.
+  // Any other table: float32 [padded dim] of one column.
   const float* one_float(std::size_t column) const { return one_float_.data() + column * padded_dim_; }
-  const float* many_float(std::size_t group) const { return many_float_.data() + group * padded_dim_ * kGroupColumns; }
   std::size_t padded_dim() const { return padded_dim_; }
 
   double scale(std::size_t column) const { return scales_[column]; }
-  // Scales and error bounds (kernels::Items) in float32, [padded columns] from the group's first on.
-  const float* float_scales(std::size_t group) const { return float_scales_.data() + group * kGroupColumns; }
-  const float* errors(std::size_t group) const { return errors_.data() + group * kGroupColumns; }
+  float float_scale(std::size_t column) const { return float_scales_[column]; }
+  float error(std::size_t column) const { return errors_[column]; }
+
+  // Columns [64 number, 64 number + 64), as far as there are any.
+  QueryGroup group(std::size_t number) const;
+  // Any columns, at most kGroupColumns, packed into `room`; their low limbs are left out.
+  QueryGroup gather(const std::uint32_t* columns, std::size_t count, GatheredGroup& room) const;
 
  private:
-  void prepare_int8(const kernels::Kernels& kernels, const std::vector<Column>& columns);
+  void gather_floats(QueryGroup& group, float* floats) const;
+  std::size_t padded(std::size_t group) const;  // columns of a group, padding included
+  void prepare_int8(const std::vector<Column>& columns);
   void prepare_float(const std::vector<Column>& columns, bool whole_numbers);
 
+  const kernels::Kernels& kernels_;
   std::size_t dim_, padded_dim_;
   bool first_limb_only_;
   std::size_t one_bytes_ = 0, group_bytes_ = 0;

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "status.hpp"
+#include "tile_bounds.hpp"
 
 namespace fllm {
 
@@ -45,6 +46,11 @@ std::vector<Expected> expected_tensors(const Layout& layout, std::uint64_t rows)
   tensors.push_back({"scales", "F32", {rows}});
   if (layout.bias) tensors.push_back({"bias", "F32", {rows}});
   tensors.push_back({"ids", "I64", {rows}});
+  if (layout.tile_bounds) {
+    const std::uint64_t tiles = rows / layout.tile_rows + (rows % layout.tile_rows != 0 ? 1 : 0);
+    tensors.push_back({"tile_directions", "F32", {tiles, dim}});
+    tensors.push_back({"tile_extents", "F32", {tiles, TileBounds::kExtents}});
+  }
   if (layout.sketch_dims > 0) {
     for (Expected& tensor : sketch_tensors(layout, rows)) tensors.push_back(std::move(tensor));
   }
@@ -84,6 +90,10 @@ Shard Shard::view(const Tensors& tensors, const Layout& layout, std::uint64_t ro
   shard.scales = pointer<float>(tensors, "scales");
   if (layout.bias) shard.bias = pointer<float>(tensors, "bias");
   shard.ids = pointer<std::int64_t>(tensors, "ids");
+  if (layout.tile_bounds) {
+    shard.directions = pointer<float>(tensors, "tile_directions");
+    shard.extents = pointer<float>(tensors, "tile_extents");
+  }
   if (layout.sketch_dims > 0) {
     shard.sketch = {layout.dim,
                     layout.sketch_dims,
@@ -106,6 +116,10 @@ Tile Shard::tile(const Layout& layout, std::uint64_t start, std::uint64_t rows, 
   tile.scales = scales + start;
   if (bias != nullptr) tile.bias = bias + start;
   tile.ids = ids + start;
+  if (extents != nullptr) {
+    tile.direction = directions + start / layout.tile_rows * layout.dim;
+    tile.extents = extents + start / layout.tile_rows * TileBounds::kExtents;
+  }
   return tile;
 }
 

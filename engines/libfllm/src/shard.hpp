@@ -16,6 +16,8 @@ struct Shard {
   const float* scales = nullptr;
   const float* bias = nullptr;
   const std::int64_t* ids = nullptr;
+  const float* directions = nullptr;  // [tiles, dim]
+  const float* extents = nullptr;     // [tiles, TileBounds::kExtents]
   Sketch sketch;
 
   // Throws Error (Status::bundle) when a tensor is missing or is not of the dtype and shape that the table demands.

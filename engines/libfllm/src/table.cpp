@@ -11,9 +11,9 @@ namespace fllm {
 
 namespace {
 
-void prefetch_rows(const Mapping& mapping, const void* data, std::size_t bytes) {
-  if (data == nullptr || bytes == 0) return;
-  mapping.prefetch(static_cast<std::size_t>(static_cast<const std::uint8_t*>(data) - mapping.data()), bytes);
+bool prefetch_rows(const Mapping& mapping, const void* data, std::size_t bytes) {
+  if (data == nullptr || bytes == 0) return false;
+  return mapping.prefetch(static_cast<std::size_t>(static_cast<const std::uint8_t*>(data) - mapping.data()), bytes);
 }
 
 }  // namespace
@@ -77,13 +77,14 @@ void Table::cut(const std::vector<Shard>& shards) {
   }
 }
 
-void Table::prefetch(const Tile& tile) const {
+bool Table::prefetch(const Tile& tile) const {
   const auto after = std::upper_bound(first_rows_.begin(), first_rows_.end(), tile.first_row);
   const Mapping& mapping = *mappings_[static_cast<std::size_t>(after - first_rows_.begin()) - 1];
-  prefetch_rows(mapping, tile.codes, tile.rows * code_bytes(layout_.codec, layout_.dim));
+  if (!prefetch_rows(mapping, tile.codes, tile.rows * code_bytes(layout_.codec, layout_.dim))) return false;
   prefetch_rows(mapping, tile.groups, tile.rows * group_bytes(layout_.codec, layout_.dim));
   prefetch_rows(mapping, tile.scales, tile.rows * sizeof(float));
   prefetch_rows(mapping, tile.bias, tile.rows * sizeof(float));
+  return true;
 }
 
 }  // namespace fllm

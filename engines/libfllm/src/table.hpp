@@ -31,6 +31,8 @@ struct Tile {
   const float* bias = nullptr;  // null when the table has none
   const std::int64_t* ids = nullptr;
   const Sketch* sketch = nullptr;  // of the tile's shard; null when the table has none
+  const float* direction = nullptr;  // [dim], and
+  const float* extents = nullptr;    // [4] of tile_bounds.hpp; null when the table has no bounds
   std::size_t sketch_row = 0;      // number of the tile's first row in that shard, a multiple of a sketch's block
 };
 
@@ -50,6 +52,7 @@ struct Layout {
   bool bias = false;
   std::int64_t generation = 0;
   std::size_t sketch_dims = 0;  // 0: no sketch
+  bool tile_bounds = false;     // tiles hold rows that lie together, and have bounds
   std::vector<ShardEntry> shards;
 
   // As strict as fllm_export.table.layout; both throw Error (Status::bundle). `path` is for messages.
@@ -79,8 +82,9 @@ class Table {
   // One a shard, empty when the table has none. Shards of one basis have the same number in Sketch::basis_number.
   const std::vector<Sketch>& sketches() const { return sketches_; }
 
-  // Asks the system to bring a tile's codes and scales in (larger-than-memory tables); returns at once.
-  void prefetch(const Tile& tile) const;
+  // Asks the system to bring a tile's codes and scales in (larger-than-memory tables); returns at once, and whether
+  // anything had to be asked for.
+  bool prefetch(const Tile& tile) const;
 
  private:
   Shard view(const Mapping& mapping, const ShardEntry& entry) const;

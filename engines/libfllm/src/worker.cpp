@@ -45,7 +45,9 @@ Worker::Worker(Pass& pass)
       block_rows_(block_rows(codec_, queries_.padded_dim())),
       denominators_(queries_.count()),
       span_denominators_(queries_.count()),
+      gathered_(queries_.groups()),
       thresholds_(queries_.groups() * kGroupColumns),
+      lane_thresholds_(kGroupColumns),
       references_(queries_.groups() * kGroupColumns),
       exp_sums_(queries_.groups() * kGroupColumns),
       high_(kBlockRows * kGroupColumns),
@@ -84,16 +86,35 @@ void Worker::scan(const Span& span, const std::vector<bool>& active) {
   }
 }
 
+// The groups of the chosen columns: packed together where that takes fewer of them than the pass has.
+void Worker::choose_groups() {
+  groups_.clear();
+  const auto lanes = [](std::size_t columns) { return (columns + kernels::kItemLanes - 1) / kernels::kItemLanes; };
+  // Denominators are kept by column, in the order of the pass.
+  if (pass_.wants_denominator() || lanes(chosen_.size()) == lanes(queries_.count())) {
+    for (std::size_t number = 0; number < queries_.groups(); ++number) groups_.push_back(queries_.group(number));
+    return;
+  }
+  for (std::size_t first = 0; first < chosen_.size(); first += kGroupColumns) {
+    const std::size_t count = std::min(kGroupColumns, chosen_.size() - first);
+    groups_.push_back(queries_.gather(chosen_.data() + first, count, gathered_[groups_.size()]));
+  }
+}
+
 void Worker::score_rows(const Span& span) {
+  chosen_.clear();
+  for (std::uint32_t column = 0; column < queries_.count(); ++column) {
+    if (active_[column]) chosen_.push_back(column);
+  }
   const std::size_t few = pass_.wants_denominator() ? kFewColumnsOfTwoLimbs : kFewColumns;
+  const bool one_by_one = pass_.samples() || chosen_.size() <= few;
+  if (!one_by_one) choose_groups();
   for (std::size_t offset = 0; offset < span.rows; offset += block_rows_) {
     const Rows block = rows(*span.tile, span.first + offset, std::min(block_rows_, span.rows - offset));
-    if (pass_.samples() || queries_.count() <= few) {
-      for (std::size_t column = 0; column < queries_.count(); ++column) {
-        if (active_[column]) score_one(block, column);
-      }
+    if (one_by_one) {
+      for (const std::uint32_t column : chosen_) score_one(block, column);
     } else {
-      for (std::size_t group = 0; group < queries_.groups(); ++group) score_group(block, group);
+      for (const QueryGroup& group : groups_) score_group(block, group);
     }
   }
 }
@@ -162,9 +183,8 @@ void Worker::score_one(const Rows& rows, std::size_t column) {
     kernels_.finish_int8_one(high_.data(), low_.data(), rows.block, queries_.scale(column), scores_.data());
   } else {
     kernels_.float_one(values_.data(), rows.count, queries_.padded_dim(), queries_.one_float(column), sums_.data());
-    const std::size_t group = column / kGroupColumns, lane = column % kGroupColumns;
-    kernels_.finish_float_one(sums_.data(), rows.block, queries_.float_scales(group)[lane],
-                              queries_.errors(group)[lane], scores_.data(), uppers_.data());
+    kernels_.finish_float_one(sums_.data(), rows.block, queries_.float_scale(column), queries_.error(column),
+                              scores_.data(), uppers_.data());
     uppers = uppers_.data();
   }
   if (pass_.wants_denominator()) {
@@ -199,28 +219,30 @@ void Worker::keep_sampled(const Rows& rows, std::size_t column) {
   }
 }
 
-void Worker::score_group(const Rows& rows, std::size_t group) {
-  const std::size_t first = group * kGroupColumns, items = queries_.padded(group);
-  const kernels::Items wanted{items, queries_.float_scales(group), queries_.errors(group), thresholds_.data() + first};
+void Worker::score_group(const Rows& rows, const QueryGroup& group) {
+  std::fill_n(lane_thresholds_.data(), kGroupColumns, kInfinity);
+  for (std::size_t i = 0; i < group.count; ++i) lane_thresholds_[i] = thresholds_[group.columns[i]];
+  const kernels::Items wanted{group.items, group.scales, group.errors, lane_thresholds_.data()};
+  // With denominators, groups hold successive columns.
+  const std::size_t first = group.columns[0];
   const kernels::Denominator running{references_.data() + first, exp_sums_.data() + first};
   const kernels::Denominator* denominator = pass_.wants_denominator() ? &running : nullptr;
   std::size_t found;
   if (codec_ == Codec::int8) {
-    std::int32_t* low = queries_.many_low(group) == nullptr ? nullptr : low_.data();
-    kernels_.int8_many(reinterpret_cast<const std::int8_t*>(codes(rows)), rows.count, dim_, items,
-                       queries_.many_high(group), queries_.many_low(group), high_.data(), low);
+    std::int32_t* low = group.low == nullptr ? nullptr : low_.data();
+    kernels_.int8_many(reinterpret_cast<const std::int8_t*>(codes(rows)), rows.count, dim_, group.items, group.high,
+                       group.low, high_.data(), low);
     found = kernels_.select_int8_many(high_.data(), low, rows.block, wanted, denominator, hits_.data());
   } else {
-    kernels_.float_many(values_.data(), rows.count, queries_.padded_dim(), items, queries_.many_float(group),
-                        sums_.data());
+    kernels_.float_many(values_.data(), rows.count, queries_.padded_dim(), group.items, group.floats, sums_.data());
     found = kernels_.select_float_many(sums_.data(), rows.block, wanted, denominator, hits_.data());
   }
   for (std::size_t i = 0; i < found; ++i) {
-    const std::size_t column = first + hits_[i].item;
+    const std::size_t column = group.columns[hits_[i].item];
     const float score = exact_score(rows, hits_[i].row, column);
     offer(rows, hits_[i].row, column, score, score);
   }
-  if (denominator != nullptr) fold(first, std::min(kGroupColumns, queries_.count() - first));
+  if (denominator != nullptr) fold(first, group.count);
 }
 
 float Worker::exact_score(const Rows& rows, std::size_t row, std::size_t column) {

@@ -36,9 +36,10 @@ class Worker {
   void decode(const Rows& rows);
 
   void score_rows(const Span& span);
+  void choose_groups();
   void scan_sketch(const Span& span);
   void keep_survivors(const Span& span, std::size_t offset, std::size_t column, std::size_t found);
-  void score_group(const Rows& rows, std::size_t group);
+  void score_group(const Rows& rows, const QueryGroup& group);
   void score_one(const Rows& rows, std::size_t column);
   void keep_sampled(const Rows& rows, std::size_t column);
   void keep_hits(const Rows& rows, std::size_t column, const float* uppers);
@@ -57,7 +58,10 @@ class Worker {
   std::vector<Best> best_;
   std::vector<LogSumExp> denominators_, span_denominators_;
   std::vector<bool> active_;
-  Aligned<float> thresholds_;               // [padded columns], lowered by the rounding of scores
+  std::vector<std::uint32_t> chosen_;  // active columns, and the groups that they make
+  std::vector<QueryGroup> groups_;
+  std::vector<GatheredGroup> gathered_;
+  Aligned<float> thresholds_, lane_thresholds_;  // [padded columns], lowered by the rounding of scores; of one group
   Aligned<float> references_, exp_sums_;    // [padded columns], of the block under way
   Aligned<std::int32_t> high_, low_;        // [rows, group columns]
   Aligned<float> values_, norms_, errors_;  // [rows, padded dim] and [rows]; not for int8

@@ -1,0 +1,82 @@
+"""Bounds on the scores of whole tiles, by which a search leaves tiles out and takes the others in a good order.
+
+A tile has a *direction* u, of length 1, and for each of its rows x, as real numbers, the part *along* it a = x.u and
+the rest r = |x - a u|. For an item vector q whose part across u is q', with a bias b of rows or 0,
+
+    q.x + b <= max(a_low * q.u, a_high * q.u) + |q'| * r_high + b_high
+
+docs/tiles.md has the proof, rounding included.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.generic]
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+EXTENTS = 4
+"""Numbers a tile beside its direction: least and greatest part along it, greatest rest, greatest bias."""
+
+_FLOAT64_SLACK = 1e-9
+_UNIT_SLACK = 2.0**-20
+"""By how much the squared length of a float32 direction may exceed 1, and more."""
+_SLACK = 2.0**-20
+"""Relative to a row's norm: far above what a direction that is no unit vector quite, and float64, make of a score."""
+
+
+def tensors(rows: int, dim: int, tile_rows: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the safetensors dtype and shape of each tensor of bounds in a shard."""
+    tiles = -(-rows // tile_rows)
+    return {"tile_directions": ("F32", (tiles, dim)), "tile_extents": ("F32", (tiles, EXTENTS))}
+
+
+def describe(rows: F64, bias: F32 | None) -> tuple[F32, F32]:
+    """Return the direction [d] and the extents [4] of one tile.
+
+    Args:
+        rows: what the codes stand for, float64 [n, d].
+        bias: float32 [n] or None.
+    """
+    mean = rows.mean(0)
+    length = float(np.linalg.norm(mean))
+    direction = (mean / length if length > 0 else np.zeros_like(mean)).astype(np.float32)
+    unit = direction.astype(np.float64)
+    along = rows @ unit
+    rest = np.sqrt(((rows - along[:, None] * unit) ** 2).sum(1))
+    lost = _FLOAT64_SLACK * float(np.sqrt((rows**2).sum(1)).max())
+    highest = 0.0 if bias is None else float(bias.max())
+    extents = [-_above(lost - along.min()), _above(along.max() + lost), _above(rest.max() + lost), highest]
+    return direction, np.array(extents, np.float32)
+
+
+def holds(rows: F64, bias: F32 | None, direction: F32, extents: F32) -> bool:
+    """Return whether a tile's bounds are true of its rows, but for what rounding may make of them."""
+    unit = direction.astype(np.float64)
+    low, high, rest, highest = extents.astype(np.float64)
+    along = rows @ unit
+    across = np.sqrt(((rows - along[:, None] * unit) ** 2).sum(1))
+    lost = _FLOAT64_SLACK * float(np.sqrt((rows**2).sum(1)).max())
+    length = float(unit @ unit)
+    is_unit = abs(length - 1) <= _UNIT_SLACK or length == 0
+    inside = bool(low <= along.min() + lost and along.max() - lost <= high and across.max() - lost <= rest)
+    return is_unit and inside and (bias is None or float(bias.max()) <= highest)
+
+
+def bounds(directions: F32, extents: F32, q: F64) -> F64:
+    """Return what no score in each tile exceeds for an item vector float64 [d], the engine's reference; float64."""
+    low, high, rest, bias = extents.astype(np.float64).T
+    along = directions.astype(np.float64) @ q
+    norm = float(np.linalg.norm(q))
+    across = np.sqrt(np.maximum(norm**2 - along**2 / (1 + _UNIT_SLACK), 0.0))
+    longest = np.maximum(np.abs(low), np.abs(high)) + rest
+    found: F64 = np.maximum(low * along, high * along) + across * rest + bias + _SLACK * norm * longest
+    return found
+
+
+def _above(number: float) -> np.float32:
+    with np.errstate(over="ignore"):
+        nearest = np.float32(number)
+    return nearest if float(nearest) >= number else np.nextafter(nearest, np.float32(np.inf))
