@@ -59,12 +59,7 @@ struct Int4 {
 }  // namespace
 
 void fill_float_avx2(Kernels& kernels) {
-  kernels.decode_fp32 = decode_plain<Lanes, Fp32>;
-  kernels.decode_fp16 = decode_plain<Lanes, Fp16>;
-  kernels.decode_fp8 = decode_plain<Lanes, Fp8>;
-  kernels.decode_int4 = decode<Lanes, Int4>;
-  kernels.float_one = float_one<Lanes>;
-  kernels.float_many = float_many<Lanes>;
+  fill_float<Lanes, Fp32, Fp16, Fp8, Int4>(kernels);
 }
 
 }  // namespace fllm::kernels

@@ -29,12 +29,7 @@ struct ExactScores {
 }  // namespace
 
 void fill_select_avx2(Kernels& kernels) {
-  kernels.finish_int8_one = finish_int8_one<ExactScores>;
-  kernels.finish_float_one = finish_float_one<Lanes>;
-  kernels.at_least = at_least<Lanes>;
-  kernels.accumulate_one = accumulate_one<Lanes>;
-  kernels.select_int8_many = select_int8_many<Lanes>;
-  kernels.select_float_many = select_float_many<Lanes>;
+  fill_select<Lanes, ExactScores>(kernels);
   kernels.gumbel = gumbel<WideLanes>;
 }
 

@@ -280,6 +280,17 @@ std::size_t at_least(const float* values, std::size_t n, float threshold, std::u
   return count;
 }
 
+// `Exact` makes the scores of one int8 item, in double.
+template <class V, class Exact>
+void fill_select(Kernels& kernels) {
+  kernels.finish_int8_one = finish_int8_one<Exact>;
+  kernels.finish_float_one = finish_float_one<V>;
+  kernels.at_least = at_least<V>;
+  kernels.accumulate_one = accumulate_one<V>;
+  kernels.select_int8_many = select_int8_many<V>;
+  kernels.select_float_many = select_float_many<V>;
+}
+
 }  // namespace
 
 }  // namespace fllm::kernels

@@ -5,6 +5,8 @@
 #include <limits>
 #include <vector>
 
+#include "rounding.hpp"
+
 namespace fllm {
 
 namespace {
@@ -19,11 +21,6 @@ constexpr double kFloatSlack = 0x1p-18;
 
 // Beyond this norm a float32 bound could overflow: rows of a larger norm are never ruled out (the writer's part).
 constexpr double kLargestNorm = 0x1p60;
-
-float float_above(double number) {
-  const float nearest = static_cast<float>(number);
-  return nearest < number ? std::nextafter(nearest, std::numeric_limits<float>::infinity()) : nearest;
-}
 
 double norm_of(const std::vector<double>& numbers) {
   double squares = 0.0;

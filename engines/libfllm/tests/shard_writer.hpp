@@ -1,16 +1,13 @@
 // Writes shards and tables, good ones and others, without any code of the library.
 #pragma once
 
-#include <unistd.h>
-
 #include <cstdint>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include "directory.hpp"
 
 namespace writer {
 
@@ -56,27 +53,6 @@ inline std::string shard_of(const std::vector<Piece>& pieces) {
   const auto [header, data] = layout_of(pieces);
   return file_of(header.dump(), data);
 }
-
-// A directory of its own, removed at the end.
-class Directory {
- public:
-  Directory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "fllm-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~Directory() { std::filesystem::remove_all(path_); }
-  Directory(const Directory&) = delete;
-  Directory& operator=(const Directory&) = delete;
-
-  const std::string& path() const { return path_; }
-  std::string path(const std::string& name) const { return path_ + "/" + name; }
-  void write(const std::string& name, const std::string& bytes) const {
-    std::ofstream(path(name), std::ios::binary) << bytes;
-  }
-
- private:
-  std::string path_;
-};
 
 // int8 rows [rows, dim] with scales and ids that follow from the row's number in the table.
 inline std::vector<Piece> int8_pieces(std::uint64_t first_row, std::uint64_t rows, std::uint64_t dim) {

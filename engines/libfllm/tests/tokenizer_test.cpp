@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "directory.hpp"
 #include "encoder/prompt.hpp"
 #include "status.hpp"
 
@@ -19,25 +20,17 @@ using fllm::TokenId;
 using nlohmann::json;
 using Ids = std::vector<TokenId>;
 
-// A file of its own for this process, removed at the end.
-class File {
- public:
-  explicit File(const std::string& content) {
-    char pattern[] = "/tmp/fllm-tokenizer-XXXXXX";
-    directory_ = mkdtemp(pattern);
-    std::ofstream(path()) << content;
-  }
-  ~File() { std::filesystem::remove_all(directory_); }
-  std::string path() const { return directory_ + "/tokenizer.json"; }
-
- private:
-  std::string directory_;
-};
+// The path of a file with this content.
+std::string written(const writer::Directory& directory, const std::string& content) {
+  directory.write("tokenizer.json", content);
+  return directory.path("tokenizer.json");
+}
 
 Ids encode(const json& description, const std::string& text) {
-  const File file(description.dump());
+  const writer::Directory directory;
+  const fllm::Tokenizer tokenizer(written(directory, description.dump()));
   Ids ids;
-  for (const fllm::Token& token : fllm::Tokenizer(file.path()).encode(fllm::decode_utf8(text, "text"))) {
+  for (const fllm::Token& token : tokenizer.encode(fllm::decode_utf8(text, "text"))) {
     ids.push_back(token.id);
   }
   return ids;
@@ -104,9 +97,9 @@ void ignored_merges() {
 }
 
 fllm::Status refusal(const std::string& content) {
-  const File file(content);
+  const writer::Directory directory;
   try {
-    const fllm::Tokenizer tokenizer(file.path());
+    const fllm::Tokenizer tokenizer(written(directory, content));
   } catch (const fllm::Error& failure) {
     return failure.status();
   }
