@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fllm_export.errors import BundleError
 from fllm_export.files import publish_json
+from fllm_export.strict_json import parse
 from fllm_export.table.codecs import CODECS
 from fllm_export.table.sketch import BLOCK_ROWS, GROUP_DIMS
 
 FORMAT_VERSION = 1
 FILE_NAME = "table.json"
 
+_FILE_BYTES_MAX = 64 << 20
 _TILE_BYTES = 8 << 20
 _TILE_ROWS_MAX = 65_536
 _TILE_ROWS_MIN = 1_024
@@ -107,7 +108,7 @@ class TableLayout:
         if self.sketch_dims and self.tile_rows % BLOCK_ROWS:
             raise BundleError(f"{path}: tile_rows is {self.tile_rows}", expected=f"a multiple of {BLOCK_ROWS}")
         for shard in self.shards:
-            if Path(shard.name).name != shard.name or shard.name in ("", ".", ".."):
+            if Path(shard.name).name != shard.name or shard.name in ("", ".", "..") or "\0" in shard.name:
                 raise BundleError(f"{path}: shard name {shard.name!r}", expected="a file name without folders")
             if shard.rows < 1:
                 raise BundleError(f"{path}: shard {shard.name} has {shard.rows} rows", expected="at least 1")
@@ -122,8 +123,11 @@ def read_versioned(path: Path, supported: int) -> dict[str, Any]:
     Raises:
         BundleError: it is no JSON object, or its version is missing or newer, with both numbers.
     """
+    size = path.stat().st_size
+    if size > _FILE_BYTES_MAX:
+        raise BundleError(f"{path} has {size} bytes", expected=f"at most {_FILE_BYTES_MAX}")
     try:
-        document = json.loads(path.read_bytes())
+        document = parse(path.read_bytes())
     except ValueError as error:
         raise BundleError(f"{path} is not JSON ({error})", fix="Build it again") from error
     version = document.get("format_version") if isinstance(document, dict) else None

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fllm_export.errors import BundleError
 from fllm_export.files import publish
+from fllm_export.strict_json import parse
 from fllm_export.table import sketch, tile_bounds
 from fllm_export.table.codecs import Codec
 
@@ -160,6 +161,8 @@ def _map(path: Path) -> dict[str, tuple[str, Array]]:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing", expected="a shard of the table", fix="Build the table again") from error
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror})", expected="a file that may be read") from error
     header, start = _read_header(path, data, size)
     tensors = {}
     spans = []
@@ -187,8 +190,8 @@ def _read_header(path: Path, data: mmap.mmap | bytes, size: int) -> tuple[dict[s
     if length > _HEADER_BYTES_MAX:
         raise BundleError(f"{path}: the header has {length} bytes", expected=f"at most {_HEADER_BYTES_MAX}")
     try:
-        header = json.loads(data[8 : 8 + length])
-    except (ValueError, RecursionError) as error:
+        header = parse(data[8 : 8 + length])
+    except ValueError as error:
         raise BundleError(f"{path}: the header is not JSON ({error})", expected="a safetensors file") from error
     if not isinstance(header, dict):
         raise BundleError(f"{path}: the header is a {type(header).__name__}", expected="a JSON object")
@@ -199,13 +202,14 @@ def _read_header(path: Path, data: mmap.mmap | bytes, size: int) -> tuple[dict[s
 
 def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     try:
-        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        dtype, listed, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         item_bytes = np.dtype(_DTYPES[dtype]).itemsize
-        whole = all(type(n) is int and 0 <= n < 1 << 48 for n in (*shape, begin, end))
+        shape = tuple(listed)
+        whole = isinstance(listed, list) and all(type(n) is int and 0 <= n < 1 << 48 for n in (*shape, begin, end))
     except (TypeError, KeyError, ValueError) as error:
         raise BundleError(f"{path}: the header's entry of `{name}` is unreadable ({error!r})") from error
     if not whole:
-        raise BundleError(f"{path}: tensor `{name}` is {list(shape)} at {begin}..{end}", expected="whole numbers")
+        raise BundleError(f"{path}: tensor `{name}` is {listed} at {begin}..{end}", expected="whole numbers")
     wanted = item_bytes
     for extent in shape:
         wanted *= extent

@@ -50,6 +50,36 @@ def test_a_shard_cut_short(users: Path) -> None:
         Table(users)
 
 
+def test_a_shard_that_is_a_directory(users: Path) -> None:
+    shard(users).unlink()
+    shard(users).mkdir()
+    with pytest.raises(BundleError, match=r"00000\.safetensors cannot be read \(Is a directory\)"):
+        Table(users)
+
+
+def test_names_that_stand_twice(users: Path) -> None:
+    path = users / "table.json"
+    text = path.read_text()
+    path.write_text(text.replace('"dim": 16', '"dim": 16, "dim": 8'))
+    with pytest.raises(BundleError, match=r"not JSON \(the name 'dim' stands twice in one object\)"):
+        Table(users)
+    path.write_text(text)
+    raw = shard(users).read_bytes()
+    twice = b'"ids":{"dtype":"I64","shape":[0],"data_offsets":[0,0]},"ids"'
+    length = int.from_bytes(raw[:8], "little")
+    header = raw[8 : 8 + length].replace(b'"ids"', twice, 1)[:length]
+    shard(users).write_bytes(raw[:8] + header + raw[8 + length :])
+    with pytest.raises(BundleError, match="'ids' stands twice"):
+        Table(users)
+
+
+def test_a_layout_without_end(users: Path) -> None:
+    with (users / "table.json").open("r+b") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(BundleError, match=r"has 67108865 bytes; expected at most 67108864"):
+        Table(users)
+
+
 @pytest.mark.parametrize("size", [0, 3, 8, 100])
 def test_a_shard_cut_within_its_header(users: Path, size: int) -> None:
     shard(users).write_bytes(shard(users).read_bytes()[:size])
@@ -96,6 +126,7 @@ def test_a_header_that_is_no_object(users: Path, text: bytes) -> None:
         (lambda h: h["codes"].update(shape=[-200, -16]), "expected whole numbers"),
         (lambda h: h["codes"].update(shape=[2**40, 2**40]), "spans 3200 bytes"),
         (lambda h: h["codes"].update(shape=[True, 3200]), "expected whole numbers"),
+        (lambda h: h["codes"].update(shape={}), r"tensor `codes` is \{\} at 0..3200; expected whole numbers"),
         (lambda h: h["codes"].update(data_offsets=[0, 2**62]), "expected whole numbers"),
         (lambda h: h["codes"].update(data_offsets=[4096, 7296]), "starts at data byte"),
         (lambda h: h["codes"].update(data_offsets=[0]), "entry of `codes` is unreadable"),
@@ -128,6 +159,13 @@ def test_a_header_that_lies(users: Path, change: Callable[[dict[str, Any]], None
 def test_a_layout_that_lies(users: Path, changes: dict[str, Any], message: str) -> None:
     rewrite_layout(users, **changes)
     with pytest.raises(BundleError, match=message):
+        Table(users)
+
+
+def test_a_shard_name_with_a_zero_byte(users: Path) -> None:
+    entry = json.loads((users / "table.json").read_text())["shards"][0]
+    rewrite_layout(users, shards=[{**entry, "name": "00000.safetensors\0"}])
+    with pytest.raises(BundleError, match="a file name without folders"):
         Table(users)
 
 
