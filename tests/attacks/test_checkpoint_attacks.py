@@ -3,63 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import struct
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from fllm_export.checkpoint.checkpoint import Checkpoint
-from fllm_export.errors import BundleError
 
-torch = pytest.importorskip("torch")
+from .tampering import TEMPLATE, USERS, edit_json, edit_tensors, load, merged, read_users, refused
 
-USERS = "users-00001-of-00001.safetensors"
-TEMPLATE = "About {text}?"
-
-
-@pytest.fixture
-def folder(tiny_checkpoint: Any, tmp_path: Path) -> Path:
-    """A sound Llama checkpoint: 50 users of 16 dims, mapper linear_relu [16, 32], LoRA of rank 4."""
-    shutil.copytree(tiny_checkpoint("llama").base.parent, tmp_path / "checkpoint")
-    return tmp_path / "checkpoint"
-
-
-def edit_tensors(file: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file, metadata={"format": "pt"})
-
-
-def edit_json(file: Path, **values: object) -> None:
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
-
-
-def refused(action: Callable[[], object], *words: object) -> None:
-    with pytest.raises(BundleError) as caught:
-        action()
-    for word in words:
-        assert str(word) in str(caught.value)
-
-
-def load(folder: Path) -> Callable[[], object]:
-    return lambda: Checkpoint.load(folder)
-
-
-def read_users(folder: Path) -> Callable[[], object]:
-    return lambda: list(Checkpoint.load(folder).users.chunks())
-
-
-def merged(folder: Path) -> Callable[[], object]:
-    from fllm_export.checkpoint.merge import merge
-
-    return lambda: merge(Checkpoint.load(folder), ["jazz"])
+pytest.importorskip("torch")
 
 
 # The directory and its spec
@@ -338,79 +295,6 @@ def test_ids_of_the_wrong_dtype(folder: Path) -> None:
     refused(load(folder), folder / USERS, "'ids'", "dtype F32", "I64")
 
 
-# The adapter
-
-
-def test_adapter_without_config(folder: Path) -> None:
-    (folder / "adapter" / "adapter_config.json").unlink()
-    refused(load(folder), folder / "adapter" / "adapter_config.json", "lacks", "save_pretrained")
-
-
-def test_adapter_that_is_a_pickle(folder: Path) -> None:
-    (folder / "adapter" / "adapter_model.safetensors").rename(folder / "adapter" / "adapter_model.bin")
-    refused(load(folder), folder / "adapter", "adapter_model.bin is a pickle and is refused", "safetensors")
-
-
-def test_adapter_cut_off(folder: Path) -> None:
-    file = folder / "adapter" / "adapter_model.safetensors"
-    file.write_bytes(file.read_bytes()[:200])
-    refused(load(folder), file, "is damaged")
-
-
-def test_adapter_config_that_is_not_json(folder: Path) -> None:
-    (folder / "adapter" / "adapter_config.json").write_text("{'r': 4}")
-    refused(load(folder), folder / "adapter" / "adapter_config.json", "is not valid JSON")
-
-
-def test_adapter_that_cannot_be_folded(folder: Path) -> None:
-    edit_json(folder / "adapter" / "adapter_config.json", peft_type="PROMPT_TUNING")
-    refused(load(folder), folder / "adapter" / "adapter_config.json", "'PROMPT_TUNING'", "LORA")
-
-
-def test_empty_adapter(folder: Path) -> None:
-    save_file({}, folder / "adapter" / "adapter_model.safetensors")
-    refused(load(folder), folder / "adapter" / "adapter_model.safetensors", "holds no tensors")
-
-
-def test_adapter_with_a_foreign_tensor_name(folder: Path) -> None:
-    edit_tensors(
-        folder / "adapter" / "adapter_model.safetensors", lambda tensors: tensors.update(x=np.ones(1, np.float32))
-    )
-    refused(load(folder), folder / "adapter" / "adapter_model.safetensors", "'x'", "base_model.model.")
-
-
-def test_adapter_lacks_a_tensor(folder: Path) -> None:
-    name = "base_model.model.layers.1.self_attn.v_proj.lora_B.weight"
-    edit_tensors(folder / "adapter" / "adapter_model.safetensors", lambda tensors: tensors.pop(name))
-    refused(merged(folder), folder / "adapter" / "adapter_model.safetensors", f"lacks the tensor '{name}'", "8 tensors")
-
-
-def test_adapter_tensor_of_the_wrong_shape(folder: Path) -> None:
-    name = "base_model.model.layers.0.self_attn.q_proj.lora_A.weight"
-    edit_tensors(
-        folder / "adapter" / "adapter_model.safetensors",
-        lambda tensors: tensors.update({name: np.zeros((4, 31), np.float32)}),
-    )
-    refused(merged(folder), folder / "adapter" / "adapter_model.safetensors", name, "[4, 31]", "[4, 32]")
-
-
-def test_nan_in_the_adapter(folder: Path) -> None:
-    name = "base_model.model.layers.0.self_attn.q_proj.lora_B.weight"
-    edit_tensors(
-        folder / "adapter" / "adapter_model.safetensors", lambda tensors: tensors[name].__setitem__((3, 0), np.nan)
-    )
-    refused(merged(folder), folder / "adapter" / "adapter_model.safetensors", name, "NaN", "row 3")
-
-
-def test_adapter_whose_weights_overflow_when_folded(folder: Path) -> None:
-    def huge(tensors: dict[str, np.ndarray]) -> None:
-        for value in tensors.values():
-            value[:] = 1e30
-
-    edit_tensors(folder / "adapter" / "adapter_model.safetensors", huge)
-    refused(merged(folder), folder / "adapter", "cannot be folded", "NaN")
-
-
 # The extended vocabulary
 
 
@@ -434,103 +318,3 @@ def test_nan_in_a_row_of_the_head(tiny_llama_dir: Path, tmp_path: Path) -> None:
     edit_tensors(file, lambda tensors: tensors["lm_head.weight"].__setitem__((395, 0), np.nan))
     checkpoint = Checkpoint.from_extended_vocabulary(tmp_path / "model", first_user_row=390, template=TEMPLATE)
     refused(lambda: list(checkpoint.users.chunks()), file, "'lm_head.weight'", "row 395")
-
-
-# The official files
-
-
-class Payload:
-    """Makes a directory when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (str(self.marker),)
-
-
-def official(base: Path, file: Path, **options: Any) -> Callable[[], object]:
-    return lambda: Checkpoint.from_filterllm(base, None, file, template=TEMPLATE, **options)
-
-
-def good_weights() -> dict[str, Any]:
-    return {
-        "mapper": {"weight": torch.zeros(32, 32), "bias": torch.zeros(32)},
-        "user_embeddings": {"weight": torch.ones(5, 32)},
-    }
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_pickle_with_code(zipped: bool, tiny_llama_dir: Path, tmp_path: Path) -> None:
-    file = tmp_path / "custom_weights.pt"
-    marker = tmp_path / "ran"
-    torch.save({**good_weights(), "mapper": Payload(marker)}, file, _use_new_zipfile_serialization=zipped)
-    refused(official(tiny_llama_dir, file), file, "was refused", "tensors only", "none of its code was run")
-    assert not marker.exists()
-    torch.load(file, weights_only=False)
-    assert marker.exists(), "the payload is harmless, so that the test shows nothing"
-
-
-def test_plain_pickle_with_code(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    file = tmp_path / "custom_weights.pt"
-    marker = tmp_path / "ran"
-    file.write_bytes(pickle.dumps(Payload(marker)))
-    refused(official(tiny_llama_dir, file), file, "was refused")
-    assert not marker.exists()
-    pickle.loads(file.read_bytes())
-    assert marker.exists(), "the payload is harmless, so that the test shows nothing"
-
-
-def test_official_file_is_gone(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    refused(official(tiny_llama_dir, tmp_path / "custom_weights.pt"), tmp_path / "custom_weights.pt", "does not exist")
-
-
-@pytest.mark.parametrize("keep", [0, 10, 400, -1])
-def test_official_file_cut_off(keep: int, tiny_llama_dir: Path, tmp_path: Path) -> None:
-    file = tmp_path / "custom_weights.pt"
-    torch.save(good_weights(), file)
-    file.write_bytes(file.read_bytes()[:keep])
-    refused(official(tiny_llama_dir, file), file)
-
-
-def test_official_file_with_one_tensor(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    torch.save(torch.zeros(3), tmp_path / "w.pt")
-    refused(official(tiny_llama_dir, tmp_path / "w.pt"), tmp_path / "w.pt", "holds a Tensor", "user_embeddings.weight")
-
-
-def test_official_file_without_users(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    torch.save({"mapper": good_weights()["mapper"]}, tmp_path / "w.pt")
-    refused(
-        official(tiny_llama_dir, tmp_path / "w.pt"),
-        tmp_path / "w.pt",
-        "lacks the tensor 'user_embeddings.weight'",
-        "holds mapper.bias, mapper.weight",
-    )
-
-
-def test_official_file_with_foreign_content(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    torch.save({**good_weights(), "epoch": 3}, tmp_path / "w.pt")
-    refused(official(tiny_llama_dir, tmp_path / "w.pt"), tmp_path / "w.pt", "'epoch' is a int", "a tensor")
-    torch.save({**good_weights(), "gate": {"weight": torch.ones(2)}}, tmp_path / "w.pt")
-    refused(official(tiny_llama_dir, tmp_path / "w.pt"), tmp_path / "w.pt", "unknown tensor 'gate.weight'")
-
-
-def test_official_user_table_of_the_wrong_kind(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    for table, found in [(torch.ones(5), "[5]"), (torch.ones(5, 32, dtype=torch.int64), "torch.int64")]:
-        torch.save({**good_weights(), "user_embeddings": {"weight": table}}, tmp_path / "w.pt")
-        refused(
-            official(tiny_llama_dir, tmp_path / "w.pt"), tmp_path / "w.pt", "'user_embeddings.weight'", found, "[users"
-        )
-
-
-def test_official_user_table_of_another_dim(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    torch.save({**good_weights(), "user_embeddings": {"weight": torch.ones(5, 31)}}, tmp_path / "w.pt")
-    refused(official(tiny_llama_dir, tmp_path / "w.pt"), tmp_path / "w.pt", "32 dimensions", "31")
-
-
-def test_nan_in_the_official_user_table(tiny_llama_dir: Path, tmp_path: Path) -> None:
-    weights = good_weights()
-    weights["user_embeddings"]["weight"][4, 0] = float("nan")
-    torch.save(weights, tmp_path / "w.pt")
-    checkpoint = Checkpoint.from_filterllm(tiny_llama_dir, None, tmp_path / "w.pt", template=TEMPLATE)
-    refused(lambda: list(checkpoint.users.chunks()), tmp_path / "w.pt", "'user_embeddings.weight'", "row 4")
