@@ -1,6 +1,8 @@
 #include "service.hpp"
 
+#include <chrono>
 #include <nlohmann/json.hpp>
+#include <thread>
 #include <utility>
 
 namespace server {
@@ -142,10 +144,15 @@ int Service::bind() {
   throw fllm::Error(FLLM_USAGE, "cannot listen on " + options_.host + ":" + std::to_string(options_.port) + ".");
 }
 
-void Service::serve() { http_.listen_after_bind(); }
+void Service::serve() {
+  http_.listen_after_bind();
+  served_ = true;
+}
 
 void Service::stop() {
   stopping_ = true;
+  // A server that is told to stop before it listens would not hear it, and listen for ever.
+  while (!http_.is_running() && !served_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   http_.stop();
 }
 

@@ -46,6 +46,7 @@ class Service {
   mutable std::mutex mutex_;
   std::shared_ptr<const ServedBundle> bundle_;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> served_{false};
 };
 
 }  // namespace server
