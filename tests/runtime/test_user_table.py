@@ -114,8 +114,8 @@ def test_a_budget_cuts_the_scan_and_the_answer_says_so(tmp_path: Path) -> None:
 
 
 def test_a_budget_too_short_for_k_users_leaves_the_rest_empty(tmp_path: Path) -> None:
-    table = UserTable.create(tmp_path / "t", ROWS, shard_bytes=2048)
-    cut = table.topk(Z, 2000, budget_ms=1e-6)
+    table = UserTable.create(tmp_path / "t", np.tile(ROWS, (40, 1)), shard_bytes=40_000)
+    cut = table.topk(Z, 100_000, budget_ms=1e-6)
     missing = cut.user_ids == -1
     assert missing.any()
     assert np.isneginf(cut.scores[missing]).all()
