@@ -26,33 +26,31 @@ SketchScan::SketchScan(const Table& table, const kernels::Kernels& kernels, cons
   for (const Sketch& sketch : table.sketches()) {
     if (sketch.basis_number == queries_.size()) queries_.emplace_back(sketch, values.data());
   }
+  for (const SketchQuery& query : queries_) {
+    items_.push_back(exact_ ? query.proving(true) : query.estimating(false, kDeviations));
+  }
   shrink_ = exact_ ? 1.0f : static_cast<float>(1.0 / SketchQuery::kCoarseUnbiased);
   spread_ = static_cast<float>(exact_ ? 1.0 / std::sqrt(static_cast<double>(layout.sketch_dims)) : 1.0 / kDeviations);
 }
 
 std::size_t SketchScan::survivors(const Tile& tile, std::size_t first, std::size_t rows, float threshold,
                                   LogSumExp* denominator, std::uint16_t* out) {
-  const SketchQuery& query = queries_[tile.sketch->basis_number];
+  const std::size_t number = tile.sketch->basis_number;
   const float* bias = tile.bias == nullptr ? nullptr : tile.bias + first;
-  if (query.usable()) {
-    const kernels::SketchItem item = exact_ ? query.proving(true) : query.estimating(false, kDeviations);
-    bounds_(tile.sketch->blocks(tile.sketch_row + first, rows, bias, exact_), item, estimates_.data(), uppers_.data());
+  if (queries_[number].usable()) {
+    bounds_(tile.sketch->blocks(tile.sketch_row + first, rows, bias, exact_), items_[number], estimates_.data(),
+            uppers_.data());
   } else {
     std::fill_n(estimates_.begin(), rows, 0.0f);
     std::fill_n(uppers_.begin(), rows, std::numeric_limits<float>::infinity());
   }
-  if (denominator != nullptr) expect(bias, rows);
-  std::size_t found = 0;
+  const std::size_t found = kernels_.at_least(uppers_.data(), rows, threshold, out);
+  if (denominator == nullptr) return found;
+  expect(bias, rows);
+  for (std::size_t i = 0; i < found; ++i) expected_[out[i]] = kNothing;
   for (std::size_t at = 0; at < rows; at += kernels::kBlockRows) {
-    const std::size_t count = std::min(kernels::kBlockRows, rows - at);
-    const std::size_t hits = kernels_.at_least(uppers_.data() + at, count, threshold, out + found);
-    for (const std::size_t end = found + hits; found < end; ++found) {
-      out[found] = static_cast<std::uint16_t>(out[found] + at);
-      expected_[out[found]] = kNothing;
-    }
-    if (denominator == nullptr) continue;
     float reference = -std::numeric_limits<float>::infinity(), sum = 0.0f;
-    kernels_.accumulate_one(expected_.data() + at, count, &reference, &sum);
+    kernels_.accumulate_one(expected_.data() + at, std::min(kernels::kBlockRows, rows - at), &reference, &sum);
     denominator->add(reference, sum);
   }
   return found;

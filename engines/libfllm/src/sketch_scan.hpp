@@ -16,7 +16,8 @@ namespace fllm {
 
 class SketchScan {
  public:
-  static constexpr std::size_t kChunkRows = 1024;
+  // So few that their codes are still coming in while the rows before them are sifted.
+  static constexpr std::size_t kChunkRows = 256;
 
   // Proving bounds when the column's search wants the exact answer, statistical ones otherwise.
   SketchScan(const Table& table, const kernels::Kernels& kernels, const Column& column);
@@ -29,13 +30,17 @@ class SketchScan {
   std::size_t survivors(const Tile& tile, std::size_t first, std::size_t rows, float threshold, LogSumExp* denominator,
                         std::uint16_t* out);
 
+  // The upper bound of a row of the last call.
+  float upper(std::size_t row) const { return uppers_[row]; }
+
  private:
   void expect(const float* bias, std::size_t rows);
 
   const kernels::Kernels& kernels_;
   kernels::SketchBounds bounds_;
   bool exact_;
-  std::vector<SketchQuery> queries_;  // one a basis
+  std::vector<SketchQuery> queries_;         // one a basis
+  std::vector<kernels::SketchItem> items_;  // what the kernel reads of each
   float shrink_, spread_;             // of estimates to least squares, and from bounds to standard deviations
   std::vector<float> estimates_, uppers_, expected_;
 };
