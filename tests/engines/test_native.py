@@ -259,6 +259,30 @@ def test_the_sketch_proves_the_exact_answer(
         assert native.topk(z, 10).log_probs_exact.all()
 
 
+def test_more_rows_survive_the_sketch_than_can_wait(tmp_path: Path) -> None:
+    # Rows of one direction and the reverse, in ascending order of score: bounds rule out none of the better half.
+    rows = np.linspace(1, 2, 70_000, dtype=np.float32)[:, None] * GENERATOR.standard_normal(64).astype(np.float32)
+    rows[::2] *= -1
+    rows[100:300] = rows[-1]
+    UserTable.create(tmp_path / "t", rows, sketch="yes")
+    native, reference = both(tmp_path / "t")
+    for z in (rows[-1], -rows[-1], np.zeros(64, np.float32), rows[-1] * np.float32(1e30)):
+        for k in (1, 100, 40_000):
+            expected = reference.topk(z, k)
+            for budget in (None, 1e4):
+                assert_ranking(native.topk(z, k, log_probs="none", budget_ms=budget), expected)
+            assert_ranking(native.topk(z, k, log_probs="estimate"), expected)
+        best = reference.topk(z, 500).user_ids[0]
+        denied, kept = native.filter(deny=best), reference.filter(deny=best)
+        assert_ranking(native.topk(z, 100, log_probs="none", filter=denied), reference.topk(z, 100, filter=kept))
+
+
+def assert_ranking(found: TopK, expected: TopK) -> None:
+    np.testing.assert_array_equal(found.user_ids, expected.user_ids)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    assert found.complete.all()
+
+
 @pytest.mark.parametrize("rank", [12, 64])
 def test_the_statistical_sketch_finds_999_of_1000(tmp_path: Path, rank: int) -> None:
     generator = np.random.default_rng(3)

@@ -78,6 +78,7 @@ class Pass::Turns {
         worker.scan(spans_[first], active);
       }
     }
+    worker.finish();
   }
 
   // Rows of a column that were scored or ruled out, given that scores below `threshold` were not wanted.

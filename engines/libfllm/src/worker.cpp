@@ -16,6 +16,11 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr std::size_t kFewColumns = 4;
 constexpr std::size_t kFewColumnsOfTwoLimbs = 7;
 
+// Rows of a sketch that wait to be scored: as many as lie in a near cache.
+constexpr std::size_t kLongestBacklog = 1 << 14;
+// Memory takes as long as the copying of so many rows.
+constexpr std::size_t kRowsAhead = 24;
+
 // Decoded rows are written and read again at once: they should not leave the nearest cache between.
 std::size_t block_rows(Codec codec, std::size_t padded_dim) {
   constexpr std::size_t kValueBytes = 16 << 10;
@@ -61,7 +66,11 @@ Worker::Worker(Pass& pass)
       noise_(kBlockRows),
       hits_(kBlockRows * kGroupColumns),
       indices_(kBlockRows),
-      survivors_(pass.uses_sketch() ? SketchScan::kChunkRows : 0) {
+      survivors_(pass.uses_sketch() ? SketchScan::kChunkRows : 0),
+      backlogs_(pass.uses_sketch() ? queries_.count() : 0),
+      gathered_codes_(pass.uses_sketch() && codec_ == Codec::int8 ? kBlockRows * dim_ : 0),
+      gathered_scales_(kBlockRows),
+      gathered_bias_(kBlockRows) {
   for (const Column& column : pass.columns()) {
     best_.emplace_back(column.search->k);
     if (pass.uses_sketch()) sketches_.emplace_back(table_, kernels_, column);
@@ -123,29 +132,96 @@ void Worker::scan_sketch(const Span& span) {
   for (std::size_t offset = 0; offset < span.rows; offset += SketchScan::kChunkRows) {
     const std::size_t count = std::min(SketchScan::kChunkRows, span.rows - offset);
     for (std::size_t column = 0; column < queries_.count(); ++column) {
-      if (!active_[column]) continue;
-      LogSumExp* denominator = pass_.wants_denominator() ? &span_denominators_[column] : nullptr;
-      const std::size_t found = sketches_[column].survivors(*span.tile, span.first + offset, count, thresholds_[column],
-                                                            denominator, survivors_.data());
-      // The survivors lie far apart: all of them are on their way before the first is read.
-      for (std::size_t i = 0; i < found; ++i) {
-        const std::size_t row = span.first + offset + survivors_[i];
-        const std::uint8_t* from = span.tile->codes + row * code_bytes_;
-        for (std::size_t byte = 0; byte < code_bytes_; byte += 64) __builtin_prefetch(from + byte);
-        __builtin_prefetch(span.tile->scales + row);
-      }
-      keep_survivors(span, offset, column, found);
+      if (active_[column]) put_off_survivors(span, offset, count, column);
+    }
+  }
+  for (std::size_t column = 0; column < queries_.count(); ++column) {
+    // A deadline leaves no time for what waits; and what the denominator lacks as an estimate must be scored.
+    if (pass_.wants_denominator() || pass_.columns()[column].search->deadline) settle(column);
+  }
+}
+
+void Worker::put_off_survivors(const Span& span, std::size_t offset, std::size_t rows, std::size_t column) {
+  LogSumExp* denominator = pass_.wants_denominator() ? &span_denominators_[column] : nullptr;
+  const UserFilter* filter = denominator == nullptr ? pass_.columns()[column].search->filter : nullptr;
+  SketchScan& sketch = sketches_[column];
+  const std::size_t found = sketch.survivors(*span.tile, span.first + offset, rows, thresholds_[column], denominator,
+                                             survivors_.data());
+  Backlog& backlog = backlogs_[column];
+  for (std::size_t i = 0; i < found; ++i) {
+    const auto row = static_cast<std::uint32_t>(offset + survivors_[i]);
+    if (filter != nullptr && !filter->allows(span.tile->first_row + span.first + row)) continue;
+    backlog.add({&span, row, sketch.upper(survivors_[i])});
+  }
+  if (denominator != nullptr) return;
+  const bool full = backlog.size() >= kLongestBacklog;
+  if (backlog.doubled(rows) || full) settle_best(column, first_of_backlog(column));
+  if (full && backlog.size() >= kLongestBacklog / 2) settle(column);
+}
+
+void Worker::finish() {
+  if (!pass_.uses_sketch()) return;
+  active_.assign(best_.size(), true);
+  for (std::size_t column = 0; column < best_.size(); ++column) {
+    refresh_threshold(column);
+    settle(column);
+  }
+}
+
+void Worker::settle(std::size_t column) {
+  if (!pass_.wants_denominator()) settle_best(column, first_of_backlog(column));
+  settle_best(column, backlogs_[column].size());
+}
+
+// How many of the rows that wait give a threshold near the one that all of them would give.
+std::size_t Worker::first_of_backlog(std::size_t column) const { return 2 * pass_.columns()[column].search->k + 32; }
+
+void Worker::settle_best(std::size_t column, std::size_t count) {
+  backlogs_[column].take(count, pass_.wants_denominator() ? -kInfinity : thresholds_[column], waiting_);
+  for (std::size_t first = 0; first < waiting_.size(); first += kBlockRows) {
+    score_waiting(column, first, std::min(kBlockRows, waiting_.size() - first));
+  }
+}
+
+// Scores rows that lie apart, int8 ones as a block that they are gathered to.
+void Worker::score_waiting(std::size_t column, std::size_t first, std::size_t count) {
+  const Backlog::Row* waiting = waiting_.data() + first;
+  if (codec_ == Codec::int8) {
+    for (std::size_t r = 0; r < count; ++r) gather(waiting[r], r);
+    kernels_.int8_one(reinterpret_cast<const std::int8_t*>(gathered_codes_.data()), count, dim_,
+                      queries_.one_high(column), queries_.one_low(column), high_.data(), low_.data());
+    const float* bias = table_.layout().bias ? gathered_bias_.data() : nullptr;
+    const kernels::Block block{count, gathered_scales_.data(), gathered_scales_.data(), bias};
+    kernels_.finish_int8_one(high_.data(), low_.data(), block, queries_.scale(column), scores_.data());
+  } else {
+    for (std::size_t r = 0; r < count; ++r) {
+      scores_[r] = exact_score(rows(*waiting[r].span->tile, waiting[r].in_tile(), 1), 0, column);
+    }
+  }
+  for (std::size_t r = 0; r < count; ++r) {
+    if (pass_.wants_denominator()) span_denominators_[column].add(scores_[r], 1.0);
+    if (scores_[r] >= thresholds_[column]) {
+      offer({waiting[r].span->tile, waiting[r].in_tile(), 1, {}}, 0, column, scores_[r], scores_[r]);
     }
   }
 }
 
-void Worker::keep_survivors(const Span& span, std::size_t offset, std::size_t column, std::size_t found) {
-  for (std::size_t i = 0; i < found; ++i) {
-    const Rows one = rows(*span.tile, span.first + offset + survivors_[i], 1);
-    const float score = exact_score(one, 0, column);
-    if (pass_.wants_denominator()) span_denominators_[column].add(score, 1.0);
-    if (score >= thresholds_[column]) offer(one, 0, column, score, score);
+// Copies a row to place `at` of the gathered block.
+void Worker::gather(const Backlog::Row& row, std::size_t at) {
+  // The rows lie far apart: some are always on their way while another is copied.
+  const std::size_t later = static_cast<std::size_t>(&row - waiting_.data()) + kRowsAhead;
+  if (later < waiting_.size()) {
+    const Tile& tile = *waiting_[later].span->tile;
+    const std::size_t number = waiting_[later].in_tile();
+    const std::uint8_t* from = tile.codes + number * code_bytes_;
+    for (std::size_t byte = 0; byte < code_bytes_; byte += 64) __builtin_prefetch(from + byte);
+    __builtin_prefetch(tile.scales + number);
   }
+  const Tile& tile = *row.span->tile;
+  const std::size_t number = row.in_tile();
+  std::copy_n(tile.codes + number * code_bytes_, code_bytes_, gathered_codes_.data() + at * code_bytes_);
+  gathered_scales_[at] = tile.scales[number];
+  if (tile.bias != nullptr) gathered_bias_[at] = tile.bias[number];
 }
 
 Worker::Rows Worker::rows(const Tile& tile, std::size_t first, std::size_t count) {

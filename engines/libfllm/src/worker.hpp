@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "aligned.hpp"
+#include "backlog.hpp"
 #include "best.hpp"
 #include "denominator.hpp"
 #include "pass.hpp"
@@ -19,6 +20,9 @@ class Worker {
 
   // Scores a span for the active columns.
   void scan(const Span& span, const std::vector<bool>& active);
+
+  // Scores the rows that wait for it. To be called once, after the last span.
+  void finish();
 
   const Best& best(std::size_t column) const { return best_[column]; }
   const LogSumExp& denominator(std::size_t column) const { return denominators_[column]; }
@@ -38,7 +42,12 @@ class Worker {
   void score_rows(const Span& span);
   void choose_groups();
   void scan_sketch(const Span& span);
-  void keep_survivors(const Span& span, std::size_t offset, std::size_t column, std::size_t found);
+  void put_off_survivors(const Span& span, std::size_t offset, std::size_t rows, std::size_t column);
+  void settle(std::size_t column);
+  std::size_t first_of_backlog(std::size_t column) const;
+  void settle_best(std::size_t column, std::size_t count);
+  void score_waiting(std::size_t column, std::size_t first, std::size_t count);
+  void gather(const Backlog::Row& row, std::size_t at);
   void score_group(const Rows& rows, const QueryGroup& group);
   void score_one(const Rows& rows, std::size_t column);
   void keep_sampled(const Rows& rows, std::size_t column);
@@ -71,6 +80,10 @@ class Worker {
   std::vector<std::uint16_t> indices_;
   std::vector<SketchScan> sketches_;  // one a column, when the pass uses the sketch
   std::vector<std::uint16_t> survivors_;
+  std::vector<Backlog> backlogs_;        // one a column
+  std::vector<Backlog::Row> waiting_;    // taken from a backlog
+  Aligned<std::uint8_t> gathered_codes_;  // [rows, dim], int8 rows that lie apart; their scales and biases
+  Aligned<float> gathered_scales_, gathered_bias_;
 };
 
 }  // namespace fllm
