@@ -46,6 +46,7 @@ class UserTable:
         shard_bytes: int = SHARD_BYTES,
         sketch: SketchChoice = "auto",
         cluster: ClusterChoice = "auto",
+        items: npt.ArrayLike | None = None,
     ) -> UserTable:
         """Write a table and open it.
 
@@ -62,9 +63,11 @@ class UserTable:
             cluster: ``yes`` stores rows that lie together in one tile, with bounds on the tile's scores: a search then
                 leaves tiles out whole, and one that a budget cuts off has seen the best tiles first; ``no`` does not;
                 ``auto`` does for tables of more than one shard.
+            items: float32 [n, d], some hundred item vectors like those that will be asked for. The sketch is made
+                for them where they fill fewer directions than rows do; no exact answer depends on them.
 
         Raises:
-            UsageError: the rows, ids or bias are unfit, or the directory holds a table already.
+            UsageError: the rows, ids, bias or items are unfit, or the directory holds a table already.
         """
         chunks = _chunks(rows)
         first = next(chunks, None)
@@ -82,6 +85,7 @@ class UserTable:
             shard_bytes=shard_bytes,
             sketch=sketch,
             cluster=cluster,
+            items=items,
         )
         write_table(writer, _aligned(first, chunks, id_array, bias_array))
         return cls.open(directory)

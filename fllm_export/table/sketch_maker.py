@@ -33,18 +33,21 @@ class SketchMaker:
             ones a full pass takes no time worth saving.
         codec: the table's.
         dim: numbers in a row.
+        items: item vectors [n, d] like those to come, some hundred of them, by which the basis is chosen too; they
+            cannot change an exact answer.
 
     Raises:
-        UsageError: the choice is unknown.
+        UsageError: the choice is unknown, or the items are unfit.
     """
 
-    def __init__(self, choice: SketchChoice, codec: Codec, dim: int) -> None:
+    def __init__(self, choice: SketchChoice, codec: Codec, dim: int, items: npt.ArrayLike | None = None) -> None:
         if choice not in SKETCH_CHOICES:
             raise UsageError(f"sketch is {choice!r}", expected="one of " + ", ".join(SKETCH_CHOICES))
         self._always = choice == "yes"
         self._wanted = self._always or (choice == "auto" and codec.name == "int8" and dim >= _AUTO_DIM)
         self._codec = codec
         self._dim = dim
+        self._items = None if items is None else _checked(items, dim)
         self._basis: npt.NDArray[np.float32] | None = None
 
     @property
@@ -85,9 +88,18 @@ class SketchMaker:
         rows = len(stored["scales"])
         sample = min(rows, _SAMPLE_ROWS, max(1024, _SAMPLE_NUMBERS // self._dim))
         rows_taken = self._decoded(stored, np.linspace(0, rows - 1, sample).astype(np.int64))
-        dims = sketch.choose_dims(rows_taken)
-        return sketch.make_basis(self._dim, dims, rows_taken)
+        dims = sketch.choose_dims(rows_taken, self._items)
+        return sketch.make_basis(self._dim, dims, rows_taken, self._items)
 
     def _decoded(self, stored: Mapping[str, Array], rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         names = self._codec.tensors(self._dim)
         return self._codec.decode({name: stored[name][rows] for name in names}, self._dim)
+
+
+def _checked(items: npt.ArrayLike, dim: int) -> npt.NDArray[np.float32]:
+    vectors = np.asarray(items, np.float32)
+    if vectors.ndim != 2 or vectors.shape[1] != dim or len(vectors) == 0:
+        raise UsageError(f"items have shape {list(vectors.shape)}", expected=f"[n, {dim}] with n of at least 1")
+    if not np.isfinite(vectors).all():
+        raise UsageError("items hold numbers that are not finite", expected="finite item vectors")
+    return vectors

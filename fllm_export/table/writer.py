@@ -47,9 +47,10 @@ class TableWriter:
         resume_key: fingerprint of the rows; shards of another fingerprint are removed.
         sketch: whether rows get a sketch; ``auto`` gives one to int8 tables of more than one shard.
         cluster: whether tiles hold rows that lie together, with bounds; ``auto`` in tables of more than one shard.
+        items: item vectors [n, d] like those to come, by which the sketch is chosen.
 
     Raises:
-        UsageError: the codec is unknown, or the directory holds a table already, or files of other origin.
+        UsageError: the codec is unknown, items are unfit, or the directory holds a table, or files of other origin.
     """
 
     def __init__(
@@ -63,12 +64,13 @@ class TableWriter:
         resume_key: str | None = None,
         sketch: SketchChoice = "auto",
         cluster: ClusterChoice = "auto",
+        items: npt.ArrayLike | None = None,
     ) -> None:
         self._directory = directory
         self._codec = codec(quant)
         self._dim = dim
         self._bias = bias
-        self._sketch = SketchMaker(sketch, self._codec, dim)
+        self._sketch = SketchMaker(sketch, self._codec, dim, items)
         row_bytes = self._codec.row_bytes(dim) + self._sketch.row_bytes
         step = tile_rows(row_bytes, shard_bytes)
         if self._sketch.row_bytes:

@@ -1,6 +1,9 @@
+import json
+
 import numpy as np
 import pytest
 
+from fllm_export import UsageError, UserTable
 from fllm_export.table import sketch
 from fllm_export.table.codecs import codec
 
@@ -100,3 +103,25 @@ def test_fewer_dimensions_are_chosen_when_they_suffice():
     decay = np.exp(-np.arange(64) / 6).astype(np.float32)
     items = generator.standard_normal((200, 64)).astype(np.float32) * decay
     assert sketch.choose_dims(rows * decay, items) == 32
+
+
+def test_known_items_shape_the_sketch_and_no_exact_answer(tmp_path):
+    generator = np.random.default_rng(6)
+    # Item vectors lie in a quarter of the directions, rows in all of them.
+    rows = generator.standard_normal((6000, 64)).astype(np.float32)
+    items = generator.standard_normal((200, 16)) @ generator.standard_normal((16, 64)) / 4
+    blind = UserTable.create(tmp_path / "blind", rows, sketch="yes", cluster="no")
+    known = UserTable.create(tmp_path / "known", rows, sketch="yes", cluster="no", items=items)
+    dims = [json.loads((tmp_path / name / "table.json").read_text())["sketch_dims"] for name in ("blind", "known")]
+    assert dims == [64, 32]
+    asked = np.concatenate([items[:3], generator.standard_normal((3, 64))]).astype(np.float32)
+    for item in asked:
+        answers = [table.topk(item, 50, log_probs="none") for table in (blind, known)]
+        np.testing.assert_array_equal(answers[0].user_ids, answers[1].user_ids)
+        np.testing.assert_array_equal(answers[0].scores, answers[1].scores)
+
+
+@pytest.mark.parametrize("items", [np.zeros((3, 63)), np.zeros((0, 64)), np.zeros(64), np.full((2, 64), np.nan)])
+def test_unfit_items_are_refused(tmp_path, items):
+    with pytest.raises(UsageError, match="items"):
+        UserTable.create(tmp_path / "t", np.ones((10, 64), np.float32), items=items)
