@@ -11,8 +11,8 @@
 
 namespace fllm {
 
-// Scores of the rows whose bounds are greatest set a threshold that spares most of the others, and the longer the others
-// wait, the higher it is.
+// Scores of the rows whose bounds are greatest set a threshold that spares most of the others, and the longer the
+// others wait, the higher it is.
 class Backlog {
  public:
   struct Row {
@@ -35,8 +35,8 @@ class Backlog {
     return true;
   }
 
-  // Drops rows whose bounds lie below `threshold` and moves the `count` greatest of the others to `out`, in the order in
-  // which they came; more than `count` when bounds are equal.
+  // Drops rows whose bounds lie below `threshold` and moves the `count` greatest of the others to `out`, in the order
+  // in which they came; more than `count` when bounds are equal.
   void take(std::size_t count, float threshold, std::vector<Row>& out) {
     out.clear();
     std::erase_if(rows_, [threshold](const Row& row) { return !(row.upper >= threshold); });

@@ -17,7 +17,7 @@ constexpr std::size_t kFewColumns = 4;
 constexpr std::size_t kFewColumnsOfTwoLimbs = 7;
 
 // Rows of a sketch that wait to be scored: as many as lie in a near cache.
-constexpr std::size_t kLongestBacklog = 1 << 14;
+constexpr std::size_t kLongestBacklog = 1 << 13;
 // Memory takes as long as the copying of so many rows.
 constexpr std::size_t kRowsAhead = 24;
 
@@ -154,9 +154,8 @@ void Worker::put_off_survivors(const Span& span, std::size_t offset, std::size_t
     backlog.add({&span, row, sketch.upper(survivors_[i])});
   }
   if (denominator != nullptr) return;
-  const bool full = backlog.size() >= kLongestBacklog;
-  if (backlog.doubled(rows) || full) settle_best(column, first_of_backlog(column));
-  if (full && backlog.size() >= kLongestBacklog / 2) settle(column);
+  if (backlog.doubled(rows)) settle_best(column, first_of_backlog(column));
+  if (backlog.size() >= kLongestBacklog) settle(column);
 }
 
 void Worker::finish() {
