@@ -164,6 +164,15 @@ void a_resident_table_survives_truncation() {
   check_rows(table, {32, 32, 20});
 }
 
+// Emulators of other processors refuse mappings that the system would grant.
+bool may_be_mapped(const std::string& path) {
+  const int file = open(path.c_str(), O_RDONLY);
+  const std::size_t bytes = std::filesystem::file_size(path);
+  void* address = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file, 0);
+  close(file);
+  return address != MAP_FAILED && munmap(address, bytes) == 0;
+}
+
 void a_resident_table_that_does_not_fit() {
   const std::uint64_t rows = std::uint64_t{1} << 32, dim = 128;
   const auto available = fllm::available_memory();
@@ -179,6 +188,7 @@ void a_resident_table_that_does_not_fit() {
   directory.write(writer::shard_name(0), writer::file_of(header.dump(), ""));
   directory.write("table.json", writer::table_json({rows}, dim, rows).dump());
   std::filesystem::resize_file(directory.path(writer::shard_name(0)), 4096 + ids + rows * 8);  // all of it a hole
+  if (!may_be_mapped(directory.path(writer::shard_name(0)))) return;
   const fllm::Table mapped(directory.path());
   CHECK(mapped.tiles().size() == 1 && mapped.tiles()[0].ids[rows - 1] == 0);
   REFUSED(fllm::Table(directory.path(), {true}), Status::memory, "bytes of memory and ");
