@@ -6,6 +6,7 @@
 #include "safetensors.hpp"
 #include "shard.hpp"
 #include "status.hpp"
+#include "tile_bounds.hpp"
 
 namespace {
 
@@ -18,7 +19,31 @@ void require_inside(const fllm::Tensor& tensor, const std::uint8_t* data, std::s
   require(static_cast<std::size_t>(tensor.data - data) <= size - static_cast<std::size_t>(tensor.bytes));
 }
 
-// As a table of this codec would use the shard: the last tile must end with the tensors.
+std::uint64_t first_dimension(const fllm::Tensors& tensors, const char* name) {
+  const auto found = tensors.find(name);
+  return found == tensors.end() || found->second.shape.empty() ? 0 : found->second.shape[0];
+}
+
+// What lies at `from` must end where the tensor does.
+void require_end(const fllm::Tensors& tensors, const char* name, const void* from, std::uint64_t bytes) {
+  const fllm::Tensor& tensor = tensors.at(name);
+  require(static_cast<const std::uint8_t*>(from) + bytes == tensor.data + tensor.bytes);
+}
+
+void require_sketch(const fllm::Tensors& tensors, const fllm::Sketch& sketch, std::uint64_t rows) {
+  const std::uint64_t blocks = (rows + fllm::kernels::kSketchBlockRows - 1) / fllm::kernels::kSketchBlockRows;
+  const std::uint64_t codes = blocks * (sketch.dims / fllm::kernels::kSketchGroupDims) *
+                              fllm::kernels::kSketchGroupBytes;
+  const std::uint64_t factors = blocks * sketch.parts() * fllm::kernels::kSketchBlockRows * sizeof(std::uint16_t);
+  require_end(tensors, "sketch_coarse", sketch.coarse, codes);
+  require_end(tensors, "sketch_fine", sketch.fine, codes);
+  require_end(tensors, "sketch_coarse_factors", sketch.coarse_factors, factors);
+  require_end(tensors, "sketch_fine_factors", sketch.fine_factors, factors);
+  require_end(tensors, "sketch_basis", sketch.basis, sketch.dims * sketch.dim * sizeof(float));
+}
+
+// As a table of this codec would use the shard: the last tile must end with the tensors. Whether there are bounds and a
+// sketch, and of how many tiles and dimensions, the shard itself says.
 void view(const fllm::Tensors& tensors, fllm::Codec codec, bool bias) {
   const auto codes = tensors.find("codes");
   if (codes == tensors.end() || codes->second.shape.size() != 2) return;
@@ -26,9 +51,19 @@ void view(const fllm::Tensors& tensors, fllm::Codec codec, bool bias) {
   layout.codec = codec;
   layout.bias = bias;
   layout.dim = static_cast<std::size_t>(codes->second.shape[1]) * (codec == fllm::Codec::int4 ? 2 : 1);
-  const std::uint64_t rows = codes->second.shape[0];
+  const std::uint64_t rows = codes->second.shape[0], tiles = first_dimension(tensors, "tile_extents");
+  layout.tile_bounds = tiles > 0;
+  layout.tile_rows = tiles > 0 && rows > 0 ? (rows - 1) / tiles + 1 : 1;
+  layout.sketch_dims = static_cast<std::size_t>(first_dimension(tensors, "sketch_basis"));
   try {
     const fllm::Shard shard = fllm::Shard::view(tensors, layout, rows, "shard");
+    if (layout.sketch_dims > 0) require_sketch(tensors, shard.sketch, rows);
+    if (layout.tile_bounds && rows > 0) {
+      const std::uint64_t last = (rows - 1) / layout.tile_rows * layout.tile_rows;
+      const fllm::Tile tile = shard.tile(layout, last, rows - last, last);
+      require_end(tensors, "tile_directions", tile.direction, layout.dim * sizeof(float));
+      require_end(tensors, "tile_extents", tile.extents, fllm::TileBounds::kExtents * sizeof(float));
+    }
     const fllm::Tile tile = shard.tile(layout, rows, 0, rows);
     require(tile.codes == codes->second.data + codes->second.bytes);
     const fllm::Tensor& ids = tensors.at("ids");
