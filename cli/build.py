@@ -9,6 +9,7 @@ import click
 
 from fllm_export.cli.options import DIRECTORY, threads_option
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
+from fllm_export.table.choice import CHOICES, Choice
 from fllm_export.table.codec_names import CODEC_NAMES
 
 if TYPE_CHECKING:
@@ -41,6 +42,20 @@ if TYPE_CHECKING:
     show_default=True,
     help="What turns the encoder into ONNX.",
 )
+@click.option(
+    "--sketch",
+    type=click.Choice(CHOICES),
+    default="auto",
+    show_default=True,
+    help="A sketch, by which searches rule most rows out unread; auto: for int8 tables of several shards.",
+)
+@click.option(
+    "--cluster",
+    type=click.Choice(CHOICES),
+    default="auto",
+    show_default=True,
+    help="Tiles of rows that lie together, with bounds; auto: for tables of several shards.",
+)
 @threads_option
 @click.option("--dry-run", is_flag=True, help="Print files, bytes, memory and time, and build nothing.")
 @json_option
@@ -54,6 +69,8 @@ def build(
     min_recall: float,
     k: int,
     exporter: Literal["torch", "optimum"],
+    sketch: Choice,
+    cluster: Choice,
     threads: int | None,
     dry_run: bool,
 ) -> None:
@@ -70,7 +87,7 @@ def build(
         from fllm_export.environment import thread_count
         from fllm_export.table.writer import SHARD_BYTES
 
-        options = Options(quant, min_recall, k, exporter, thread_count(threads), SHARD_BYTES)
+        options = Options(quant, min_recall, k, exporter, thread_count(threads), SHARD_BYTES, sketch, cluster)
         order = Order(Checkpoint.load(checkpoint), item_texts(calibration), options, output.progress)
         forecast = estimate(order)
         output.result({"dry_run": True, **forecast.to_dict()}, _forecast_text(forecast))
@@ -88,6 +105,8 @@ def build(
         k=k,
         exporter=exporter,
         threads=threads,
+        sketch=sketch,
+        cluster=cluster,
         progress=output.progress,
     )
     if before is not None:

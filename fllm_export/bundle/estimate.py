@@ -14,8 +14,12 @@ import numpy as np
 from fllm_export.bundle.order import Order
 from fllm_export.checkpoint.base import BaseModel
 from fllm_export.errors import BudgetError
+from fllm_export.table import sketch
 from fllm_export.table.codecs import codec
+from fllm_export.table.layout import tile_rows
 from fllm_export.table.shard import PAGE_BYTES
+from fllm_export.table.sketch_maker import SketchMaker
+from fllm_export.table.tile_maker import TileMaker
 
 _PROBE_ROWS = 4096
 _EXPORT_S_PER_GB = 25.0
@@ -86,6 +90,8 @@ def estimate(order: Order) -> Estimate:
     checkpoint, quant, shard_bytes = order.checkpoint, order.options.quant, order.options.shard_bytes
     users = checkpoint.users
     row_bytes = codec(quant).row_bytes(users.dim) + 8 + (4 if users.bias is not None else 0)
+    beside = _Beside.of(order, row_bytes)
+    row_bytes += beside.row_bytes
     table_bytes = users.rows * row_bytes
     shards = max(1, math.ceil(table_bytes / shard_bytes))
     parameters = _parameters(order)
@@ -97,7 +103,7 @@ def estimate(order: Order) -> Estimate:
         "users/": Quantity(
             table_bytes + shards * 4 * PAGE_BYTES,
             "bytes",
-            f"{users.rows:,} rows x {row_bytes} bytes ({quant} codes and scale, id) "
+            f"{users.rows:,} rows x {row_bytes} bytes ({quant} codes and scale, id{beside.words}) "
             f"+ {shards} shard(s) x 4 pages of padding",
         ),
         "tokenizer.json": Quantity((checkpoint.base / "tokenizer.json").stat().st_size, "bytes", "copied"),
@@ -114,8 +120,41 @@ def estimate(order: Order) -> Estimate:
             f"{_INTERPRETER_BYTES:,} libraries + {_MODEL_COPIES} x {encoder_bytes:,} encoder "
             f"+ {_SHARD_COPIES} x {shard:,} shard",
         ),
-        time=_time(users.rows, users.dim, quant, encoder_bytes, len(order.sample)),
+        time=_time(order, beside, encoder_bytes),
     )
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What a table has besides codes, scales and ids.
+
+    Attributes:
+        sketch: bytes a row of the sketch at most; 0 without.
+        bounds: bytes a row of the tiles' bounds at most; 0 without.
+    """
+
+    sketch: int
+    bounds: int
+
+    @classmethod
+    def of(cls, order: Order, row_bytes: int) -> _Beside:
+        """Return what ``yes`` asks for, and ``auto`` where rows of ``row_bytes`` take more than one shard."""
+        options, users = order.options, order.checkpoint.users
+        kind, several = codec(options.quant), users.rows * row_bytes > options.shard_bytes
+        maker = SketchMaker(options.sketch, kind, users.dim)
+        tiles = TileMaker(options.cluster, kind, users.dim, tile_rows(row_bytes, options.shard_bytes))
+        return cls(
+            maker.row_bytes if several or options.sketch == "yes" else 0,
+            tiles.row_bytes if several or options.cluster == "yes" else 0,
+        )
+
+    @property
+    def row_bytes(self) -> int:
+        return self.sketch + self.bounds
+
+    @property
+    def words(self) -> str:
+        return (", sketch" if self.sketch else "") + (", bounds" if self.bounds else "")
 
 
 def _parameters(order: Order) -> int:
@@ -125,20 +164,35 @@ def _parameters(order: Order) -> int:
     return base + sum(weight.size for weight in order.checkpoint.mapper.weights.values())
 
 
-def _time(users: int, dim: int, quant: str, encoder_bytes: int, parity_texts: int) -> Quantity:
-    rows = np.random.default_rng(0).standard_normal((_PROBE_ROWS, dim)).astype(np.float32)
-    began = time.perf_counter()
-    codec(quant).encode(rows)
-    rows_per_s = _PROBE_ROWS / (time.perf_counter() - began)
-    table_s = users / rows_per_s
+def _time(order: Order, beside: _Beside, encoder_bytes: int) -> Quantity:
+    users, parity_texts = order.checkpoint.users, len(order.sample)
+    rows_per_s = _PROBE_ROWS / _encoding_s(users.dim, order.options.quant, beside)
+    table_s = users.rows / rows_per_s
     export_s = _EXPORT_S + _EXPORT_S_PER_GB * encoder_bytes / 1e9
     parity_s = parity_texts / _PARITY_TEXTS_PER_S
     return Quantity(
         table_s + export_s + parity_s,
         "seconds",
-        f"{users:,} rows / {rows_per_s:,.0f} rows/s (measured now) + {export_s:.0f} s export "
+        f"{users.rows:,} rows / {rows_per_s:,.0f} rows/s (measured now) + {export_s:.0f} s export "
         f"+ {parity_texts} parity texts / {_PARITY_TEXTS_PER_S:.0f} per s",
     )
+
+
+def _encoding_s(dim: int, quant: str, beside: _Beside) -> float:
+    """Encode some rows as the table will have them."""
+    rows = np.random.default_rng(0).standard_normal((_PROBE_ROWS, dim)).astype(np.float32)
+    whole = -(-dim // sketch.GROUP_DIMS) * sketch.GROUP_DIMS
+    basis = sketch.make_basis(dim, whole) if beside.sketch else None
+    tiles = TileMaker("yes" if beside.bounds else "no", codec(quant), dim, _PROBE_ROWS)
+    tiles.decide(whole_table=False)
+    began = time.perf_counter()
+    stored = codec(quant).encode(rows)
+    if tiles.clusters:
+        order = tiles.order(stored)
+        tiles.tensors({name: array[order] for name, array in stored.items()})
+    if basis is not None:
+        sketch.encode(codec(quant).decode(stored, dim), basis)
+    return time.perf_counter() - began
 
 
 def _available_memory() -> int:

@@ -9,6 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from fllm_export import __version__
 from fllm_export.bundle.ledger import step_key
 from fllm_export.calibration.texts import ItemTexts
@@ -16,9 +19,11 @@ from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.errors import HardwareError, UsageError
 from fllm_export.manifest import Manifest
 from fllm_export.progress import Progress
+from fllm_export.table.choice import Choice, check_choice
 from fllm_export.table.codecs import codec
 
 if TYPE_CHECKING:
+    from fllm_export.checkpoint.adapted import AdaptedModel
     from fllm_export.checkpoint.merge import Merged
 
 Exporter = Literal["torch", "optimum"]
@@ -39,6 +44,8 @@ class Options:
         exporter: ``torch`` (torch.onnx) or ``optimum``.
         threads: threads for encoding and scanning.
         shard_bytes: size of a table shard at most.
+        sketch: whether the table gets a sketch.
+        cluster: whether the table's tiles hold rows that lie together.
 
     Raises:
         UsageError: a value is unfit.
@@ -50,6 +57,8 @@ class Options:
     exporter: Exporter
     threads: int
     shard_bytes: int
+    sketch: Choice
+    cluster: Choice
 
     def __post_init__(self) -> None:
         codec(self.quant)
@@ -59,6 +68,8 @@ class Options:
             raise UsageError(f"k is {self.k}", expected="at least 1")
         if self.exporter not in EXPORTERS:
             raise UsageError(f"there is no exporter {self.exporter!r}", expected="one of " + ", ".join(EXPORTERS))
+        check_choice("sketch", self.sketch)
+        check_choice("cluster", self.cluster)
 
 
 class Order:
@@ -105,6 +116,20 @@ class Order:
         self.progress("merge", 1, 1)
         return merged
 
+    @cached_property
+    def reference(self) -> AdaptedModel:
+        """The fp32 checkpoint, adapter and all: what the bundle is compared with."""
+        reference: AdaptedModel = require("fllm_export.checkpoint.adapted").load_unmerged(self.checkpoint)
+        return reference
+
+    @cached_property
+    def item_vectors(self) -> npt.NDArray[np.float32]:
+        """The fp32 checkpoint's item vectors [texts, dim] of the sample."""
+        self.progress("fp32 item vectors", 0, 1)
+        z: npt.NDArray[np.float32] = self.reference.item_vectors(self.sample)
+        self.progress("fp32 item vectors", 1, 1)
+        return z
+
     @property
     def probes(self) -> list[str]:
         """A few texts to try single parts on."""
@@ -126,10 +151,16 @@ class Order:
         return step_key(step, __version__, self.fingerprint, *inputs)
 
     @property
+    def users_key(self) -> str:
+        """A hash of everything that decides the user table. The texts do where item vectors choose a sketch."""
+        options = self.options
+        texts = None if options.sketch == "no" else self.texts.sha256
+        return self.key("users", self.table_facts, options.shard_bytes, options.sketch, options.cluster, texts)
+
+    @property
     def build_key(self) -> str:
         """A hash of everything that decides the bundle, the recall it must reach excepted."""
-        chosen = (self.options.exporter, self.options.shard_bytes, self.options.k)
-        return self.key("bundle", self.table_facts, *chosen, self.texts.sha256)
+        return self.key("bundle", self.users_key, self.options.exporter, self.options.k, self.texts.sha256)
 
 
 def item_texts(calibration: str | Path | Sequence[str]) -> ItemTexts:

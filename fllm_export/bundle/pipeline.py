@@ -25,6 +25,7 @@ from fllm_export.files import publish_json, sync_directory
 from fllm_export.manifest import FILE_NAME as MANIFEST
 from fllm_export.manifest import describe_files
 from fllm_export.progress import Progress, silent
+from fllm_export.table.choice import Choice
 from fllm_export.table.writer import SHARD_BYTES
 
 _PACKAGES = (
@@ -51,6 +52,8 @@ def build(
     exporter: Exporter = "torch",
     threads: int | None = None,
     shard_bytes: int = SHARD_BYTES,
+    sketch: Choice = "auto",
+    cluster: Choice = "auto",
     progress: Progress = silent,
 ) -> Bundle:
     """Build a bundle, or return it when the same inputs have built it already.
@@ -69,6 +72,10 @@ def build(
         exporter: ``torch``, or ``optimum`` in an environment that has optimum-onnx.
         threads: threads for encoding and scanning; ``FLLM_NUM_THREADS`` or every CPU when not given.
         shard_bytes: size of a table shard at most.
+        sketch: whether the table gets a sketch, by which most rows are ruled out unread: ``yes``, ``no``, or ``auto``
+            for int8 tables of more than one shard. It is chosen by the calibration texts' item vectors.
+        cluster: whether its tiles hold rows that lie together, with bounds: ``yes``, ``no``, or ``auto`` for tables
+            of more than one shard.
         progress: told of every stage.
 
     Raises:
@@ -79,7 +86,7 @@ def build(
         HardwareError: the ``build`` extra is not installed.
         UsageError: an argument is unfit.
     """
-    options = Options(quant, min_recall, k, exporter, thread_count(threads), shard_bytes)
+    options = Options(quant, min_recall, k, exporter, thread_count(threads), shard_bytes, sketch, cluster)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.load(checkpoint)
     order = Order(source, item_texts(calibration), options, progress)
     target = Path(output)
@@ -112,7 +119,7 @@ def _run_steps(order: Order, staging: Path, ledger: Ledger) -> None:
     work = (
         (steps.encoder, order.key("encoder", order.options.exporter)),
         (steps.head, order.key("head", order.table_facts)),
-        (steps.users, order.key("users", order.table_facts, order.options.shard_bytes)),
+        (steps.users, order.users_key),
         (steps.parity, order.build_key),
     )
     for step, key in work:

@@ -72,14 +72,17 @@ def users(order: Order, staging: Path) -> list[Path]:
     folder = staging / "users"
     if (folder / "table.json").exists():  # of other inputs, or damaged since
         shutil.rmtree(folder)
-    rows = order.merged.users
+    rows, options = order.merged.users, order.options
     writer = TableWriter(
         folder,
         dim=rows.dim,
-        quant=order.options.quant,
+        quant=options.quant,
         bias=rows.bias is not None,
-        shard_bytes=order.options.shard_bytes,
-        resume_key=order.key("users", order.table_facts, order.options.shard_bytes),
+        shard_bytes=options.shard_bytes,
+        resume_key=order.users_key,
+        sketch=options.sketch,
+        cluster=options.cluster,
+        items=None if options.sketch == "no" else order.item_vectors,
     )
     chunks = ((part, ids, bias) for ids, part, bias in rows.labelled_chunks())
     write_table(writer, chunks, rows.rows, order.progress)
@@ -88,17 +91,15 @@ def users(order: Order, staging: Path) -> list[Path]:
 
 def parity(order: Order, staging: Path) -> list[Path]:
     """Ask the staged bundle for real items and compare its rankings with the unmerged fp32 checkpoint's."""
-    reference = require("fllm_export.checkpoint.merge").load_unmerged(order.checkpoint)
-    order.progress("fp32 item vectors", 0, 1)
-    z = reference.item_vectors(order.sample)
-    order.progress("fp32 item vectors", 1, 1)
     draft, threads = order.draft_manifest, order.options.threads
     runtime = Runtime(
         draft,
         Encoder(staging, draft.prompt, draft.dim, threads),
         UserTable.open(staging / "users", engine="onnxruntime", threads=threads),
     )
-    measured = measure(runtime, z, reference.users, order.sample, order.options.k, order.progress)
+    measured = measure(
+        runtime, order.item_vectors, order.reference.users, order.sample, order.options.k, order.progress
+    )
     report = staging / PARITY_REPORT
     texts = {"source": order.texts.source, "sha256": order.texts.sha256, "texts": len(order.texts.texts)}
     publish_json(report, {"parity": measured.to_dict(), "item_texts": texts, "quant": order.options.quant})

@@ -16,9 +16,8 @@ from fllm_export.engines.registry import DEFAULT, open_engine
 from fllm_export.environment import default_engine, thread_count
 from fllm_export.errors import UsageError
 from fllm_export.runtime.topk import TopK
-from fllm_export.table.sketch_maker import SketchChoice
+from fllm_export.table.choice import Choice
 from fllm_export.table.table import Table
-from fllm_export.table.tile_maker import ClusterChoice
 from fllm_export.table.writer import SHARD_BYTES, TableWriter, write_table
 
 Rows = npt.NDArray[np.float32]
@@ -44,8 +43,8 @@ class UserTable:
         bias: npt.ArrayLike | None = None,
         quant: str = "int8",
         shard_bytes: int = SHARD_BYTES,
-        sketch: SketchChoice = "auto",
-        cluster: ClusterChoice = "auto",
+        sketch: Choice = "auto",
+        cluster: Choice = "auto",
         items: npt.ArrayLike | None = None,
     ) -> UserTable:
         """Write a table and open it.

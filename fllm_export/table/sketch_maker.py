@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
 from fllm_export.table import sketch
+from fllm_export.table.choice import Choice, check_choice
 from fllm_export.table.codecs import Codec
-
-SketchChoice = Literal["auto", "yes", "no"]
-SKETCH_CHOICES: tuple[SketchChoice, ...] = ("auto", "yes", "no")
 
 Array = npt.NDArray[np.generic]
 
@@ -40,9 +38,8 @@ class SketchMaker:
         UsageError: the choice is unknown, or the items are unfit.
     """
 
-    def __init__(self, choice: SketchChoice, codec: Codec, dim: int, items: npt.ArrayLike | None = None) -> None:
-        if choice not in SKETCH_CHOICES:
-            raise UsageError(f"sketch is {choice!r}", expected="one of " + ", ".join(SKETCH_CHOICES))
+    def __init__(self, choice: Choice, codec: Codec, dim: int, items: npt.ArrayLike | None = None) -> None:
+        check_choice("sketch", choice)
         self._always = choice == "yes"
         self._wanted = self._always or (choice == "auto" and codec.name == "int8" and dim >= _AUTO_DIM)
         self._codec = codec

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.errors import UsageError
 from fllm_export.table import tile_bounds
+from fllm_export.table.choice import Choice, check_choice
 from fllm_export.table.clusters import clustered, features, principal_directions
 from fllm_export.table.codecs import Codec
-
-ClusterChoice = Literal["auto", "yes", "no"]
-CLUSTER_CHOICES: tuple[ClusterChoice, ...] = ("auto", "yes", "no")
 
 Array = npt.NDArray[np.generic]
 
@@ -38,9 +35,8 @@ class TileMaker:
         UsageError: the choice is unknown.
     """
 
-    def __init__(self, choice: ClusterChoice, codec: Codec, dim: int, tile_rows: int) -> None:
-        if choice not in CLUSTER_CHOICES:
-            raise UsageError(f"cluster is {choice!r}", expected="one of " + ", ".join(CLUSTER_CHOICES))
+    def __init__(self, choice: Choice, codec: Codec, dim: int, tile_rows: int) -> None:
+        check_choice("cluster", choice)
         self._choice = choice
         self._codec = codec
         self._dim = dim

@@ -14,13 +14,14 @@ import numpy.typing as npt
 from fllm_export.errors import UsageError
 from fllm_export.files import publish_text, sha256_file
 from fllm_export.progress import Progress, silent
+from fllm_export.table.choice import Choice
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_ids, check_unique
 from fllm_export.table.layout import FORMAT_VERSION, ShardEntry, TableLayout, tile_rows
 from fllm_export.table.shard import Array, Shard, ShardShape, row_tensors, write_shard
 from fllm_export.table.sketch import BLOCK_ROWS
-from fllm_export.table.sketch_maker import SketchChoice, SketchMaker
-from fllm_export.table.tile_maker import ClusterChoice, TileMaker
+from fllm_export.table.sketch_maker import SketchMaker
+from fllm_export.table.tile_maker import TileMaker
 
 SHARD_BYTES = 256 << 20
 _LEDGER = ".writing.jsonl"
@@ -62,8 +63,8 @@ class TableWriter:
         bias: bool = False,
         shard_bytes: int = SHARD_BYTES,
         resume_key: str | None = None,
-        sketch: SketchChoice = "auto",
-        cluster: ClusterChoice = "auto",
+        sketch: Choice = "auto",
+        cluster: Choice = "auto",
         items: npt.ArrayLike | None = None,
     ) -> None:
         self._directory = directory

@@ -181,6 +181,8 @@ def test_a_path_that_is_no_bundle_is_not_replaced(checkpoint: Checkpoint, tmp_pa
         ({"k": 0}, "k is 0"),
         ({"k": 400}, "k is 400 and the checkpoint has 400 users; expected fewer"),
         ({"exporter": "magic"}, "no exporter 'magic'"),
+        ({"sketch": "maybe"}, "sketch is 'maybe'; expected one of auto, yes, no"),
+        ({"cluster": True}, "cluster is True; expected one of auto, yes, no"),
         ({"calibration": []}, "calibration is empty"),
     ],
 )
@@ -205,6 +207,36 @@ def test_the_forecast_of_bytes_is_near_the_truth(built: Bundle) -> None:
     assert actual <= forecast["files"]["users/"]["value"] * 1.3 + 2000
     model = sum(entry.bytes for name, entry in built.manifest.files.items() if name.startswith("encoder/"))
     assert forecast["files"]["encoder/model.onnx"]["value"] == pytest.approx(model, rel=0.6)
+
+
+def test_a_sketch_and_clusters_are_made_on_request(
+    checkpoint: Checkpoint, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items: list[np.ndarray] = []
+
+    class Watched(steps.TableWriter):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            items.append(options["items"])
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(steps, "TableWriter", Watched)
+    arguments = {"calibration": TEXTS, "min_recall": 0.9}
+    bundle = build(checkpoint, out, sketch="yes", cluster="yes", **arguments)
+    layout = bundle.table().layout
+    assert layout.sketch_dims > 0
+    assert layout.tile_bounds
+    assert items[0].shape == (len(TEXTS), layout.dim)
+    forecast = bundle.report("reports/build.json")["forecast"]["files"]["users/"]
+    assert "sketch, bounds" in forecast["arithmetic"]
+    actual = sum(entry.bytes for name, entry in bundle.manifest.files.items() if name.startswith("users/"))
+    assert actual <= forecast["value"] * 1.3 + 2000
+    native, reference = (Runtime.open(bundle.path, engine=name).topk(TEXTS, 20) for name in ("native", "numpy"))
+    np.testing.assert_array_equal(native.user_ids, reference.user_ids)
+    np.testing.assert_array_equal(native.scores, reference.scores)
+    plain = build(checkpoint, out, sketch="no", cluster="no", **arguments)
+    assert plain.table().layout.sketch_dims == 0
+    assert items[1] is None
+    assert plain.manifest.files["users/00000.safetensors"].bytes < actual
 
 
 @pytest.mark.parametrize(
