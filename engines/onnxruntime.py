@@ -14,8 +14,8 @@ from fllm_export.engines.partial import Partial
 from fllm_export.engines.query import Query
 from fllm_export.engines.reference import perturb
 from fllm_export.engines.tiled import TiledEngine
-from fllm_export.environment import silence_onnxruntime
 from fllm_export.errors import BundleError, HardwareError, UsageError
+from fllm_export.onnx_session import cpu_session
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
 
@@ -111,22 +111,3 @@ class OnnxRuntimeEngine(TiledEngine):
         if not missing:
             return array
         return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
-
-
-def cpu_session(model: Path, threads: int) -> Any:
-    """Open an ONNX model on the CPU with that many threads inside one call, and telemetry off.
-
-    Raises:
-        BundleError: ONNX Runtime cannot read the model.
-    """
-    silence_onnxruntime()
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exceptions share no narrower base
-        raise BundleError(f"ONNX Runtime cannot open {model} ({error})", fix="Build the bundle again") from error

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from fllm_export.checkpoint.model import ItemEncoder
-from fllm_export.environment import default_threads, silence_onnxruntime
+from fllm_export.environment import default_threads
 from fllm_export.errors import ParityError, UsageError
 from fllm_export.graphs.encoder import INPUTS, OUTPUT, IdsAndMask
+from fllm_export.onnx_session import cpu_session
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,11 @@ def compare_encoder(onnx_path: Path, encoder: ItemEncoder, batches: Sequence[Ids
 
     Raises:
         UsageError: there is no batch.
+        BundleError: ONNX Runtime cannot read the model.
     """
     if not batches:
         raise UsageError("there is no batch to compare the encoders on", expected="at least one")
-    silence_onnxruntime()
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = default_threads()
-    session = ort.InferenceSession(onnx_path, options, providers=["CPUExecutionProvider"])
+    session = cpu_session(onnx_path, default_threads())
     max_abs = max_rel = 0.0
     for ids, mask in batches:
         with torch.no_grad():

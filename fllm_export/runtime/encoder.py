@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.onnxruntime import cpu_session
 from fllm_export.errors import BundleError, UsageError
+from fllm_export.onnx_session import cpu_session
 from fllm_export.prompt import Prompt, load_tokenizer
 
 BATCH = 32

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LINKS = {"cli": "../cli", "engines": "../engines", "calibration": "../calibration"}
 
-# Who may import whom: the one direction in which dependencies point. `manifest`, `prompt`, `errors`, `files`,
-# `progress` and `environment` are modules below all packages.
+# Who may import whom: the one direction in which dependencies point. `manifest`, `prompt`, `onnx_session`,
+# `errors`, `files`, `progress` and `environment` are modules below all packages.
 ALLOWED = {
     "table": set(),
     "engines": {"table"},
