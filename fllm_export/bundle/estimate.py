@@ -30,6 +30,8 @@ _FP32_BYTES = 4
 _MODEL_COPIES = 3
 # A shard while it is written: its parts, their concatenation, and the reordered copy when ids do not ascend.
 _SHARD_COPIES = 3
+# Header, codes with scales or groups, ids; a sketch's codes, factors and basis; directions and extents.
+_PLAIN_TENSORS, _SKETCH_TENSORS, _BOUNDS_TENSORS = 4, 5, 2
 _INTERPRETER_BYTES = 700 << 20
 
 
@@ -101,10 +103,10 @@ def estimate(order: Order) -> Estimate:
             encoder_bytes, "bytes", f"{parameters:,} parameters x {_FP32_BYTES} bytes (fp32)"
         ),
         "users/": Quantity(
-            table_bytes + shards * 4 * PAGE_BYTES,
+            table_bytes + shards * beside.shard_bytes,
             "bytes",
             f"{users.rows:,} rows x {row_bytes} bytes ({quant} codes and scale, id{beside.words}) "
-            f"+ {shards} shard(s) x 4 pages of padding",
+            f"+ {shards} shard(s) x {beside.shard_bytes:,} bytes (padding{', basis' if beside.sketch else ''})",
         ),
         "tokenizer.json": Quantity((checkpoint.base / "tokenizer.json").stat().st_size, "bytes", "copied"),
     }
@@ -131,10 +133,12 @@ class _Beside:
     Attributes:
         sketch: bytes a row of the sketch at most; 0 without.
         bounds: bytes a row of the tiles' bounds at most; 0 without.
+        shard_bytes: bytes a shard, whatever its rows: the sketch's basis, and a page of padding for each tensor.
     """
 
     sketch: int
     bounds: int
+    shard_bytes: int
 
     @classmethod
     def of(cls, order: Order, row_bytes: int) -> _Beside:
@@ -143,10 +147,11 @@ class _Beside:
         kind, several = codec(options.quant), users.rows * row_bytes > options.shard_bytes
         maker = SketchMaker(options.sketch, kind, users.dim)
         tiles = TileMaker(options.cluster, kind, users.dim, tile_rows(row_bytes, options.shard_bytes))
-        return cls(
-            maker.row_bytes if several or options.sketch == "yes" else 0,
-            tiles.row_bytes if several or options.cluster == "yes" else 0,
-        )
+        sketch_bytes = maker.row_bytes if several or options.sketch == "yes" else 0
+        bounds_bytes = tiles.row_bytes if several or options.cluster == "yes" else 0
+        pages = _PLAIN_TENSORS + (_SKETCH_TENSORS if sketch_bytes else 0) + (_BOUNDS_TENSORS if bounds_bytes else 0)
+        basis = _whole(users.dim) * users.dim * _FP32_BYTES if sketch_bytes else 0
+        return cls(sketch_bytes, bounds_bytes, basis + pages * PAGE_BYTES)
 
     @property
     def row_bytes(self) -> int:
@@ -181,8 +186,7 @@ def _time(order: Order, beside: _Beside, encoder_bytes: int) -> Quantity:
 def _encoding_s(dim: int, quant: str, beside: _Beside) -> float:
     """Encode some rows as the table will have them."""
     rows = np.random.default_rng(0).standard_normal((_PROBE_ROWS, dim)).astype(np.float32)
-    whole = -(-dim // sketch.GROUP_DIMS) * sketch.GROUP_DIMS
-    basis = sketch.make_basis(dim, whole) if beside.sketch else None
+    basis = sketch.make_basis(dim, _whole(dim)) if beside.sketch else None
     tiles = TileMaker("yes" if beside.bounds else "no", codec(quant), dim, _PROBE_ROWS)
     tiles.decide(whole_table=False)
     began = time.perf_counter()
@@ -193,6 +197,11 @@ def _encoding_s(dim: int, quant: str, beside: _Beside) -> float:
     if basis is not None:
         sketch.encode(codec(quant).decode(stored, dim), basis)
     return time.perf_counter() - began
+
+
+def _whole(dim: int) -> int:
+    """Return the most dimensions that a sketch has: whole groups of them."""
+    return -(-dim // sketch.GROUP_DIMS) * sketch.GROUP_DIMS
 
 
 def _available_memory() -> int:
