@@ -41,9 +41,6 @@ from fllm_export.graphs.selection import select, whole
 HeadForm = Literal["integer", "float", "w8a16", "w8a8", "fp8"]
 CodeType = Literal["int8", "fp8", "fp16", "fp32"]
 
-MAX_TENSORRT_K = 3840
-"""TensorRT's limit on K of one TopK layer (NvInfer.h, ITopKLayer)."""
-
 _SMALLEST_NORMAL_FP16 = 2.0**-14
 
 _CODE_TYPES: dict[HeadForm, tuple[CodeType, ...]] = {
@@ -84,8 +81,8 @@ def head_graph(
         codes: how rows are stored; None takes the form's first choice (int8; fp32 for ``float``; fp8 for ``fp8``).
 
     Raises:
-        UsageError: a size is not positive, T is not a multiple of the chunk, K exceeds T or TensorRT's limit,
-            or the form does not go with the codes, a free T or a free K.
+        UsageError: a size is not positive, T is not a multiple of the chunk, K exceeds T, or the form does not go with
+            the codes, a free T or a free K.
     """
     _check_sizes(dim, k, tile_rows, chunk_rows)
     code_type = _check_form(form, codes, k, tile_rows)
@@ -172,9 +169,6 @@ def _check_form(form: HeadForm, codes: CodeType | None, k: int | None, tile_rows
             expected="a fixed tile, because TensorRT dequantises along an axis of static size only",
             fix="Give tile_rows, or use w8a8 or fp8",
         )
-    if form in _TENSORRT_FORMS and (k is None or k > MAX_TENSORRT_K):
-        raise UsageError(
-            f"the head form {form} was asked for with k = {'free' if k is None else k}",
-            expected=f"a fixed k of at most {MAX_TENSORRT_K}, the limit of TensorRT's TopK",
-        )
+    if form in _TENSORRT_FORMS and k is None:
+        raise UsageError(f"the head form {form} was asked for with a free k", expected="a fixed k")
     return codes or possible[0]

@@ -9,6 +9,9 @@ from fllm_export.graphs.head import CodeType, HeadForm, head_graph
 CHUNK_ROWS = 1024
 """Written into each graph's metadata as ``chunk_rows``: what the graph is fed must have whole chunks."""
 
+TENSORRT_CODECS = ("int8", "fp8")
+"""Codecs whose rows TensorRT multiplies as they are."""
+
 TENSORRT_K = 256
 TENSORRT_TILE_ROWS = 65_536
 
@@ -29,24 +32,27 @@ def bundle_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
     else:
         codes: CodeType = "fp16" if quant == "fp16" else "fp32"
         tile = head_graph("float", dim=dim, k=None, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias, codes=codes)
-    heads = {"tile": tile, **(_tensorrt_heads(quant, dim, bias=bias) if quant in ("int8", "fp8") else {})}
-    for head in heads.values():
-        helper.set_model_props(head, {"chunk_rows": str(CHUNK_ROWS)})
+    heads = {"tile": tile, **(tensorrt_heads(quant, dim, bias=bias) if quant in TENSORRT_CODECS else {})}
+    helper.set_model_props(tile, {"chunk_rows": str(CHUNK_ROWS)})
     return heads
 
 
-def _tensorrt_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
+def tensorrt_heads(quant: str, dim: int, *, bias: bool, k: int = TENSORRT_K) -> dict[str, ModelProto]:
+    """Return the head graphs for TensorRT by form; ``quant`` is one of :data:`TENSORRT_CODECS`."""
     stored: CodeType = "int8" if quant == "int8" else "fp8"
     whole: HeadForm = "w8a8" if quant == "int8" else "fp8"
-    return {
-        whole: head_graph(whole, dim=dim, k=TENSORRT_K, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias),
+    heads: dict[str, ModelProto] = {
+        whole: head_graph(whole, dim=dim, k=k, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias),
         "w8a16": head_graph(
             "w8a16",
             dim=dim,
-            k=TENSORRT_K,
+            k=k,
             tile_rows=TENSORRT_TILE_ROWS,
             chunk_rows=CHUNK_ROWS,
             bias=bias,
             codes=stored,
         ),
     }
+    for head in heads.values():
+        helper.set_model_props(head, {"chunk_rows": str(CHUNK_ROWS), "k": str(k)})
+    return heads

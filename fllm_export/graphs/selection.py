@@ -12,6 +12,10 @@ K elements before x, so x is not among the first K: a contradiction.
 
 ONNX TopK gives equal values lower index first, and the chosen chunks are put back into ascending order
 before their rows are read, so equal scores come out lower row first here too.
+
+TensorRT's TopK returns at most 3840 values. A larger K is taken in rounds: what a round has found is lowered to
+-inf, and the next takes the best of the rest. The order is kept, equal values included, because a round takes the
+first of them and leaves the later ones.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ import numpy as np
 from fllm_export.graphs.builder import GraphBuilder
 
 _LOWEST = float(np.finfo(np.float32).min)
+
+MAX_TENSORRT_K = 3840
+"""TensorRT's limit on K of one TopK layer (NvInfer.h, ITopKLayer)."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +84,36 @@ def whole(graph: GraphBuilder, chunks: Chunks) -> str:
 
 def _top(graph: GraphBuilder, chunks: Chunks, maxima: str, k: int | str) -> tuple[str, str]:
     """Append both stages and return (scores, rows), each [items, k]."""
+    few_chunks = chunks.count is not None and isinstance(k, int) and chunks.count <= k
+    if few_chunks or (isinstance(k, int) and k > MAX_TENSORRT_K):
+        # No chunk can be ruled out; nor is it worth it for so many users, who lie in nearly every chunk of a tile.
+        return _largest(graph, whole(graph, chunks), k)
     count = graph.constant([k], np.int64) if isinstance(k, int) else k
-    if chunks.count is not None and isinstance(k, int) and chunks.count <= k:
-        # No chunk can be ruled out.
-        top = graph.ops("TopK", whole(graph, chunks), count, outputs=2, axis=1, largest=1, sorted=1)
-        return top[0], top[1]
     chosen = _choose(graph, chunks, maxima, count, static=isinstance(k, int))
     candidates = graph.op("Gather", graph.reshape(chunks.scores, -1, chunks.length), _flat(graph, chunks, chosen))
-    scores, places = graph.ops("TopK", graph.reshape(candidates, 0, -1), count, outputs=2, axis=1, largest=1, sorted=1)
+    scores, places = _largest(graph, graph.reshape(candidates, 0, -1), k)
     length = graph.constant(chunks.length, np.int64)
     slot = graph.op("Div", places, length)
     inside = graph.op("Sub", places, graph.op("Mul", slot, length))
     start = graph.op("Mul", graph.op("GatherElements", chosen, slot, axis=1), length)
     return scores, graph.op("Add", start, inside)
+
+
+def _largest(graph: GraphBuilder, values: str, k: int | str) -> tuple[str, str]:
+    """Append the ``k`` largest of each row, sorted: (values, columns), in rounds where ``k`` is fixed and large."""
+    if isinstance(k, str) or k <= MAX_TENSORRT_K:
+        count = graph.constant([k], np.int64) if isinstance(k, int) else k
+        found = graph.ops("TopK", values, count, outputs=2, axis=1, largest=1, sorted=1)
+        return found[0], found[1]
+    scores, columns = [], []
+    for first in range(0, k, MAX_TENSORRT_K):
+        count = graph.constant([min(MAX_TENSORRT_K, k - first)], np.int64)
+        best, places = graph.ops("TopK", values, count, outputs=2, axis=1, largest=1, sorted=1)
+        scores.append(best)
+        columns.append(places)
+        nothing = graph.op("Expand", graph.constant(-np.inf, np.float32), graph.op("Shape", best))
+        values = graph.op("ScatterElements", values, places, nothing, axis=1)
+    return graph.op("Concat", *scores, axis=1), graph.op("Concat", *columns, axis=1)
 
 
 def _choose(graph: GraphBuilder, chunks: Chunks, maxima: str, k: str, *, static: bool) -> str:

@@ -287,8 +287,7 @@ def test_graphs_are_valid_and_the_same_every_time(form: HeadForm, code_type: Cod
         ("integer", {"k": 2000}, "k within the tile"),
         ("integer", {"codes": "fp8"}, "expected int8"),
         ("w8a16", {"tile_rows": None}, "without tile_rows"),
-        ("w8a8", {"k": None}, "k = free"),
-        ("fp8", {"k": 4000, "tile_rows": None}, "at most 3840"),
+        ("w8a8", {"k": None}, "free k"),
         ("w4a4", {}, "one of integer, float"),
     ],
 )
@@ -296,3 +295,25 @@ def test_senseless_requests_are_refused(form: Any, sizes: dict[str, Any], messag
     request = {"dim": 8, "k": 10, "tile_rows": 1024, "chunk_rows": 64, "bias": False, **sizes}
     with pytest.raises(UsageError, match=message):
         head_graph(form, **request)
+
+
+@pytest.mark.parametrize("chunk_rows", [64, 1024])
+def test_more_users_than_one_topk_may_return_are_taken_in_rounds(chunk_rows: int) -> None:
+    generator = np.random.default_rng(3)
+    codes = generator.integers(-2, 3, (8192, 8)).astype(np.int8)  # few values: many equal scores
+    items = generator.standard_normal((2, 8)).astype(np.float32)
+    feed = {"codes": codes, "scales": np.ones(8192, np.float32), "item_vector": items}
+    feed["valid_rows"] = np.array(8000, np.int64)
+    many = session("w8a8", 8, 8000, None, chunk_rows, False, "int8").run(["scores", "rows"], feed)
+    model = head_graph("w8a8", dim=8, k=8000, tile_rows=None, chunk_rows=chunk_rows, bias=False)
+    for node in (node for node in model.graph.node if node.op_type == "TopK"):
+        k = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+        assert int(onnx.numpy_helper.to_array(k)[0]) <= 3840
+    scores = np.sort(many[0], axis=1)[:, ::-1]
+    np.testing.assert_array_equal(many[0], scores)
+    for row in range(2):
+        # Every valid row once, and equal scores by row.
+        assert sorted(many[1][row]) == list(range(8000))
+        equal = np.diff(many[0][row]) == 0
+        assert equal.sum() > 1000
+        assert (np.diff(many[1][row])[equal] > 0).all()
