@@ -9,6 +9,7 @@ import click
 
 from fllm_export.cli.options import DIRECTORY, threads_option
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
+from fllm_export.cli.plans import PlanChoices, check_source, make_plans, plan_options, plans_text
 from fllm_export.table.choice import CHOICES, Choice
 from fllm_export.table.codec_names import CODEC_NAMES
 
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("checkpoint", type=DIRECTORY)
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Directory of the new bundle.")
+@click.argument("source", type=DIRECTORY)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory of the new bundle.")
 @click.option("--quant", type=click.Choice(CODEC_NAMES), default="int8", show_default=True, help="Codec of user rows.")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    required=True,
     help="Real item texts (.parquet, .csv, .jsonl with a column `text`, or .txt); parity is measured on them.",
 )
 @click.option(
@@ -56,30 +56,40 @@ if TYPE_CHECKING:
     show_default=True,
     help="Tiles of rows that lie together, with bounds; auto: for tables of several shards.",
 )
+@plan_options
 @threads_option
 @click.option("--dry-run", is_flag=True, help="Print files, bytes, memory and time, and build nothing.")
 @json_option
 @pass_output
 def build(
     output: Output,
-    checkpoint: Path,
-    out: Path,
+    source: Path,
+    out: Path | None,
     quant: str,
-    calibration: Path,
+    calibration: Path | None,
     min_recall: float,
     k: int,
     exporter: Literal["torch", "optimum"],
     sketch: Choice,
     cluster: Choice,
+    plans: PlanChoices,
     threads: int | None,
     dry_run: bool,
 ) -> None:
-    """Build a bundle from CHECKPOINT.
+    """Build a bundle from SOURCE, a checkpoint; or TensorRT plans for SOURCE, a bundle.
 
     The adapter is merged, the encoder exported to ONNX, the user rows quantised into a table, and the result's
     rankings compared with the checkpoint's. An interrupted build goes on where it stopped; a finished one with the
-    same inputs is not made again.
+    same inputs is not made again. With `--engine tensorrt` plans are built from the bundle's ONNX graphs too.
     """
+    is_bundle = (source / "manifest.json").is_file()
+    check_source(is_bundle, plans, out, calibration)
+    if out is None or calibration is None:
+        from fllm_export.bundle.bundle import Bundle
+
+        records = make_plans(output, Bundle.load(source), plans, calibration)
+        output.result({"bundle": str(source), "plans": records}, plans_text(records))
+        return
     if dry_run:
         from fllm_export.bundle.estimate import estimate
         from fllm_export.bundle.order import Options, Order, item_texts
@@ -88,7 +98,7 @@ def build(
         from fllm_export.table.writer import SHARD_BYTES
 
         options = Options(quant, min_recall, k, exporter, thread_count(threads), SHARD_BYTES, sketch, cluster)
-        order = Order(Checkpoint.load(checkpoint), item_texts(calibration), options, output.progress)
+        order = Order(Checkpoint.load(source), item_texts(calibration), options, output.progress)
         forecast = estimate(order)
         output.result({"dry_run": True, **forecast.to_dict()}, _forecast_text(forecast))
         forecast.check(out)
@@ -97,7 +107,7 @@ def build(
 
     before = _written_at(out)
     bundle = build_bundle(
-        checkpoint,
+        source,
         out,
         calibration=calibration,
         quant=quant,
@@ -112,9 +122,11 @@ def build(
     if before is not None:
         same = _written_at(out) == before
         output.say("up to date: nothing was built" if same else f"replaced the bundle that was at {out}")
+    records = make_plans(output, bundle, plans, calibration)
     parity = bundle.parity()
     result = {"bundle": str(bundle.path), "users": bundle.table().layout.rows, "parity": parity.to_dict()}
-    output.result(result, _bundle_text(bundle))
+    text = _bundle_text(bundle) + (f"\n\n{plans_text(records)}" if records else "")
+    output.result({**result, "plans": records}, text)
 
 
 def _written_at(bundle: Path) -> int | None:

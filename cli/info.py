@@ -19,6 +19,7 @@ _PACKAGES = (
     "peft",
     "optimum-onnx",
     "tensorrt",
+    "tensorrt-rtx",
 )
 
 

@@ -14,6 +14,7 @@ from fllm_export.cli.evaluate import evaluate
 from fllm_export.cli.info import info
 from fllm_export.cli.inspect import inspect
 from fllm_export.cli.output import Output
+from fllm_export.cli.pack import pack
 from fllm_export.cli.query import query
 from fllm_export.cli.train import train
 from fllm_export.cli.verify import verify
@@ -68,5 +69,5 @@ def main(context: click.Context, quiet: bool) -> None:
     context.ensure_object(Output).quiet = quiet
 
 
-for verb in (build, query, inspect, verify, bench, info, train, evaluate):
+for verb in (build, query, inspect, verify, pack, bench, info, train, evaluate):
     main.add_command(verb)

@@ -1,52 +1,50 @@
-"""TensorRT-RTX builds the head graphs ahead of time, without a GPU, and multiplies the table in 8 bits uncopied."""
+"""TensorRT-RTX builds the graphs ahead of time, without a GPU, and multiplies the table in 8 bits uncopied."""
 
 from __future__ import annotations
 
-import re
-from typing import Any
+from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
+from fllm_export.engines.tensorrt.builder import Built, Profile, build_plan
+from fllm_export.engines.tensorrt.layers import table_is_fused
+from fllm_export.engines.tensorrt.library import Library, open_library
+from fllm_export.engines.tensorrt.plan import read_header
+from fllm_export.engines.tensorrt.profiles import encoder_profiles, head_profiles
+from fllm_export.errors import BundleError, ParityError
+from fllm_export.graphs.builder import GraphBuilder
+from fllm_export.graphs.encoder import export_encoder
 from fllm_export.graphs.head import CodeType, HeadForm, head_graph
+from fllm_export.graphs.precision import Precision, lower_precision, quantised_inputs
 
-trt: Any = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+from .conftest import MakeEncoder, make_batch
+
+pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
 
 DIM, CHUNK, K = 128, 128, 100
+TARGETS = ("sm89", "sm120")
 
 
-def build_log(model: bytes, largest_rows: int) -> list[str]:
-    """Build an engine for SM 8.9 and return the layers that its log lists."""
-    lines: list[str] = []
+@pytest.fixture(scope="module")
+def library() -> Library:
+    return open_library("tensorrt_rtx")
 
-    class Log(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
 
-        def log(self, severity: Any, message: str) -> None:
-            lines.append(message)
-
-    log = Log()
-    builder = trt.Builder(log)
-    network = builder.create_network(0)
-    parser = trt.OnnxParser(network, log)
-    assert parser.parse(model), [str(parser.get_error(i)) for i in range(parser.num_errors)]
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(trt.ComputeCapability.SM89, 0)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    profile = builder.create_optimization_profile()
-    for i in range(network.num_inputs):
-        tensor = network.get_input(i)
-        if -1 in tuple(tensor.shape):
-            ranges = [(1, 4, 32) if tensor.name == "item_vector" else (CHUNK, 64 * CHUNK, largest_rows)]
-            ranges += [(size, size, size) for size in tuple(tensor.shape)[1:]]
-            profile.set_shape(tensor.name, *zip(*ranges, strict=True))
-    config.add_optimization_profile(profile)
-    assert builder.build_serialized_network(network, config) is not None, lines[-5:]
-    return [line for line in "\n".join(lines).split("\n") if line.startswith("Name: ") and "LayerType: " in line]
+def build(library: Library, model: onnx.ModelProto, folder: Path, profiles: list[Profile], target: str) -> Built:
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    built = build_plan(library, path, profiles, target)
+    (folder / "model.plan").write_bytes(built.plan)
+    header = read_header(folder / "model.plan")
+    assert header is not None
+    assert (header.version, header.architectures) == (library.version, (target,))
+    return built
 
 
 @pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     ("form", "codes", "tile_rows"),
     [
@@ -59,15 +57,66 @@ def build_log(model: bytes, largest_rows: int) -> list[str]:
     ],
 )
 def test_the_table_goes_into_the_product_as_it_lies(
-    form: HeadForm, codes: CodeType, tile_rows: int | None, bias: bool
+    library: Library, form: HeadForm, codes: CodeType, tile_rows: int | None, bias: bool, target: str, tmp_path: Path
 ) -> None:
     model = head_graph(form, dim=DIM, k=K, tile_rows=tile_rows, chunk_rows=CHUNK, bias=bias, codes=codes)
-    layers = build_log(model.SerializeToString(), 1 << 20)
-    readers = [layer for layer in layers if re.search(r"Name: codes,", layer.split("Outputs:")[0])]
-    assert len(readers) == 1, "the table is read more than once, or not at all"
-    kind = re.search(r"LayerType: (\w+)", readers[0])
-    assert kind is not None
-    # A fused product with its dequantisation is called a runtime fusion; `kgen` would be a copy of the table.
-    assert kind[1] == ("runtime_fusion" if form == "w8a16" else "gemm")
-    stored = "Datatype: Int8" if codes == "int8" else "Datatype: FP8"
-    assert readers[0].split("Outputs:")[0].count(stored) == (1 if form == "w8a16" else 2)
+    built = build(library, model, tmp_path, head_profiles(DIM, 32, CHUNK, K), target)
+    assert table_is_fused(built.layers, form) is True
+
+
+def test_more_users_than_one_topk_may_return(library: Library, tmp_path: Path) -> None:
+    model = head_graph("w8a8", dim=64, k=5000, tile_rows=None, chunk_rows=1024, bias=False)
+    built = build(library, model, tmp_path, head_profiles(64, 4, 1024, 5000), "sm89")
+    assert table_is_fused(built.layers, "w8a8") is True
+
+
+def test_a_graph_that_expands_the_table_is_found_out(library: Library, tmp_path: Path) -> None:
+    graph = GraphBuilder("expands")
+    codes, item = graph.input("codes", np.int8, ["rows", DIM]), graph.input("item_vector", np.float32, ["batch", DIM])
+    rows = graph.op("Mul", graph.cast(codes, np.float16), graph.constant(0.5, np.float16))
+    product = graph.op("MatMul", graph.cast(item, np.float16), graph.op("Transpose", rows, perm=[1, 0]))
+    graph.output("scores", graph.cast(product, np.float32), np.float32, ["batch", "rows"])
+    built = build(library, graph.model(), tmp_path, head_profiles(DIM, 4, CHUNK, K), "sm89")
+    with pytest.raises(ParityError, match="reads the user table by"):
+        table_is_fused(built.layers, "w8a8")
+
+
+def test_what_is_no_graph_is_refused_with_the_parser_s_words(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no graph")
+    with pytest.raises(BundleError, match="cannot parse"):
+        build_plan(library, tmp_path / "broken.onnx", [], "sm89")
+
+
+@pytest.fixture(scope="module", params=["minilm", "llama"])
+def exported(
+    request: pytest.FixtureRequest,
+    make_encoder: MakeEncoder,
+    minilm_dir: Path,
+    tiny_llama_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> onnx.ModelProto:
+    minilm = request.param == "minilm"
+    encoder = make_encoder(minilm_dir if minilm else tiny_llama_dir, "mean" if minilm else "last", "linear")
+    path = tmp_path_factory.mktemp(request.param) / "model.onnx"
+    export_encoder(encoder, path, example=make_batch(2, 7, "left", 40))
+    return onnx.load(path)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("precision", "factor"), [("fp16", "Half"), ("bf16", "BFloat16"), ("fp8", "FP8")])
+def test_encoders_build_with_their_products_in_low_precision(
+    library: Library, exported: onnx.ModelProto, precision: Precision, factor: str, target: str, tmp_path: Path
+) -> None:
+    quantised = quantised_inputs(exported)
+    lowered = lower_precision(exported, precision, dict.fromkeys(quantised, 10.0))
+    steps: list[tuple[int, int]] = []
+    path = tmp_path / "model.onnx"
+    onnx.save(lowered, path)
+    built = build_plan(
+        library, path, encoder_profiles(64, 8), target, progress=lambda stage, done, total: steps.append((done, total))
+    )
+    products = [layer for layer in built.layers if layer.kind in ("gemm", "runtime_fusion")]
+    # Products of one input may become one; every input must reach one in the precision.
+    assert sum(any(kind == factor for _, kind in layer.inputs) for layer in products) >= len(quantised) // 2
+    assert steps[0][0] == 0
+    assert steps[-1][0] == steps[-1][1]

@@ -1,0 +1,129 @@
+"""Plans join a bundle without harm to it, and a bundle goes into one file and back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fllm_export import Bundle, BundleError, HardwareError, Runtime, UsageError
+from fllm_export.bundle.archive import pack
+from fllm_export.bundle.plans import PlanOptions, add_plans
+from fllm_export.cli.main import main
+from fllm_export.engines.tensorrt.library import open_library
+from fllm_export.engines.tensorrt.plan import check_plan, read_plans
+
+
+@pytest.fixture
+def copy(tiny_bundle: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle.path, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def rtx() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+
+
+@pytest.mark.usefixtures("rtx")
+def test_plans_are_built_recorded_and_checked(copy: Path, item_texts: list[str]) -> None:
+    options = PlanOptions(("sm89", "sm120"), "fp16", "tensorrt_rtx")
+    plans = add_plans(Bundle.load(copy), options, item_texts)
+    assert [(plan.model, plan.architecture) for plan in plans] == [
+        ("encoder/model.onnx", "sm89"),
+        ("encoder/model.onnx", "sm120"),
+        ("head/w8a8.onnx", "sm89"),
+        ("head/w8a8.onnx", "sm120"),
+    ]
+    assert [plan.fused for plan in plans] == [None, None, True, True]
+    bundle = Bundle.load(copy)
+    bundle.verify()
+    assert f"head/plans/{plans[2].file}" in bundle.manifest.files
+    assert sorted(read_plans(copy / "head" / "plans"), key=lambda plan: plan.file) == sorted(
+        plans[2:], key=lambda plan: plan.file
+    )
+    library = open_library("tensorrt_rtx")
+    check_plan(copy / "head" / "plans", plans[2], library, "sm89", "rebuild")
+    with pytest.raises(HardwareError, match=r"built for sm89; expected sm86, the GPU here. Run: rebuild"):
+        check_plan(copy / "head" / "plans", plans[2], library, "sm86", "rebuild")
+    assert len(Runtime.open(copy).topk(item_texts[:1], 5).user_ids[0]) == 5
+
+
+@pytest.mark.usefixtures("rtx")
+def test_other_choices_stand_beside_the_first(copy: Path, item_texts: list[str]) -> None:
+    add_plans(Bundle.load(copy), PlanOptions(("sm89",), "fp16", "tensorrt_rtx"))
+    add_plans(Bundle.load(copy), PlanOptions(("sm89",), "fp8", "tensorrt_rtx", k=4000, max_batch=1), item_texts)
+    names = [
+        plan.file.split("-tensorrt")[0] for part in ("encoder", "head") for plan in read_plans(copy / part / "plans")
+    ]
+    assert names == ["fp16", "fp8", "w8a8-k4000", "w8a8"]
+    assert (copy / "head" / "w8a8-k4000.onnx").is_file()
+    Bundle.load(copy).verify()
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_refusal_leaves_the_bundle_as_it_was(copy: Path) -> None:
+    before = (copy / "manifest.json").read_bytes()
+    for options, message in (
+        (PlanOptions(("sm90",), library="tensorrt_rtx"), "does not build for sm90"),
+        (PlanOptions(("sm89",), "fp8", "tensorrt_rtx"), "without item texts"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            add_plans(Bundle.load(copy), options)
+    assert (copy / "manifest.json").read_bytes() == before
+    Bundle.load(copy).verify()
+
+
+@pytest.mark.usefixtures("rtx")
+def test_the_command_line_builds_plans_of_a_bundle(copy: Path) -> None:
+    arguments = ["build", str(copy), "--engine", "tensorrt", "--library", "tensorrt_rtx", "--target", "sm89", "--json"]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert [plan["fused"] for plan in json.loads(done.stdout)["plans"]] == [None, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["BUNDLE"], "no --engine"),
+        (["BUNDLE", "--engine", "tensorrt", "-o", "x"], "--out"),
+        (["EMPTY"], "without --out"),
+        (["EMPTY", "-o", "x"], "without --calibration"),
+        (["BUNDLE", "--engine", "tensorrt", "--plan-k", "0"], "k is 0"),
+    ],
+)
+def test_command_lines_that_make_no_sense(copy: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    paths = {"BUNDLE": str(copy), "EMPTY": str(tmp_path / "empty")}
+    done = CliRunner().invoke(main, ["build", *(paths.get(part, part) for part in arguments)])
+    assert done.exit_code == 2
+    assert message in done.output
+
+
+def test_packing_and_unpacking(copy: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.tar", tmp_path / "b.tar"
+    files = pack(Bundle.load(copy), first)
+    done = CliRunner().invoke(main, ["pack", str(copy), "-o", str(second), "--json"])
+    assert json.loads(done.stdout)["files"] == files
+    assert first.read_bytes() == second.read_bytes()
+    with tarfile.open(first) as tar:
+        tar.extractall(tmp_path / "out", filter="data")
+    Bundle.load(tmp_path / "out" / "bundle").verify()
+
+
+def test_a_damaged_bundle_is_not_packed(copy: Path, tmp_path: Path) -> None:
+    bundle = Bundle.load(copy)
+    with pytest.raises(UsageError, match="inside the bundle"):
+        pack(bundle, copy / "a.tar")
+    card = copy / "README.md"
+    text = card.read_text()
+    card.write_text(text.replace("e", "a", 1))
+    with pytest.raises(BundleError, match="SHA-256"):
+        pack(bundle, tmp_path / "a.tar")
+    card.unlink()
+    with pytest.raises(BundleError, match="is missing"):
+        pack(bundle, tmp_path / "a.tar")
+    assert not (tmp_path / "a.tar").exists()
