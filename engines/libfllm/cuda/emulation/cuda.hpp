@@ -1,0 +1,206 @@
+// As much of CUDA as the kernels use, on the CPU: a kernel's source compiles as C++ and runs here, so that its answers
+// can be tested where there is no GPU. The threads of a block are fibres of one thread of the system, which take turns
+// at every barrier; blocks run one after another. Slow, and exact: nothing is reordered that a GPU would not reorder.
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static
+
+namespace fllm::cuda {
+
+struct Place {
+  unsigned x = 0, y = 0, z = 0;
+};
+
+inline Place threadIdx, blockIdx, blockDim, gridDim;
+
+struct int4 {
+  int x, y, z, w;
+};
+
+using Stream = void*;
+
+namespace emulation {
+
+constexpr unsigned kWarp = 32;
+constexpr std::size_t kStackBytes = 64 << 10;
+
+// Lets those that arrive go on once all have.
+struct Barrier {
+  unsigned arrived = 0, generation = 0;
+};
+
+class Block {
+ public:
+  Block(unsigned threads, const std::function<void()>& body)
+      : body_(body), fibres_(threads), warps_((threads + kWarp - 1) / kWarp), slots_(threads) {}
+
+  void run() {
+    current_ = this;
+    for (unsigned t = 0; t < fibres_.size(); ++t) start(t);
+    for (bool any = true; any;) {
+      any = false;
+      for (unsigned t = 0; t < fibres_.size(); ++t) any = resume(t) || any;
+    }
+  }
+
+  static Block& current() { return *current_; }
+
+  void sync_block() { wait(barrier_, static_cast<unsigned>(fibres_.size())); }
+  void sync_warp() { wait(warps_[running_ / kWarp], warp_threads()); }
+
+  // Every thread of the warp gives a value, and gets that of a lane of its own choice.
+  std::uint64_t exchange(std::uint64_t value, unsigned lane) {
+    slots_[running_] = value;
+    sync_warp();
+    const std::uint64_t got = slots_[running_ / kWarp * kWarp + lane];
+    sync_warp();
+    return got;
+  }
+  unsigned lane() const { return running_ % kWarp; }
+  unsigned warp_threads() const {
+    return std::min<unsigned>(kWarp, static_cast<unsigned>(fibres_.size()) - running_ / kWarp * kWarp);
+  }
+
+ private:
+  struct Fibre {
+    ucontext_t context;
+    std::unique_ptr<char[]> stack;
+    bool done = false;
+  };
+
+  static void enter() {
+    Block& block = *current_;
+    block.body_();
+    block.fibres_[block.running_].done = true;
+    swapcontext(&block.fibres_[block.running_].context, &block.scheduler_);
+  }
+
+  void start(unsigned t) {
+    Fibre& fibre = fibres_[t];
+    fibre.stack = std::make_unique<char[]>(kStackBytes);
+    getcontext(&fibre.context);
+    fibre.context.uc_stack.ss_sp = fibre.stack.get();
+    fibre.context.uc_stack.ss_size = kStackBytes;
+    fibre.context.uc_link = nullptr;
+    makecontext(&fibre.context, &Block::enter, 0);
+  }
+
+  bool resume(unsigned t) {
+    if (fibres_[t].done) return false;
+    running_ = t;
+    threadIdx.x = t;
+    swapcontext(&scheduler_, &fibres_[t].context);
+    return true;
+  }
+
+  void wait(Barrier& barrier, unsigned all) {
+    const unsigned generation = barrier.generation;
+    if (++barrier.arrived == all) {
+      barrier.arrived = 0;
+      ++barrier.generation;
+      return;
+    }
+    while (barrier.generation == generation) swapcontext(&fibres_[running_].context, &scheduler_);
+  }
+
+  inline static Block* current_ = nullptr;
+  const std::function<void()>& body_;
+  std::vector<Fibre> fibres_;
+  std::vector<Barrier> warps_;
+  std::vector<std::uint64_t> slots_;
+  Barrier barrier_;
+  ucontext_t scheduler_{};
+  unsigned running_ = 0;
+};
+
+template <typename T>
+std::uint64_t bits(T value) {
+  std::uint64_t all = 0;
+  std::memcpy(&all, &value, sizeof value);
+  return all;
+}
+
+template <typename T>
+T from_bits(std::uint64_t all) {
+  T value;
+  std::memcpy(&value, &all, sizeof value);
+  return value;
+}
+
+}  // namespace emulation
+
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, Stream, Arguments... arguments) {
+  const std::function<void()> body = [&] { kernel(arguments...); };
+  gridDim = {blocks, 1, 1};
+  blockDim = {threads, 1, 1};
+  for (unsigned b = 0; b < blocks; ++b) {
+    blockIdx = {b, 0, 0};
+    emulation::Block(threads, body).run();
+  }
+}
+
+inline void __syncthreads() { emulation::Block::current().sync_block(); }
+
+template <typename T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  emulation::Block& block = emulation::Block::current();
+  const unsigned lane = block.lane() ^ static_cast<unsigned>(mask);
+  return emulation::from_bits<T>(block.exchange(emulation::bits(value), std::min(lane, block.warp_threads() - 1)));
+}
+
+template <typename T>
+T atomicAdd(T* at, T value) {
+  const T before = *at;
+  *at += value;
+  return before;
+}
+
+template <typename T>
+T atomicMax(T* at, T value) {
+  const T before = *at;
+  *at = std::max(before, value);
+  return before;
+}
+
+inline int __dp4a(int a, int b, int sum) {
+  for (int byte = 0; byte < 4; ++byte) {
+    sum += static_cast<std::int8_t>(a >> (8 * byte)) * static_cast<std::int8_t>(b >> (8 * byte));
+  }
+  return sum;
+}
+
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __ddiv_rn(double a, double b) { return a / b; }
+inline float __double2float_rn(double a) { return static_cast<float>(a); }
+inline std::uint32_t __float_as_uint(float a) { return emulation::from_bits<std::uint32_t>(emulation::bits(a)); }
+inline float __uint_as_float(std::uint32_t a) { return emulation::from_bits<float>(a); }
+inline std::int64_t __double_as_longlong(double a) { return emulation::from_bits<std::int64_t>(emulation::bits(a)); }
+inline double __longlong_as_double(std::int64_t a) { return emulation::from_bits<double>(emulation::bits(a)); }
+inline std::uint32_t __umulhi(std::uint32_t a, std::uint32_t b) {
+  return static_cast<std::uint32_t>((std::uint64_t{a} * b) >> 32);
+}
+// A load that the caches need not keep.
+template <typename T>
+T __ldcs(const T* at) {
+  return *at;
+}
+
+}  // namespace fllm::cuda

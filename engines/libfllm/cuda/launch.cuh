@@ -1,0 +1,47 @@
+// From what is wanted to the kernel that was compiled for it.
+#pragma once
+
+#include "cuda/prune.cuh"
+#include "cuda/scan_one.cuh"
+
+namespace fllm::cuda {
+
+namespace detail {
+
+template <unsigned kLanes, bool kAligned>
+void scan_one_of(const Wave& wave, const Item& item, const Candidates& out, Share* shares, bool sample, unsigned blocks,
+                 Stream stream) {
+  if (shares != nullptr) {
+    launch(sample ? scan_one<kLanes, kAligned, true, true> : scan_one<kLanes, kAligned, true, false>, blocks,
+           kScanThreads, stream, wave, item, out, shares);
+  } else {
+    launch(sample ? scan_one<kLanes, kAligned, false, true> : scan_one<kLanes, kAligned, false, false>, blocks,
+           kScanThreads, stream, wave, item, out, shares);
+  }
+}
+
+}  // namespace detail
+
+// Scores the rows of a wave for one item. `shares` [blocks] gets each block's share of the denominator; null where none
+// is wanted. Rows of other lengths than multiples of 16 are read byte by byte, which takes longer.
+inline void launch_scan_one(const Wave& wave, const Item& item, const Candidates& out, Share* shares, bool sample,
+                            unsigned blocks, Stream stream) {
+  if (wave.dim % kPieceBytes != 0) {
+    return detail::scan_one_of<8, false>(wave, item, out, shares, sample, blocks, stream);
+  }
+  switch (lanes_of_row(wave.dim)) {
+    case 1: return detail::scan_one_of<1, true>(wave, item, out, shares, sample, blocks, stream);
+    case 2: return detail::scan_one_of<2, true>(wave, item, out, shares, sample, blocks, stream);
+    case 4: return detail::scan_one_of<4, true>(wave, item, out, shares, sample, blocks, stream);
+    case 8: return detail::scan_one_of<8, true>(wave, item, out, shares, sample, blocks, stream);
+    case 16: return detail::scan_one_of<16, true>(wave, item, out, shares, sample, blocks, stream);
+    default: return detail::scan_one_of<32, true>(wave, item, out, shares, sample, blocks, stream);
+  }
+}
+
+// Leaves the `k` best candidates of each item, `items` [count] in device memory, and raises the thresholds.
+inline void launch_prune(const Candidates* items, unsigned count, unsigned k, Stream stream) {
+  launch(prune, count, kPruneThreads, stream, items, k);
+}
+
+}  // namespace fllm::cuda

@@ -1,0 +1,118 @@
+// Of an item's candidates the K first by (key descending, id ascending) stay: a radix select, a block an item.
+#pragma once
+
+#include "cuda/device.hpp"
+#include "cuda/wave.hpp"
+
+namespace fllm::cuda {
+
+constexpr unsigned kPruneThreads = 256;
+constexpr unsigned kDigits = 12;  // of 8 bits: four of the key, eight of the id
+constexpr unsigned kDigitValues = 256;
+
+static_assert(kPruneThreads == kDigitValues, "a thread a value of a digit");
+
+// A number that is smaller where the key is greater; the order of finite and infinite floats.
+__device__ __forceinline__ std::uint32_t descending(float key) {
+  const std::uint32_t bits = __float_as_uint(key);
+  return bits & 0x80000000u ? bits : 0x7FFFFFFFu - bits;
+}
+
+// What candidates are ordered by, least first: its digits from the most significant on.
+struct Rank {
+  std::uint32_t key;
+  std::uint64_t id;
+
+  __device__ unsigned digit(unsigned number) const {
+    return number < 4 ? key >> (24 - 8 * number) & 255u : static_cast<unsigned>(id >> (56 - 8 * (number - 4)) & 255u);
+  }
+  // Compares the first `digits` digits: negative where this comes first, 0 where they are equal.
+  __device__ int compare(const Rank& other, unsigned digits) const {
+    for (unsigned number = 0; number < digits; ++number) {
+      const int difference = static_cast<int>(digit(number)) - static_cast<int>(other.digit(number));
+      if (difference != 0) return difference;
+    }
+    return 0;
+  }
+  __device__ void set(unsigned number, unsigned value) {
+    if (number < 4) {
+      key |= static_cast<std::uint32_t>(value) << (24 - 8 * number);
+    } else {
+      id |= static_cast<std::uint64_t>(value) << (56 - 8 * (number - 4));
+    }
+  }
+};
+
+__device__ __forceinline__ Rank rank_of(const Candidates& candidates, unsigned i) {
+  return {descending(candidates.keys[i]), static_cast<std::uint64_t>(candidates.ids[i])};
+}
+
+// Where the cut lies: candidates whose first `digits` digits do not exceed those of `last` stay.
+struct Cut {
+  Rank last;
+  unsigned digits;
+};
+
+// Finds the cut, digit by digit; it ends as soon as all that share the digits found so far stay together.
+__device__ inline Cut find_cut(const Candidates& candidates, unsigned n, unsigned k) {
+  __shared__ unsigned counts[kDigitValues];
+  __shared__ Cut cut;
+  __shared__ unsigned wanted, found;
+  if (threadIdx.x == 0) {
+    cut = {{0, 0}, 0};
+    wanted = k;
+    found = n;
+  }
+  __syncthreads();
+  while (found != wanted && cut.digits < kDigits) {
+    const Cut before = cut;
+    counts[threadIdx.x] = 0;
+    __syncthreads();
+    for (unsigned i = threadIdx.x; i < n; i += kPruneThreads) {
+      const Rank rank = rank_of(candidates, i);
+      if (rank.compare(before.last, before.digits) == 0) atomicAdd(&counts[rank.digit(before.digits)], 1u);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+      unsigned value = 0;
+      for (; counts[value] < wanted; ++value) wanted -= counts[value];
+      found = counts[value];
+      cut.last.set(cut.digits, value);
+      ++cut.digits;
+    }
+    __syncthreads();
+  }
+  return cut;
+}
+
+__global__ void __launch_bounds__(kPruneThreads) prune(const Candidates* items, unsigned k) {
+  const Candidates candidates = items[blockIdx.x];
+  const unsigned n = *candidates.count < candidates.capacity ? *candidates.count : candidates.capacity;
+  if (n < k) return;
+  const Cut cut = find_cut(candidates, n, k);
+  __shared__ unsigned kept, worst;
+  if (threadIdx.x == 0) kept = worst = 0;
+  __syncthreads();
+  for (unsigned first = 0; first < n; first += kPruneThreads) {
+    const unsigned i = first + threadIdx.x;
+    const bool stays = i < n && rank_of(candidates, i).compare(cut.last, cut.digits) <= 0;
+    const float key = stays ? candidates.keys[i] : 0.0f, score = stays ? candidates.scores[i] : 0.0f;
+    const std::int64_t id = stays ? candidates.ids[i] : 0;
+    // Places are filled up to those that have been read, never beyond.
+    __syncthreads();
+    if (stays) {
+      const unsigned place = atomicAdd(&kept, 1u);
+      candidates.keys[place] = key;
+      candidates.scores[place] = score;
+      candidates.ids[place] = id;
+      atomicMax(&worst, descending(key));
+    }
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) {
+    *candidates.count = kept;
+    *candidates.threshold = __uint_as_float(worst & 0x80000000u ? worst : 0x7FFFFFFFu - worst);
+  }
+}
+
+}  // namespace fllm::cuda

@@ -1,0 +1,153 @@
+// One item against the int8 rows of a wave: bound by memory. Every row is read once, sixteen bytes a lane.
+#pragma once
+
+#include "cuda/device.hpp"
+#include "cuda/noise.cuh"
+#include "cuda/wave.hpp"
+
+namespace fllm::cuda {
+
+constexpr unsigned kScanThreads = 256;
+constexpr unsigned kScanWarps = kScanThreads / kWarpLanes;
+constexpr unsigned kRowsAhead = 4;  // rows of a group of lanes whose loads are on their way together
+constexpr unsigned kPieceBytes = 16;
+
+// Lanes that share a row: a piece of sixteen bytes each, as far as there are pieces.
+inline unsigned lanes_of_row(std::uint32_t dim) {
+  unsigned lanes = 1;
+  while (lanes < kWarpLanes && lanes * kPieceBytes < dim) lanes *= 2;
+  return lanes;
+}
+
+struct Sums {
+  int high = 0, low = 0;
+};
+
+__device__ __forceinline__ void multiply(Sums& sums, int4 codes, int4 high, int4 low) {
+  sums.high = __dp4a(codes.x, high.x, __dp4a(codes.y, high.y, sums.high));
+  sums.low = __dp4a(codes.x, low.x, __dp4a(codes.y, low.y, sums.low));
+  sums.high = __dp4a(codes.z, high.z, __dp4a(codes.w, high.w, sums.high));
+  sums.low = __dp4a(codes.z, low.z, __dp4a(codes.w, low.w, sums.low));
+}
+
+__device__ __forceinline__ int four_codes(const std::int8_t* row, unsigned first, unsigned dim) {
+  unsigned word = 0;
+  for (unsigned byte = 0; byte < 4 && first + byte < dim; ++byte) {
+    word |= static_cast<unsigned>(static_cast<std::uint8_t>(row[first + byte])) << (8 * byte);
+  }
+  return static_cast<int>(word);
+}
+
+// Rows whose length is a multiple of sixteen lie on boundaries of sixteen; others are read byte by byte.
+template <bool kAligned>
+__device__ __forceinline__ int4 load_piece(const std::int8_t* row, unsigned piece, unsigned dim) {
+  const unsigned first = piece * kPieceBytes;
+  if (first >= dim) return int4{0, 0, 0, 0};
+  if (kAligned) return __ldcs(reinterpret_cast<const int4*>(row + first));
+  return int4{four_codes(row, first, dim), four_codes(row, first + 4, dim), four_codes(row, first + 8, dim),
+              four_codes(row, first + 12, dim)};
+}
+
+// The score by the definition of the reference engine: float32(sum * (row scale * item scale) + bias), product and sum
+// rounded in double each, so that it has the same bits as the CPU's.
+__device__ __forceinline__ float exact_score(Sums sums, double row_scale, double item_scale, double bias) {
+  const double sum = 128.0 * sums.high + sums.low;
+  return __double2float_rn(__dadd_rn(__dmul_rn(sum, __dmul_rn(row_scale, item_scale)), bias));
+}
+
+__device__ __forceinline__ void add_score(Share& share, float score) {
+  if (score > share.m) {
+    share.l = share.l * static_cast<double>(expf(share.m - score)) + 1.0;
+    share.m = score;
+  } else {
+    share.l += static_cast<double>(expf(score - share.m));
+  }
+}
+
+__device__ __forceinline__ Share joined(Share a, Share b) {
+  if (b.l == 0.0) return a;
+  if (a.l == 0.0) return b;
+  const float m = a.m > b.m ? a.m : b.m;
+  return {m, a.l * static_cast<double>(expf(a.m - m)) + b.l * static_cast<double>(expf(b.m - m))};
+}
+
+__device__ __forceinline__ void offer(const Candidates& out, float key, float score, std::int64_t id) {
+  const std::uint32_t place = atomicAdd(out.count, 1u);
+  if (place >= out.capacity) return;
+  out.keys[place] = key;
+  out.scores[place] = score;
+  out.ids[place] = id;
+}
+
+template <bool kSample>
+__device__ __forceinline__ void consider(const Wave& wave, const Item& item, const Candidates& out, float threshold,
+                                         std::uint64_t row, float score) {
+  if (wave.allowed != nullptr && (wave.allowed[row / 32] >> (row % 32) & 1u) == 0) return;
+  if (!kSample && !(score >= threshold)) return;
+  const std::int64_t id = wave.ids == nullptr ? wave.first_id + static_cast<std::int64_t>(row) : wave.ids[row];
+  float key = score;
+  if (kSample) key = __double2float_rn(__dadd_rn(static_cast<double>(score), gumbel_noise(item.seed, id)));
+  if (key >= threshold) offer(out, key, score, id);
+}
+
+// The shares of a block's threads become one, by a tree of fixed shape: the sum does not depend on who comes first.
+__device__ inline void write_share(Share share, Share* shares) {
+  __shared__ Share parts[kScanThreads];
+  parts[threadIdx.x] = share;
+  __syncthreads();
+  for (unsigned half = kScanThreads / 2; half > 0; half /= 2) {
+    if (threadIdx.x < half) parts[threadIdx.x] = joined(parts[threadIdx.x], parts[threadIdx.x + half]);
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) shares[blockIdx.x] = parts[0];
+}
+
+// kLanes lanes a row; kDenominator: `shares` [blocks] gets each block's share, null otherwise.
+template <unsigned kLanes, bool kAligned, bool kDenominator, bool kSample>
+__global__ void __launch_bounds__(kScanThreads, 2)
+    scan_one(Wave wave, Item item, Candidates out, Share* shares) {
+  constexpr unsigned kRows = kWarpLanes / kLanes;  // of a warp at once
+  const unsigned lane = threadIdx.x % kWarpLanes, part = lane % kLanes;
+  const unsigned pieces = (wave.dim + kPieceBytes - 1) / kPieceBytes;
+  const int4* high = reinterpret_cast<const int4*>(item.high);
+  const int4* low = reinterpret_cast<const int4*>(item.low);
+  const float threshold = *out.threshold;
+  Share share{-INFINITY, 0.0};
+  const std::uint64_t step = std::uint64_t{gridDim.x} * kScanWarps * kRows * kRowsAhead;
+  std::uint64_t first = (std::uint64_t{blockIdx.x} * kScanWarps + threadIdx.x / kWarpLanes) * kRows * kRowsAhead;
+  for (; first < wave.rows; first += step) {
+    Sums sums[kRowsAhead];
+    for (unsigned piece = part; piece - part < pieces; piece += kLanes) {
+      int4 codes[kRowsAhead];
+      FLLM_UNROLL
+      for (unsigned ahead = 0; ahead < kRowsAhead; ++ahead) {
+        const std::uint64_t row = first + ahead * kRows + lane / kLanes;
+        codes[ahead] = row < wave.rows ? load_piece<kAligned>(wave.codes + row * wave.dim, piece, wave.dim)
+                                       : int4{0, 0, 0, 0};
+      }
+      const bool inside = piece < pieces;
+      const int4 high_piece = inside ? high[piece] : int4{0, 0, 0, 0};
+      const int4 low_piece = inside ? low[piece] : int4{0, 0, 0, 0};
+      FLLM_UNROLL
+      for (unsigned ahead = 0; ahead < kRowsAhead; ++ahead) multiply(sums[ahead], codes[ahead], high_piece, low_piece);
+    }
+    FLLM_UNROLL
+    for (unsigned ahead = 0; ahead < kRowsAhead; ++ahead) {
+      FLLM_UNROLL
+      for (unsigned mask = kLanes / 2; mask > 0; mask /= 2) {
+        sums[ahead].high += __shfl_xor_sync(kAllLanes, sums[ahead].high, mask);
+        sums[ahead].low += __shfl_xor_sync(kAllLanes, sums[ahead].low, mask);
+      }
+      // All lanes of a group hold its sums; they take turns at the rows, so that the tail is shared as well.
+      const std::uint64_t row = first + ahead * kRows + lane / kLanes;
+      if (part != ahead % kLanes || row >= wave.rows) continue;
+      const double bias = wave.bias == nullptr ? 0.0 : wave.bias[row];
+      const float score = exact_score(sums[ahead], wave.scales[row], item.scale, bias);
+      if (kDenominator) add_score(share, score);
+      consider<kSample>(wave, item, out, threshold, row, score);
+    }
+  }
+  if (kDenominator) write_share(share, shares);
+}
+
+}  // namespace fllm::cuda

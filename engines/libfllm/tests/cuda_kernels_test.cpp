@@ -1,0 +1,215 @@
+// The CUDA kernels, run by the emulation: the same ids, keys and scores as the definition, bit for bit.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <tuple>
+
+#include "check.hpp"
+#include "cuda/launch.cuh"
+#include "src/aligned.hpp"
+#include "src/gumbel.hpp"
+
+namespace {
+
+using fllm::cuda::Candidates;
+using fllm::cuda::Item;
+using fllm::cuda::Share;
+using fllm::cuda::Wave;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+struct User {
+  float key, score;
+  std::int64_t id;
+  bool operator==(const User&) const = default;
+};
+
+bool ranks_before(const User& a, const User& b) { return std::tuple(-a.key, a.id) < std::tuple(-b.key, b.id); }
+
+struct Case {
+  std::size_t rows, dim;
+  bool bias, ids, filter, sample;
+  int largest = 127;  // of the codes: small ones make ties
+};
+
+// A table, an item, and room for candidates.
+class Trial {
+ public:
+  Trial(const Case& wanted, std::uint32_t capacity)
+      : case_(wanted),
+        codes_(wanted.rows * wanted.dim),
+        high_(padded()),
+        low_(padded()),
+        keys_(capacity),
+        scores_(capacity),
+        ids_(capacity) {
+    std::mt19937 random(static_cast<unsigned>(7 * wanted.rows + wanted.dim));
+    const auto draw = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
+    for (std::size_t i = 0; i < wanted.rows * wanted.dim; ++i) {
+      codes_.data()[i] = static_cast<std::int8_t>(draw(-wanted.largest, wanted.largest));
+    }
+    std::fill_n(high_.data(), padded(), std::int8_t{0});
+    std::fill_n(low_.data(), padded(), std::int8_t{0});
+    for (std::size_t j = 0; j < wanted.dim; ++j) {
+      high_.data()[j] = static_cast<std::int8_t>(draw(-64, 63));
+      low_.data()[j] = static_cast<std::int8_t>(draw(-64, 63));
+    }
+    for (std::size_t row = 0; row < wanted.rows; ++row) {
+      row_scales_.push_back(wanted.largest == 127 ? 1e-3f * static_cast<float>(draw(1, 1000)) : 1.0f);
+      bias_.push_back(static_cast<float>(draw(-1000, 1000)) * 0.25f);
+      row_ids_.push_back(static_cast<std::int64_t>(3 * row + 5) << (row % 2 == 0 ? 0 : 33));
+    }
+    allowed_.resize(wanted.rows / 32 + 1);
+    for (std::uint32_t& word : allowed_) word = random();
+  }
+
+  Wave wave(std::size_t first, std::size_t rows) const {
+    Wave wave{};
+    wave.codes = codes_.data() + first * case_.dim;
+    wave.scales = row_scales_.data() + first;
+    wave.bias = case_.bias ? bias_.data() + first : nullptr;
+    wave.ids = case_.ids ? row_ids_.data() + first : nullptr;
+    wave.allowed = case_.filter ? allowed_.data() + first / 32 : nullptr;
+    wave.first_id = static_cast<std::int64_t>(100 + first);
+    wave.rows = rows;
+    wave.dim = static_cast<std::uint32_t>(case_.dim);
+    return wave;
+  }
+
+  Item item() const { return {high_.data(), low_.data(), kItemScale, kSeed}; }
+
+  Candidates candidates() {
+    return {keys_.data(), scores_.data(), ids_.data(), &count_, &threshold_, static_cast<std::uint32_t>(keys_.size())};
+  }
+
+  std::vector<User> found() const {
+    std::vector<User> users;
+    for (std::size_t i = 0; i < std::min<std::size_t>(count_, keys_.size()); ++i) {
+      users.push_back({keys_[i], scores_[i], ids_[i]});
+    }
+    std::sort(users.begin(), users.end(), ranks_before);
+    return users;
+  }
+
+  float score(std::size_t row) const {
+    std::int64_t sum = 0;
+    for (std::size_t j = 0; j < case_.dim; ++j) {
+      sum += codes_.data()[row * case_.dim + j] * (128 * high_.data()[j] + low_.data()[j]);
+    }
+    const double scaled = static_cast<double>(sum) * (static_cast<double>(row_scales_[row]) * kItemScale);
+    return static_cast<float>(scaled + (case_.bias ? bias_[row] : 0.0f));
+  }
+
+  // All users that may be returned, best first.
+  std::vector<User> expected() const {
+    std::vector<User> users;
+    for (std::size_t row = 0; row < case_.rows; ++row) {
+      if (case_.filter && (allowed_[row / 32] >> (row % 32) & 1u) == 0) continue;
+      const std::int64_t id = case_.ids ? row_ids_[row] : static_cast<std::int64_t>(100 + row);
+      double noise = 0.0;
+      if (case_.sample) fllm::gumbel(kSeed, &id, 1, &noise);
+      users.push_back({static_cast<float>(static_cast<double>(score(row)) + noise), score(row), id});
+    }
+    std::sort(users.begin(), users.end(), ranks_before);
+    return users;
+  }
+
+  double logsumexp() const {
+    double m = -kInfinity, sum = 0.0;
+    for (std::size_t row = 0; row < case_.rows; ++row) m = std::max(m, static_cast<double>(score(row)));
+    for (std::size_t row = 0; row < case_.rows; ++row) sum += std::exp(static_cast<double>(score(row)) - m);
+    return m + std::log(sum);
+  }
+
+  std::uint32_t& count() { return count_; }
+  float threshold() const { return threshold_; }
+
+ private:
+  static constexpr double kItemScale = 3.7e-5;
+  static constexpr std::uint64_t kSeed = 0x123456789ABCDEFull;
+
+  std::size_t padded() const { return (case_.dim + 15) / 16 * 16; }
+
+  Case case_;
+  fllm::Aligned<std::int8_t> codes_, high_, low_;
+  std::vector<float> row_scales_, bias_;
+  std::vector<std::int64_t> row_ids_;
+  std::vector<std::uint32_t> allowed_;
+  std::vector<float> keys_, scores_;
+  std::vector<std::int64_t> ids_;
+  std::uint32_t count_ = 0;
+  float threshold_ = -kInfinity;
+};
+
+double value(const std::vector<Share>& shares) {
+  double m = -kInfinity, sum = 0.0;
+  for (const Share& share : shares) m = std::max(m, static_cast<double>(share.m));
+  for (const Share& share : shares) sum += share.l * std::exp(static_cast<double>(share.m) - m);
+  return m + std::log(sum);
+}
+
+void every_row_is_scored_as_defined(const Case& wanted) {
+  Trial trial(wanted, static_cast<std::uint32_t>(wanted.rows));
+  std::vector<Share> shares(3);
+  const Wave wave = trial.wave(0, wanted.rows);
+  fllm::cuda::launch_scan_one(wave, trial.item(), trial.candidates(), shares.data(), wanted.sample, 3, nullptr);
+  CHECK(trial.found() == trial.expected());
+  CHECK(std::abs(value(shares) - trial.logsumexp()) < 1e-5 * std::max(1.0, std::abs(trial.logsumexp())));
+}
+
+// Wave after wave, a pruning after each: the K best of all rows are left.
+void waves_leave_the_best(const Case& wanted, unsigned k) {
+  Trial trial(wanted, 512);
+  const Candidates candidates = trial.candidates();
+  for (std::size_t first = 0, rows = 256; first < wanted.rows; first += rows) {
+    rows = std::min<std::size_t>(256, wanted.rows - first);
+    fllm::cuda::launch_scan_one(trial.wave(first, rows), trial.item(), candidates, nullptr, wanted.sample, 2, nullptr);
+    CHECK(trial.count() <= candidates.capacity);
+    fllm::cuda::launch_prune(&candidates, 1, k, nullptr);
+  }
+  std::vector<User> best = trial.expected();
+  best.resize(std::min<std::size_t>(k, best.size()));
+  CHECK(trial.found() == best);
+  CHECK(best.size() < k || trial.threshold() == best.back().key);
+}
+
+void too_many_are_counted() {
+  const Case wanted{1000, 64, false, false, false, false};
+  Trial trial(wanted, 100);
+  fllm::cuda::launch_scan_one(trial.wave(0, 1000), trial.item(), trial.candidates(), nullptr, false, 2, nullptr);
+  CHECK(trial.count() == 1000);
+  const std::vector<User> all = trial.expected();
+  for (const User& user : trial.found()) CHECK(std::count(all.begin(), all.end(), user) == 1);
+}
+
+void fewer_than_k_stay_as_they_are() {
+  const Case wanted{20, 16, true, false, false, false};
+  Trial trial(wanted, 64);
+  const Candidates candidates = trial.candidates();
+  fllm::cuda::launch_scan_one(trial.wave(0, 20), trial.item(), candidates, nullptr, false, 1, nullptr);
+  fllm::cuda::launch_prune(&candidates, 1, 30, nullptr);
+  CHECK(trial.count() == 20);
+  CHECK(trial.threshold() == -kInfinity);
+  CHECK(trial.found() == trial.expected());
+}
+
+}  // namespace
+
+int main() {
+  for (const std::size_t dim : {1, 3, 16, 31, 32, 48, 64, 100, 128, 256, 384, 512, 1000, 1024}) {
+    every_row_is_scored_as_defined({300, dim, dim % 3 == 0, dim % 2 == 0, dim % 5 == 0, false});
+  }
+  every_row_is_scored_as_defined({333, 64, true, true, false, true});
+  every_row_is_scored_as_defined({333, 40, true, false, true, true});
+  every_row_is_scored_as_defined({5, 64, false, false, false, false});
+  for (const unsigned k : {1u, 7u, 100u, 256u}) {
+    waves_leave_the_best({1500, 64, true, true, true, false}, k);
+    waves_leave_the_best({1500, 32, false, false, false, true}, k);
+    waves_leave_the_best({1500, 16, false, true, false, false, 0}, k);  // all scores are 0: ids decide
+    waves_leave_the_best({1500, 4, false, true, false, false, 1}, k);
+  }
+  too_many_are_counted();
+  fewer_than_k_stay_as_they_are();
+  return check::result();
+}
