@@ -8,7 +8,7 @@ from fllm_export.engines.base import Engine
 from fllm_export.errors import UsageError
 from fllm_export.table.table import Table
 
-ENGINES = ("native", "onnxruntime", "numpy")
+ENGINES = ("native", "cuda", "onnxruntime", "numpy")
 DEFAULT = "native"
 
 
@@ -29,6 +29,10 @@ def open_engine(name: str, table: Table, *, head: Path, threads: int) -> Engine:
         from fllm_export.engines.native import NativeEngine
 
         return NativeEngine(table, threads)
+    if name == "cuda":
+        from fllm_export.engines.cuda import CudaEngine
+
+        return CudaEngine(table, threads)
     if name == "numpy":
         from fllm_export.engines.reference import NumpyEngine
 

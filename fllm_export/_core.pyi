@@ -16,6 +16,9 @@ class Table:
         resident: bool = False,
         batch_window_us: int = 0,
         isa: str = "",
+        engine: str = "",
+        gpus: int = 0,
+        gpu_bytes: int = 0,
     ) -> Table: ...
     def reopen(self, directory: str = "") -> None: ...
     def describe(self) -> dict[str, Any]: ...

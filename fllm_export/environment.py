@@ -7,7 +7,10 @@ import os
 from fllm_export.errors import UsageError
 
 VARIABLES: dict[str, str] = {
-    "FLLM_ENGINE": "engine used where none is named (native, onnxruntime, numpy)",
+    "FLLM_ENGINE": "engine used where none is named (native, cuda, onnxruntime, numpy)",
+    "FLLM_CUDA_LIBRARY": "libfllm_cuda.so that the engine cuda loads (default: beside libfllm)",
+    "FLLM_GPUS": "GPUs that share a table of the engine cuda (default: 1)",
+    "FLLM_GPU_BYTES": "bytes of each GPU's memory that the engine cuda uses at most (default: what is free)",
     "FLLM_ISA": "instruction set of the native engine, e.g. scalar, avx2, avx512_vnni (default: the best of this CPU)",
     "FLLM_ONNXRUNTIME": "libonnxruntime.so that the C++ encoder loads (default: libonnxruntime.so.1)",
     "FLLM_NUM_THREADS": "threads used where none are named (default: the CPUs this process may run on)",
@@ -30,11 +33,20 @@ def thread_count(threads: int | None) -> int:
 
 def default_threads() -> int:
     """Return the number of threads to use when the caller names none."""
-    text = os.environ.get("FLLM_NUM_THREADS")
+    return whole_number("FLLM_NUM_THREADS") or len(os.sched_getaffinity(0))
+
+
+def whole_number(name: str) -> int | None:
+    """Return the number that an environment variable holds, if it is set.
+
+    Raises:
+        UsageError: it is not a whole number of at least 1.
+    """
+    text = os.environ.get(name)
     if text is None:
-        return len(os.sched_getaffinity(0))
+        return None
     if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"FLLM_NUM_THREADS is {text!r}", expected="a whole number of at least 1")
+        raise UsageError(f"{name} is {text!r}", expected="a whole number of at least 1")
     return int(text)
 
 

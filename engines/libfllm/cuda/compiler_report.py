@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 ARCHITECTURES = ("80", "86", "89", "90a", "120")
-SOURCE = Path(__file__).parent / "kernels.cu"
+SOURCE = Path(__file__).parent / "driver.cu"
 FIGURES = ("registers", "shared", "stack", "stores", "loads")
 
 _KERNEL = re.compile(
@@ -31,7 +31,7 @@ def report(nvcc: str, architecture: str) -> dict[str, list[dict[str, int]]]:
     with tempfile.TemporaryDirectory() as folder:
         target = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
         command = [nvcc, "-std=c++20", f"-I{SOURCE.parents[1]}", "-Xptxas", "-v", target, "-c", str(SOURCE)]
-        done = subprocess.run([*command, "-o", f"{folder}/kernels.o"], capture_output=True, text=True)
+        done = subprocess.run([*command, "-o", f"{folder}/driver.o"], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     kernels: dict[str, list[dict[str, int]]] = {}

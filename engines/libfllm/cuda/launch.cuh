@@ -22,8 +22,8 @@ void scan_one_of(const Wave& wave, const Item& item, const Candidates& out, Shar
 
 }  // namespace detail
 
-// Scores the rows of a wave for one item. `shares` [blocks] gets each block's share of the denominator; null where none
-// is wanted. Rows of other lengths than multiples of 16 are read byte by byte, which takes longer.
+// Scores the rows of a wave for one item. To `shares` [blocks] each block adds its share of the denominator; null where
+// none is wanted. Rows of other lengths than multiples of 16 are read byte by byte, which takes longer.
 inline void launch_scan_one(const Wave& wave, const Item& item, const Candidates& out, Share* shares, bool sample,
                             unsigned blocks, Stream stream) {
   if (wave.dim % kPieceBytes != 0) {
@@ -39,9 +39,10 @@ inline void launch_scan_one(const Wave& wave, const Item& item, const Candidates
   }
 }
 
-// Leaves the `k` best candidates of each item, `items` [count] in device memory, and raises the thresholds.
-inline void launch_prune(const Candidates* items, unsigned count, unsigned k, Stream stream) {
-  launch(prune, count, kPruneThreads, stream, items, k);
+// Leaves the K best candidates of each item, `items` [count] in device memory, raises the thresholds, and says in
+// `overflowed` [count] whether the last wave's candidates did not fit and were given up.
+inline void launch_prune(const Candidates* items, unsigned count, std::uint8_t* overflowed, Stream stream) {
+  launch(prune, count, kPruneThreads, stream, items, overflowed);
 }
 
 }  // namespace fllm::cuda

@@ -85,34 +85,47 @@ __device__ inline Cut find_cut(const Candidates& candidates, unsigned n, unsigne
   return cut;
 }
 
-__global__ void __launch_bounds__(kPruneThreads) prune(const Candidates* items, unsigned k) {
-  const Candidates candidates = items[blockIdx.x];
-  const unsigned n = *candidates.count < candidates.capacity ? *candidates.count : candidates.capacity;
-  if (n < k) return;
-  const Cut cut = find_cut(candidates, n, k);
-  __shared__ unsigned kept, worst;
-  if (threadIdx.x == 0) kept = worst = 0;
+// One item's candidates. Where more were offered than there was room for, those of the last wave are given up, and
+// `overflowed` says whether the wave must be scored again; what was kept of them raises the threshold all the same.
+__device__ inline void prune_item(const Candidates& candidates, std::uint8_t* overflowed) {
+  const unsigned offered = *candidates.count;
+  const bool full = offered > candidates.capacity;
+  const unsigned n = full ? candidates.capacity : offered;
+  if (threadIdx.x == 0) *overflowed = full ? 1 : 0;
+  if (n < candidates.k) {
+    if (threadIdx.x == 0) *candidates.kept = n;
+    return;
+  }
+  const unsigned staying = full ? *candidates.kept : n;
+  const Cut cut = find_cut(candidates, n, candidates.k);
+  __shared__ unsigned places, worst;
+  if (threadIdx.x == 0) places = worst = 0;
   __syncthreads();
   for (unsigned first = 0; first < n; first += kPruneThreads) {
     const unsigned i = first + threadIdx.x;
-    const bool stays = i < n && rank_of(candidates, i).compare(cut.last, cut.digits) <= 0;
-    const float key = stays ? candidates.keys[i] : 0.0f, score = stays ? candidates.scores[i] : 0.0f;
-    const std::int64_t id = stays ? candidates.ids[i] : 0;
+    const bool best = i < n && rank_of(candidates, i).compare(cut.last, cut.digits) <= 0;
+    const float key = best ? candidates.keys[i] : 0.0f, score = best ? candidates.scores[i] : 0.0f;
+    const std::int64_t id = best ? candidates.ids[i] : 0;
     // Places are filled up to those that have been read, never beyond.
     __syncthreads();
-    if (stays) {
-      const unsigned place = atomicAdd(&kept, 1u);
+    if (best) atomicMax(&worst, descending(key));
+    if (best && i < staying) {
+      const unsigned place = atomicAdd(&places, 1u);
       candidates.keys[place] = key;
       candidates.scores[place] = score;
       candidates.ids[place] = id;
-      atomicMax(&worst, descending(key));
     }
     __syncthreads();
   }
-  if (threadIdx.x == 0) {
-    *candidates.count = kept;
-    *candidates.threshold = __uint_as_float(worst & 0x80000000u ? worst : 0x7FFFFFFFu - worst);
-  }
+  if (threadIdx.x != 0) return;
+  *candidates.count = *candidates.kept = places;
+  *candidates.threshold = __uint_as_float(worst & 0x80000000u ? worst : 0x7FFFFFFFu - worst);
+}
+
+// A block an item; `overflowed` [items].
+__global__ void __launch_bounds__(kPruneThreads, 1) prune(const Candidates* items, std::uint8_t* overflowed) {
+  const Candidates candidates = items[blockIdx.x];
+  prune_item(candidates, overflowed + blockIdx.x);
 }
 
 }  // namespace fllm::cuda

@@ -10,7 +10,6 @@ namespace fllm::cuda {
 constexpr unsigned kScanThreads = 256;
 constexpr unsigned kScanWarps = kScanThreads / kWarpLanes;
 constexpr unsigned kRowsAhead = 4;  // rows of a group of lanes whose loads are on their way together
-constexpr unsigned kPieceBytes = 16;
 
 // Lanes that share a row: a piece of sixteen bytes each, as far as there are pieces.
 inline unsigned lanes_of_row(std::uint32_t dim) {
@@ -82,8 +81,9 @@ __device__ __forceinline__ void offer(const Candidates& out, float key, float sc
 template <bool kSample>
 __device__ __forceinline__ void consider(const Wave& wave, const Item& item, const Candidates& out, float threshold,
                                          std::uint64_t row, float score) {
-  if (wave.allowed != nullptr && (wave.allowed[row / 32] >> (row % 32) & 1u) == 0) return;
   if (!kSample && !(score >= threshold)) return;
+  const std::uint64_t bit = wave.first_row + row;
+  if (item.allowed != nullptr && (item.allowed[bit / 32] >> (bit % 32) & 1u) == 0) return;
   const std::int64_t id = wave.ids == nullptr ? wave.first_id + static_cast<std::int64_t>(row) : wave.ids[row];
   float key = score;
   if (kSample) key = __double2float_rn(__dadd_rn(static_cast<double>(score), gumbel_noise(item.seed, id)));
@@ -99,10 +99,10 @@ __device__ inline void write_share(Share share, Share* shares) {
     if (threadIdx.x < half) parts[threadIdx.x] = joined(parts[threadIdx.x], parts[threadIdx.x + half]);
     __syncthreads();
   }
-  if (threadIdx.x == 0) shares[blockIdx.x] = parts[0];
+  if (threadIdx.x == 0) shares[blockIdx.x] = joined(shares[blockIdx.x], parts[0]);
 }
 
-// kLanes lanes a row; kDenominator: `shares` [blocks] gets each block's share, null otherwise.
+// kLanes lanes a row; kDenominator: to `shares` [blocks] each block adds its own, null otherwise.
 template <unsigned kLanes, bool kAligned, bool kDenominator, bool kSample>
 __global__ void __launch_bounds__(kScanThreads, 2)
     scan_one(Wave wave, Item item, Candidates out, Share* shares) {

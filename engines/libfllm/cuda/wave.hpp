@@ -8,25 +8,27 @@ namespace fllm::cuda {
 constexpr unsigned kWarpLanes = 32;
 constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 constexpr unsigned kMaxDim = 16384;
+constexpr unsigned kPieceBytes = 16;  // of a row's codes, that a lane loads at once
 
 // The rows of a *wave*: those that are scored between two looks at the thresholds.
 struct Wave {
-  const std::int8_t* codes;      // [rows, dim]
-  const float* scales;           // [rows]
-  const float* bias;             // [rows], or null
-  const std::int64_t* ids;       // [rows], or null: the id of a row is first_id + row
-  const std::uint32_t* allowed;  // a bit for each row, from the lowest of the first word on; null: all
+  const std::int8_t* codes;  // [rows, dim]
+  const float* scales;       // [rows]
+  const float* bias;         // [rows], or null
+  const std::int64_t* ids;   // [rows], or null: the id of a row is first_id + row
   std::int64_t first_id;
+  std::uint64_t first_row;   // the number of the wave's first row in the table
   std::uint64_t rows;
-  std::uint32_t dim;             // at most kMaxDim
+  std::uint32_t dim;         // at most kMaxDim
 };
 
 // An item vector, scale * (128 high + low), limbs in [-64, 63].
 struct Item {
-  const std::int8_t* high;  // [dim], and zeros up to a multiple of 16; on a boundary of 16 bytes
-  const std::int8_t* low;   // the same
+  const std::int8_t* high;       // [dim], and zeros up to a multiple of kPieceBytes; on a boundary of as many bytes
+  const std::int8_t* low;        // the same
+  const std::uint32_t* allowed;  // a bit for each row of the table, from the lowest of the first word on; null: all
   double scale;
-  std::uint64_t seed;       // of the noise; sampling only
+  std::uint64_t seed;            // of the noise; sampling only
 };
 
 // The best users of an item so far, and those that may displace them; in no order.
@@ -34,11 +36,11 @@ struct Candidates {
   float* keys;           // [capacity]
   float* scores;         // [capacity]
   std::int64_t* ids;     // [capacity]
-  // How many were offered. Beyond the capacity they are counted and not kept: the wave must be done again in parts of
-  // no more rows than there are free places.
-  std::uint32_t* count;
+  std::uint32_t* count;  // how many were offered; beyond the capacity they are counted and not kept
+  std::uint32_t* kept;   // how many the last pruning left, which lie first
   float* threshold;      // what a key must reach: that of the K-th best, or -infinity
   std::uint32_t capacity;
+  std::uint32_t k;       // less than the capacity
 };
 
 // A share of the softmax denominator: the largest score m, and the sum l of exp(score - m).

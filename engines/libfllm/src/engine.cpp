@@ -8,13 +8,7 @@ namespace fllm {
 
 namespace {
 
-constexpr std::size_t kColumns = 256;                 // of a pass at most: more would not read the table less often
-constexpr std::size_t kCandidateBytes = 512u << 20;   // of all threads' candidates at most
-constexpr std::size_t kTileBounds = std::size_t{1} << 26;  // of all columns at most
-
-std::size_t candidate_bytes(const Search& search, std::size_t threads) {
-  return threads * (search.k + search.k / 2) * sizeof(Candidate);
-}
+constexpr std::size_t kCandidateBytes = 512u << 20;  // of all items' candidates at most
 
 bool of_one_kind(const Search& a, const Search& b) {
   return a.mode == b.mode && a.log_probs == b.log_probs && a.exact == b.exact;
@@ -22,9 +16,9 @@ bool of_one_kind(const Search& a, const Search& b) {
 
 }  // namespace
 
-Engine::Engine(const std::string& directory, Residency residency, const kernels::Kernels& kernels, std::size_t threads,
-               bool pin_threads, std::chrono::microseconds window)
-    : table_(directory, residency), kernels_(kernels), pool_(threads, pin_threads), window_(window) {}
+Engine::Engine(const std::string& directory, Residency residency, const MakeScanner& make,
+               std::chrono::microseconds window)
+    : table_(directory, residency), scanner_(make(table_)), window_(window) {}
 
 std::vector<ItemAnswer> Engine::search(const Search& search) {
   Ticket ticket{&search, 0, {}, nullptr};
@@ -62,12 +56,12 @@ void Engine::lead(std::unique_lock<std::mutex>& lock) {
 std::vector<Engine::Share> Engine::take_shares() {
   std::vector<Share> shares;
   std::deque<Ticket*> rest;
-  std::size_t free_columns = std::clamp<std::size_t>(kTileBounds / table_.tiles().size(), 1, kColumns);
+  std::size_t free_columns = scanner_->most_columns();
   std::size_t free_bytes = kCandidateBytes;
   const Search& first = *queue_.front()->search;
   for (Ticket* ticket : queue_) {
     const Search& search = *ticket->search;
-    const std::size_t each = candidate_bytes(search, pool_.threads());
+    const std::size_t each = scanner_->candidate_bytes(search.k);
     std::size_t items = std::min({free_columns, free_bytes / each, search.items - ticket->begun});
     if (shares.empty()) items = std::max<std::size_t>(items, 1);
     if (!of_one_kind(first, search) || items == 0) {
@@ -94,7 +88,7 @@ void Engine::run(const std::vector<Share>& shares) {
   std::vector<ItemAnswer> answers;
   std::exception_ptr failure;
   try {
-    answers = Pass(table_, kernels_, std::move(columns)).run(pool_);
+    answers = scanner_->scan(std::move(columns));
   } catch (...) {
     failure = std::current_exception();
   }

@@ -6,28 +6,29 @@
 #include <cstddef>
 #include <deque>
 #include <exception>
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
-#include "kernels/kernels.hpp"
-#include "pass.hpp"
-#include "pool.hpp"
+#include "scanner.hpp"
 #include "search.hpp"
 #include "table.hpp"
 
 namespace fllm {
 
-// One pass runs at a time, on all threads of the pool. Searches that arrive meanwhile wait, and those of one kind share
+// One pass runs at a time, on all that the scanner has. Searches that arrive meanwhile wait, and those of one kind share
 // the next pass: for a table larger than the caches many items cost little more than one. There is no thread of its own:
 // one of the waiting callers leads.
 class Engine {
  public:
-  Engine(const std::string& directory, Residency residency, const kernels::Kernels& kernels, std::size_t threads,
-         bool pin_threads, std::chrono::microseconds window);
+  using MakeScanner = std::function<std::unique_ptr<Scanner>(const Table&)>;
+
+  Engine(const std::string& directory, Residency residency, const MakeScanner& make, std::chrono::microseconds window);
 
   const Table& table() const { return table_; }
-  const kernels::Kernels& kernels() const { return kernels_; }
+  const Scanner& scanner() const { return *scanner_; }
 
   // Throws Error with Status::cancelled when the search was cancelled.
   std::vector<ItemAnswer> search(const Search& search);
@@ -50,8 +51,7 @@ class Engine {
   void run(const std::vector<Share>& shares);
 
   Table table_;
-  const kernels::Kernels& kernels_;
-  Pool pool_;
+  std::unique_ptr<Scanner> scanner_;
   std::chrono::microseconds window_;
   std::mutex mutex_;
   std::condition_variable changed_;

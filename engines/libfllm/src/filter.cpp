@@ -1,12 +1,19 @@
 #include "filter.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 
 namespace fllm {
 
+namespace {
+
+std::atomic<std::uint64_t> filters_made{0};
+
+}  // namespace
+
 UserFilter::UserFilter(const Table& table, const std::int64_t* ids, std::size_t n, bool deny)
-    : table_(&table), bits_((table.layout().rows + 63) / 64, 0) {
+    : table_(&table), number_(++filters_made), bits_((table.layout().rows + 63) / 64, 0) {
   std::vector<std::int64_t> wanted(ids, ids + n);
   std::sort(wanted.begin(), wanted.end());
   for (const Tile& tile : table.tiles()) {

@@ -17,10 +17,13 @@ class UserFilter {
 
   bool allows(std::uint64_t row) const { return ((bits_[row / 64] >> (row % 64)) & 1u) != 0; }
   std::uint64_t allowed() const { return allowed_; }
+  const std::vector<std::uint64_t>& bits() const { return bits_; }
+  std::uint64_t number() const { return number_; }  // no other filter of the process has it
   const Table* table() const { return table_; }  // for comparison only: it may be gone
 
  private:
   const Table* table_;
+  std::uint64_t number_;
   std::vector<std::uint64_t> bits_;
   std::uint64_t allowed_ = 0;
 };

@@ -39,6 +39,12 @@ void check_vectors(const float* z, std::size_t items, std::size_t dim) {
   }
 }
 
+fllm::Processor processor_of(const char* engine) {
+  if (engine == nullptr || std::strcmp(engine, "native") == 0) return fllm::Processor::cpu;
+  if (std::strcmp(engine, "cuda") == 0) return fllm::Processor::gpu;
+  throw Error(Status::usage, sentence("there is no engine '" + std::string(engine) + "'", "'native' or 'cuda'"));
+}
+
 fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options& options, const fllm::Engine& engine,
                     fllm::Clock::time_point began) {
   const std::uint64_t rows = engine.table().layout().rows;
@@ -128,6 +134,8 @@ fllm_status fllm_table_open(const char* directory, const fllm_table_options* opt
     wanted.residency.resident = given.resident != 0;
     wanted.batch_window = std::chrono::microseconds(given.batch_window_us);
     if (given.isa != nullptr) wanted.isa = given.isa;
+    wanted.processor = processor_of(given.engine);
+    wanted.gpu = {given.gpus, given.gpu_bytes};
     *table = new fllm_table(directory, wanted);
   });
 }
@@ -165,7 +173,7 @@ fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, 
     facts.sketch = layout.sketch_dims > 0 ? 1 : 0;
     facts.threads = static_cast<uint32_t>(table->threads());
     std::snprintf(facts.codec, sizeof facts.codec, "%s", fllm::codec_name(layout.codec));
-    std::snprintf(facts.isa, sizeof facts.isa, "%s", engine->kernels().isa);
+    std::snprintf(facts.isa, sizeof facts.isa, "%s", engine->scanner().level().c_str());
     std::memcpy(info, &facts, size);
   });
 }

@@ -1,6 +1,7 @@
 #include "handle.hpp"
 
 #include "cpu.hpp"
+#include "cpu_scanner.hpp"
 #include "status.hpp"
 #include "thread_count.hpp"
 
@@ -49,8 +50,11 @@ void Handle::reopen(const std::string& directory) {
 }
 
 std::shared_ptr<Engine> Handle::open(const std::string& directory) const {
-  return std::make_shared<Engine>(directory, options_.residency, kernels_, threads_, options_.pin_threads,
-                                  options_.batch_window);
+  const Engine::MakeScanner make = [this](const Table& table) -> std::unique_ptr<Scanner> {
+    if (options_.processor == Processor::gpu) return std::make_unique<cuda::CudaScanner>(table, options_.gpu);
+    return std::make_unique<CpuScanner>(table, kernels_, threads_, options_.pin_threads);
+  };
+  return std::make_shared<Engine>(directory, options_.residency, make, options_.batch_window);
 }
 
 }  // namespace fllm

@@ -7,16 +7,22 @@
 #include <mutex>
 #include <string>
 
+#include "cuda/host/cuda_scanner.hpp"
 #include "engine.hpp"
+#include "kernels/kernels.hpp"
 
 namespace fllm {
 
+enum class Processor { cpu, gpu };
+
 struct HandleOptions {
+  Processor processor = Processor::cpu;
   std::size_t threads = 0;  // 0: FLLM_NUM_THREADS, or every CPU that the process may use
   bool pin_threads = false;
   Residency residency;
   std::chrono::microseconds batch_window{0};
   std::string isa;  // empty: FLLM_ISA, or the best of this machine
+  cuda::DeviceOptions gpu;
 };
 
 class Handle {

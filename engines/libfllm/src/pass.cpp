@@ -5,6 +5,7 @@
 #include <mutex>
 #include <numeric>
 
+#include "scanner.hpp"
 #include "worker.hpp"
 
 namespace fllm {
@@ -50,12 +51,6 @@ class ReadAhead {
   const Tile* last_ = nullptr;
   std::size_t pause_ = 0, length_ = 0;
 };
-
-double log_sum_exp(const std::vector<Candidate>& users) {
-  LogSumExp sum;
-  for (const Candidate& user : users) sum.add(user.score, 1.0);
-  return sum.value();
-}
 
 }  // namespace
 
@@ -203,26 +198,21 @@ std::vector<ItemAnswer> Pass::run(Pool& pool) {
 
 ItemAnswer Pass::merge(std::size_t column, const std::vector<std::unique_ptr<Worker>>& workers,
                        const Turns& turns) const {
-  ItemAnswer answer;
+  std::vector<Candidate> users;
   LogSumExp denominator;
   for (const std::unique_ptr<Worker>& worker : workers) {
     const std::vector<Candidate>& found = worker->best(column).candidates();
-    answer.users.insert(answer.users.end(), found.begin(), found.end());
+    users.insert(users.end(), found.begin(), found.end());
     denominator.add(worker->denominator(column).m, worker->denominator(column).l);
   }
-  const std::size_t k = std::min(columns_[column].search->k, answer.users.size());
-  const auto end = answer.users.begin() + static_cast<std::ptrdiff_t>(k);
-  std::nth_element(answer.users.begin(), end, answer.users.end(), ranks_before);
-  answer.users.resize(k);
-  std::sort(answer.users.begin(), answer.users.end(), ranks_before);
-  const bool full = answer.users.size() == columns_[column].search->k;
+  const std::size_t k = columns_[column].search->k;
+  ItemAnswer answer = ranked(std::move(users), k);
+  const bool full = answer.users.size() == k;
   answer.rows_scored =
       turns.rows_decided(column, full ? answer.users.back().key : -std::numeric_limits<float>::infinity());
   answer.complete = answer.rows_scored == table_.layout().rows;
   if (wants_denominator_) {
-    // The users found are scored exactly, the others in float32: of a distribution that these users make up almost
-    // alone, their own sum is the better part of the truth, and no probability may exceed 1.
-    answer.logsumexp = std::max(denominator.value(), log_sum_exp(answer.users));
+    answer.logsumexp = at_least_of(answer.users, denominator);
     answer.log_probs_exact = answer.complete && !uses_sketch_;
   }
   return answer;

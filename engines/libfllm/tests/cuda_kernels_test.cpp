@@ -70,17 +70,33 @@ class Trial {
     wave.scales = row_scales_.data() + first;
     wave.bias = case_.bias ? bias_.data() + first : nullptr;
     wave.ids = case_.ids ? row_ids_.data() + first : nullptr;
-    wave.allowed = case_.filter ? allowed_.data() + first / 32 : nullptr;
     wave.first_id = static_cast<std::int64_t>(100 + first);
+    wave.first_row = first;
     wave.rows = rows;
     wave.dim = static_cast<std::uint32_t>(case_.dim);
     return wave;
   }
 
-  Item item() const { return {high_.data(), low_.data(), kItemScale, kSeed}; }
+  Item item() const { return {high_.data(), low_.data(), case_.filter ? allowed_.data() : nullptr, kItemScale, kSeed}; }
 
-  Candidates candidates() {
-    return {keys_.data(), scores_.data(), ids_.data(), &count_, &threshold_, static_cast<std::uint32_t>(keys_.size())};
+  Candidates candidates(unsigned k) {
+    const auto capacity = static_cast<std::uint32_t>(keys_.size());
+    return {keys_.data(), scores_.data(), ids_.data(), &count_, &kept_, &threshold_, capacity, k};
+  }
+
+  // Scores rows with some blocks, whose shares are added to `shares` unless it is null.
+  void scan(std::size_t first, std::size_t rows, Share* shares, unsigned blocks) {
+    fllm::cuda::launch_scan_one(wave(first, rows), item(), candidates(1), shares, case_.sample, blocks, &queue_);
+    queue_.run();
+  }
+
+  // Whether the candidates did not fit.
+  bool prune(unsigned k) {
+    const Candidates all = candidates(k);
+    std::uint8_t overflowed = 0;
+    fllm::cuda::launch_prune(&all, 1, &overflowed, &queue_);
+    queue_.run();
+    return overflowed != 0;
   }
 
   std::vector<User> found() const {
@@ -122,7 +138,7 @@ class Trial {
     return m + std::log(sum);
   }
 
-  std::uint32_t& count() { return count_; }
+  std::uint32_t count() const { return count_; }
   float threshold() const { return threshold_; }
 
  private:
@@ -138,8 +154,9 @@ class Trial {
   std::vector<std::uint32_t> allowed_;
   std::vector<float> keys_, scores_;
   std::vector<std::int64_t> ids_;
-  std::uint32_t count_ = 0;
+  std::uint32_t count_ = 0, kept_ = 0;
   float threshold_ = -kInfinity;
+  fllm::cuda::emulation::Queue queue_;
 };
 
 double value(const std::vector<Share>& shares) {
@@ -151,9 +168,9 @@ double value(const std::vector<Share>& shares) {
 
 void every_row_is_scored_as_defined(const Case& wanted) {
   Trial trial(wanted, static_cast<std::uint32_t>(wanted.rows));
-  std::vector<Share> shares(3);
-  const Wave wave = trial.wave(0, wanted.rows);
-  fllm::cuda::launch_scan_one(wave, trial.item(), trial.candidates(), shares.data(), wanted.sample, 3, nullptr);
+  std::vector<Share> shares(3, {-kInfinity, 0.0});
+  trial.scan(0, wanted.rows / 2, shares.data(), 3);
+  trial.scan(wanted.rows / 2, wanted.rows - wanted.rows / 2, shares.data(), 3);
   CHECK(trial.found() == trial.expected());
   CHECK(std::abs(value(shares) - trial.logsumexp()) < 1e-5 * std::max(1.0, std::abs(trial.logsumexp())));
 }
@@ -161,12 +178,11 @@ void every_row_is_scored_as_defined(const Case& wanted) {
 // Wave after wave, a pruning after each: the K best of all rows are left.
 void waves_leave_the_best(const Case& wanted, unsigned k) {
   Trial trial(wanted, 512);
-  const Candidates candidates = trial.candidates();
   for (std::size_t first = 0, rows = 256; first < wanted.rows; first += rows) {
     rows = std::min<std::size_t>(256, wanted.rows - first);
-    fllm::cuda::launch_scan_one(trial.wave(first, rows), trial.item(), candidates, nullptr, wanted.sample, 2, nullptr);
-    CHECK(trial.count() <= candidates.capacity);
-    fllm::cuda::launch_prune(&candidates, 1, k, nullptr);
+    trial.scan(first, rows, nullptr, 2);
+    CHECK(trial.count() <= 512);
+    CHECK(!trial.prune(k));
   }
   std::vector<User> best = trial.expected();
   best.resize(std::min<std::size_t>(k, best.size()));
@@ -174,21 +190,34 @@ void waves_leave_the_best(const Case& wanted, unsigned k) {
   CHECK(best.size() < k || trial.threshold() == best.back().key);
 }
 
-void too_many_are_counted() {
+// What does not fit is given up, but not what was kept before, and the threshold rises to what is known to be there.
+void an_overflow_is_told(unsigned k) {
   const Case wanted{1000, 64, false, false, false, false};
-  Trial trial(wanted, 100);
-  fllm::cuda::launch_scan_one(trial.wave(0, 1000), trial.item(), trial.candidates(), nullptr, false, 2, nullptr);
-  CHECK(trial.count() == 1000);
+  Trial trial(wanted, 200);
+  trial.scan(0, 150, nullptr, 2);
+  CHECK(!trial.prune(k));
+  const std::vector<User> before = trial.found();
+  const float low = trial.threshold();
+  trial.scan(150, 850, nullptr, 2);
+  if (trial.count() <= 200) return;
+  CHECK(trial.prune(k));
+  CHECK(trial.count() <= before.size() && trial.threshold() >= low);
   const std::vector<User> all = trial.expected();
-  for (const User& user : trial.found()) CHECK(std::count(all.begin(), all.end(), user) == 1);
+  for (const User& user : trial.found()) CHECK(std::count(before.begin(), before.end(), user) == 1);
+  CHECK(trial.threshold() <= all[k - 1].key);
+  // The rows given up are scored again, in parts that fit.
+  for (std::size_t first = 150; first < 1000; first += 50) {
+    trial.scan(first, 50, nullptr, 2);
+    CHECK(!trial.prune(k));
+  }
+  CHECK(trial.found() == std::vector<User>(all.begin(), all.begin() + k));
 }
 
 void fewer_than_k_stay_as_they_are() {
   const Case wanted{20, 16, true, false, false, false};
   Trial trial(wanted, 64);
-  const Candidates candidates = trial.candidates();
-  fllm::cuda::launch_scan_one(trial.wave(0, 20), trial.item(), candidates, nullptr, false, 1, nullptr);
-  fllm::cuda::launch_prune(&candidates, 1, 30, nullptr);
+  trial.scan(0, 20, nullptr, 1);
+  CHECK(!trial.prune(30));
   CHECK(trial.count() == 20);
   CHECK(trial.threshold() == -kInfinity);
   CHECK(trial.found() == trial.expected());
@@ -209,7 +238,7 @@ int main() {
     waves_leave_the_best({1500, 16, false, true, false, false, 0}, k);  // all scores are 0: ids decide
     waves_leave_the_best({1500, 4, false, true, false, false, 1}, k);
   }
-  too_many_are_counted();
+  for (const unsigned k : {1u, 60u, 140u}) an_overflow_is_told(k);
   fewer_than_k_stay_as_they_are();
   return check::result();
 }

@@ -14,6 +14,8 @@
 #include <memory>
 #include <vector>
 
+#include "cuda/emulation/runtime.hpp"
+
 #define __global__
 #define __device__
 #define __host__
@@ -32,8 +34,6 @@ inline Place threadIdx, blockIdx, blockDim, gridDim;
 struct int4 {
   int x, y, z, w;
 };
-
-using Stream = void*;
 
 namespace emulation {
 
@@ -93,7 +93,7 @@ class Block {
 
   void start(unsigned t) {
     Fibre& fibre = fibres_[t];
-    fibre.stack = std::make_unique<char[]>(kStackBytes);
+    fibre.stack = std::make_unique_for_overwrite<char[]>(kStackBytes);
     getcontext(&fibre.context);
     fibre.context.uc_stack.ss_sp = fibre.stack.get();
     fibre.context.uc_stack.ss_size = kStackBytes;
@@ -146,14 +146,18 @@ T from_bits(std::uint64_t all) {
 }  // namespace emulation
 
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, Stream, Arguments... arguments) {
-  const std::function<void()> body = [&] { kernel(arguments...); };
-  gridDim = {blocks, 1, 1};
-  blockDim = {threads, 1, 1};
-  for (unsigned b = 0; b < blocks; ++b) {
-    blockIdx = {b, 0, 0};
-    emulation::Block(threads, body).run();
-  }
+void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, Stream stream, Arguments... arguments) {
+  const emulation::Lock lock(emulation::mutex);
+  ++emulation::launches;
+  stream->work.push_back([=] {
+    const std::function<void()> body = [&] { kernel(arguments...); };
+    gridDim = {blocks, 1, 1};
+    blockDim = {threads, 1, 1};
+    for (unsigned b = 0; b < blocks; ++b) {
+      blockIdx = {b, 0, 0};
+      emulation::Block(threads, body).run();
+    }
+  });
 }
 
 inline void __syncthreads() { emulation::Block::current().sync_block(); }

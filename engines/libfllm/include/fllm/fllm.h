@@ -69,9 +69,12 @@ typedef struct fllm_table_options {
   int32_t resident;         /* not 0: read the whole table at opening and keep it in memory */
   uint32_t batch_window_us; /* how long a search waits for others to share its pass; 0: only with those waiting anyway */
   const char* isa;          /* instruction-set level; NULL: FLLM_ISA or the best */
+  const char* engine;       /* "native": the CPU; "cuda": GPUs, by libfllm_cuda beside libfllm; NULL: native */
+  uint32_t gpus;            /* how many GPUs share the table, of those that the process sees; 0: one */
+  uint64_t gpu_bytes;       /* of each GPU's memory at most; rows beyond stream from pinned memory; 0: what is free */
 } fllm_table_options;
 
-#define FLLM_TABLE_OPTIONS_INIT {sizeof(fllm_table_options), 0, 0, 0, 0, NULL}
+#define FLLM_TABLE_OPTIONS_INIT {sizeof(fllm_table_options), 0, 0, 0, 0, NULL, NULL, 0, 0}
 
 /* Opens the table in `directory` (the one that holds table.json) in place; `options` may be NULL. Only headers are read,
  * unless it shall be resident. The handle written to *table is the caller's, to be released once. */
@@ -99,7 +102,7 @@ typedef struct fllm_table_info {
   int32_t sketch;    /* not 0: rows have a sketch */
   uint32_t threads;
   char codec[8];     /* "fp32", "fp16", "int8", "fp8" or "int4" */
-  char isa[16];      /* the level that scans */
+  char isa[16];      /* the level that scans, or the kind of GPU, as "sm_90" */
 } fllm_table_info;
 
 #define FLLM_TABLE_INFO_INIT {sizeof(fllm_table_info), 0, 0, 0, 0, 0, 0, 0, {0}, {0}}

@@ -37,7 +37,10 @@ struct TableOptions {
   bool pin_threads = false;
   bool resident = false;
   std::chrono::microseconds batch_window{0};
-  std::string isa;  // empty: FLLM_ISA or the best
+  std::string isa;     // empty: FLLM_ISA or the best
+  std::string engine;  // "native" or "cuda"; empty: native
+  unsigned gpus = 0;   // that share the table; 0: one
+  std::uint64_t gpu_bytes = 0;  // of each at most; 0: what is free
 };
 
 class Filter {
@@ -85,6 +88,9 @@ class Table {
     c.resident = options.resident;
     c.batch_window_us = static_cast<std::uint32_t>(options.batch_window.count());
     c.isa = options.isa.empty() ? nullptr : options.isa.c_str();
+    c.engine = options.engine.empty() ? nullptr : options.engine.c_str();
+    c.gpus = options.gpus;
+    c.gpu_bytes = options.gpu_bytes;
     fllm_error error;
     check(fllm_table_open(directory.c_str(), &c, &table_, &error), error);
   }

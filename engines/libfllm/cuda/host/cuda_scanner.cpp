@@ -1,0 +1,82 @@
+#include "cuda_scanner.hpp"
+
+#include <algorithm>
+#include <iterator>
+
+#include "library.hpp"
+#include "status.hpp"
+
+namespace fllm::cuda {
+
+namespace {
+
+// Tiles cut into `parts` ranges of about as many rows each; none is empty.
+std::vector<TileRange> share_out(const Table& table, std::size_t parts) {
+  const std::vector<Tile>& tiles = table.tiles();
+  std::vector<TileRange> ranges;
+  for (std::size_t first = 0, part = 0; first < tiles.size(); ++part) {
+    const std::uint64_t end = table.layout().rows / parts * (part + 1);
+    std::size_t last = first + 1;
+    while (last < tiles.size() && (part + 1 == parts || tiles[last].first_row < end)) ++last;
+    ranges.push_back({first, last});
+    first = last;
+  }
+  return ranges;
+}
+
+}  // namespace
+
+CudaScanner::CudaScanner(const Table& table, const DeviceOptions& options) : table_(table) {
+  if (table.layout().codec != Codec::int8 || table.layout().dim > kMaxDim) {
+    throw Error(Status::usage, sentence("the engine 'cuda' does not scan rows of " + std::string(codec_name(table.layout().codec)) +
+                                            " with " + std::to_string(table.layout().dim) + " numbers",
+                                        "int8 with at most " + std::to_string(kMaxDim), "Use the engine 'native'"));
+  }
+  const Driver& driver = load_driver();
+  const std::size_t wanted = std::max<std::uint32_t>(1, options.devices);
+  const int there = count_devices(driver);
+  if (wanted > static_cast<std::size_t>(there)) {
+    throw Error(Status::hardware, sentence(std::to_string(wanted) + " GPUs are wanted, and there are " + std::to_string(there)));
+  }
+  const std::vector<TileRange> ranges = share_out(table, wanted);
+  scans_.resize(ranges.size());
+  pool_ = std::make_unique<Pool>(ranges.size(), false);
+  pool_->run(ranges.size(), [&](std::size_t number) {
+    scans_[number] =
+        std::make_unique<DeviceScan>(driver, static_cast<int>(number), table, ranges[number], options.bytes);
+  });
+  const DeviceFacts& facts = scans_.front()->device().facts();
+  level_ = "sm_" + std::to_string(facts.major) + std::to_string(facts.minor);
+}
+
+std::vector<ItemAnswer> CudaScanner::scan(std::vector<Column> columns) {
+  std::vector<std::vector<DeviceAnswer>> found(scans_.size());
+  pool_->run(scans_.size(), [&](std::size_t number) { found[number] = scans_[number]->run(columns); });
+  std::vector<ItemAnswer> answers;
+  for (std::size_t column = 0; column < columns.size(); ++column) {
+    answers.push_back(merge(*columns[column].search, found, column));
+  }
+  return answers;
+}
+
+ItemAnswer CudaScanner::merge(const Search& search, std::vector<std::vector<DeviceAnswer>>& found,
+                              std::size_t column) const {
+  std::vector<Candidate> users;
+  LogSumExp denominator;
+  std::uint64_t rows = 0;
+  for (std::vector<DeviceAnswer>& device : found) {
+    std::move(device[column].users.begin(), device[column].users.end(), std::back_inserter(users));
+    denominator.add(device[column].denominator.m, device[column].denominator.l);
+    rows += device[column].rows_scored;
+  }
+  ItemAnswer answer = ranked(std::move(users), search.k);
+  answer.rows_scored = rows;
+  answer.complete = rows == table_.layout().rows;
+  if (search.log_probs != LogProbs::none) {
+    answer.logsumexp = at_least_of(answer.users, denominator);
+    answer.log_probs_exact = answer.complete;
+  }
+  return answer;
+}
+
+}  // namespace fllm::cuda

@@ -1,0 +1,40 @@
+// Passes over a table on one GPU or several.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "device_scan.hpp"
+#include "pool.hpp"
+#include "scanner.hpp"
+
+namespace fllm::cuda {
+
+struct DeviceOptions {
+  std::uint32_t devices = 0;  // that share the table; 0: one
+  std::uint64_t bytes = 0;    // of each one's memory at most; 0: what is free
+};
+
+class CudaScanner : public Scanner {
+ public:
+  // Throws Error: Status::usage for a codec that GPUs do not scan, Status::hardware when there are no such GPUs,
+  // Status::memory when neither their memory nor the host's suffices.
+  CudaScanner(const Table& table, const DeviceOptions& options);
+
+  std::vector<ItemAnswer> scan(std::vector<Column> columns) override;
+  std::size_t most_columns() const override { return 256; }
+  std::size_t candidate_bytes(std::size_t k) const override { return candidate_capacity(k) * kCandidateBytes; }
+  const std::string& level() const override { return level_; }
+
+ private:
+  ItemAnswer merge(const Search& search, std::vector<std::vector<DeviceAnswer>>& found, std::size_t column) const;
+
+  const Table& table_;
+  std::vector<std::unique_ptr<DeviceScan>> scans_;
+  std::unique_ptr<Pool> pool_;  // a thread a GPU
+  std::string level_;
+};
+
+}  // namespace fllm::cuda

@@ -1,0 +1,88 @@
+#include "device.hpp"
+
+#include <cstdio>
+
+#include "status.hpp"
+
+namespace fllm::cuda {
+
+namespace {
+
+std::string gigabytes(std::size_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f GB", static_cast<double>(bytes) / 1e9);
+  return text;
+}
+
+}  // namespace
+
+Device::Device(const Driver& driver, int number) : driver_(driver), number_(number) {
+  use();
+  check(driver_.describe(&facts_), "asking for its properties");
+}
+
+std::string Device::name() const {
+  const std::string number = "GPU " + std::to_string(number_);
+  return facts_.name[0] == '\0' ? number : number + " (" + facts_.name + ")";
+}
+
+void Device::use() const { check(driver_.use_device(number_), "choosing it"); }
+
+void Device::check(int status, const char* doing) const {
+  if (status == 0) return;
+  const std::string found = name() + " failed while " + doing + ": " + driver_.text();
+  if (status == static_cast<int>(Status::memory)) {
+    throw Error(Status::memory, sentence(found, "", "Free memory of the GPU, or ask for fewer users or items at once"));
+  }
+  throw Error(Status::hardware,
+              sentence(found, "", "Open the table again, in a new process if that fails; the engine 'native' needs no GPU"));
+}
+
+void Device::check_memory(int status, std::size_t bytes, const char* where) const {
+  if (status != static_cast<int>(Status::memory)) return check(status, "asking for memory");
+  throw Error(Status::memory,
+              sentence(name() + " needs " + gigabytes(bytes) + " more of " + where + " than there is: " + driver_.text(),
+                       "", "Free some, use more GPUs, or ask for fewer users or items at once"));
+}
+
+DeviceMemory::DeviceMemory(const Device& device, std::size_t bytes) : size_(bytes) {
+  void* pointer = nullptr;
+  device.check_memory(device.driver().allocate(bytes, &pointer), bytes, "its memory");
+  data_ = {pointer, device.driver().release};
+}
+
+PinnedMemory::PinnedMemory(const Device& device, std::size_t bytes) : size_(bytes) {
+  void* pointer = nullptr;
+  device.check_memory(device.driver().allocate_pinned(bytes, &pointer), bytes, "the host's memory, pinned,");
+  data_ = {pointer, device.driver().release_pinned};
+}
+
+Event::Event(const Device& device) : device_(&device), event_(nullptr, device.driver().destroy_event) {
+  void* event = nullptr;
+  device.check(device.driver().create_event(&event), "making an event");
+  event_.reset(event);
+}
+
+void Event::finish() const { device_->check(device_->driver().finish_event(event_.get()), "waiting for it"); }
+
+Stream::Stream(const Device& device) : device_(&device), stream_(nullptr, device.driver().destroy_stream) {
+  void* stream = nullptr;
+  device.check(device.driver().create_stream(&stream), "making a stream");
+  stream_.reset(stream);
+}
+
+void Stream::copy(void* to, const void* from, std::size_t bytes) const {
+  device_->check(device_->driver().copy(to, from, bytes, stream_.get()), "copying");
+}
+
+void Stream::record(const Event& event) const {
+  device_->check(device_->driver().record(event.get(), stream_.get()), "recording an event");
+}
+
+void Stream::wait(const Event& event) const {
+  device_->check(device_->driver().wait(stream_.get(), event.get()), "waiting for an event");
+}
+
+void Stream::finish() const { device_->check(device_->driver().finish(stream_.get()), "scanning"); }
+
+}  // namespace fllm::cuda

@@ -1,0 +1,89 @@
+// A GPU, its memory and its streams, as the driver offers them. What fails is told by an Error that names the GPU.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "cuda/driver.hpp"
+
+namespace fllm::cuda {
+
+class Device {
+ public:
+  // `number` counts the GPUs that the process sees. Throws Error (Status::hardware) when it cannot be used.
+  Device(const Driver& driver, int number);
+
+  const Driver& driver() const { return driver_; }
+  const DeviceFacts& facts() const { return facts_; }
+  std::string name() const;
+
+  // Makes this the calling thread's device; all that follows on the thread acts on it.
+  void use() const;
+
+  // Throws unless a call of the driver succeeded; `doing` says what it was for.
+  void check(int status, const char* doing) const;
+
+  // As check(), where memory of the GPU or of the host was asked for.
+  void check_memory(int status, std::size_t bytes, const char* where) const;
+
+ private:
+  const Driver& driver_;
+  int number_;
+  DeviceFacts facts_{};
+};
+
+// Memory of the GPU, uninitialised.
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  DeviceMemory(const Device& device, std::size_t bytes);
+  std::uint8_t* data() const { return static_cast<std::uint8_t*>(data_.get()); }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::unique_ptr<void, void (*)(void*)> data_{nullptr, nullptr};
+  std::size_t size_ = 0;
+};
+
+// Memory of the host that copies to and from the GPU need not be staged for.
+class PinnedMemory {
+ public:
+  PinnedMemory() = default;
+  PinnedMemory(const Device& device, std::size_t bytes);
+  std::uint8_t* data() const { return static_cast<std::uint8_t*>(data_.get()); }
+  std::size_t size() const { return size_; }
+
+ private:
+  std::unique_ptr<void, void (*)(void*)> data_{nullptr, nullptr};
+  std::size_t size_ = 0;
+};
+
+class Event {
+ public:
+  explicit Event(const Device& device);
+  void* get() const { return event_.get(); }
+  void finish() const;
+
+ private:
+  const Device* device_;
+  std::unique_ptr<void, void (*)(void*)> event_;
+};
+
+class Stream {
+ public:
+  explicit Stream(const Device& device);
+  void* get() const { return stream_.get(); }
+
+  void copy(void* to, const void* from, std::size_t bytes) const;
+  void record(const Event& event) const;
+  void wait(const Event& event) const;
+  void finish() const;
+
+ private:
+  const Device* device_;
+  std::unique_ptr<void, void (*)(void*)> stream_;
+};
+
+}  // namespace fllm::cuda

@@ -1,0 +1,133 @@
+#include "device_scan.hpp"
+
+#include <algorithm>
+
+namespace fllm::cuda {
+
+namespace {
+
+constexpr std::uint64_t kTurnProducts = std::uint64_t{1} << 37;  // multiply-adds: well below a millisecond of a large GPU
+constexpr unsigned kBlocksPerProcessor = 4;
+
+bool any_goes_on(const std::vector<Column>& columns) {
+  return std::any_of(columns.begin(), columns.end(), [](const Column& column) {
+    return !column.search->is_cancelled() && !column.search->expired();
+  });
+}
+
+bool wants_denominator(const std::vector<Column>& columns) {
+  return columns.front().search->log_probs != LogProbs::none;
+}
+
+}  // namespace
+
+DeviceScan::DeviceScan(const Driver& driver, int device, const Table& table, TileRange tiles, std::uint64_t bytes)
+    : device_(driver, device),
+      table_(device_, table, tiles, bytes),
+      ended_{Event(device_), Event(device_)},
+      scans_(device_),
+      staging_(device_, table_),
+      blocks_(device_.facts().processors * kBlocksPerProcessor),
+      room_(device_, blocks_),
+      filters_(device_) {}
+
+std::vector<DeviceAnswer> DeviceScan::run(const std::vector<Column>& columns) {
+  device_.use();
+  const std::vector<Turn> turns = cut_turns(columns);
+  samples_ = columns.front().search->mode == Mode::sample;
+  filters_.begin_pass();
+  room_.begin(columns, table_.dim(), turns.size(), filters_, scans_);
+  const std::size_t scored = score_turns(turns, columns, wants_denominator(columns));
+  room_.fetch_states(scans_);
+  std::vector<DeviceAnswer> answers(columns.size());
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    if (wants_denominator(columns)) answers[i].denominator = room_.denominator(i);
+    for (std::size_t turn = 0; turn < scored; ++turn) answers[i].rows_scored += turns[turn].rows;
+  }
+  make_up(turns, scored);
+  std::vector<std::vector<Candidate>> users = room_.fetch_users(scans_);
+  for (std::size_t i = 0; i < columns.size(); ++i) answers[i].users = std::move(users[i]);
+  return answers;
+}
+
+// The first turn has as many rows as there is room for candidates. If rows come in no particular order, n more of them
+// after N hold about K n / N that are among the K best so far: the turns grow so that these fill half of what is free.
+std::vector<DeviceScan::Turn> DeviceScan::cut_turns(const std::vector<Column>& columns) const {
+  std::size_t k = 0;
+  for (const Column& column : columns) k = std::max(k, column.search->k);
+  const std::uint64_t capacity = candidate_capacity(k);
+  const std::uint64_t most = std::max<std::uint64_t>(1, kTurnProducts / (table_.dim() * columns.size()));
+  std::vector<Turn> turns;
+  std::uint64_t before = 0;
+  for (std::size_t number = 0; number < table_.pieces().size(); ++number) {
+    const std::uint64_t all = table_.pieces()[number].rows;
+    for (std::uint64_t first = 0; first < all;) {
+      const auto growth = static_cast<double>(capacity - k) / (2.0 * static_cast<double>(k));
+      const auto grown = static_cast<std::uint64_t>(std::min(1e18, growth * static_cast<double>(before)));
+      const std::uint64_t wanted = before < capacity ? capacity - before : std::max(grown, capacity - k);
+      const std::uint64_t rows = std::min({wanted, most, all - first});
+      turns.push_back({number, first, rows});
+      first += rows;
+      before += rows;
+    }
+  }
+  return turns;
+}
+
+// Returns how many turns were scored.
+std::size_t DeviceScan::score_turns(const std::vector<Turn>& turns, const std::vector<Column>& columns,
+                                    bool denominator) {
+  staging_.begin_pass();
+  for (std::size_t number = 0; number < turns.size(); ++number) {
+    if (number > 0 && !any_goes_on(columns)) return number;
+    if (number >= kTurnsAhead) ended_[number % kTurnsAhead].finish();
+    const Turn& turn = turns[number];
+    const Wave wave = table_.wave(table_.pieces()[turn.piece], staging_.block(turn.piece, scans_), turn.first, turn.rows);
+    score(wave, 0, columns.size(), denominator);
+    prune(0, columns.size(), room_.overflowed(number));
+    scans_.record(ended_[number % kTurnsAhead]);
+  }
+  return turns.size();
+}
+
+void DeviceScan::score(const Wave& wave, std::size_t first_item, std::size_t items, bool denominator) {
+  for (std::size_t i = first_item; i < first_item + items; ++i) {
+    const int status = device_.driver().scan_one(&wave, &room_.item(i), &room_.candidates(i),
+                                                 denominator ? room_.shares(i) : nullptr, samples_ ? 1 : 0, blocks_,
+                                                 scans_.get());
+    device_.check(status, "scanning for an item");
+  }
+}
+
+void DeviceScan::prune(std::size_t first_item, std::size_t items, std::uint8_t* overflowed) {
+  const int status = device_.driver().prune(room_.all_candidates() + first_item, static_cast<unsigned>(items),
+                                            overflowed, scans_.get());
+  device_.check(status, "choosing the best");
+}
+
+// Scores those turns again that had more candidates than there was room for. Their denominators are known.
+void DeviceScan::make_up(const std::vector<Turn>& turns, std::size_t scored) {
+  for (std::size_t number = 0; number < scored; ++number) {
+    const Turn& turn = turns[number];
+    const Piece& piece = table_.pieces()[turn.piece];
+    const std::uint8_t* block = nullptr;
+    for (std::size_t item = 0; item < room_.count(); ++item) {
+      if (!room_.has_overflowed(number, item)) continue;
+      if (block == nullptr) block = staging_.block_again(turn.piece, scans_);
+      score_again(piece, block, turn.first, turn.rows, number, item);
+    }
+  }
+}
+
+// By now the thresholds are high, so that most often all fits at once. What does not is scored in halves.
+void DeviceScan::score_again(const Piece& piece, const std::uint8_t* block, std::uint64_t first, std::uint64_t rows,
+                             std::size_t turn, std::size_t item) {
+  score(table_.wave(piece, block, first, rows), item, 1, false);
+  prune(item, 1, room_.overflowed(turn) + item);
+  if (room_.fetch_overflowed(turn, item, scans_)) {
+    score_again(piece, block, first, rows / 2, turn, item);
+    score_again(piece, block, first + rows / 2, rows - rows / 2, turn, item);
+  }
+}
+
+}  // namespace fllm::cuda

@@ -1,0 +1,151 @@
+#include "device_table.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "packing.hpp"
+#include "status.hpp"
+
+namespace fllm::cuda {
+
+namespace {
+
+constexpr std::uint64_t kResidentBytes = std::uint64_t{1} << 30;  // of a resident piece at most
+constexpr std::uint64_t kPlaceBytes = std::uint64_t{64} << 20;    // of a streamed piece: long enough for full speed
+constexpr std::uint64_t kSpareBytes = std::uint64_t{256} << 20;   // for items and candidates
+
+// Ids ascend within a tile, so that the first and the last tell whether they count up.
+bool counts_up(const Tile& tile) {
+  return static_cast<std::uint64_t>(tile.ids[tile.rows - 1]) - static_cast<std::uint64_t>(tile.ids[0]) == tile.rows - 1;
+}
+
+}  // namespace
+
+// Tiles that follow each other in a shard's memory, all of them with ids that count up or all without.
+struct DeviceTable::Run {
+  const std::uint8_t* codes;
+  const float* scales;
+  const float* bias;        // null when the table has none
+  const std::int64_t* ids;  // null when they count up
+  std::int64_t first_id;
+  std::uint64_t first_row, rows;
+
+  bool goes_on_with(const Tile& tile, bool counted, std::size_t dim) const {
+    if (codes + rows * dim != tile.codes || counted != (ids == nullptr)) return false;
+    return !counted || first_id + static_cast<std::int64_t>(rows) == tile.ids[0];
+  }
+};
+
+DeviceTable::DeviceTable(const Device& device, const Table& table, TileRange tiles, std::uint64_t bytes)
+    : device_(device), dim_(table.layout().dim) {
+  const std::uint64_t free = device.facts().free_bytes, limit = bytes == 0 ? free : std::min(bytes, free);
+  const std::uint64_t spare = std::min(kSpareBytes + table.layout().rows / 8, limit / 4);
+  place_runs(cut_runs(table, tiles), limit - spare);
+}
+
+std::vector<DeviceTable::Run> DeviceTable::cut_runs(const Table& table, TileRange tiles) const {
+  std::vector<Run> runs;
+  for (std::size_t number = tiles.first; number < tiles.last; ++number) {
+    const Tile& tile = table.tiles()[number];
+    const bool counted = counts_up(tile);
+    if (!runs.empty() && runs.back().goes_on_with(tile, counted, dim_)) {
+      runs.back().rows += tile.rows;
+    } else {
+      runs.push_back({tile.codes, tile.scales, tile.bias, counted ? nullptr : tile.ids, tile.ids[0], tile.first_row,
+                      tile.rows});
+    }
+  }
+  return runs;
+}
+
+std::uint64_t DeviceTable::row_bytes(const Run& run) const {
+  return dim_ + sizeof(float) * (run.bias == nullptr ? 1 : 2) + (run.ids == nullptr ? 0 : sizeof(std::int64_t));
+}
+
+void DeviceTable::place_runs(const std::vector<Run>& runs, std::uint64_t bytes) {
+  std::uint64_t wanted = 0, most = 0;
+  constexpr std::uint64_t kGaps = 4 * Packing::kBoundary;  // between a block's arrays, and after it
+  for (const Run& run : runs) {
+    wanted += run.rows * row_bytes(run) + (run.rows * row_bytes(run) / kResidentBytes + 1) * kGaps;
+    most = std::max(most, row_bytes(run));
+  }
+  std::uint64_t free = bytes;
+  if (wanted > bytes) {
+    place_bytes_ = std::min(kPlaceBytes, bytes / 8) / Packing::kBoundary * Packing::kBoundary;
+    if (place_bytes_ < most + kGaps) throw Error(Status::memory, sentence(device_.name() + " has no memory to work with",
+                                                                         "room for some rows", "Free some"));
+    places_ = DeviceMemory(device_, kPlaces * place_bytes_);
+    free -= kPlaces * place_bytes_;
+  }
+  for (const Run& run : runs) {
+    const std::uint64_t each = row_bytes(run);
+    for (std::uint64_t first = 0, rows = 0; first < run.rows; first += rows) {
+      const std::uint64_t left = run.rows - first, room = std::min(free, kResidentBytes);
+      // Once rows are streamed, all that follow are: the resident ones come first, and copies begin while they are read.
+      const bool resident = resident_ == pieces_.size() && room >= each + kGaps;
+      rows = std::min(left, ((resident ? room : place_bytes_) - kGaps) / each);
+      if (resident) {
+        add_resident(run, first, rows);
+        free -= pieces_.back().bytes;
+      } else {
+        add_pinned(run, first, rows);
+      }
+    }
+  }
+}
+
+Piece DeviceTable::lay_out(const Run& run, std::uint64_t first, std::uint64_t rows) const {
+  Piece piece;
+  Packing packing;
+  piece.first_row = run.first_row + first;
+  piece.rows = rows;
+  piece.first_id = run.first_id + static_cast<std::int64_t>(first);
+  piece.has_bias = run.bias != nullptr;
+  piece.has_ids = run.ids != nullptr;
+  packing.add<std::int8_t>(rows * dim_);
+  piece.scales = packing.add<float>(rows);
+  if (piece.has_bias) piece.bias = packing.add<float>(rows);
+  if (piece.has_ids) piece.ids = packing.add<std::int64_t>(rows);
+  piece.bytes = packing.bytes();
+  return piece;
+}
+
+void DeviceTable::add_resident(const Run& run, std::uint64_t first, std::uint64_t rows) {
+  Piece piece = lay_out(run, first, rows);
+  piece.resident = DeviceMemory(device_, piece.bytes);
+  const Stream stream(device_);
+  std::uint8_t* const block = piece.resident.data();
+  stream.copy(block, run.codes + first * dim_, rows * dim_);
+  stream.copy(block + piece.scales, run.scales + first, rows * sizeof(float));
+  if (piece.has_bias) stream.copy(block + piece.bias, run.bias + first, rows * sizeof(float));
+  if (piece.has_ids) stream.copy(block + piece.ids, run.ids + first, rows * sizeof(std::int64_t));
+  stream.finish();
+  pieces_.push_back(std::move(piece));
+  resident_ = pieces_.size();
+}
+
+void DeviceTable::add_pinned(const Run& run, std::uint64_t first, std::uint64_t rows) {
+  Piece piece = lay_out(run, first, rows);
+  piece.pinned = PinnedMemory(device_, piece.bytes);
+  std::uint8_t* const block = piece.pinned.data();
+  std::memcpy(block, run.codes + first * dim_, rows * dim_);
+  std::memcpy(block + piece.scales, run.scales + first, rows * sizeof(float));
+  if (piece.has_bias) std::memcpy(block + piece.bias, run.bias + first, rows * sizeof(float));
+  if (piece.has_ids) std::memcpy(block + piece.ids, run.ids + first, rows * sizeof(std::int64_t));
+  pieces_.push_back(std::move(piece));
+}
+
+Wave DeviceTable::wave(const Piece& piece, const std::uint8_t* block, std::uint64_t first, std::uint64_t rows) const {
+  Wave wave;
+  wave.codes = reinterpret_cast<const std::int8_t*>(block) + first * dim_;
+  wave.scales = reinterpret_cast<const float*>(block + piece.scales) + first;
+  wave.bias = piece.has_bias ? reinterpret_cast<const float*>(block + piece.bias) + first : nullptr;
+  wave.ids = piece.has_ids ? reinterpret_cast<const std::int64_t*>(block + piece.ids) + first : nullptr;
+  wave.first_id = piece.first_id + static_cast<std::int64_t>(first);
+  wave.first_row = piece.first_row + first;
+  wave.rows = rows;
+  wave.dim = static_cast<std::uint32_t>(dim_);
+  return wave;
+}
+
+}  // namespace fllm::cuda

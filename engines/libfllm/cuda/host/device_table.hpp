@@ -1,0 +1,65 @@
+// The part of a table that one GPU scans: in its memory as far as it fits, the rest in pinned memory of the host, from
+// where it streams through two places in the GPU's memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "device.hpp"
+#include "table.hpp"
+
+namespace fllm::cuda {
+
+// Rows that lie together in the table. One block holds their codes, scales, biases and ids; ids that count up from the
+// first one are left out.
+struct Piece {
+  std::uint64_t first_row = 0, rows = 0;
+  std::int64_t first_id = 0;
+  bool has_bias = false, has_ids = false;
+  std::size_t scales = 0, bias = 0, ids = 0, bytes = 0;  // offsets in the block, and its size; codes lie first
+  DeviceMemory resident;
+  PinnedMemory pinned;
+
+  bool is_resident() const { return resident.data() != nullptr; }
+};
+
+// Tiles [first, last) of a table.
+struct TileRange {
+  std::size_t first, last;
+};
+
+class DeviceTable {
+ public:
+  // Uses at most `bytes` of the GPU's memory; 0: what is free. Reads all rows. Throws Error (Status::memory).
+  DeviceTable(const Device& device, const Table& table, TileRange tiles, std::uint64_t bytes);
+
+  // In scan order: those that are resident come first.
+  const std::vector<Piece>& pieces() const { return pieces_; }
+  std::size_t dim() const { return dim_; }
+  std::size_t resident_pieces() const { return resident_; }
+
+  static constexpr std::size_t kPlaces = 2;
+  // Where pieces are streamed to; place `number` of kPlaces.
+  std::uint8_t* place(std::size_t number) const { return places_.data() + number * place_bytes_; }
+
+  // Rows [first, first + rows) of a piece whose block lies at `block`.
+  Wave wave(const Piece& piece, const std::uint8_t* block, std::uint64_t first, std::uint64_t rows) const;
+
+ private:
+  struct Run;
+  std::vector<Run> cut_runs(const Table& table, TileRange tiles) const;
+  void place_runs(const std::vector<Run>& runs, std::uint64_t bytes);
+  void add_resident(const Run& run, std::uint64_t first, std::uint64_t rows);
+  void add_pinned(const Run& run, std::uint64_t first, std::uint64_t rows);
+  Piece lay_out(const Run& run, std::uint64_t first, std::uint64_t rows) const;
+  std::uint64_t row_bytes(const Run& run) const;
+
+  const Device& device_;
+  std::size_t dim_;
+  std::vector<Piece> pieces_;
+  std::size_t resident_ = 0, place_bytes_ = 0;
+  DeviceMemory places_;
+};
+
+}  // namespace fllm::cuda

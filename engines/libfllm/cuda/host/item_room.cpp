@@ -1,0 +1,128 @@
+#include "item_room.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "packing.hpp"
+
+namespace fllm::cuda {
+
+namespace {
+
+constexpr std::size_t kLeastFree = 4096;  // candidates beside the K best
+
+template <typename Memory>
+void grow(Memory& memory, const Device& device, std::size_t bytes) {
+  if (memory.size() >= bytes) return;
+  memory = Memory();  // the old goes before the new comes
+  memory = Memory(device, bytes);
+}
+
+}  // namespace
+
+std::uint32_t candidate_capacity(std::size_t k) {
+  return static_cast<std::uint32_t>(
+      std::min<std::size_t>(k + std::max(k, kLeastFree), std::numeric_limits<std::uint32_t>::max()));
+}
+
+void ItemRoom::begin(const std::vector<Column>& columns, std::size_t dim, std::size_t waves, DeviceFilters& filters,
+                     const Stream& stream) {
+  std::size_t most = 0;
+  for (const Column& column : columns) most = std::max(most, column.search->k);
+  most_users_ = static_cast<std::uint32_t>(most);
+  capacity_ = candidate_capacity(most);
+  items_.resize(columns.size());
+  candidates_.resize(columns.size());
+  lay_out(columns.size(), dim, waves);
+  fill(columns, dim, filters, stream);
+  stream.copy(device_block_.data(), host_block_.data(), overflowed_);
+}
+
+void ItemRoom::lay_out(std::size_t items, std::size_t dim, std::size_t waves) {
+  Packing packing;
+  padded_dim_ = (dim + kPieceBytes - 1) / kPieceBytes * kPieceBytes;
+  limbs_ = packing.add<std::int8_t>(2 * items * padded_dim_);
+  structs_ = packing.add<Candidates>(items);
+  counts_ = packing.add<std::uint32_t>(items);
+  kept_ = packing.add<std::uint32_t>(items);
+  thresholds_ = packing.add<float>(items);
+  shares_ = packing.add<Share>(items * blocks_);
+  overflowed_ = packing.add<std::uint8_t>(items * waves);
+  bytes_ = packing.bytes();
+  grow(device_block_, device_, bytes_);
+  grow(host_block_, device_, bytes_);
+  grow(found_, device_, items * capacity_ * kCandidateBytes);
+  grow(fetched_, device_, items * most_users_ * kCandidateBytes);
+}
+
+void ItemRoom::fill(const std::vector<Column>& columns, std::size_t dim, DeviceFilters& filters, const Stream& stream) {
+  const std::size_t items = columns.size(), room = items * capacity_;
+  auto* const keys = reinterpret_cast<float*>(found_.data() + room * sizeof(std::int64_t));
+  std::memset(on_host<std::int8_t>(limbs_), 0, 2 * items * padded_dim_);
+  std::fill_n(on_host<Share>(shares_), items * blocks_, Share{-std::numeric_limits<float>::infinity(), 0.0});
+  for (std::size_t i = 0; i < items; ++i) {
+    const Search& search = *columns[i].search;
+    const Limbs limbs = quantise(search.z + columns[i].item * dim, dim);
+    std::copy(limbs.high.begin(), limbs.high.end(), on_host<std::int8_t>(limbs_) + 2 * i * padded_dim_);
+    std::copy(limbs.low.begin(), limbs.low.end(), on_host<std::int8_t>(limbs_) + (2 * i + 1) * padded_dim_);
+    const std::int8_t* const high = on_device<std::int8_t>(limbs_) + 2 * i * padded_dim_;
+    items_[i] = {high, high + padded_dim_, filters.bits(search.filter, stream), limbs.scale,
+                 search.seeds == nullptr ? 0 : search.seeds[columns[i].item]};
+    on_host<std::uint32_t>(counts_)[i] = on_host<std::uint32_t>(kept_)[i] = 0;
+    on_host<float>(thresholds_)[i] = -std::numeric_limits<float>::infinity();
+    candidates_[i] = {keys + i * capacity_,
+                      keys + room + i * capacity_,
+                      reinterpret_cast<std::int64_t*>(found_.data()) + i * capacity_,
+                      on_device<std::uint32_t>(counts_) + i,
+                      on_device<std::uint32_t>(kept_) + i,
+                      on_device<float>(thresholds_) + i,
+                      capacity_,
+                      static_cast<std::uint32_t>(search.k)};
+    on_host<Candidates>(structs_)[i] = candidates_[i];
+  }
+}
+
+void ItemRoom::fetch_states(const Stream& stream) {
+  stream.copy(host_block_.data() + counts_, device_block_.data() + counts_, bytes_ - counts_);
+  stream.finish();
+}
+
+bool ItemRoom::fetch_overflowed(std::size_t wave, std::size_t column, const Stream& stream) {
+  std::uint8_t* const mark = on_host<std::uint8_t>(overflowed_) + wave * count() + column;
+  stream.copy(mark, overflowed(wave) + column, 1);
+  stream.finish();
+  return *mark != 0;
+}
+
+LogSumExp ItemRoom::denominator(std::size_t column) const {
+  LogSumExp sum;
+  const Share* const shares = on_host<Share>(shares_) + column * blocks_;
+  for (unsigned block = 0; block < blocks_; ++block) sum.add(shares[block].m, shares[block].l);
+  return sum;
+}
+
+std::vector<std::vector<Candidate>> ItemRoom::fetch_users(const Stream& stream) {
+  const std::size_t k = most_users_, items = count();
+  auto* const ids = reinterpret_cast<std::int64_t*>(fetched_.data());
+  auto* const keys = reinterpret_cast<float*>(ids + items * k);
+  float* const scores = keys + items * k;
+  const auto fetch = [&](auto* to, const auto* from) {
+    const std::size_t each = sizeof *to;
+    device_.check(device_.driver().copy_rows(to, k * each, from, capacity_ * each, k * each, items, stream.get()),
+                  "fetching users");
+  };
+  fetch(ids, candidates_[0].ids);
+  fetch(keys, candidates_[0].keys);
+  fetch(scores, candidates_[0].scores);
+  stream.copy(on_host<std::uint32_t>(counts_), on_device<std::uint32_t>(counts_), items * sizeof(std::uint32_t));
+  stream.finish();
+  std::vector<std::vector<Candidate>> users(items);
+  for (std::size_t i = 0; i < items; ++i) {
+    const std::size_t found = std::min<std::size_t>(on_host<std::uint32_t>(counts_)[i], candidates_[i].k);
+    for (std::size_t at = i * k; at < i * k + found; ++at) users[i].push_back({keys[at], scores[at], ids[at]});
+  }
+  return users;
+}
+
+}  // namespace fllm::cuda

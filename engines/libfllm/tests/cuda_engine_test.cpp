@@ -1,0 +1,192 @@
+// The engine `cuda` on the emulated GPU: the same users, scores and coverage as the CPU's engine, whatever is resident
+// and however rows are ordered; and what happens when memory or the GPU fails.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <fllm/fllm.hpp>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <string>
+
+#include "check.hpp"
+#include "shard_writer.hpp"
+
+namespace {
+
+constexpr std::uint64_t kDim = 32;
+
+// A table of random int8 rows whose scores for most items rise or fall along the rows when `slope` is not 0.
+class RandomTable {
+ public:
+  struct Kind {
+    std::vector<std::uint64_t> shard_rows;
+    bool bias = false, ids = false;  // ids that do not count up
+    int slope = 0;
+  };
+
+  explicit RandomTable(const Kind& kind) {
+    std::mt19937 random(17);
+    writer::Json json = writer::table_json(kind.shard_rows, kDim, 512);
+    json["bias"] = kind.bias;
+    std::uint64_t all = 0, row = 0;
+    for (const std::uint64_t rows : kind.shard_rows) all += rows;
+    for (std::size_t shard = 0; shard < kind.shard_rows.size(); ++shard) {
+      const std::uint64_t rows = kind.shard_rows[shard];
+      std::vector<std::int8_t> codes(rows * kDim);
+      std::vector<float> scales(rows), bias(rows);
+      std::vector<std::int64_t> ids(rows);
+      for (std::uint64_t r = 0; r < rows; ++r, ++row) {
+        for (std::uint64_t j = 0; j < kDim; ++j) codes[r * kDim + j] = static_cast<std::int8_t>(random() % 255) - 127;
+        scales[r] = 1e-4f * static_cast<float>(1 + random() % 100);
+        const double part = static_cast<double>(row) / static_cast<double>(all);
+        bias[r] = static_cast<float>(kind.slope * 100.0 * part) + static_cast<float>(random() % 64) * 0.25f;
+        ids[r] = static_cast<std::int64_t>(kind.ids ? 1000000 + 3 * row + row / 700 : 50 + row);
+      }
+      std::vector<writer::Piece> pieces = {{"codes", "I8", {rows, kDim}, writer::bytes_of(codes)},
+                                           {"scales", "F32", {rows}, writer::bytes_of(scales)}};
+      if (kind.bias) pieces.push_back({"bias", "F32", {rows}, writer::bytes_of(bias)});
+      pieces.push_back({"ids", "I64", {rows}, writer::bytes_of(ids)});
+      directory_.write(writer::shard_name(shard), writer::shard_of(pieces));
+    }
+    directory_.write("table.json", json.dump());
+    rows_ = all;
+  }
+
+  fllm::Table open(const std::string& engine, std::uint64_t gpu_bytes = 0, unsigned gpus = 1) const {
+    fllm::TableOptions options;
+    options.threads = 2;
+    options.engine = engine;
+    options.gpus = gpus;
+    options.gpu_bytes = gpu_bytes;
+    return fllm::Table(directory_.path(), options);
+  }
+  std::uint64_t rows() const { return rows_; }
+
+ private:
+  writer::Directory directory_;
+  std::uint64_t rows_ = 0;
+};
+
+std::vector<float> item_vectors(std::size_t items) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<float> z(items * kDim);
+  for (float& x : z) x = normal(random);
+  return z;
+}
+
+void same_answer(const fllm::Answer& found, const fllm::Answer& expected) {
+  CHECK(found.user_ids == expected.user_ids);
+  CHECK(found.keys == expected.keys);
+  CHECK(found.scores == expected.scores);
+  CHECK(found.rows_scored == expected.rows_scored);
+  CHECK(found.complete == expected.complete);
+  for (std::size_t i = 0; i < found.items; ++i) {
+    CHECK(found.log_probs_exact[i] == expected.log_probs_exact[i]);
+    CHECK(std::isnan(found.logsumexp[i]) == std::isnan(expected.logsumexp[i]));
+    CHECK(!(std::abs(found.logsumexp[i] - expected.logsumexp[i]) > 1e-5 * std::abs(expected.logsumexp[i])));
+  }
+}
+
+// Searches of every kind on both engines.
+void both_agree(const RandomTable& table, std::uint64_t gpu_bytes, unsigned gpus, std::size_t items) {
+  const fllm::Table cpu = table.open("native"), gpu = table.open("cuda", gpu_bytes, gpus);
+  CHECK(std::string(gpu.describe().isa) == "sm_80");
+  const std::vector<float> z = item_vectors(items);
+  const std::vector<std::uint64_t> seeds = [&] {
+    std::vector<std::uint64_t> numbers(items);
+    std::iota(numbers.begin(), numbers.end(), 11);
+    return numbers;
+  }();
+  std::vector<std::int64_t> some(table.rows() / 3);
+  for (std::size_t i = 0; i < some.size(); ++i) some[i] = static_cast<std::int64_t>(50 + 3 * i);
+  const fllm::Filter cpu_filter = cpu.filter(some, FLLM_ALLOW), gpu_filter = gpu.filter(some, FLLM_ALLOW);
+  for (const std::size_t k : {std::size_t{1}, std::size_t{100}, static_cast<std::size_t>(table.rows())}) {
+    fllm::SearchOptions options;
+    options.k = k;
+    same_answer(gpu.search(z, items, options), cpu.search(z, items, options));
+    options.log_probs = FLLM_LOG_PROBS_NONE;
+    same_answer(gpu.search(z, items, options), cpu.search(z, items, options));
+    if (k > 100) continue;
+    fllm::SearchOptions sampled;
+    sampled.k = k;
+    sampled.mode = FLLM_SAMPLE;
+    sampled.seeds = seeds;
+    same_answer(gpu.search(z, items, sampled), cpu.search(z, items, sampled));
+    fllm::SearchOptions filtered = options, filtered_by_gpu = options;
+    filtered.filter = &cpu_filter;
+    filtered_by_gpu.filter = &gpu_filter;
+    same_answer(gpu.search(z, items, filtered_by_gpu), cpu.search(z, items, filtered));
+  }
+}
+
+fllm_status status_of(const std::function<void()>& work, const std::string& words) {
+  try {
+    work();
+  } catch (const fllm::Error& error) {
+    if (std::string(error.what()).find(words) == std::string::npos) std::fprintf(stderr, "%s\n", error.what());
+    CHECK(std::string(error.what()).find(words) != std::string::npos);
+    return error.status();
+  }
+  return FLLM_OK;
+}
+
+void a_budget_cuts(const RandomTable& table) {
+  const fllm::Table gpu = table.open("cuda");
+  fllm::SearchOptions options;
+  options.k = 10;
+  options.budget = std::chrono::duration<double, std::milli>(1e-6);
+  const fllm::Answer cut = gpu.search(item_vectors(1), 1, options);
+  CHECK(cut.rows_scored[0] > 0 && cut.rows_scored[0] < table.rows());
+  CHECK(cut.complete[0] == 0 && cut.log_probs_exact[0] == 0);
+  fllm_cancel cancel{1};
+  options.cancel = &cancel;
+  CHECK(status_of([&] { gpu.search(item_vectors(1), 1, options); }, "cancelled") == FLLM_CANCELLED);
+}
+
+void failures_are_told(const RandomTable& table) {
+  setenv("FLLM_EMULATED_GPUS", "0", 1);
+  CHECK(status_of([&] { table.open("cuda"); }, "cudaErrorNoDevice") == FLLM_HARDWARE);
+  setenv("FLLM_EMULATED_GPUS", "2", 1);
+  CHECK(status_of([&] { table.open("cuda", 0, 3); }, "3 GPUs are wanted, and there are 2") == FLLM_HARDWARE);
+  CHECK(status_of([&] { table.open("quantum"); }, "there is no engine 'quantum'") == FLLM_USAGE);
+  setenv("FLLM_EMULATED_GPU_BYTES", "3000", 1);
+  CHECK(status_of([&] { table.open("cuda"); }, "no memory to work with") == FLLM_MEMORY);
+  // There is room for the rows, not for the candidates of a great K; a small one is answered afterwards.
+  setenv("FLLM_EMULATED_GPU_BYTES", "1200000", 1);
+  const fllm::Table gpu = table.open("cuda");
+  fllm::SearchOptions options;
+  options.k = table.rows();
+  CHECK(status_of([&] { gpu.search(item_vectors(16), 16, options); }, "more of its memory") == FLLM_MEMORY);
+  options.k = 10;
+  const fllm::Answer answer = gpu.search(item_vectors(1), 1, options);
+  same_answer(answer, table.open("native").search(item_vectors(1), 1, options));
+  unsetenv("FLLM_EMULATED_GPU_BYTES");
+  // A GPU that is lost: every later search says so, and nothing crashes.
+  setenv("FLLM_EMULATED_GPU_LAUNCHES", "1", 1);
+  for (int again = 0; again < 2; ++again) {
+    CHECK(status_of([&] { gpu.search(item_vectors(1), 1, options); }, "GPU 0 (an emulated GPU) failed") == FLLM_HARDWARE);
+  }
+  unsetenv("FLLM_EMULATED_GPU_LAUNCHES");
+  unsetenv("FLLM_EMULATED_GPUS");
+}
+
+}  // namespace
+
+int main() {
+  const RandomTable plain({{4500, 3000, 3500}, false, false, 0});
+  both_agree(plain, 0, 1, 3);
+  a_budget_cuts(plain);
+  // Ids of their own, a bias; most rows streamed through small places; two GPUs.
+  const RandomTable rich({{4500, 3000, 3500}, true, true, 0});
+  both_agree(rich, 400000, 1, 2);
+  setenv("FLLM_EMULATED_GPUS", "2", 1);
+  both_agree(rich, 400000, 2, 2);
+  // Rows that get better and better: every wave holds more candidates than there is room for.
+  const RandomTable rising({{8000, 12000}, true, false, 1});
+  both_agree(rising, 0, 1, 1);
+  both_agree(rising, 600000, 1, 1);
+  failures_are_told(plain);
+  return check::result();
+}

@@ -1,0 +1,98 @@
+"""The engine cuda on the emulated GPU against the NumPy engine; and what is said where it cannot run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fllm_export import BudgetError, HardwareError, UsageError, UserTable
+
+SOURCE = Path(__file__).parents[2] / "engines" / "libfllm"
+GENERATOR = np.random.default_rng(4)
+ROWS = GENERATOR.standard_normal((6000, 40)).astype(np.float32)
+IDS = np.sort(GENERATOR.choice(1 << 40, 6000, replace=False))
+Z = GENERATOR.standard_normal((3, 40)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("there is no g++ to build the emulated GPU with")
+    built = tmp_path_factory.mktemp("emulated") / "libfllm_cuda.so"
+    options = ["-std=c++20", "-O2", "-shared", "-fPIC", "-ffp-contract=off", f"-I{SOURCE}"]
+    subprocess.run([compiler, *options, SOURCE / "cuda" / "emulation" / "driver.cpp", "-o", built], check=True)
+    return built
+
+
+@pytest.fixture
+def emulated(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLLM_CUDA_LIBRARY", str(library))
+
+
+def assert_same(directory: Path, deny: object = (), **options: object) -> None:
+    tables = [UserTable.open(directory, engine=engine) for engine in ("cuda", "numpy")]
+    found, expected = (table.topk(Z, filter=table.filter(deny=deny), **options) for table in tables)
+    np.testing.assert_array_equal(found.user_ids, expected.user_ids)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_allclose(found.logsumexp, expected.logsumexp, rtol=1e-5)
+    np.testing.assert_array_equal(found.coverage, expected.coverage)
+    assert found.complete.all()
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("gpu_bytes", [None, 300_000], ids=["resident", "streamed"])
+def test_the_answers_are_the_reference_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu_bytes: int | None
+) -> None:
+    if gpu_bytes is not None:
+        monkeypatch.setenv("FLLM_GPU_BYTES", str(gpu_bytes))
+    bias = GENERATOR.standard_normal(6000).astype(np.float32) * 3
+    UserTable.create(tmp_path / "t", ROWS, IDS, bias=bias, shard_bytes=1 << 17, sketch="yes")
+    for k in (1, 100, 6000):
+        assert_same(tmp_path / "t", k=k)
+    assert_same(tmp_path / "t", k=50, mode="sample", seed=[1, 2, 3])
+    assert_same(tmp_path / "t", k=50, deny=IDS[::7])
+
+
+@pytest.mark.usefixtures("emulated")
+def test_tiles_of_rows_that_lie_together_are_scanned_as_they_are_stored(tmp_path: Path) -> None:
+    UserTable.create(tmp_path / "t", ROWS, IDS, cluster="yes")
+    assert_same(tmp_path / "t", k=100)
+
+
+@pytest.mark.usefixtures("emulated")
+def test_failures_are_the_houses_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    UserTable.create(tmp_path / "wide", ROWS, quant="fp16")
+    with pytest.raises(UsageError, match="does not scan rows of fp16"):
+        UserTable.open(tmp_path / "wide", engine="cuda")
+    UserTable.create(tmp_path / "t", ROWS)
+    monkeypatch.setenv("FLLM_GPUS", "2")
+    with pytest.raises(HardwareError, match="2 GPUs are wanted, and there are 1"):
+        UserTable.open(tmp_path / "t", engine="cuda")
+    monkeypatch.setenv("FLLM_GPUS", "some")
+    with pytest.raises(UsageError, match="FLLM_GPUS is 'some'"):
+        UserTable.open(tmp_path / "t", engine="cuda")
+    monkeypatch.delenv("FLLM_GPUS")
+    monkeypatch.setenv("FLLM_GPU_BYTES", "1000")
+    with pytest.raises(BudgetError, match="no memory to work with"):
+        UserTable.open(tmp_path / "t", engine="cuda")
+
+
+@pytest.mark.parametrize("path", ["/nowhere/libfllm_cuda.so", sys.executable])
+def test_a_missing_library_is_told_and_nothing_else_is_chosen(tmp_path: Path, path: str) -> None:
+    UserTable.create(tmp_path / "t", ROWS[:50])
+    code = f"from fllm_export import UserTable; UserTable.open({str(tmp_path / 't')!r}, engine='cuda')"
+    environment = {**os.environ, "FLLM_CUDA_LIBRARY": path}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "HardwareError" in done.stderr
+    assert "the engine 'cuda' cannot run" in done.stderr
+    assert path in done.stderr
+    assert "engine 'native'" in done.stderr
