@@ -59,6 +59,21 @@ int scan_one_item(const Wave* wave, const Item* item, const Candidates* out, Sha
   return outcome(cudaGetLastError());
 }
 
+int most_items(std::uint32_t dim, std::uint32_t* items) {
+  int device = 0, bytes = 0;
+  if (const int failed = outcome(cudaGetDevice(&device))) return failed;
+  if (const int failed = outcome(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))) {
+    return failed;
+  }
+  *items = most_items_together(dim, static_cast<std::size_t>(bytes));
+  return kOk;
+}
+
+int scan_many_items(const Wave* wave, const ItemBatch* batch, unsigned blocks, void* stream) {
+  launch_scan_many(*wave, *batch, blocks, stream_of(stream));
+  return outcome(cudaGetLastError());
+}
+
 int prune_candidates(const Candidates* items, unsigned count, std::uint8_t* overflowed, void* stream) {
   launch_prune(items, count, overflowed, stream_of(stream));
   return outcome(cudaGetLastError());
@@ -95,6 +110,8 @@ constexpr Driver kDriver = {
                                            stream_of(stream)));
         },
     .scan_one = scan_one_item,
+    .most_items = most_items,
+    .scan_many = scan_many_items,
     .prune = prune_candidates,
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/prune.cuh"
+#include "cuda/scan_many.cuh"
 #include "cuda/scan_one.cuh"
 
 namespace fllm::cuda {
@@ -18,6 +19,13 @@ void scan_one_of(const Wave& wave, const Item& item, const Candidates& out, Shar
     launch(sample ? scan_one<kLanes, kAligned, false, true> : scan_one<kLanes, kAligned, false, false>, blocks,
            kScanThreads, stream, wave, item, out, shares);
   }
+}
+
+template <unsigned kItemWarps>
+void scan_many_of(const Wave& wave, const ItemBatch& batch, unsigned blocks, Stream stream) {
+  const std::size_t bytes = ManyLayout<kItemWarps>::bytes(wave.dim);
+  launch_shared(batch.shares != nullptr ? scan_many<kItemWarps, true> : scan_many<kItemWarps, false>, blocks,
+                kManyThreads, bytes, stream, wave, batch);
 }
 
 }  // namespace detail
@@ -37,6 +45,23 @@ inline void launch_scan_one(const Wave& wave, const Item& item, const Candidates
     case 16: return detail::scan_one_of<16, true>(wave, item, out, shares, sample, blocks, stream);
     default: return detail::scan_one_of<32, true>(wave, item, out, shares, sample, blocks, stream);
   }
+}
+
+// The most items that a block with so much shared memory scans together, at most 128; 0: rows of that length not at all.
+inline unsigned most_items_together(std::uint32_t dim, std::size_t shared_bytes) {
+  if (dim % kPieceBytes != 0 || dim > kMostManyDim) return 0;
+  if (ManyLayout<4>::bytes(dim) <= shared_bytes) return 128;
+  if (ManyLayout<2>::bytes(dim) <= shared_bytes) return 64;
+  return ManyLayout<1>::bytes(dim) <= shared_bytes ? 32 : 0;
+}
+
+// Scores the rows of a wave for up to most_items_together() items; the shares are added to as by launch_scan_one. A scan
+// for one item must have gone before: its peaks are what exponentials are taken relative to. Where a score is far
+// above that, the share becomes infinite.
+inline void launch_scan_many(const Wave& wave, const ItemBatch& batch, unsigned blocks, Stream stream) {
+  if (batch.count <= 32) return detail::scan_many_of<1>(wave, batch, blocks, stream);
+  if (batch.count <= 64) return detail::scan_many_of<2>(wave, batch, blocks, stream);
+  detail::scan_many_of<4>(wave, batch, blocks, stream);
 }
 
 // Leaves the K best candidates of each item, `items` [count] in device memory, raises the thresholds, and says in

@@ -2,29 +2,28 @@
 #pragma once
 
 #include "cuda/device.hpp"
+#include "cuda/order.cuh"
 #include "cuda/wave.hpp"
 
 namespace fllm::cuda {
 
 constexpr unsigned kPruneThreads = 256;
-constexpr unsigned kDigits = 12;  // of 8 bits: four of the key, eight of the id
+constexpr unsigned kDigits = 16;  // of 8 bits: four of the key, eight of the id, four of the place
 constexpr unsigned kDigitValues = 256;
 
 static_assert(kPruneThreads == kDigitValues, "a thread a value of a digit");
 
-// A number that is smaller where the key is greater; the order of finite and infinite floats.
-__device__ __forceinline__ std::uint32_t descending(float key) {
-  const std::uint32_t bits = __float_as_uint(key);
-  return bits & 0x80000000u ? bits : 0x7FFFFFFFu - bits;
-}
-
-// What candidates are ordered by, least first: its digits from the most significant on.
+// What candidates are ordered by, least first: its digits from the most significant on. The place among the candidates
+// tells apart even users that a table holds twice.
 struct Rank {
   std::uint32_t key;
   std::uint64_t id;
+  std::uint32_t place;
 
   __device__ unsigned digit(unsigned number) const {
-    return number < 4 ? key >> (24 - 8 * number) & 255u : static_cast<unsigned>(id >> (56 - 8 * (number - 4)) & 255u);
+    if (number < 4) return key >> (24 - 8 * number) & 255u;
+    if (number < 12) return static_cast<unsigned>(id >> (56 - 8 * (number - 4)) & 255u);
+    return place >> (24 - 8 * (number - 12)) & 255u;
   }
   // Compares the first `digits` digits: negative where this comes first, 0 where they are equal.
   __device__ int compare(const Rank& other, unsigned digits) const {
@@ -37,14 +36,16 @@ struct Rank {
   __device__ void set(unsigned number, unsigned value) {
     if (number < 4) {
       key |= static_cast<std::uint32_t>(value) << (24 - 8 * number);
-    } else {
+    } else if (number < 12) {
       id |= static_cast<std::uint64_t>(value) << (56 - 8 * (number - 4));
+    } else {
+      place |= static_cast<std::uint32_t>(value) << (24 - 8 * (number - 12));
     }
   }
 };
 
 __device__ __forceinline__ Rank rank_of(const Candidates& candidates, unsigned i) {
-  return {descending(candidates.keys[i]), static_cast<std::uint64_t>(candidates.ids[i])};
+  return {descending(candidates.keys[i]), static_cast<std::uint64_t>(candidates.ids[i]), i};
 }
 
 // Where the cut lies: candidates whose first `digits` digits do not exceed those of `last` stay.
@@ -59,7 +60,7 @@ __device__ inline Cut find_cut(const Candidates& candidates, unsigned n, unsigne
   __shared__ Cut cut;
   __shared__ unsigned wanted, found;
   if (threadIdx.x == 0) {
-    cut = {{0, 0}, 0};
+    cut = {{0, 0, 0}, 0};
     wanted = k;
     found = n;
   }
@@ -119,7 +120,7 @@ __device__ inline void prune_item(const Candidates& candidates, std::uint8_t* ov
   }
   if (threadIdx.x != 0) return;
   *candidates.count = *candidates.kept = places;
-  *candidates.threshold = __uint_as_float(worst & 0x80000000u ? worst : 0x7FFFFFFFu - worst);
+  *candidates.threshold = from_descending(worst);
 }
 
 // A block an item; `overflowed` [items].

@@ -2,8 +2,8 @@
 #pragma once
 
 #include "cuda/device.hpp"
-#include "cuda/noise.cuh"
-#include "cuda/wave.hpp"
+#include "cuda/order.cuh"
+#include "cuda/score.cuh"
 
 namespace fllm::cuda {
 
@@ -17,10 +17,6 @@ inline unsigned lanes_of_row(std::uint32_t dim) {
   while (lanes < kWarpLanes && lanes * kPieceBytes < dim) lanes *= 2;
   return lanes;
 }
-
-struct Sums {
-  int high = 0, low = 0;
-};
 
 __device__ __forceinline__ void multiply(Sums& sums, int4 codes, int4 high, int4 low) {
   sums.high = __dp4a(codes.x, high.x, __dp4a(codes.y, high.y, sums.high));
@@ -47,51 +43,8 @@ __device__ __forceinline__ int4 load_piece(const std::int8_t* row, unsigned piec
               four_codes(row, first + 12, dim)};
 }
 
-// The score by the definition of the reference engine: float32(sum * (row scale * item scale) + bias), product and sum
-// rounded in double each, so that it has the same bits as the CPU's.
-__device__ __forceinline__ float exact_score(Sums sums, double row_scale, double item_scale, double bias) {
-  const double sum = 128.0 * sums.high + sums.low;
-  return __double2float_rn(__dadd_rn(__dmul_rn(sum, __dmul_rn(row_scale, item_scale)), bias));
-}
-
-__device__ __forceinline__ void add_score(Share& share, float score) {
-  if (score > share.m) {
-    share.l = share.l * static_cast<double>(expf(share.m - score)) + 1.0;
-    share.m = score;
-  } else {
-    share.l += static_cast<double>(expf(score - share.m));
-  }
-}
-
-__device__ __forceinline__ Share joined(Share a, Share b) {
-  if (b.l == 0.0) return a;
-  if (a.l == 0.0) return b;
-  const float m = a.m > b.m ? a.m : b.m;
-  return {m, a.l * static_cast<double>(expf(a.m - m)) + b.l * static_cast<double>(expf(b.m - m))};
-}
-
-__device__ __forceinline__ void offer(const Candidates& out, float key, float score, std::int64_t id) {
-  const std::uint32_t place = atomicAdd(out.count, 1u);
-  if (place >= out.capacity) return;
-  out.keys[place] = key;
-  out.scores[place] = score;
-  out.ids[place] = id;
-}
-
-template <bool kSample>
-__device__ __forceinline__ void consider(const Wave& wave, const Item& item, const Candidates& out, float threshold,
-                                         std::uint64_t row, float score) {
-  if (!kSample && !(score >= threshold)) return;
-  const std::uint64_t bit = wave.first_row + row;
-  if (item.allowed != nullptr && (item.allowed[bit / 32] >> (bit % 32) & 1u) == 0) return;
-  const std::int64_t id = wave.ids == nullptr ? wave.first_id + static_cast<std::int64_t>(row) : wave.ids[row];
-  float key = score;
-  if (kSample) key = __double2float_rn(__dadd_rn(static_cast<double>(score), gumbel_noise(item.seed, id)));
-  if (key >= threshold) offer(out, key, score, id);
-}
-
 // The shares of a block's threads become one, by a tree of fixed shape: the sum does not depend on who comes first.
-__device__ inline void write_share(Share share, Share* shares) {
+__device__ inline void write_share(Share share, Share* shares, std::uint32_t* peak) {
   __shared__ Share parts[kScanThreads];
   parts[threadIdx.x] = share;
   __syncthreads();
@@ -99,7 +52,9 @@ __device__ inline void write_share(Share share, Share* shares) {
     if (threadIdx.x < half) parts[threadIdx.x] = joined(parts[threadIdx.x], parts[threadIdx.x + half]);
     __syncthreads();
   }
-  if (threadIdx.x == 0) shares[blockIdx.x] = joined(shares[blockIdx.x], parts[0]);
+  if (threadIdx.x != 0) return;
+  shares[blockIdx.x] = joined(shares[blockIdx.x], parts[0]);
+  atomicMin(peak, descending(parts[0].m));
 }
 
 // kLanes lanes a row; kDenominator: to `shares` [blocks] each block adds its own, null otherwise.
@@ -147,7 +102,7 @@ __global__ void __launch_bounds__(kScanThreads, 2)
       consider<kSample>(wave, item, out, threshold, row, score);
     }
   }
-  if (kDenominator) write_share(share, shares);
+  if (kDenominator) write_share(share, shares, item.peak);
 }
 
 }  // namespace fllm::cuda

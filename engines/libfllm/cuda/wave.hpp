@@ -20,6 +20,7 @@ struct Wave {
   std::uint64_t first_row;   // the number of the wave's first row in the table
   std::uint64_t rows;
   std::uint32_t dim;         // at most kMaxDim
+  float most_bias;           // the largest magnitude of a bias
 };
 
 // An item vector, scale * (128 high + low), limbs in [-64, 63].
@@ -29,6 +30,7 @@ struct Item {
   const std::uint32_t* allowed;  // a bit for each row of the table, from the lowest of the first word on; null: all
   double scale;
   std::uint64_t seed;            // of the noise; sampling only
+  std::uint32_t* peak;           // the largest score that a scan for one item has met, as order.cuh writes it
 };
 
 // The best users of an item so far, and those that may displace them; in no order.
@@ -47,6 +49,14 @@ struct Candidates {
 struct Share {
   float m;
   double l;
+};
+
+// Items that share a scan.
+struct ItemBatch {
+  const Item* items;             // [count], in device memory, as all of this
+  const Candidates* candidates;  // [count]
+  Share* shares;                 // [count, stride], or null where no denominator is wanted
+  std::uint32_t count, stride;
 };
 
 }  // namespace fllm::cuda

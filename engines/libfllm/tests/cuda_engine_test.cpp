@@ -132,6 +132,26 @@ fllm_status status_of(const std::function<void()>& work, const std::string& word
   return FLLM_OK;
 }
 
+// Batches that tensor cores scan together: of all sizes, with filters that leave fewer than K, and with scores that rise
+// beyond what float32 exponentials bear.
+void batches_agree(const RandomTable& table, const std::vector<std::size_t>& sizes, float factor) {
+  const fllm::Table cpu = table.open("native"), gpu = table.open("cuda");
+  const std::int64_t few[] = {51, 59, 1000, 4000};
+  const fllm::Filter cpu_filter = cpu.filter(few, FLLM_ALLOW), gpu_filter = gpu.filter(few, FLLM_ALLOW);
+  for (const std::size_t items : sizes) {
+    std::vector<float> z = item_vectors(items);
+    for (float& x : z) x *= factor;
+    fllm::SearchOptions options;
+    options.k = 20;
+    same_answer(gpu.search(z, items, options), cpu.search(z, items, options));
+    options.log_probs = FLLM_LOG_PROBS_NONE;
+    fllm::SearchOptions by_gpu = options;
+    options.filter = &cpu_filter;
+    by_gpu.filter = &gpu_filter;
+    same_answer(gpu.search(z, items, by_gpu), cpu.search(z, items, options));
+  }
+}
+
 void a_budget_cuts(const RandomTable& table) {
   const fllm::Table gpu = table.open("cuda");
   fllm::SearchOptions options;
@@ -178,6 +198,10 @@ int main() {
   const RandomTable plain({{4500, 3000, 3500}, false, false, 0});
   both_agree(plain, 0, 1, 3);
   a_budget_cuts(plain);
+  const RandomTable small({{3000, 2900}, true, false, 0});
+  batches_agree(small, {2, 33, 130}, 1.0f);
+  batches_agree(small, {3}, 300.0f);
+  batches_agree(small, {3}, 1e-25f);
   // Ids of their own, a bias; most rows streamed through small places; two GPUs.
   const RandomTable rich({{4500, 3000, 3500}, true, true, 0});
   both_agree(rich, 400000, 1, 2);

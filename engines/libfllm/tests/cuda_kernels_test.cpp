@@ -30,7 +30,8 @@ bool ranks_before(const User& a, const User& b) { return std::tuple(-a.key, a.id
 struct Case {
   std::size_t rows, dim;
   bool bias, ids, filter, sample;
-  int largest = 127;  // of the codes: small ones make ties
+  int largest = 127;     // of the codes: small ones make ties
+  bool doubled = false;  // every id twice
 };
 
 // A table, an item, and room for candidates.
@@ -58,7 +59,8 @@ class Trial {
     for (std::size_t row = 0; row < wanted.rows; ++row) {
       row_scales_.push_back(wanted.largest == 127 ? 1e-3f * static_cast<float>(draw(1, 1000)) : 1.0f);
       bias_.push_back(static_cast<float>(draw(-1000, 1000)) * 0.25f);
-      row_ids_.push_back(static_cast<std::int64_t>(3 * row + 5) << (row % 2 == 0 ? 0 : 33));
+      row_ids_.push_back(static_cast<std::int64_t>(3 * (wanted.doubled ? row / 2 : row) + 5)
+                         << (row % 2 == 0 || wanted.doubled ? 0 : 33));
     }
     allowed_.resize(wanted.rows / 32 + 1);
     for (std::uint32_t& word : allowed_) word = random();
@@ -77,7 +79,7 @@ class Trial {
     return wave;
   }
 
-  Item item() const { return {high_.data(), low_.data(), case_.filter ? allowed_.data() : nullptr, kItemScale, kSeed}; }
+  Item item() { return {high_.data(), low_.data(), case_.filter ? allowed_.data() : nullptr, kItemScale, kSeed, &peak_}; }
 
   Candidates candidates(unsigned k) {
     const auto capacity = static_cast<std::uint32_t>(keys_.size());
@@ -154,7 +156,7 @@ class Trial {
   std::vector<std::uint32_t> allowed_;
   std::vector<float> keys_, scores_;
   std::vector<std::int64_t> ids_;
-  std::uint32_t count_ = 0, kept_ = 0;
+  std::uint32_t count_ = 0, kept_ = 0, peak_ = 0xFF800000u;
   float threshold_ = -kInfinity;
   fllm::cuda::emulation::Queue queue_;
 };
@@ -237,6 +239,7 @@ int main() {
     waves_leave_the_best({1500, 32, false, false, false, true}, k);
     waves_leave_the_best({1500, 16, false, true, false, false, 0}, k);  // all scores are 0: ids decide
     waves_leave_the_best({1500, 4, false, true, false, false, 1}, k);
+    waves_leave_the_best({1500, 4, false, true, false, false, 0, true}, k);
   }
   for (const unsigned k : {1u, 60u, 140u}) an_overflow_is_told(k);
   fewer_than_k_stay_as_they_are();

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <type_traits>
 #include <vector>
 
 #include "cuda/emulation/runtime.hpp"
@@ -48,7 +49,8 @@ struct Barrier {
 class Block {
  public:
   Block(unsigned threads, const std::function<void()>& body)
-      : body_(body), fibres_(threads), warps_((threads + kWarp - 1) / kWarp), slots_(threads) {}
+      : body_(body), fibres_(threads), warps_((threads + kWarp - 1) / kWarp), shared_(warps_.size()),
+        slots_(threads) {}
 
   void run() {
     current_ = this;
@@ -72,7 +74,18 @@ class Block {
     sync_warp();
     return got;
   }
+  // Every thread of the warp gives a value; calls `read` with those of all lanes.
+  template <typename T, typename Read>
+  void share(const T& value, Read&& read) {
+    static_assert(sizeof(T) <= kSharedBytes && std::is_trivially_copyable_v<T>);
+    T* const values = reinterpret_cast<T*>(shared_[running_ / kWarp].bytes);
+    values[running_ % kWarp] = value;
+    sync_warp();
+    read(static_cast<const T*>(values));
+    sync_warp();
+  }
   unsigned lane() const { return running_ % kWarp; }
+  unsigned thread() const { return running_; }
   unsigned warp_threads() const {
     return std::min<unsigned>(kWarp, static_cast<unsigned>(fibres_.size()) - running_ / kWarp * kWarp);
   }
@@ -82,6 +95,11 @@ class Block {
     ucontext_t context;
     std::unique_ptr<char[]> stack;
     bool done = false;
+  };
+
+  static constexpr std::size_t kSharedBytes = 64;
+  struct Shared {
+    alignas(16) unsigned char bytes[kWarp * kSharedBytes];
   };
 
   static void enter() {
@@ -123,11 +141,14 @@ class Block {
   const std::function<void()>& body_;
   std::vector<Fibre> fibres_;
   std::vector<Barrier> warps_;
+  std::vector<Shared> shared_;
   std::vector<std::uint64_t> slots_;
   Barrier barrier_;
   ucontext_t scheduler_{};
   unsigned running_ = 0;
 };
+
+inline unsigned char* dynamic_memory = nullptr;
 
 template <typename T>
 std::uint64_t bits(T value) {
@@ -146,18 +167,39 @@ T from_bits(std::uint64_t all) {
 }  // namespace emulation
 
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, Stream stream, Arguments... arguments) {
+void launch_shared(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, std::size_t bytes, Stream stream,
+                   Arguments... arguments) {
   const emulation::Lock lock(emulation::mutex);
   ++emulation::launches;
   stream->work.push_back([=] {
     const std::function<void()> body = [&] { kernel(arguments...); };
     gridDim = {blocks, 1, 1};
     blockDim = {threads, 1, 1};
+    const std::unique_ptr<unsigned char, void (*)(void*)> shared(
+        static_cast<unsigned char*>(std::aligned_alloc(256, (bytes + 256) / 256 * 256)), std::free);
+    emulation::dynamic_memory = shared.get();
     for (unsigned b = 0; b < blocks; ++b) {
       blockIdx = {b, 0, 0};
+      std::memset(shared.get(), 0xA5, bytes);
       emulation::Block(threads, body).run();
     }
   });
+}
+
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, Stream stream, Arguments... arguments) {
+  launch_shared(kernel, blocks, threads, 0, stream, arguments...);
+}
+
+inline unsigned char* dynamic_shared() { return emulation::dynamic_memory; }
+
+inline void __syncwarp() { emulation::Block::current().sync_warp(); }
+
+inline bool __any_sync(unsigned, bool holds) {
+  bool any = false;
+  emulation::Block& block = emulation::Block::current();
+  block.share(holds, [&](const bool* all) { any = std::any_of(all, all + block.warp_threads(), [](bool b) { return b; }); });
+  return any;
 }
 
 inline void __syncthreads() { emulation::Block::current().sync_block(); }
@@ -173,6 +215,13 @@ template <typename T>
 T atomicAdd(T* at, T value) {
   const T before = *at;
   *at += value;
+  return before;
+}
+
+template <typename T>
+T atomicMin(T* at, T value) {
+  const T before = *at;
+  *at = std::min(before, value);
   return before;
 }
 

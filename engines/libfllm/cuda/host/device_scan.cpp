@@ -1,13 +1,14 @@
 #include "device_scan.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace fllm::cuda {
 
 namespace {
 
 constexpr std::uint64_t kTurnProducts = std::uint64_t{1} << 37;  // multiply-adds: well below a millisecond of a large GPU
-constexpr unsigned kBlocksPerProcessor = 4;
+constexpr unsigned kBlocksPerProcessor = 4, kManyBlocksPerProcessor = 2;
 
 bool any_goes_on(const std::vector<Column>& columns) {
   return std::any_of(columns.begin(), columns.end(), [](const Column& column) {
@@ -29,7 +30,10 @@ DeviceScan::DeviceScan(const Driver& driver, int device, const Table& table, Til
       staging_(device_, table_),
       blocks_(device_.facts().processors * kBlocksPerProcessor),
       room_(device_, blocks_),
-      filters_(device_) {}
+      filters_(device_) {
+  device_.check(device_.driver().most_items(static_cast<std::uint32_t>(table_.dim()), &most_together_),
+                "asking for its shared memory");
+}
 
 std::vector<DeviceAnswer> DeviceScan::run(const std::vector<Column>& columns) {
   device_.use();
@@ -39,6 +43,7 @@ std::vector<DeviceAnswer> DeviceScan::run(const std::vector<Column>& columns) {
   room_.begin(columns, table_.dim(), turns.size(), filters_, scans_);
   const std::size_t scored = score_turns(turns, columns, wants_denominator(columns));
   room_.fetch_states(scans_);
+  if (wants_denominator(columns)) sum_again(turns, scored);
   std::vector<DeviceAnswer> answers(columns.size());
   for (std::size_t i = 0; i < columns.size(); ++i) {
     if (wants_denominator(columns)) answers[i].denominator = room_.denominator(i);
@@ -78,25 +83,41 @@ std::vector<DeviceScan::Turn> DeviceScan::cut_turns(const std::vector<Column>& c
 std::size_t DeviceScan::score_turns(const std::vector<Turn>& turns, const std::vector<Column>& columns,
                                     bool denominator) {
   staging_.begin_pass();
+  const bool together = columns.size() > 1 && most_together_ > 0 && !samples_ && room_.has_plain_scales();
   for (std::size_t number = 0; number < turns.size(); ++number) {
     if (number > 0 && !any_goes_on(columns)) return number;
     if (number >= kTurnsAhead) ended_[number % kTurnsAhead].finish();
     const Turn& turn = turns[number];
     const Wave wave = table_.wave(table_.pieces()[turn.piece], staging_.block(turn.piece, scans_), turn.first, turn.rows);
-    score(wave, 0, columns.size(), denominator);
+    // The first turn is short, takes every row as a candidate, and gives the peaks that scans for many start from.
+    if (number > 0 && together) {
+      score_together(wave, denominator);
+    } else {
+      score(wave, denominator);
+    }
     prune(0, columns.size(), room_.overflowed(number));
     scans_.record(ended_[number % kTurnsAhead]);
   }
   return turns.size();
 }
 
-void DeviceScan::score(const Wave& wave, std::size_t first_item, std::size_t items, bool denominator) {
-  for (std::size_t i = first_item; i < first_item + items; ++i) {
-    const int status = device_.driver().scan_one(&wave, &room_.item(i), &room_.candidates(i),
-                                                 denominator ? room_.shares(i) : nullptr, samples_ ? 1 : 0, blocks_,
-                                                 scans_.get());
-    device_.check(status, "scanning for an item");
+void DeviceScan::score(const Wave& wave, bool denominator) {
+  for (std::size_t item = 0; item < room_.count(); ++item) score_one(wave, item, room_.candidates(item), denominator);
+}
+
+void DeviceScan::score_together(const Wave& wave, bool denominator) {
+  for (std::size_t first = 0; first < room_.count(); first += most_together_) {
+    const ItemBatch batch =
+        room_.batch(first, std::min<std::size_t>(most_together_, room_.count() - first), denominator);
+    const unsigned blocks = device_.facts().processors * kManyBlocksPerProcessor;
+    device_.check(device_.driver().scan_many(&wave, &batch, blocks, scans_.get()), "scanning for items together");
   }
+}
+
+void DeviceScan::score_one(const Wave& wave, std::size_t item, const Candidates& out, bool denominator) {
+  const int status = device_.driver().scan_one(&wave, &room_.item(item), &out, denominator ? room_.shares(item) : nullptr,
+                                               samples_ ? 1 : 0, blocks_, scans_.get());
+  device_.check(status, "scanning for an item");
 }
 
 void DeviceScan::prune(std::size_t first_item, std::size_t items, std::uint8_t* overflowed) {
@@ -119,10 +140,26 @@ void DeviceScan::make_up(const std::vector<Turn>& turns, std::size_t scored) {
   }
 }
 
+// The denominators of items that some score was too great for, relative to the peak that was known when it was met.
+void DeviceScan::sum_again(const std::vector<Turn>& turns, std::size_t scored) {
+  bool any = false;
+  for (std::size_t item = 0; item < room_.count(); ++item) {
+    if (std::isfinite(room_.denominator(item).l)) continue;
+    any = true;
+    room_.clear_shares(item, scans_);
+    for (std::size_t number = 0; number < scored; ++number) {
+      const Turn& turn = turns[number];
+      const std::uint8_t* const block = staging_.block_again(turn.piece, scans_);
+      score_one(table_.wave(table_.pieces()[turn.piece], block, turn.first, turn.rows), item, room_.no_candidates(), true);
+    }
+  }
+  if (any) room_.fetch_states(scans_);
+}
+
 // By now the thresholds are high, so that most often all fits at once. What does not is scored in halves.
 void DeviceScan::score_again(const Piece& piece, const std::uint8_t* block, std::uint64_t first, std::uint64_t rows,
                              std::size_t turn, std::size_t item) {
-  score(table_.wave(piece, block, first, rows), item, 1, false);
+  score_one(table_.wave(piece, block, first, rows), item, room_.candidates(item), false);
   prune(item, 1, room_.overflowed(turn) + item);
   if (room_.fetch_overflowed(turn, item, scans_)) {
     score_again(piece, block, first, rows / 2, turn, item);

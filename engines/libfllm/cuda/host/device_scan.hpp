@@ -45,9 +45,12 @@ class DeviceScan {
 
   std::vector<Turn> cut_turns(const std::vector<Column>& columns) const;
   std::size_t score_turns(const std::vector<Turn>& turns, const std::vector<Column>& columns, bool denominator);
-  void score(const Wave& wave, std::size_t first_item, std::size_t items, bool denominator);
+  void score(const Wave& wave, bool denominator);
+  void score_together(const Wave& wave, bool denominator);
+  void score_one(const Wave& wave, std::size_t item, const Candidates& out, bool denominator);
   void prune(std::size_t first_item, std::size_t items, std::uint8_t* overflowed);
   void make_up(const std::vector<Turn>& turns, std::size_t scored);
+  void sum_again(const std::vector<Turn>& turns, std::size_t scored);
   void score_again(const Piece& piece, const std::uint8_t* block, std::uint64_t first, std::uint64_t rows,
                    std::size_t turn, std::size_t item);
 
@@ -59,6 +62,7 @@ class DeviceScan {
   unsigned blocks_;
   ItemRoom room_;
   DeviceFilters filters_;
+  std::uint32_t most_together_ = 0;  // items that tensor cores scan at once; 0: none
   bool samples_ = false;
 };
 

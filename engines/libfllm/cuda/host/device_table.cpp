@@ -1,6 +1,7 @@
 #include "device_table.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "packing.hpp"
@@ -107,6 +108,9 @@ Piece DeviceTable::lay_out(const Run& run, std::uint64_t first, std::uint64_t ro
   if (piece.has_bias) piece.bias = packing.add<float>(rows);
   if (piece.has_ids) piece.ids = packing.add<std::int64_t>(rows);
   piece.bytes = packing.bytes();
+  for (std::uint64_t row = 0; piece.has_bias && row < rows; ++row) {
+    piece.most_bias = std::max(piece.most_bias, std::abs(run.bias[first + row]));
+  }
   return piece;
 }
 
@@ -145,6 +149,7 @@ Wave DeviceTable::wave(const Piece& piece, const std::uint8_t* block, std::uint6
   wave.first_row = piece.first_row + first;
   wave.rows = rows;
   wave.dim = static_cast<std::uint32_t>(dim_);
+  wave.most_bias = piece.most_bias;
   return wave;
 }
 

@@ -10,6 +10,7 @@ namespace fllm::cuda {
 
 namespace {
 
+constexpr std::uint32_t kNoPeak = 0xFF800000u;  // -infinity, as cuda/order.cuh writes it
 constexpr std::size_t kLeastFree = 4096;  // candidates beside the K best
 
 template <typename Memory>
@@ -44,6 +45,9 @@ void ItemRoom::lay_out(std::size_t items, std::size_t dim, std::size_t waves) {
   padded_dim_ = (dim + kPieceBytes - 1) / kPieceBytes * kPieceBytes;
   limbs_ = packing.add<std::int8_t>(2 * items * padded_dim_);
   structs_ = packing.add<Candidates>(items);
+  item_structs_ = packing.add<Item>(items);
+  none_ = packing.add<float>(2);
+  peaks_ = packing.add<std::uint32_t>(items);
   counts_ = packing.add<std::uint32_t>(items);
   kept_ = packing.add<std::uint32_t>(items);
   thresholds_ = packing.add<float>(items);
@@ -61,14 +65,21 @@ void ItemRoom::fill(const std::vector<Column>& columns, std::size_t dim, DeviceF
   auto* const keys = reinterpret_cast<float*>(found_.data() + room * sizeof(std::int64_t));
   std::memset(on_host<std::int8_t>(limbs_), 0, 2 * items * padded_dim_);
   std::fill_n(on_host<Share>(shares_), items * blocks_, Share{-std::numeric_limits<float>::infinity(), 0.0});
+  on_host<float>(none_)[0] = std::numeric_limits<float>::infinity();
   for (std::size_t i = 0; i < items; ++i) {
     const Search& search = *columns[i].search;
     const Limbs limbs = quantise(search.z + columns[i].item * dim, dim);
     std::copy(limbs.high.begin(), limbs.high.end(), on_host<std::int8_t>(limbs_) + 2 * i * padded_dim_);
     std::copy(limbs.low.begin(), limbs.low.end(), on_host<std::int8_t>(limbs_) + (2 * i + 1) * padded_dim_);
     const std::int8_t* const high = on_device<std::int8_t>(limbs_) + 2 * i * padded_dim_;
-    items_[i] = {high, high + padded_dim_, filters.bits(search.filter, stream), limbs.scale,
-                 search.seeds == nullptr ? 0 : search.seeds[columns[i].item]};
+    items_[i] = {high,
+                 high + padded_dim_,
+                 filters.bits(search.filter, stream),
+                 limbs.scale,
+                 search.seeds == nullptr ? 0 : search.seeds[columns[i].item],
+                 on_device<std::uint32_t>(peaks_) + i};
+    on_host<Item>(item_structs_)[i] = items_[i];
+    on_host<std::uint32_t>(peaks_)[i] = kNoPeak;
     on_host<std::uint32_t>(counts_)[i] = on_host<std::uint32_t>(kept_)[i] = 0;
     on_host<float>(thresholds_)[i] = -std::numeric_limits<float>::infinity();
     candidates_[i] = {keys + i * capacity_,
@@ -81,6 +92,29 @@ void ItemRoom::fill(const std::vector<Column>& columns, std::size_t dim, DeviceF
                       static_cast<std::uint32_t>(search.k)};
     on_host<Candidates>(structs_)[i] = candidates_[i];
   }
+}
+
+ItemBatch ItemRoom::batch(std::size_t first, std::size_t count, bool denominator) const {
+  return {on_device<Item>(item_structs_) + first, all_candidates() + first, denominator ? shares(first) : nullptr,
+          static_cast<std::uint32_t>(count), blocks_};
+}
+
+Candidates ItemRoom::no_candidates() const {
+  Candidates none{};
+  none.threshold = on_device<float>(none_);
+  none.count = on_device<std::uint32_t>(none_) + 1;
+  return none;
+}
+
+bool ItemRoom::has_plain_scales() const {
+  return std::all_of(items_.begin(), items_.end(),
+                     [](const Item& item) { return item.scale > 0x1p-60 && item.scale < 0x1p60; });
+}
+
+void ItemRoom::clear_shares(std::size_t column, const Stream& stream) {
+  Share* const on_our_side = on_host<Share>(shares_) + column * blocks_;
+  std::fill_n(on_our_side, blocks_, Share{-std::numeric_limits<float>::infinity(), 0.0});
+  stream.copy(shares(column), on_our_side, blocks_ * sizeof(Share));
 }
 
 void ItemRoom::fetch_states(const Stream& stream) {

@@ -29,6 +29,12 @@ class ItemRoom {
   const Item& item(std::size_t column) const { return items_[column]; }
   const Candidates& candidates(std::size_t column) const { return candidates_[column]; }
   const Candidates* all_candidates() const { return on_device<Candidates>(structs_); }
+  // Items [first, first + count) as one batch.
+  ItemBatch batch(std::size_t first, std::size_t count, bool denominator) const;
+  // Takes offers and keeps none: for a denominator alone.
+  Candidates no_candidates() const;
+  // Whether float32 holds each item's scale with room to spare.
+  bool has_plain_scales() const;
   Share* shares(std::size_t column) const { return on_device<Share>(shares_) + column * blocks_; }
   std::uint8_t* overflowed(std::size_t wave) const { return on_device<std::uint8_t>(overflowed_) + wave * count(); }
 
@@ -38,6 +44,8 @@ class ItemRoom {
     return on_host<std::uint8_t>(overflowed_)[wave * count() + column] != 0;
   }
   LogSumExp denominator(std::size_t column) const;
+  // Forgets an item's shares.
+  void clear_shares(std::size_t column, const Stream& stream);
 
   // Whether one item's candidates of a wave did not fit, after it was scored again.
   bool fetch_overflowed(std::size_t wave, std::size_t column, const Stream& stream);
@@ -63,7 +71,7 @@ class ItemRoom {
   std::size_t padded_dim_ = 0;
   std::uint32_t capacity_ = 0, most_users_ = 0;
   // Offsets in the block that both sides have, in order; from counts_ on it is also brought back.
-  std::size_t limbs_ = 0, structs_ = 0, counts_ = 0, kept_ = 0, thresholds_ = 0, shares_ = 0, overflowed_ = 0, bytes_ = 0;
+  std::size_t limbs_ = 0, structs_ = 0, item_structs_ = 0, none_ = 0, peaks_ = 0, counts_ = 0, kept_ = 0, thresholds_ = 0, shares_ = 0, overflowed_ = 0, bytes_ = 0;
   DeviceMemory device_block_, found_;
   PinnedMemory host_block_, fetched_;
   std::vector<Item> items_;

@@ -1,0 +1,99 @@
+// tensor_core.cuh on the CPU. Copies are made when they are waited for and not before.
+#pragma once
+
+#include <cmath>
+#include <deque>
+#include <functional>
+#include <map>
+
+#include "cuda/emulation/cuda.hpp"
+
+namespace fllm::cuda {
+
+namespace emulation {
+
+struct Fragments {
+  unsigned a[4], b[2];
+};
+
+inline int byte_of(unsigned word, unsigned number) { return static_cast<std::int8_t>(word >> (8 * number)); }
+
+// a[row, k .. k + 3] and b[k .. k + 3, column], k a multiple of 4.
+inline unsigned word_of_a(const Fragments* all, unsigned row, unsigned k) {
+  return all[row % 8 * 4 + k / 4 % 4].a[row / 8 + 2 * (k / 16)];
+}
+inline unsigned word_of_b(const Fragments* all, unsigned k, unsigned column) {
+  return all[column * 4 + k / 4 % 4].b[k / 16];
+}
+
+inline int product(const Fragments* all, unsigned row, unsigned column) {
+  int sum = 0;
+  for (unsigned k = 0; k < 32; k += 4) {
+    const unsigned a = word_of_a(all, row, k), b = word_of_b(all, k, column);
+    for (unsigned byte = 0; byte < 4; ++byte) sum += byte_of(a, byte) * byte_of(b, byte);
+  }
+  return sum;
+}
+
+// A thread's asynchronous copies.
+using Group = std::deque<std::function<void()>>;
+struct Copies {
+  Group open;
+  std::deque<Group> ended;
+};
+inline std::map<std::pair<unsigned, unsigned>, Copies> copies;  // by block and thread
+inline Copies& own_copies() { return copies[{blockIdx.x, Block::current().thread()}]; }
+
+}  // namespace emulation
+
+inline void multiply_tile(int (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  emulation::Block& block = emulation::Block::current();
+  const unsigned row = block.lane() / 4, column = block.lane() % 4 * 2;
+  const emulation::Fragments own{{a[0], a[1], a[2], a[3]}, {b0, b1}};
+  block.share(own, [&](const emulation::Fragments* all) {
+    for (unsigned i = 0; i < 4; ++i) sums[i] += emulation::product(all, row + 8 * (i / 2), column + i % 2);
+  });
+}
+
+inline void load_matrices(unsigned (&parts)[4], const void* row) {
+  emulation::Block& block = emulation::Block::current();
+  block.share(row, [&](const void* const* rows) {
+    for (unsigned i = 0; i < 4; ++i) {
+      const void* const from = rows[8 * i + block.lane() / 4];
+      std::memcpy(&parts[i], static_cast<const unsigned char*>(from) + block.lane() % 4 * 4, 4);
+    }
+  });
+}
+
+inline float fast_exp2(float x) { return std::exp2(x); }
+
+inline void copy_16(void* to, const void* from, bool there) {
+  emulation::own_copies().open.push_back([=] {
+    if (there) {
+      std::memcpy(to, from, 16);
+    } else {
+      std::memset(to, 0, 16);
+    }
+  });
+}
+
+inline void copy_4(void* to, const void* from) {
+  emulation::own_copies().open.push_back([=] { std::memcpy(to, from, 4); });
+}
+
+inline void end_group() {
+  emulation::Copies& copies = emulation::own_copies();
+  copies.ended.push_back(std::move(copies.open));
+  copies.open.clear();
+}
+
+template <int kLeft>
+void wait_groups() {
+  emulation::Copies& copies = emulation::own_copies();
+  while (copies.ended.size() > kLeft) {
+    for (const std::function<void()>& copy : copies.ended.front()) copy();
+    copies.ended.pop_front();
+  }
+}
+
+}  // namespace fllm::cuda

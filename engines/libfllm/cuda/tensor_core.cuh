@@ -1,0 +1,59 @@
+// Tensor cores and asynchronous copies, by the PTX instructions that C++ has no words for.
+#pragma once
+
+namespace fllm::cuda {
+
+__device__ __forceinline__ unsigned char* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char fllm_dynamic_shared[];
+  return fllm_dynamic_shared;
+}
+
+// sums[16, 8] += a[16, 32] b[32, 8], all lanes together. PTX's fragments of m16n8k32: lane 4 g + t has of `a` the bytes
+// 4 t to 4 t + 3 of row g and row g + 8, then the same 16 bytes on; of `b` the same of column g; of the sums columns 2 t
+// and 2 t + 1 of row g, then of row g + 8.
+__device__ __forceinline__ void multiply_tile(int (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Four matrices of 8 rows of 16 bytes each: lane 8 i + r gives where row r of matrix i lies in shared memory, and lane
+// 4 g + t gets the bytes 4 t to 4 t + 3 of row g of each.
+__device__ __forceinline__ void load_matrices(unsigned (&parts)[4], const void* row) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3])
+               : "r"(address)
+               : "memory");
+}
+
+// 2^x with a relative error of 2^-22, and 0 for what is smaller than normal numbers.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Copies 16 bytes to shared memory, or writes zeros where not `there`; `from` must be valid all the same.
+__device__ __forceinline__ void copy_16(void* to, const void* from, bool there) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(there ? 16 : 0)
+               : "memory");
+}
+
+__device__ __forceinline__ void copy_4(void* to, const void* from) {
+  const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address), "l"(from) : "memory");
+}
+
+// The copies since the last call make up a group.
+__device__ __forceinline__ void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until all of the thread's groups but the last kLeft have arrived.
+template <int kLeft>
+__device__ __forceinline__ void wait_groups() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+}
+
+}  // namespace fllm::cuda
