@@ -51,7 +51,9 @@ void Handle::reopen(const std::string& directory) {
 
 std::shared_ptr<Engine> Handle::open(const std::string& directory) const {
   const Engine::MakeScanner make = [this](const Table& table) -> std::unique_ptr<Scanner> {
-    if (options_.processor == Processor::gpu) return std::make_unique<cuda::CudaScanner>(table, options_.gpu);
+    if (options_.processor == Processor::gpu) {
+      return std::make_unique<cuda::CudaScanner>(cuda::Rows{table.layout(), table.tiles()}, options_.gpu);
+    }
     return std::make_unique<CpuScanner>(table, kernels_, threads_, options_.pin_threads);
   };
   return std::make_shared<Engine>(directory, options_.residency, make, options_.batch_window);

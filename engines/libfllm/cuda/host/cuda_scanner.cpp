@@ -11,11 +11,11 @@ namespace fllm::cuda {
 namespace {
 
 // Tiles cut into `parts` ranges of about as many rows each; none is empty.
-std::vector<TileRange> share_out(const Table& table, std::size_t parts) {
-  const std::vector<Tile>& tiles = table.tiles();
+std::vector<TileRange> share_out(const Rows& table, std::size_t parts) {
+  const std::vector<Tile>& tiles = table.tiles;
   std::vector<TileRange> ranges;
   for (std::size_t first = 0, part = 0; first < tiles.size(); ++part) {
-    const std::uint64_t end = table.layout().rows / parts * (part + 1);
+    const std::uint64_t end = table.layout.rows / parts * (part + 1);
     std::size_t last = first + 1;
     while (last < tiles.size() && (part + 1 == parts || tiles[last].first_row < end)) ++last;
     ranges.push_back({first, last});
@@ -26,10 +26,10 @@ std::vector<TileRange> share_out(const Table& table, std::size_t parts) {
 
 }  // namespace
 
-CudaScanner::CudaScanner(const Table& table, const DeviceOptions& options) : table_(table) {
-  if (table.layout().codec != Codec::int8 || table.layout().dim > kMaxDim) {
-    throw Error(Status::usage, sentence("the engine 'cuda' does not scan rows of " + std::string(codec_name(table.layout().codec)) +
-                                            " with " + std::to_string(table.layout().dim) + " numbers",
+CudaScanner::CudaScanner(const Rows& table, const DeviceOptions& options) : rows_(table.layout.rows) {
+  if (table.layout.codec != Codec::int8 || table.layout.dim > kMaxDim) {
+    throw Error(Status::usage, sentence("the engine 'cuda' does not scan rows of " + std::string(codec_name(table.layout.codec)) +
+                                            " with " + std::to_string(table.layout.dim) + " numbers",
                                         "int8 with at most " + std::to_string(kMaxDim), "Use the engine 'native'"));
   }
   const Driver& driver = load_driver();
@@ -47,6 +47,14 @@ CudaScanner::CudaScanner(const Table& table, const DeviceOptions& options) : tab
   });
   const DeviceFacts& facts = scans_.front()->device().facts();
   level_ = "sm_" + std::to_string(facts.major) + std::to_string(facts.minor);
+}
+
+std::uint64_t CudaScanner::streamed_bytes() const {
+  std::uint64_t bytes = 0;
+  for (const std::unique_ptr<DeviceScan>& scan : scans_) {
+    for (const Piece& piece : scan->table().pieces()) bytes += piece.is_resident() ? 0 : piece.bytes;
+  }
+  return bytes;
 }
 
 std::vector<ItemAnswer> CudaScanner::scan(std::vector<Column> columns) {
@@ -71,7 +79,7 @@ ItemAnswer CudaScanner::merge(const Search& search, std::vector<std::vector<Devi
   }
   ItemAnswer answer = ranked(std::move(users), search.k);
   answer.rows_scored = rows;
-  answer.complete = rows == table_.layout().rows;
+  answer.complete = rows == rows_;
   if (search.log_probs != LogProbs::none) {
     answer.logsumexp = at_least_of(answer.users, denominator);
     answer.log_probs_exact = answer.complete;

@@ -21,17 +21,20 @@ class CudaScanner : public Scanner {
  public:
   // Throws Error: Status::usage for a codec that GPUs do not scan, Status::hardware when there are no such GPUs,
   // Status::memory when neither their memory nor the host's suffices.
-  CudaScanner(const Table& table, const DeviceOptions& options);
+  CudaScanner(const Rows& table, const DeviceOptions& options);
 
   std::vector<ItemAnswer> scan(std::vector<Column> columns) override;
   std::size_t most_columns() const override { return 256; }
   std::size_t candidate_bytes(std::size_t k) const override { return candidate_capacity(k) * kCandidateBytes; }
   const std::string& level() const override { return level_; }
 
+  // Of rows that stay in the host's memory and are copied in every pass.
+  std::uint64_t streamed_bytes() const;
+
  private:
   ItemAnswer merge(const Search& search, std::vector<std::vector<DeviceAnswer>>& found, std::size_t column) const;
 
-  const Table& table_;
+  std::uint64_t rows_;
   std::vector<std::unique_ptr<DeviceScan>> scans_;
   std::unique_ptr<Pool> pool_;  // a thread a GPU
   std::string level_;

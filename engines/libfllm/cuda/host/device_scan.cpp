@@ -22,7 +22,7 @@ bool wants_denominator(const std::vector<Column>& columns) {
 
 }  // namespace
 
-DeviceScan::DeviceScan(const Driver& driver, int device, const Table& table, TileRange tiles, std::uint64_t bytes)
+DeviceScan::DeviceScan(const Driver& driver, int device, const Rows& table, TileRange tiles, std::uint64_t bytes)
     : device_(driver, device),
       table_(device_, table, tiles, bytes),
       ended_{Event(device_), Event(device_)},

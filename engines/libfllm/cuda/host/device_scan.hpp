@@ -26,7 +26,7 @@ struct DeviceAnswer {
 class DeviceScan {
  public:
   // Opens the rows of these tiles on a GPU, with at most `bytes` of its memory (0: what is free).
-  DeviceScan(const Driver& driver, int device, const Table& table, TileRange tiles, std::uint64_t bytes);
+  DeviceScan(const Driver& driver, int device, const Rows& table, TileRange tiles, std::uint64_t bytes);
 
   const Device& device() const { return device_; }
   const DeviceTable& table() const { return table_; }

@@ -37,17 +37,17 @@ struct DeviceTable::Run {
   }
 };
 
-DeviceTable::DeviceTable(const Device& device, const Table& table, TileRange tiles, std::uint64_t bytes)
-    : device_(device), dim_(table.layout().dim) {
+DeviceTable::DeviceTable(const Device& device, const Rows& table, TileRange tiles, std::uint64_t bytes)
+    : device_(device), dim_(table.layout.dim) {
   const std::uint64_t free = device.facts().free_bytes, limit = bytes == 0 ? free : std::min(bytes, free);
-  const std::uint64_t spare = std::min(kSpareBytes + table.layout().rows / 8, limit / 4);
+  const std::uint64_t spare = std::min(kSpareBytes + table.layout.rows / 8, limit / 4);
   place_runs(cut_runs(table, tiles), limit - spare);
 }
 
-std::vector<DeviceTable::Run> DeviceTable::cut_runs(const Table& table, TileRange tiles) const {
+std::vector<DeviceTable::Run> DeviceTable::cut_runs(const Rows& table, TileRange tiles) const {
   std::vector<Run> runs;
   for (std::size_t number = tiles.first; number < tiles.last; ++number) {
-    const Tile& tile = table.tiles()[number];
+    const Tile& tile = table.tiles[number];
     const bool counted = counts_up(tile);
     if (!runs.empty() && runs.back().goes_on_with(tile, counted, dim_)) {
       runs.back().rows += tile.rows;

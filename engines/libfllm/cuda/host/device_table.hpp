@@ -25,6 +25,12 @@ struct Piece {
   bool is_resident() const { return resident.data() != nullptr; }
 };
 
+// What is scanned: a Table's layout and tiles, or such as lie elsewhere in memory.
+struct Rows {
+  const Layout& layout;
+  const std::vector<Tile>& tiles;
+};
+
 // Tiles [first, last) of a table.
 struct TileRange {
   std::size_t first, last;
@@ -33,7 +39,7 @@ struct TileRange {
 class DeviceTable {
  public:
   // Uses at most `bytes` of the GPU's memory; 0: what is free. Reads all rows. Throws Error (Status::memory).
-  DeviceTable(const Device& device, const Table& table, TileRange tiles, std::uint64_t bytes);
+  DeviceTable(const Device& device, const Rows& table, TileRange tiles, std::uint64_t bytes);
 
   // In scan order: those that are resident come first.
   const std::vector<Piece>& pieces() const { return pieces_; }
@@ -49,7 +55,7 @@ class DeviceTable {
 
  private:
   struct Run;
-  std::vector<Run> cut_runs(const Table& table, TileRange tiles) const;
+  std::vector<Run> cut_runs(const Rows& table, TileRange tiles) const;
   void place_runs(const std::vector<Run>& runs, std::uint64_t bytes);
   void add_resident(const Run& run, std::uint64_t first, std::uint64_t rows);
   void add_pinned(const Run& run, std::uint64_t first, std::uint64_t rows);

@@ -1,0 +1,55 @@
+"""What benchmarks/gpu.py builds and checks by, on the emulated GPU; what it says where there is none."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def gpu() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "gpu.py")))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ to build the emulated GPU with")
+def test_the_scanner_answers_as_defined(gpu: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = tmp_path / "libfllm_cuda.so"
+    libfllm = ROOT / "engines" / "libfllm"
+    options = ["-std=c++20", "-O2", "-shared", "-fPIC", "-ffp-contract=off", f"-I{libfllm}"]
+    subprocess.run(["g++", *options, libfllm / "cuda" / "emulation" / "driver.cpp", "-o", driver], check=True)
+    monkeypatch.setenv("FLLM_CUDA_LIBRARY", str(driver))
+    library = gpu.compile_scanner(tmp_path)
+    generator = np.random.default_rng(0)
+    codes = generator.integers(-127, 128, (2000, 64), np.int8)
+    scales = generator.random(2000, np.float32) * np.float32(1e-3)
+    z = generator.standard_normal((3, 64)).astype(np.float32)
+    for gpu_bytes in (0, 300_000):
+        scanner = gpu.Scanner(library, codes, scales, 3, gpu_bytes)
+        assert (scanner.streamed_bytes > 0) == (gpu_bytes > 0)
+        for k in (1, 100):
+            expected = gpu.defined(torch.from_numpy(codes), torch.from_numpy(scales), 3, z, k)
+            for log_probs in (True, False):
+                found = scanner.search(z, k, log_probs=log_probs)
+                assert gpu.is_as_defined(found, expected, log_probs=log_probs)
+            wrong = (expected[0][:, ::-1], *expected[1:])
+            assert k == 1 or not gpu.is_as_defined(scanner.search(z, k), wrong, log_probs=True)
+        scanner.close()
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, ROOT / "benchmarks" / "gpu.py"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 6
+    assert "no GPU" in done.stderr
