@@ -16,7 +16,7 @@ class CudaEngine(CoreEngine):
     is free); rows beyond that stream from pinned memory of the host.
 
     Args:
-        table: the open table, int8.
+        table: the open table, int8 or fp8.
         threads: threads of the host; opening uses them.
 
     Raises:

@@ -47,14 +47,15 @@ def assert_same(directory: Path, deny: object = (), **options: object) -> None:
 
 
 @pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("quant", ["int8", "fp8"])
 @pytest.mark.parametrize("gpu_bytes", [None, 300_000], ids=["resident", "streamed"])
 def test_the_answers_are_the_reference_engines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu_bytes: int | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu_bytes: int | None, quant: str
 ) -> None:
     if gpu_bytes is not None:
         monkeypatch.setenv("FLLM_GPU_BYTES", str(gpu_bytes))
     bias = GENERATOR.standard_normal(6000).astype(np.float32) * 3
-    UserTable.create(tmp_path / "t", ROWS, IDS, bias=bias, shard_bytes=1 << 17, sketch="yes")
+    UserTable.create(tmp_path / "t", ROWS, IDS, bias=bias, quant=quant, shard_bytes=1 << 17, sketch="yes")
     for k in (1, 100, 6000):
         assert_same(tmp_path / "t", k=k)
     assert_same(tmp_path / "t", k=50, mode="sample", seed=[1, 2, 3])

@@ -57,8 +57,8 @@ fllm::Table open(const std::string& directory, unsigned threads, bool pin_thread
                  unsigned batch_window_us, const std::string& isa, const std::string& engine, unsigned gpus,
                  std::uint64_t gpu_bytes) {
   nb::gil_scoped_release release;
-  return fllm::Table(directory, {threads, pin_threads, resident, std::chrono::microseconds(batch_window_us), isa, engine, gpus,
-                                 gpu_bytes});
+  const std::chrono::microseconds window(batch_window_us);
+  return fllm::Table(directory, {threads, pin_threads, resident, window, isa, engine, gpus, gpu_bytes});
 }
 
 // user_ids, keys, scores [items, k]; logsumexp, rows_scored, complete, log_probs_exact [items]; generation, rows.

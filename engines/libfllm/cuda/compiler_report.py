@@ -23,7 +23,7 @@ _KERNEL = re.compile(
     r"(?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers"
     r"(?:.*?, (?P<shared>\d+) bytes smem)?"
 )
-_BY_BYTES = re.compile(r"scan_oneILj\d+ELb0E")
+_BY_BYTES = re.compile(r"RowsELj\d+ELb0E")
 
 
 def report(nvcc: str, architecture: str) -> dict[str, list[dict[str, int]]]:
@@ -40,7 +40,8 @@ def report(nvcc: str, architecture: str) -> dict[str, list[dict[str, int]]]:
         if found is None:
             sys.exit(f"cannot read the compiler's report: {block}")
         name = found["name"][: int(found["length"])]
-        name += ", rows of odd lengths" if _BY_BYTES.match(found["name"]) else ""
+        name += ", fp8" if "Fp8Rows" in found["name"] else ""
+        name += ", rows of odd lengths" if _BY_BYTES.search(found["name"]) else ""
         kernels.setdefault(name, []).append({figure: int(found[figure] or 0) for figure in FIGURES})
     return kernels
 

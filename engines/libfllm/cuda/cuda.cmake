@@ -1,5 +1,5 @@
-# GPUs. The host's side is part of the library; the kernels and the CUDA runtime make up libfllm_cuda, which is loaded when
-# the engine cuda is asked for, so that libfllm depends on nothing of CUDA's.
+# GPUs. The host's side is part of the library; the kernels and the CUDA runtime make up libfllm_cuda, which is loaded
+# when the engine cuda is asked for, so that libfllm depends on nothing of CUDA's.
 target_sources(fllm_objects PRIVATE
   cuda/host/device.cpp cuda/host/device_filters.cpp cuda/host/device_table.cpp cuda/host/item_room.cpp
   cuda/host/staging.cpp cuda/host/device_scan.cpp cuda/host/library.cpp cuda/host/cuda_scanner.cpp)

@@ -9,15 +9,15 @@ namespace fllm::cuda {
 
 namespace detail {
 
-template <unsigned kLanes, bool kAligned>
+template <class Rows, unsigned kLanes, bool kAligned>
 void scan_one_of(const Wave& wave, const Item& item, const Candidates& out, Share* shares, bool sample, unsigned blocks,
                  Stream stream) {
   if (shares != nullptr) {
-    launch(sample ? scan_one<kLanes, kAligned, true, true> : scan_one<kLanes, kAligned, true, false>, blocks,
-           kScanThreads, stream, wave, item, out, shares);
+    launch(sample ? scan_one<Rows, kLanes, kAligned, true, true> : scan_one<Rows, kLanes, kAligned, true, false>,
+           blocks, kScanThreads, stream, wave, item, out, shares);
   } else {
-    launch(sample ? scan_one<kLanes, kAligned, false, true> : scan_one<kLanes, kAligned, false, false>, blocks,
-           kScanThreads, stream, wave, item, out, shares);
+    launch(sample ? scan_one<Rows, kLanes, kAligned, false, true> : scan_one<Rows, kLanes, kAligned, false, false>,
+           blocks, kScanThreads, stream, wave, item, out, shares);
   }
 }
 
@@ -28,23 +28,30 @@ void scan_many_of(const Wave& wave, const ItemBatch& batch, unsigned blocks, Str
                 kManyThreads, bytes, stream, wave, batch);
 }
 
+template <class Rows>
+void scan_rows_of(const Wave& wave, const Item& item, const Candidates& out, Share* shares, bool sample,
+                  unsigned blocks, Stream stream) {
+  if (wave.dim % kPieceBytes != 0) {
+    return scan_one_of<Rows, 8, false>(wave, item, out, shares, sample, blocks, stream);
+  }
+  switch (lanes_of_row(wave.dim)) {
+    case 1: return scan_one_of<Rows, 1, true>(wave, item, out, shares, sample, blocks, stream);
+    case 2: return scan_one_of<Rows, 2, true>(wave, item, out, shares, sample, blocks, stream);
+    case 4: return scan_one_of<Rows, 4, true>(wave, item, out, shares, sample, blocks, stream);
+    case 8: return scan_one_of<Rows, 8, true>(wave, item, out, shares, sample, blocks, stream);
+    case 16: return scan_one_of<Rows, 16, true>(wave, item, out, shares, sample, blocks, stream);
+    default: return scan_one_of<Rows, 32, true>(wave, item, out, shares, sample, blocks, stream);
+  }
+}
+
 }  // namespace detail
 
 // Scores the rows of a wave for one item. To `shares` [blocks] each block adds its share of the denominator; null where
 // none is wanted. Rows of other lengths than multiples of 16 are read byte by byte, which takes longer.
 inline void launch_scan_one(const Wave& wave, const Item& item, const Candidates& out, Share* shares, bool sample,
                             unsigned blocks, Stream stream) {
-  if (wave.dim % kPieceBytes != 0) {
-    return detail::scan_one_of<8, false>(wave, item, out, shares, sample, blocks, stream);
-  }
-  switch (lanes_of_row(wave.dim)) {
-    case 1: return detail::scan_one_of<1, true>(wave, item, out, shares, sample, blocks, stream);
-    case 2: return detail::scan_one_of<2, true>(wave, item, out, shares, sample, blocks, stream);
-    case 4: return detail::scan_one_of<4, true>(wave, item, out, shares, sample, blocks, stream);
-    case 8: return detail::scan_one_of<8, true>(wave, item, out, shares, sample, blocks, stream);
-    case 16: return detail::scan_one_of<16, true>(wave, item, out, shares, sample, blocks, stream);
-    default: return detail::scan_one_of<32, true>(wave, item, out, shares, sample, blocks, stream);
-  }
+  if (wave.kind == Codes::int8) return detail::scan_rows_of<Int8Rows>(wave, item, out, shares, sample, blocks, stream);
+  detail::scan_rows_of<Fp8Rows>(wave, item, out, shares, sample, blocks, stream);
 }
 
 // The most items that a block with so much shared memory scans together, at most 128; 0: rows of that length not at all.

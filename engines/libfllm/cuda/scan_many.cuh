@@ -1,5 +1,5 @@
-// Many items against the int8 rows of a wave: bound by arithmetic. Tensor cores multiply tiles of rows with all items, and
-// the sums are judged where they are, in registers.
+// Many items against the int8 rows of a wave: bound by arithmetic. Tensor cores multiply tiles of rows with all items,
+// and the sums are judged where they are, in registers.
 #pragma once
 
 #include "cuda/device.hpp"
@@ -57,8 +57,8 @@ class ManyScan {
   using Layout = ManyLayout<kItemWarps>;
 
   __device__ ManyScan(const Wave& wave, const ItemBatch& batch)
-      : wave_(wave), batch_(batch), limb_stride_(Layout::limb_stride(wave.dim)), memory_(dynamic_shared()), lane_(threadIdx.x % kWarpLanes),
-        row_warp_(threadIdx.x / kWarpLanes / kItemWarps), item_warp_(threadIdx.x / kWarpLanes % kItemWarps),
+      : wave_(wave), batch_(batch), limb_stride_(Layout::limb_stride(wave.dim)), memory_(dynamic_shared()),
+        lane_(threadIdx.x % kWarpLanes), row_warp_(threadIdx.x / kWarpLanes / kItemWarps), item_warp_(threadIdx.x / kWarpLanes % kItemWarps),
         chunks_((wave.dim + kChunkBytes - 1) / kChunkBytes) {}
 
   __device__ void run() {
@@ -149,7 +149,8 @@ class ManyScan {
     std::int8_t* const to = codes(next_stage_);
     FLLM_KEEP_LOOP
     for (unsigned i = threadIdx.x; i < Layout::kRows * kChunkPieces; i += kManyThreads) {
-      const unsigned row = i / kChunkPieces, piece = i % kChunkPieces, byte = next_chunk_ * kChunkBytes + piece * kPieceBytes;
+      const unsigned row = i / kChunkPieces, piece = i % kChunkPieces;
+      const unsigned byte = next_chunk_ * kChunkBytes + piece * kPieceBytes;
       const bool there = first + row < wave_.rows && byte < wave_.dim;
       copy_16(to + place(row, piece), there ? wave_.codes + (first + row) * wave_.dim + byte : wave_.codes, there);
     }
@@ -204,7 +205,9 @@ class ManyScan {
   }
 
   // A lane's sums are those of four rows with eight items.
-  __device__ unsigned row_of(unsigned m, unsigned i) const { return row_warp_ * kWarpRows + m * 16 + i / 2 * 8 + lane_ / 4; }
+  __device__ unsigned row_of(unsigned m, unsigned i) const {
+    return row_warp_ * kWarpRows + m * 16 + i / 2 * 8 + lane_ / 4;
+  }
   __device__ unsigned item_of(unsigned n, unsigned i) const {
     return item_warp_ * kWarpItems + n * 8 + lane_ % 4 * 2 + i % 2;
   }
@@ -275,7 +278,7 @@ class ManyScan {
       const Item item = batch_.items[hit.item];
       const Candidates out = batch_.candidates[hit.item];
       const double add = wave_.bias == nullptr ? 0.0 : bias(tile)[hit.row];
-      const float score = exact_score({hit.high, hit.low}, scales(tile)[hit.row], item.scale, add);
+      const float score = exact_score(128.0 * hit.high + hit.low, scales(tile)[hit.row], item.scale, add);
       consider<false>(wave_, item, out, *out.threshold, row, score);
     }
   }

@@ -1,8 +1,9 @@
-// One item against the int8 rows of a wave: bound by memory. Every row is read once, sixteen bytes a lane.
+// One item against the rows of a wave: bound by memory. Every row is read once, sixteen bytes a lane.
 #pragma once
 
 #include "cuda/device.hpp"
 #include "cuda/order.cuh"
+#include "cuda/rows.cuh"
 #include "cuda/score.cuh"
 
 namespace fllm::cuda {
@@ -16,13 +17,6 @@ inline unsigned lanes_of_row(std::uint32_t dim) {
   unsigned lanes = 1;
   while (lanes < kWarpLanes && lanes * kPieceBytes < dim) lanes *= 2;
   return lanes;
-}
-
-__device__ __forceinline__ void multiply(Sums& sums, int4 codes, int4 high, int4 low) {
-  sums.high = __dp4a(codes.x, high.x, __dp4a(codes.y, high.y, sums.high));
-  sums.low = __dp4a(codes.x, low.x, __dp4a(codes.y, low.y, sums.low));
-  sums.high = __dp4a(codes.z, high.z, __dp4a(codes.w, high.w, sums.high));
-  sums.low = __dp4a(codes.z, low.z, __dp4a(codes.w, low.w, sums.low));
 }
 
 __device__ __forceinline__ int four_codes(const std::int8_t* row, unsigned first, unsigned dim) {
@@ -58,20 +52,18 @@ __device__ inline void write_share(Share share, Share* shares, std::uint32_t* pe
 }
 
 // kLanes lanes a row; kDenominator: to `shares` [blocks] each block adds its own, null otherwise.
-template <unsigned kLanes, bool kAligned, bool kDenominator, bool kSample>
+template <class Rows, unsigned kLanes, bool kAligned, bool kDenominator, bool kSample>
 __global__ void __launch_bounds__(kScanThreads, 2)
     scan_one(Wave wave, Item item, Candidates out, Share* shares) {
   constexpr unsigned kRows = kWarpLanes / kLanes;  // of a warp at once
   const unsigned lane = threadIdx.x % kWarpLanes, part = lane % kLanes;
   const unsigned pieces = (wave.dim + kPieceBytes - 1) / kPieceBytes;
-  const int4* high = reinterpret_cast<const int4*>(item.high);
-  const int4* low = reinterpret_cast<const int4*>(item.low);
   const float threshold = *out.threshold;
   Share share{-INFINITY, 0.0};
   const std::uint64_t step = std::uint64_t{gridDim.x} * kScanWarps * kRows * kRowsAhead;
   std::uint64_t first = (std::uint64_t{blockIdx.x} * kScanWarps + threadIdx.x / kWarpLanes) * kRows * kRowsAhead;
   for (; first < wave.rows; first += step) {
-    Sums sums[kRowsAhead];
+    typename Rows::Sum sums[kRowsAhead] = {};
     for (unsigned piece = part; piece - part < pieces; piece += kLanes) {
       int4 codes[kRowsAhead];
       FLLM_UNROLL
@@ -80,26 +72,21 @@ __global__ void __launch_bounds__(kScanThreads, 2)
         codes[ahead] = row < wave.rows ? load_piece<kAligned>(wave.codes + row * wave.dim, piece, wave.dim)
                                        : int4{0, 0, 0, 0};
       }
-      const bool inside = piece < pieces;
-      const int4 high_piece = inside ? high[piece] : int4{0, 0, 0, 0};
-      const int4 low_piece = inside ? low[piece] : int4{0, 0, 0, 0};
+      const typename Rows::Part with = Rows::part(item, piece, piece < pieces);
       FLLM_UNROLL
-      for (unsigned ahead = 0; ahead < kRowsAhead; ++ahead) multiply(sums[ahead], codes[ahead], high_piece, low_piece);
+      for (unsigned ahead = 0; ahead < kRowsAhead; ++ahead) Rows::multiply(sums[ahead], codes[ahead], with);
     }
     FLLM_UNROLL
     for (unsigned ahead = 0; ahead < kRowsAhead; ++ahead) {
       FLLM_UNROLL
-      for (unsigned mask = kLanes / 2; mask > 0; mask /= 2) {
-        sums[ahead].high += __shfl_xor_sync(kAllLanes, sums[ahead].high, mask);
-        sums[ahead].low += __shfl_xor_sync(kAllLanes, sums[ahead].low, mask);
-      }
+      for (unsigned mask = kLanes / 2; mask > 0; mask /= 2) Rows::join(sums[ahead], static_cast<int>(mask));
       // All lanes of a group hold its sums; they take turns at the rows, so that the tail is shared as well.
       const std::uint64_t row = first + ahead * kRows + lane / kLanes;
       if (part != ahead % kLanes || row >= wave.rows) continue;
       const double bias = wave.bias == nullptr ? 0.0 : wave.bias[row];
-      const float score = exact_score(sums[ahead], wave.scales[row], item.scale, bias);
+      const float score = Rows::score(sums[ahead], wave.scales[row], item, bias);
       if (kDenominator) add_score(share, score);
-      consider<kSample>(wave, item, out, threshold, row, score);
+      Rows::template consider_row<kSample>(wave, item, out, threshold, row, score);
     }
   }
   if (kDenominator) write_share(share, shares, item.peak);

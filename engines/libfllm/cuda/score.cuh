@@ -14,8 +14,7 @@ struct Sums {
 
 // The score by the definition of the reference engine: float32(sum * (row scale * item scale) + bias), product and sum
 // rounded in double each, so that it has the same bits as the CPU's.
-__device__ __forceinline__ float exact_score(Sums sums, double row_scale, double item_scale, double bias) {
-  const double sum = 128.0 * sums.high + sums.low;
+__device__ __forceinline__ float exact_score(double sum, double row_scale, double item_scale, double bias) {
   return __double2float_rn(__dadd_rn(__dmul_rn(sum, __dmul_rn(row_scale, item_scale)), bias));
 }
 

@@ -1,4 +1,4 @@
-// Tensor cores and asynchronous copies, by the PTX instructions that C++ has no words for.
+// Tensor cores, asynchronous copies and conversions, by the PTX instructions that C++ has no words for.
 #pragma once
 
 namespace fllm::cuda {
@@ -26,6 +26,12 @@ __device__ __forceinline__ void load_matrices(unsigned (&parts)[4], const void* 
                : "=r"(parts[0]), "=r"(parts[1]), "=r"(parts[2]), "=r"(parts[3])
                : "r"(address)
                : "memory");
+}
+
+__device__ __forceinline__ float half_bits_to_float(unsigned bits) {
+  float value;
+  asm("{ .reg .b16 half; cvt.u16.u32 half, %1; cvt.f32.f16 %0, half; }" : "=f"(value) : "r"(bits));
+  return value;
 }
 
 // 2^x with a relative error of 2^-22, and 0 for what is smaller than normal numbers.

@@ -10,9 +10,11 @@ constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 constexpr unsigned kMaxDim = 16384;
 constexpr unsigned kPieceBytes = 16;  // of a row's codes, that a lane loads at once
 
+enum class Codes : std::uint32_t { int8, fp8 };  // fp8 is e4m3
+
 // The rows of a *wave*: those that are scored between two looks at the thresholds.
 struct Wave {
-  const std::int8_t* codes;  // [rows, dim]
+  const std::int8_t* codes;  // [rows, dim], of either kind
   const float* scales;       // [rows]
   const float* bias;         // [rows], or null
   const std::int64_t* ids;   // [rows], or null: the id of a row is first_id + row
@@ -21,14 +23,17 @@ struct Wave {
   std::uint64_t rows;
   std::uint32_t dim;         // at most kMaxDim
   float most_bias;           // the largest magnitude of a bias
+  Codes kind;
 };
 
 // An item vector, scale * (128 high + low), limbs in [-64, 63].
 struct Item {
   const std::int8_t* high;       // [dim], and zeros up to a multiple of kPieceBytes; on a boundary of as many bytes
   const std::int8_t* low;        // the same
+  const float* whole;            // [dim], and as many zeros: 128 high + low
   const std::uint32_t* allowed;  // a bit for each row of the table, from the lowest of the first word on; null: all
   double scale;
+  float error;                   // of a float32 sum of fp8 codes' products with the whole numbers, at most
   std::uint64_t seed;            // of the noise; sampling only
   std::uint32_t* peak;           // the largest score that a scan for one item has met, as order.cuh writes it
 };

@@ -23,12 +23,14 @@ class RandomTable {
     std::vector<std::uint64_t> shard_rows;
     bool bias = false, ids = false;  // ids that do not count up
     int slope = 0;
+    bool fp8 = false;
   };
 
   explicit RandomTable(const Kind& kind) {
     std::mt19937 random(17);
     writer::Json json = writer::table_json(kind.shard_rows, kDim, 512);
     json["bias"] = kind.bias;
+    if (kind.fp8) json["codec"] = "fp8";
     std::uint64_t all = 0, row = 0;
     for (const std::uint64_t rows : kind.shard_rows) all += rows;
     for (std::size_t shard = 0; shard < kind.shard_rows.size(); ++shard) {
@@ -37,13 +39,13 @@ class RandomTable {
       std::vector<float> scales(rows), bias(rows);
       std::vector<std::int64_t> ids(rows);
       for (std::uint64_t r = 0; r < rows; ++r, ++row) {
-        for (std::uint64_t j = 0; j < kDim; ++j) codes[r * kDim + j] = static_cast<std::int8_t>(random() % 255) - 127;
+        for (std::uint64_t j = 0; j < kDim; ++j) codes[r * kDim + j] = kind.fp8 ? e4m3(random()) : int8(random());
         scales[r] = 1e-4f * static_cast<float>(1 + random() % 100);
         const double part = static_cast<double>(row) / static_cast<double>(all);
         bias[r] = static_cast<float>(kind.slope * 100.0 * part) + static_cast<float>(random() % 64) * 0.25f;
         ids[r] = static_cast<std::int64_t>(kind.ids ? 1000000 + 3 * row + row / 700 : 50 + row);
       }
-      std::vector<writer::Piece> pieces = {{"codes", "I8", {rows, kDim}, writer::bytes_of(codes)},
+      std::vector<writer::Piece> pieces = {{"codes", kind.fp8 ? "F8_E4M3" : "I8", {rows, kDim}, writer::bytes_of(codes)},
                                            {"scales", "F32", {rows}, writer::bytes_of(scales)}};
       if (kind.bias) pieces.push_back({"bias", "F32", {rows}, writer::bytes_of(bias)});
       pieces.push_back({"ids", "I64", {rows}, writer::bytes_of(ids)});
@@ -64,6 +66,11 @@ class RandomTable {
   std::uint64_t rows() const { return rows_; }
 
  private:
+  static std::int8_t int8(unsigned number) { return static_cast<std::int8_t>(static_cast<int>(number % 255) - 127); }
+  static std::int8_t e4m3(unsigned number) {
+    return static_cast<std::int8_t>((number & 127u) == 127u ? 0 : number & 255u);  // 127 is no number
+  }
+
   writer::Directory directory_;
   std::uint64_t rows_ = 0;
 };
@@ -186,7 +193,8 @@ void failures_are_told(const RandomTable& table) {
   // A GPU that is lost: every later search says so, and nothing crashes.
   setenv("FLLM_EMULATED_GPU_LAUNCHES", "1", 1);
   for (int again = 0; again < 2; ++again) {
-    CHECK(status_of([&] { gpu.search(item_vectors(1), 1, options); }, "GPU 0 (an emulated GPU) failed") == FLLM_HARDWARE);
+    const auto search = [&] { gpu.search(item_vectors(1), 1, options); };
+    CHECK(status_of(search, "GPU 0 (an emulated GPU) failed") == FLLM_HARDWARE);
   }
   unsetenv("FLLM_EMULATED_GPU_LAUNCHES");
   unsetenv("FLLM_EMULATED_GPUS");
@@ -211,6 +219,9 @@ int main() {
   const RandomTable rising({{8000, 12000}, true, false, 1});
   both_agree(rising, 0, 1, 1);
   both_agree(rising, 600000, 1, 1);
+  const RandomTable floats({{4500, 3000}, true, true, 0, true});
+  both_agree(floats, 0, 1, 2);
+  both_agree(floats, 400000, 1, 1);
   failures_are_told(plain);
   return check::result();
 }

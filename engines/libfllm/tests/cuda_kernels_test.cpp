@@ -79,7 +79,10 @@ class Trial {
     return wave;
   }
 
-  Item item() { return {high_.data(), low_.data(), case_.filter ? allowed_.data() : nullptr, kItemScale, kSeed, &peak_}; }
+  Item item() {
+    const std::uint32_t* const allowed = case_.filter ? allowed_.data() : nullptr;
+    return {high_.data(), low_.data(), nullptr, allowed, kItemScale, 0, kSeed, &peak_};
+  }
 
   Candidates candidates(unsigned k) {
     const auto capacity = static_cast<std::uint32_t>(keys_.size());

@@ -36,6 +36,10 @@ struct int4 {
   int x, y, z, w;
 };
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
 namespace emulation {
 
 constexpr unsigned kWarp = 32;
@@ -198,7 +202,7 @@ inline void __syncwarp() { emulation::Block::current().sync_warp(); }
 inline bool __any_sync(unsigned, bool holds) {
   bool any = false;
   emulation::Block& block = emulation::Block::current();
-  block.share(holds, [&](const bool* all) { any = std::any_of(all, all + block.warp_threads(), [](bool b) { return b; }); });
+  block.share(holds, [&](const bool* all) { any = std::count(all, all + block.warp_threads(), true) > 0; });
   return any;
 }
 

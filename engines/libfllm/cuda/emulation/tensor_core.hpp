@@ -65,6 +65,13 @@ inline void load_matrices(unsigned (&parts)[4], const void* row) {
   });
 }
 
+inline float half_bits_to_float(unsigned bits) {
+  const auto exponent = static_cast<int>(bits >> 10 & 31u);
+  const auto mantissa = static_cast<float>(bits & 1023u);
+  const float magnitude = exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024.0f + mantissa, exponent - 25);
+  return bits & 0x8000u ? -magnitude : magnitude;
+}
+
 inline float fast_exp2(float x) { return std::exp2(x); }
 
 inline void copy_16(void* to, const void* from, bool there) {

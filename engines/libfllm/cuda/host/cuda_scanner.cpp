@@ -27,16 +27,19 @@ std::vector<TileRange> share_out(const Rows& table, std::size_t parts) {
 }  // namespace
 
 CudaScanner::CudaScanner(const Rows& table, const DeviceOptions& options) : rows_(table.layout.rows) {
-  if (table.layout.codec != Codec::int8 || table.layout.dim > kMaxDim) {
-    throw Error(Status::usage, sentence("the engine 'cuda' does not scan rows of " + std::string(codec_name(table.layout.codec)) +
-                                            " with " + std::to_string(table.layout.dim) + " numbers",
-                                        "int8 with at most " + std::to_string(kMaxDim), "Use the engine 'native'"));
+  const Codec codec = table.layout.codec;
+  if ((codec != Codec::int8 && codec != Codec::fp8) || table.layout.dim > kMaxDim) {
+    throw Error(Status::usage,
+                sentence("the engine 'cuda' does not scan rows of " + std::string(codec_name(codec)) + " with " +
+                             std::to_string(table.layout.dim) + " numbers",
+                         "int8 or fp8 with at most " + std::to_string(kMaxDim), "Use the engine 'native'"));
   }
   const Driver& driver = load_driver();
   const std::size_t wanted = std::max<std::uint32_t>(1, options.devices);
   const int there = count_devices(driver);
   if (wanted > static_cast<std::size_t>(there)) {
-    throw Error(Status::hardware, sentence(std::to_string(wanted) + " GPUs are wanted, and there are " + std::to_string(there)));
+    const std::string found = std::to_string(wanted) + " GPUs are wanted, and there are " + std::to_string(there);
+    throw Error(Status::hardware, sentence(found));
   }
   const std::vector<TileRange> ranges = share_out(table, wanted);
   scans_.resize(ranges.size());

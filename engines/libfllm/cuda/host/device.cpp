@@ -34,8 +34,9 @@ void Device::check(int status, const char* doing) const {
   if (status == static_cast<int>(Status::memory)) {
     throw Error(Status::memory, sentence(found, "", "Free memory of the GPU, or ask for fewer users or items at once"));
   }
-  throw Error(Status::hardware,
-              sentence(found, "", "Open the table again, in a new process if that fails; the engine 'native' needs no GPU"));
+  throw Error(Status::hardware, sentence(found, "",
+                                         "Open the table again, in a new process if that fails; "
+                                         "the engine 'native' needs no GPU"));
 }
 
 void Device::check_memory(int status, std::size_t bytes, const char* where) const {

@@ -31,6 +31,7 @@ DeviceScan::DeviceScan(const Driver& driver, int device, const Rows& table, Tile
       blocks_(device_.facts().processors * kBlocksPerProcessor),
       room_(device_, blocks_),
       filters_(device_) {
+  if (table_.kind() != Codes::int8) return;
   device_.check(device_.driver().most_items(static_cast<std::uint32_t>(table_.dim()), &most_together_),
                 "asking for its shared memory");
 }
@@ -88,7 +89,8 @@ std::size_t DeviceScan::score_turns(const std::vector<Turn>& turns, const std::v
     if (number > 0 && !any_goes_on(columns)) return number;
     if (number >= kTurnsAhead) ended_[number % kTurnsAhead].finish();
     const Turn& turn = turns[number];
-    const Wave wave = table_.wave(table_.pieces()[turn.piece], staging_.block(turn.piece, scans_), turn.first, turn.rows);
+    const std::uint8_t* const block = staging_.block(turn.piece, scans_);
+    const Wave wave = table_.wave(table_.pieces()[turn.piece], block, turn.first, turn.rows);
     // The first turn is short, takes every row as a candidate, and gives the peaks that scans for many start from.
     if (number > 0 && together) {
       score_together(wave, denominator);
@@ -115,8 +117,9 @@ void DeviceScan::score_together(const Wave& wave, bool denominator) {
 }
 
 void DeviceScan::score_one(const Wave& wave, std::size_t item, const Candidates& out, bool denominator) {
-  const int status = device_.driver().scan_one(&wave, &room_.item(item), &out, denominator ? room_.shares(item) : nullptr,
-                                               samples_ ? 1 : 0, blocks_, scans_.get());
+  Share* const shares = denominator ? room_.shares(item) : nullptr;
+  const int status = device_.driver().scan_one(&wave, &room_.item(item), &out, shares, samples_ ? 1 : 0, blocks_,
+                                               scans_.get());
   device_.check(status, "scanning for an item");
 }
 
@@ -150,7 +153,8 @@ void DeviceScan::sum_again(const std::vector<Turn>& turns, std::size_t scored) {
     for (std::size_t number = 0; number < scored; ++number) {
       const Turn& turn = turns[number];
       const std::uint8_t* const block = staging_.block_again(turn.piece, scans_);
-      score_one(table_.wave(table_.pieces()[turn.piece], block, turn.first, turn.rows), item, room_.no_candidates(), true);
+      const Wave wave = table_.wave(table_.pieces()[turn.piece], block, turn.first, turn.rows);
+      score_one(wave, item, room_.no_candidates(), true);
     }
   }
   if (any) room_.fetch_states(scans_);

@@ -38,7 +38,7 @@ struct DeviceTable::Run {
 };
 
 DeviceTable::DeviceTable(const Device& device, const Rows& table, TileRange tiles, std::uint64_t bytes)
-    : device_(device), dim_(table.layout.dim) {
+    : device_(device), dim_(table.layout.dim), kind_(table.layout.codec == Codec::fp8 ? Codes::fp8 : Codes::int8) {
   const std::uint64_t free = device.facts().free_bytes, limit = bytes == 0 ? free : std::min(bytes, free);
   const std::uint64_t spare = std::min(kSpareBytes + table.layout.rows / 8, limit / 4);
   place_runs(cut_runs(table, tiles), limit - spare);
@@ -73,8 +73,10 @@ void DeviceTable::place_runs(const std::vector<Run>& runs, std::uint64_t bytes) 
   std::uint64_t free = bytes;
   if (wanted > bytes) {
     place_bytes_ = std::min(kPlaceBytes, bytes / 8) / Packing::kBoundary * Packing::kBoundary;
-    if (place_bytes_ < most + kGaps) throw Error(Status::memory, sentence(device_.name() + " has no memory to work with",
-                                                                         "room for some rows", "Free some"));
+    if (place_bytes_ < most + kGaps) {
+      throw Error(Status::memory,
+                  sentence(device_.name() + " has no memory to work with", "room for some rows", "Free some"));
+    }
     places_ = DeviceMemory(device_, kPlaces * place_bytes_);
     free -= kPlaces * place_bytes_;
   }
@@ -150,6 +152,7 @@ Wave DeviceTable::wave(const Piece& piece, const std::uint8_t* block, std::uint6
   wave.rows = rows;
   wave.dim = static_cast<std::uint32_t>(dim_);
   wave.most_bias = piece.most_bias;
+  wave.kind = kind_;
   return wave;
 }
 

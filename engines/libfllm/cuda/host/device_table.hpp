@@ -44,6 +44,7 @@ class DeviceTable {
   // In scan order: those that are resident come first.
   const std::vector<Piece>& pieces() const { return pieces_; }
   std::size_t dim() const { return dim_; }
+  Codes kind() const { return kind_; }
   std::size_t resident_pieces() const { return resident_; }
 
   static constexpr std::size_t kPlaces = 2;
@@ -64,6 +65,7 @@ class DeviceTable {
 
   const Device& device_;
   std::size_t dim_;
+  Codes kind_;
   std::vector<Piece> pieces_;
   std::size_t resident_ = 0, place_bytes_ = 0;
   DeviceMemory places_;

@@ -1,6 +1,7 @@
 #include "item_room.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 
@@ -11,6 +12,7 @@ namespace fllm::cuda {
 namespace {
 
 constexpr std::uint32_t kNoPeak = 0xFF800000u;  // -infinity, as cuda/order.cuh writes it
+constexpr double kLargestFp8 = 448;
 constexpr std::size_t kLeastFree = 4096;  // candidates beside the K best
 
 template <typename Memory>
@@ -44,6 +46,7 @@ void ItemRoom::lay_out(std::size_t items, std::size_t dim, std::size_t waves) {
   Packing packing;
   padded_dim_ = (dim + kPieceBytes - 1) / kPieceBytes * kPieceBytes;
   limbs_ = packing.add<std::int8_t>(2 * items * padded_dim_);
+  wholes_ = packing.add<float>(items * padded_dim_);
   structs_ = packing.add<Candidates>(items);
   item_structs_ = packing.add<Item>(items);
   none_ = packing.add<float>(2);
@@ -64,18 +67,27 @@ void ItemRoom::fill(const std::vector<Column>& columns, std::size_t dim, DeviceF
   const std::size_t items = columns.size(), room = items * capacity_;
   auto* const keys = reinterpret_cast<float*>(found_.data() + room * sizeof(std::int64_t));
   std::memset(on_host<std::int8_t>(limbs_), 0, 2 * items * padded_dim_);
+  std::memset(on_host<float>(wholes_), 0, items * padded_dim_ * sizeof(float));
   std::fill_n(on_host<Share>(shares_), items * blocks_, Share{-std::numeric_limits<float>::infinity(), 0.0});
   on_host<float>(none_)[0] = std::numeric_limits<float>::infinity();
   for (std::size_t i = 0; i < items; ++i) {
     const Search& search = *columns[i].search;
     const Limbs limbs = quantise(search.z + columns[i].item * dim, dim);
+    double magnitudes = 0;
+    for (std::size_t j = 0; j < dim; ++j) {
+      const int whole = 128 * limbs.high[j] + limbs.low[j];
+      on_host<float>(wholes_)[i * padded_dim_ + j] = static_cast<float>(whole);
+      magnitudes += std::abs(whole);
+    }
     std::copy(limbs.high.begin(), limbs.high.end(), on_host<std::int8_t>(limbs_) + 2 * i * padded_dim_);
     std::copy(limbs.low.begin(), limbs.low.end(), on_host<std::int8_t>(limbs_) + (2 * i + 1) * padded_dim_);
     const std::int8_t* const high = on_device<std::int8_t>(limbs_) + 2 * i * padded_dim_;
     items_[i] = {high,
                  high + padded_dim_,
+                 on_device<float>(wholes_) + i * padded_dim_,
                  filters.bits(search.filter, stream),
                  limbs.scale,
+                 static_cast<float>(kernels::float_error(dim) * kLargestFp8 * magnitudes * 1.001),
                  search.seeds == nullptr ? 0 : search.seeds[columns[i].item],
                  on_device<std::uint32_t>(peaks_) + i};
     on_host<Item>(item_structs_)[i] = items_[i];

@@ -71,7 +71,8 @@ class ItemRoom {
   std::size_t padded_dim_ = 0;
   std::uint32_t capacity_ = 0, most_users_ = 0;
   // Offsets in the block that both sides have, in order; from counts_ on it is also brought back.
-  std::size_t limbs_ = 0, structs_ = 0, item_structs_ = 0, none_ = 0, peaks_ = 0, counts_ = 0, kept_ = 0, thresholds_ = 0, shares_ = 0, overflowed_ = 0, bytes_ = 0;
+  std::size_t limbs_ = 0, wholes_ = 0, structs_ = 0, item_structs_ = 0, none_ = 0, peaks_ = 0;
+  std::size_t counts_ = 0, kept_ = 0, thresholds_ = 0, shares_ = 0, overflowed_ = 0, bytes_ = 0;
   DeviceMemory device_block_, found_;
   PinnedMemory host_block_, fetched_;
   std::vector<Item> items_;

@@ -24,8 +24,9 @@ std::string library_path() {
 }
 
 [[noreturn]] void refuse(const std::string& found) {
-  throw Error(Status::hardware, sentence("the engine 'cuda' cannot run: " + found, "",
-                                         "Build fllm-export with FLLM_CUDA=ON (docs/cuda.md), or use the engine 'native'"));
+  throw Error(Status::hardware,
+              sentence("the engine 'cuda' cannot run: " + found, "",
+                       "Build fllm-export with FLLM_CUDA=ON (docs/cuda.md), or use the engine 'native'"));
 }
 
 const Driver& load() {
