@@ -45,6 +45,18 @@ namespace emulation {
 constexpr unsigned kWarp = 32;
 constexpr std::size_t kStackBytes = 64 << 10;
 
+// Where a thread of the system goes on: as swapcontext(), without its call of the system.
+struct Stop {
+  void* words[5];
+};
+
+[[noreturn, gnu::noinline]] inline void go_to(Stop& stop) { __builtin_longjmp(stop.words, 1); }
+
+// Comes back when somebody goes to `here`.
+[[gnu::noinline]] inline void leave(Stop& here, Stop& there) {
+  if (__builtin_setjmp(here.words) == 0) go_to(there);
+}
+
 // Lets those that arrive go on once all have.
 struct Barrier {
   unsigned arrived = 0, generation = 0;
@@ -96,9 +108,10 @@ class Block {
 
  private:
   struct Fibre {
-    ucontext_t context;
+    ucontext_t context;  // for the start
+    Stop stop;
     std::unique_ptr<char[]> stack;
-    bool done = false;
+    bool started = false, done = false;
   };
 
   static constexpr std::size_t kSharedBytes = 64;
@@ -110,7 +123,7 @@ class Block {
     Block& block = *current_;
     block.body_();
     block.fibres_[block.running_].done = true;
-    swapcontext(&block.fibres_[block.running_].context, &block.scheduler_);
+    go_to(block.scheduler_);
   }
 
   void start(unsigned t) {
@@ -127,8 +140,17 @@ class Block {
     if (fibres_[t].done) return false;
     running_ = t;
     threadIdx.x = t;
-    swapcontext(&scheduler_, &fibres_[t].context);
+    if (fibres_[t].started) {
+      leave(scheduler_, fibres_[t].stop);
+    } else {
+      begin(fibres_[t]);
+    }
     return true;
+  }
+
+  [[gnu::noinline]] void begin(Fibre& fibre) {
+    fibre.started = true;
+    if (__builtin_setjmp(scheduler_.words) == 0) setcontext(&fibre.context);
   }
 
   void wait(Barrier& barrier, unsigned all) {
@@ -138,7 +160,7 @@ class Block {
       ++barrier.generation;
       return;
     }
-    while (barrier.generation == generation) swapcontext(&fibres_[running_].context, &scheduler_);
+    while (barrier.generation == generation) leave(fibres_[running_].stop, scheduler_);
   }
 
   inline static Block* current_ = nullptr;
@@ -148,7 +170,7 @@ class Block {
   std::vector<Shared> shared_;
   std::vector<std::uint64_t> slots_;
   Barrier barrier_;
-  ucontext_t scheduler_{};
+  Stop scheduler_{};
   unsigned running_ = 0;
 };
 
