@@ -60,14 +60,14 @@ class Scanner:
 
     Args:
         library: what :func:`compile_scanner` built; ``FLLM_CUDA_LIBRARY`` names the driver.
-        codes: int8 [rows, dim].
-        scales: float32 [rows].
+        codes: int8 or float8_e4m3fn [rows, dim].
+        scales: float32 [rows], of either device.
         blocks: how often the rows are taken.
         gpu_bytes: of the GPU's memory at most; 0: what is free.
     """
 
     def __init__(
-        self, library: Path, codes: np.ndarray, scales: np.ndarray, blocks: int = 1, gpu_bytes: int = 0
+        self, library: Path, codes: torch.Tensor, scales: torch.Tensor, blocks: int = 1, gpu_bytes: int = 0
     ) -> None:
         self._library = ctypes.CDLL(str(library))
         self._library.gpu_scanner_open.restype = ctypes.c_void_p
@@ -75,8 +75,11 @@ class Scanner:
         self._message = ctypes.create_string_buffer(512)
         self.rows, self.dim = len(codes) * blocks, codes.shape[1]
         ids = np.arange(self.rows, dtype=np.int64)
+        stored, row_scales = codes.cpu().view(torch.uint8).numpy(), scales.cpu().numpy()
         handle = self._library.gpu_scanner_open(
-            *(array.ctypes.data_as(ctypes.c_void_p) for array in (codes, scales, ids)),
+            stored.ctypes.data_as(ctypes.c_void_p),
+            ctypes.c_int(codes.dtype == torch.float8_e4m3fn),
+            *(array.ctypes.data_as(ctypes.c_void_p) for array in (row_scales, ids)),
             *(ctypes.c_uint64(number) for number in (len(codes), blocks)),
             ctypes.c_uint32(self.dim),
             ctypes.c_uint64(gpu_bytes),
@@ -125,7 +128,7 @@ def defined(
         for first in range(0, rows, CHUNK_ROWS):
             part = slice(first, first + CHUNK_ROWS)
             # Sums of whole numbers below 2^53 are exact in float64, in any order.
-            found[part] = (codes[part].double() @ whole * (scales[part].double() * scale)).float()
+            found[part] = (codes[part].float().double() @ whole * (scales[part].double() * scale)).float()
         wide = found.double()
         logsumexp.append(float(torch.logsumexp(wide, 0)) + math.log(blocks))
         need = min(rows, -(-k // blocks) + 1)
@@ -208,13 +211,17 @@ class Bench:
         self.ceilings = ceilings()
         self.lines: list[dict[str, object]] = []
 
-    def table(self, rows: int, dim: int, gpu_bytes: int = 0) -> tuple[Scanner, torch.Tensor, torch.Tensor, int]:
+    def table(
+        self, rows: int, dim: int, gpu_bytes: int = 0, dtype: torch.dtype = torch.int8
+    ) -> tuple[Scanner, torch.Tensor, torch.Tensor, int]:
         """Return a table of about ``rows`` rows, and the block that it repeats."""
         blocks = max(1, round(rows * self.scale / BLOCK_ROWS))
         generator = torch.Generator(device="cuda").manual_seed(dim)
-        codes = torch.randint(-127, 128, (BLOCK_ROWS, dim), dtype=torch.int8, device="cuda", generator=generator)
+        codes = torch.empty((BLOCK_ROWS, dim), dtype=dtype, device="cuda")
+        for part in codes.split(CHUNK_ROWS):
+            part.copy_(torch.randint(-127, 128, part.shape, device="cuda", generator=generator).to(dtype))
         scales = torch.rand(BLOCK_ROWS, device="cuda", generator=generator) * 1e-3 + 1e-3
-        scanner = Scanner(self.library, codes.cpu().numpy(), scales.cpu().numpy(), blocks, gpu_bytes)
+        scanner = Scanner(self.library, codes, scales, blocks, gpu_bytes)
         return scanner, codes, scales, blocks
 
     def say(self, case: str, value: float, unit: str, bar: str, met: bool, exact: bool, note: str = "") -> None:
@@ -223,9 +230,9 @@ class Bench:
         print(f"{case:<44}{value:>10.2f} {unit:<10}{bar:<34}{verdict:<14}{note}", flush=True)
         self.lines.append({"case": case, "value": value, "unit": unit, "bar": bar, "met": met, "exact": exact})
 
-    def scans(self, name: str, rows: int, dim: int, batch: int) -> None:
+    def scans(self, name: str, rows: int, dim: int, batch: int, dtype: torch.dtype = torch.int8) -> None:
         """One item at the speed of memory; a batch at the speed of arithmetic, or of memory still."""
-        scanner, codes, scales, blocks = self.table(rows, dim)
+        scanner, codes, scales, blocks = self.table(rows, dim, dtype=dtype)
         z = np.random.default_rng(0).standard_normal((batch, dim)).astype(np.float32)
         expected = defined(codes, scales, blocks, z, 100)
         first = tuple(part[:1] for part in expected)
@@ -384,6 +391,7 @@ def llama_encoder(dim: int) -> Callable[[], np.ndarray]:
 CASES: dict[str, Callable[[Bench], None]] = {
     "billion": lambda bench: bench.scans("10^9 x 64", 1_000_000_000, 64, 64),
     "wide": lambda bench: bench.scans("10^8 x 256", 100_000_000, 256, 128),
+    "wide-fp8": lambda bench: bench.scans("10^8 x 256 fp8", 100_000_000, 256, 128, torch.float8_e4m3fn),
     "torch": lambda bench: bench.rivals(),
     "streamed": lambda bench: bench.streaming(),
     "text": lambda bench: bench.text_to_users(),

@@ -1,5 +1,5 @@
-// The engine `cuda` on rows that lie in memory, for benchmarks/gpu.py: one block of rows, taken several times over, with
-// ids that count up.
+// The engine `cuda` on rows that lie in memory, for benchmarks/gpu.py: one block of rows, taken several times over,
+// with ids that count up.
 #include <cstdint>
 #include <cstdio>
 #include <exception>
@@ -25,22 +25,23 @@ int attempt(char* message, Work&& work) {
 
 extern "C" {
 
-// codes int8 [block_rows, dim], scales float32 [block_rows], ids int64 [blocks, block_rows]; null and `message` [512] on
-// failure. Nothing is read after the call.
-__attribute__((visibility("default"))) void* gpu_scanner_open(const std::int8_t* codes, const float* scales,
+// codes int8 or e4m3 [block_rows, dim], scales float32 [block_rows], ids int64 [blocks, block_rows]; null and `message`
+// [512] on failure. Nothing is read after the call.
+__attribute__((visibility("default"))) void* gpu_scanner_open(const std::uint8_t* codes, int fp8, const float* scales,
                                                              const std::int64_t* ids, std::uint64_t block_rows,
                                                              std::uint64_t blocks, std::uint32_t dim,
                                                              std::uint64_t gpu_bytes, char* message) {
   std::unique_ptr<fllm::cuda::CudaScanner> scanner;
   attempt(message, [&] {
     fllm::Layout layout;
+    layout.codec = fp8 != 0 ? fllm::Codec::fp8 : fllm::Codec::int8;
     layout.dim = dim;
     layout.rows = block_rows * blocks;
     std::vector<fllm::Tile> tiles(blocks);
     for (std::uint64_t block = 0; block < blocks; ++block) {
       tiles[block].rows = block_rows;
       tiles[block].first_row = block * block_rows;
-      tiles[block].codes = reinterpret_cast<const std::uint8_t*>(codes);
+      tiles[block].codes = codes;
       tiles[block].scales = scales;
       tiles[block].ids = ids + block * block_rows;
     }

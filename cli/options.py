@@ -21,5 +21,5 @@ engine_option = click.option(
     "--engine",
     envvar="FLLM_ENGINE",
     show_envvar=True,
-    help="native, onnxruntime or numpy (default: native).",
+    help="native, cuda, onnxruntime or numpy (default: native).",
 )

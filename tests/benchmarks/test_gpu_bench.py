@@ -23,7 +23,10 @@ def gpu() -> SimpleNamespace:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ to build the emulated GPU with")
-def test_the_scanner_answers_as_defined(gpu: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)
+def test_the_scanner_answers_as_defined(
+    gpu: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
     driver = tmp_path / "libfllm_cuda.so"
     libfllm = ROOT / "engines" / "libfllm"
     options = ["-std=c++20", "-O2", "-shared", "-fPIC", "-ffp-contract=off", f"-I{libfllm}"]
@@ -31,14 +34,14 @@ def test_the_scanner_answers_as_defined(gpu: SimpleNamespace, tmp_path: Path, mo
     monkeypatch.setenv("FLLM_CUDA_LIBRARY", str(driver))
     library = gpu.compile_scanner(tmp_path)
     generator = np.random.default_rng(0)
-    codes = generator.integers(-127, 128, (2000, 64), np.int8)
-    scales = generator.random(2000, np.float32) * np.float32(1e-3)
+    codes = torch.from_numpy(generator.integers(-127, 128, (2000, 64))).to(dtype)
+    scales = torch.from_numpy(generator.random(2000, np.float32)) * 1e-3
     z = generator.standard_normal((3, 64)).astype(np.float32)
     for gpu_bytes in (0, 300_000):
         scanner = gpu.Scanner(library, codes, scales, 3, gpu_bytes)
         assert (scanner.streamed_bytes > 0) == (gpu_bytes > 0)
         for k in (1, 100):
-            expected = gpu.defined(torch.from_numpy(codes), torch.from_numpy(scales), 3, z, k)
+            expected = gpu.defined(codes, scales, 3, z, k)
             for log_probs in (True, False):
                 found = scanner.search(z, k, log_probs=log_probs)
                 assert gpu.is_as_defined(found, expected, log_probs=log_probs)
