@@ -28,8 +28,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBFLLM = ROOT / "engines" / "libfllm"
-BLOCK_ROWS = 1 << 24
 CHUNK_ROWS = 1 << 20
+BLOCK_ROWS = 15 * CHUNK_ROWS
 LARGEST = 8127
 
 

@@ -16,7 +16,7 @@ constexpr unsigned kLaneItems = 8;                   // whose sums with four row
 constexpr unsigned kChunkBytes = 64;                 // of each row, that are brought in together
 constexpr unsigned kChunkPieces = kChunkBytes / kPieceBytes;
 constexpr unsigned kStages = 4;                      // chunks in shared memory: one in use, the others on their way
-constexpr unsigned kMostManyDim = 2048;              // up to which both limbs' sums are exact in float32
+constexpr unsigned kMostManyDim = 1024;              // up to which both limbs' sum together has 31 bits
 constexpr unsigned kHits = 128;                      // of a warp, that are settled together
 
 // A row that may reach an item's threshold, with its sums.
@@ -231,7 +231,7 @@ class ManyScan {
       FLLM_UNROLL
       for (unsigned r = 0; r < 4; ++r) {
         const unsigned m = r / 2, i = 2 * (r % 2) + column % 2;
-        const float sum = fmaf(128.0f, static_cast<float>(high_[m][n][i]), static_cast<float>(low_[m][n][i]));
+        const float sum = static_cast<float>(128 * high_[m][n][i] + low_[m][n][i]);
         const float score = fmaf(sum * item_scales()[item], scale[r], add[r]);
         if (score >= thresholds()[item]) reached |= 1u << (m * 16 + n * 4 + i);
         if (kDenominator) exp_sum += fast_exp2((score - references()[item]) * kLog2E);
