@@ -13,7 +13,8 @@ from pathlib import Path
 
 from fllm_export import Bundle
 from fllm_export.bundle.order import item_texts
-from fllm_export.bundle.plans import PRECISIONS, PlanOptions, add_plans
+from fllm_export.bundle.plans import PlanOptions, add_plans
+from fllm_export.graphs.precision_names import PRECISIONS
 
 
 def main() -> None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import click
 
 from fllm_export.cli.output import Output, columns
+from fllm_export.engines.tensorrt.library import LIBRARIES, LibraryName
 from fllm_export.errors import UsageError
+from fllm_export.graphs.precision_names import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
@@ -21,8 +23,8 @@ class PlanChoices(TypedDict):
 
     engine: str | None
     target: tuple[str, ...]
-    precision: str
-    library: str | None
+    precision: Precision
+    library: LibraryName | None
     plan_k: int
     plan_batch: int
 
@@ -34,14 +36,14 @@ _OPTIONS = (
     ),
     click.option(
         "--precision",
-        type=click.Choice(["fp16", "bf16", "fp8"]),
+        type=click.Choice(PRECISIONS),
         default="fp16",
         show_default=True,
         help="Precision of the encoder plan's products.",
     ),
     click.option(
         "--library",
-        type=click.Choice(["tensorrt", "tensorrt_rtx"]),
+        type=click.Choice(LIBRARIES),
         help="What builds the plans (default: the first that is installed).",
     ),
     click.option(
@@ -76,7 +78,7 @@ def make_plans(output: Output, bundle: Bundle, choices: PlanChoices, calibration
     options = PlanOptions(
         choices["target"],
         choices["precision"],
-        choices["library"],  # type: ignore[arg-type]
+        choices["library"],
         choices["plan_k"],
         choices["plan_batch"],
     )

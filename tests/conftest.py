@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -280,3 +282,16 @@ def tiny_bundle(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPa
 
     path = tmp_path_factory.mktemp("tiny") / "bundle"
     return build(tiny_checkpoint("llama", users=400), path, calibration=ITEM_TEXTS, min_recall=0.9)
+
+
+@pytest.fixture(scope="session")
+def emulated_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``libfllm_cuda.so`` whose kernels run on the CPU."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("there is no g++ to build the emulated GPU with")
+    source = Path(__file__).parents[1] / "engines" / "libfllm"
+    built = tmp_path_factory.mktemp("emulated") / "libfllm_cuda.so"
+    options = ["-std=c++20", "-O2", "-shared", "-fPIC", "-ffp-contract=off", f"-I{source}"]
+    subprocess.run([compiler, *options, source / "cuda" / "emulation" / "driver.cpp", "-o", built], check=True)
+    return built

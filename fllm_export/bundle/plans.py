@@ -21,12 +21,12 @@ from fllm_export.engines.tensorrt.plan import RECORDS, RECORDS_VERSION, Plan, pl
 from fllm_export.engines.tensorrt.profiles import encoder_profiles, head_profiles
 from fllm_export.errors import ParityError, UsageError
 from fllm_export.files import publish, publish_json
+from fllm_export.graphs.precision_names import PRECISIONS, Precision
 from fllm_export.manifest import describe_files
 from fllm_export.onnx_session import cpu_session
 from fllm_export.progress import Progress, silent
 from fllm_export.prompt import load_tokenizer
 
-PRECISIONS = ("fp16", "bf16", "fp8")
 LEAST_COSINE = {"fp16": 0.9999, "fp8": 0.95}
 """The least cosine of an item vector in that precision with the float32 one; bf16 cannot be run on a CPU."""
 
@@ -49,7 +49,7 @@ class PlanOptions:
     """
 
     targets: tuple[str, ...] = ()
-    precision: str = "fp16"
+    precision: Precision = "fp16"
     library: LibraryName | None = None
     k: int = 256
     max_batch: int = 32

@@ -16,7 +16,7 @@ LIMB_BASE = 128
 _LIMB_OFFSET = 64
 _LARGEST_CODE = 128
 _INT8_STEP = 1 / 127
-_FP8_MAX = 448.0
+FP8_MAX = 448.0
 _TINY = float(np.finfo(np.float32).tiny)
 
 
@@ -116,7 +116,7 @@ def w8a8_scores(graph: GraphBuilder, tile: Tile, item_vector: str) -> Chunks:
 
 def fp8_scores(graph: GraphBuilder, tile: Tile, item_vector: str) -> Chunks:
     """Append the float8e4m3fn product; the item vector is quantised per item in the graph."""
-    step = graph.constant(1 / _FP8_MAX, np.float32)
+    step = graph.constant(1 / FP8_MAX, np.float32)
     return _quantised(graph, tile, item_vector, step, graph.float8(0.0))
 
 

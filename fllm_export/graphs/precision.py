@@ -10,7 +10,7 @@ in half precision around a softmax in float32, and they are few for texts of som
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -18,11 +18,9 @@ import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fllm_export.errors import UsageError
+from fllm_export.graphs.arithmetic import FP8_MAX
+from fllm_export.graphs.precision_names import PRECISIONS, Precision
 
-Precision = Literal["fp16", "bf16", "fp8"]
-PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16", "fp8")
-
-_FP8_MAX = 448.0
 _HALF: dict[str, tuple[int, Any]] = {
     "fp16": (int(TensorProto.FLOAT16), np.float16),
     "bf16": (int(TensorProto.BFLOAT16), ml_dtypes.bfloat16),
@@ -102,12 +100,12 @@ class _Rewrite:
     def _quantised_weight(self, name: str) -> str:
         array = numpy_helper.to_array(self._weights[name])
         peak = float(np.abs(array).max(initial=0.0))
-        step = np.float32(max(peak, float(np.finfo(np.float32).tiny)) / _FP8_MAX)
+        step = np.float32(max(peak, float(np.finfo(np.float32).tiny)) / FP8_MAX)
         codes = self._store(f"{name}_fp8", (array / step).astype(ml_dtypes.float8_e4m3fn))
         return self._append("DequantizeLinear", f"{name}_from_fp8", codes, self._scale(name, peak), self._zero())
 
     def _scale(self, name: str, peak: float) -> str:
-        step = np.float32(max(peak, float(np.finfo(np.float32).tiny)) / _FP8_MAX)
+        step = np.float32(max(peak, float(np.finfo(np.float32).tiny)) / FP8_MAX)
         return self._store(f"{name}_fp8_scale", np.array(step, np.float32))
 
     def _zero(self) -> str:

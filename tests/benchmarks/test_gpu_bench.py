@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,17 +21,16 @@ def gpu() -> SimpleNamespace:
     return SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "gpu.py")))
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++ to build the emulated GPU with")
+@pytest.fixture(scope="module")
+def library(gpu: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return gpu.compile_scanner(tmp_path_factory.mktemp("scanner"))
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)
 def test_the_scanner_answers_as_defined(
-    gpu: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+    gpu: SimpleNamespace, library: Path, emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
-    driver = tmp_path / "libfllm_cuda.so"
-    libfllm = ROOT / "engines" / "libfllm"
-    options = ["-std=c++20", "-O2", "-shared", "-fPIC", "-ffp-contract=off", f"-I{libfllm}"]
-    subprocess.run(["g++", *options, libfllm / "cuda" / "emulation" / "driver.cpp", "-o", driver], check=True)
-    monkeypatch.setenv("FLLM_CUDA_LIBRARY", str(driver))
-    library = gpu.compile_scanner(tmp_path)
+    monkeypatch.setenv("FLLM_CUDA_LIBRARY", str(emulated_gpu))
     generator = np.random.default_rng(0)
     codes = torch.from_numpy(generator.integers(-127, 128, (2000, 64))).to(dtype)
     scales = torch.from_numpy(generator.random(2000, np.float32)) * 1e-3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,27 +12,15 @@ import pytest
 
 from fllm_export import BudgetError, HardwareError, UsageError, UserTable
 
-SOURCE = Path(__file__).parents[2] / "engines" / "libfllm"
 GENERATOR = np.random.default_rng(4)
 ROWS = GENERATOR.standard_normal((6000, 40)).astype(np.float32)
 IDS = np.sort(GENERATOR.choice(1 << 40, 6000, replace=False))
 Z = GENERATOR.standard_normal((3, 40)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("there is no g++ to build the emulated GPU with")
-    built = tmp_path_factory.mktemp("emulated") / "libfllm_cuda.so"
-    options = ["-std=c++20", "-O2", "-shared", "-fPIC", "-ffp-contract=off", f"-I{SOURCE}"]
-    subprocess.run([compiler, *options, SOURCE / "cuda" / "emulation" / "driver.cpp", "-o", built], check=True)
-    return built
-
-
 @pytest.fixture
-def emulated(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLLM_CUDA_LIBRARY", str(library))
+def emulated(emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLLM_CUDA_LIBRARY", str(emulated_gpu))
 
 
 def assert_same(directory: Path, deny: object = (), **options: object) -> None:

@@ -38,6 +38,30 @@ def make_encoder() -> MakeEncoder:
     return make
 
 
+class ExportTiny(Protocol):
+    """Exports a tiny encoder described as ``family-pooling-mapper``; returns it and its ONNX file."""
+
+    def __call__(self, description: str, example: IdsAndMask) -> tuple[ItemEncoder, Path]: ...
+
+
+@pytest.fixture(scope="session")
+def export_tiny(
+    make_encoder: MakeEncoder, tiny_bert_dir: Path, tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> ExportTiny:
+    """The factory of exported encoders."""
+
+    def export(description: str, example: IdsAndMask) -> tuple[ItemEncoder, Path]:
+        from fllm_export.graphs.encoder import export_encoder
+
+        family, pooling, kind = description.split("-")
+        encoder = make_encoder(tiny_bert_dir if family == "bert" else tiny_llama_dir, pooling, kind)
+        path = tmp_path_factory.mktemp(description) / "encoder" / "model.onnx"
+        export_encoder(encoder, path, example=example)
+        return encoder, path
+
+    return export
+
+
 def make_batch(items: int, length: int, side: Side, vocabulary: int, seed: int = 0) -> IdsAndMask:
     """Return random token ids and a mask; each item but the first is shorter, down to one token."""
     generator = np.random.default_rng(seed)

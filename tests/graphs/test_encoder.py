@@ -17,26 +17,16 @@ from fllm_export.graphs.encoder import export_encoder
 from fllm_export.graphs.model_files import external_data_path, publish_model
 from fllm_export.graphs.parity import EncoderParity, compare_encoder
 
-from .conftest import SHAPES, MakeEncoder, make_batch
+from .conftest import SHAPES, ExportTiny, MakeEncoder, make_batch
 
 BATCHES = [make_batch(items, length, side, 40, seed=i) for i, (items, length, side) in enumerate(SHAPES)]
 EXAMPLE = make_batch(2, 7, "left", 40)
 
 
 @pytest.fixture(scope="module", params=["bert-mean-linear", "bert-cls-identity", "llama-last-mlp"])
-def exported(
-    request: pytest.FixtureRequest,
-    make_encoder: MakeEncoder,
-    tiny_bert_dir: Path,
-    tiny_llama_dir: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[ItemEncoder, Path]:
+def exported(request: pytest.FixtureRequest, export_tiny: ExportTiny) -> tuple[ItemEncoder, Path]:
     """An encoder and its ONNX file."""
-    family, pooling, kind = request.param.split("-")
-    encoder = make_encoder(tiny_bert_dir if family == "bert" else tiny_llama_dir, pooling, kind)
-    path = tmp_path_factory.mktemp(request.param) / "encoder" / "model.onnx"
-    export_encoder(encoder, path, example=EXAMPLE)
-    return encoder, path
+    return export_tiny(request.param, EXAMPLE)
 
 
 def test_equals_torch_over_shapes_and_padding(exported: tuple[ItemEncoder, Path]) -> None:

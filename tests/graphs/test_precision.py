@@ -13,27 +13,17 @@ from onnx import TensorProto
 
 from fllm_export.calibration.activations import activation_peaks
 from fllm_export.errors import UsageError
-from fllm_export.graphs.encoder import export_encoder
-from fllm_export.graphs.precision import Precision, lower_precision, quantised_inputs
+from fllm_export.graphs.precision import lower_precision, quantised_inputs
+from fllm_export.graphs.precision_names import Precision
 
-from .conftest import MakeEncoder, make_batch
+from .conftest import ExportTiny, make_batch
 
 BATCHES = [make_batch(3, 9, "left", 40), make_batch(1, 17, "none", 40, seed=1)]
 
 
-@pytest.fixture(scope="module", params=["bert", "llama"])
-def exported(
-    request: pytest.FixtureRequest,
-    make_encoder: MakeEncoder,
-    tiny_bert_dir: Path,
-    tiny_llama_dir: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    bert = request.param == "bert"
-    path = tmp_path_factory.mktemp(request.param) / "model.onnx"
-    encoder = make_encoder(tiny_bert_dir if bert else tiny_llama_dir, "mean" if bert else "last", "linear")
-    export_encoder(encoder, path, example=BATCHES[0])
-    return path
+@pytest.fixture(scope="module", params=["bert-mean-linear", "llama-last-linear"])
+def exported(request: pytest.FixtureRequest, export_tiny: ExportTiny) -> Path:
+    return export_tiny(request.param, BATCHES[0])[1]
 
 
 def vectors(model: bytes) -> npt.NDArray[np.float64]:

@@ -17,7 +17,8 @@ from fllm_export.errors import BundleError, ParityError
 from fllm_export.graphs.builder import GraphBuilder
 from fllm_export.graphs.encoder import export_encoder
 from fllm_export.graphs.head import CodeType, HeadForm, head_graph
-from fllm_export.graphs.precision import Precision, lower_precision, quantised_inputs
+from fllm_export.graphs.precision import lower_precision, quantised_inputs
+from fllm_export.graphs.precision_names import Precision
 
 from .conftest import MakeEncoder, make_batch
 

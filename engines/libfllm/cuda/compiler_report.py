@@ -8,10 +8,13 @@ Prints a Markdown table; exit 1 when a kernel spills registers or has a stack fr
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ARCHITECTURES = ("80", "86", "89", "90a", "120")
@@ -53,8 +56,10 @@ def main() -> int:
     nvcc = parser.parse_args().nvcc
     lines = ["| GPU | kernel | forms | registers | shared memory | stack | spills |", "| --- " * 7 + "|"]
     clean = True
-    for architecture in ARCHITECTURES:
-        for name, forms in sorted(report(nvcc, architecture).items()):
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        reports = list(threads.map(partial(report, nvcc), ARCHITECTURES))
+    for architecture, kernels in zip(ARCHITECTURES, reports, strict=True):
+        for name, forms in sorted(kernels.items()):
             registers, shared, stack, stores, loads = (max(form[figure] for form in forms) for figure in FIGURES)
             cells = [
                 f"sm_{architecture}",

@@ -17,11 +17,6 @@ constexpr std::size_t kTurnProducts = std::size_t{1} << 26;  // multiply-adds, a
 
 constexpr std::size_t kSketchColumns = 8;  // more items share a full pass at less cost than each its sketch
 
-bool wants_denominator(const std::vector<Column>& columns) {
-  return std::any_of(columns.begin(), columns.end(),
-                     [](const Column& column) { return column.search->log_probs != LogProbs::none; });
-}
-
 bool uses_sketch(const Table& table, const std::vector<Column>& columns) {
   const Search& search = *columns.front().search;
   return !table.sketches().empty() && columns.size() <= kSketchColumns && search.mode == Mode::topk &&
@@ -133,7 +128,7 @@ Pass::Pass(const Table& table, const kernels::Kernels& kernels, std::vector<Colu
     : table_(table),
       kernels_(kernels),
       columns_(std::move(columns)),
-      wants_denominator_(fllm::wants_denominator(columns_)),
+      wants_denominator_(columns_.front().search->wants_denominator()),
       samples_(columns_.front().search->mode == Mode::sample),
       uses_sketch_(fllm::uses_sketch(table, columns_)),
       queries_(table, kernels, columns_, !wants_denominator_),

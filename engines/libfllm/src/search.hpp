@@ -31,6 +31,7 @@ struct Search {
   const volatile std::int32_t* cancelled = nullptr;
 
   bool expired() const { return deadline && Clock::now() >= *deadline; }
+  bool wants_denominator() const { return log_probs != LogProbs::none; }
   bool is_cancelled() const { return cancelled != nullptr && *cancelled != 0; }
 };
 

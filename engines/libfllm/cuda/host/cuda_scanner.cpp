@@ -55,7 +55,7 @@ CudaScanner::CudaScanner(const Rows& table, const DeviceOptions& options) : rows
 std::uint64_t CudaScanner::streamed_bytes() const {
   std::uint64_t bytes = 0;
   for (const std::unique_ptr<DeviceScan>& scan : scans_) {
-    for (const Piece& piece : scan->table().pieces()) bytes += piece.is_resident() ? 0 : piece.bytes;
+    for (const Piece& piece : scan->table().pieces()) bytes += piece.resident ? 0 : piece.bytes;
   }
   return bytes;
 }
@@ -83,7 +83,7 @@ ItemAnswer CudaScanner::merge(const Search& search, std::vector<std::vector<Devi
   ItemAnswer answer = ranked(std::move(users), search.k);
   answer.rows_scored = rows;
   answer.complete = rows == rows_;
-  if (search.log_probs != LogProbs::none) {
+  if (search.wants_denominator()) {
     answer.logsumexp = at_least_of(answer.users, denominator);
     answer.log_probs_exact = answer.complete;
   }

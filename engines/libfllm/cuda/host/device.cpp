@@ -14,6 +14,12 @@ std::string gigabytes(std::size_t bytes) {
   return text;
 }
 
+Owned made(const Device& device, int (*create)(void**), void (*destroy)(void*), const char* doing) {
+  void* object = nullptr;
+  device.check(create(&object), doing);
+  return {object, destroy};
+}
+
 }  // namespace
 
 Device::Device(const Driver& driver, int number) : driver_(driver), number_(number) {
@@ -46,31 +52,27 @@ void Device::check_memory(int status, std::size_t bytes, const char* where) cons
                        "", "Free some, use more GPUs, or ask for fewer users or items at once"));
 }
 
-DeviceMemory::DeviceMemory(const Device& device, std::size_t bytes) : size_(bytes) {
+Memory Memory::of_gpu(const Device& device, std::size_t bytes) {
   void* pointer = nullptr;
   device.check_memory(device.driver().allocate(bytes, &pointer), bytes, "its memory");
-  data_ = {pointer, device.driver().release};
+  return {{pointer, device.driver().release}, bytes};
 }
 
-PinnedMemory::PinnedMemory(const Device& device, std::size_t bytes) : size_(bytes) {
+Memory Memory::pinned(const Device& device, std::size_t bytes) {
   void* pointer = nullptr;
   device.check_memory(device.driver().allocate_pinned(bytes, &pointer), bytes, "the host's memory, pinned,");
-  data_ = {pointer, device.driver().release_pinned};
+  return {{pointer, device.driver().release_pinned}, bytes};
 }
 
-Event::Event(const Device& device) : device_(&device), event_(nullptr, device.driver().destroy_event) {
-  void* event = nullptr;
-  device.check(device.driver().create_event(&event), "making an event");
-  event_.reset(event);
-}
+Event::Event(const Device& device)
+    : device_(&device),
+      event_(made(device, device.driver().create_event, device.driver().destroy_event, "making an event")) {}
 
 void Event::finish() const { device_->check(device_->driver().finish_event(event_.get()), "waiting for it"); }
 
-Stream::Stream(const Device& device) : device_(&device), stream_(nullptr, device.driver().destroy_stream) {
-  void* stream = nullptr;
-  device.check(device.driver().create_stream(&stream), "making a stream");
-  stream_.reset(stream);
-}
+Stream::Stream(const Device& device)
+    : device_(&device),
+      stream_(made(device, device.driver().create_stream, device.driver().destroy_stream, "making a stream")) {}
 
 void Stream::copy(void* to, const void* from, std::size_t bytes) const {
   device_->check(device_->driver().copy(to, from, bytes, stream_.get()), "copying");

@@ -34,29 +34,24 @@ class Device {
   DeviceFacts facts_{};
 };
 
-// Memory of the GPU, uninitialised.
-class DeviceMemory {
+// What the driver made, and gives back.
+using Owned = std::unique_ptr<void, void (*)(void*)>;
+
+// Uninitialised memory; none by default.
+class Memory {
  public:
-  DeviceMemory() = default;
-  DeviceMemory(const Device& device, std::size_t bytes);
+  Memory() = default;
+  static Memory of_gpu(const Device& device, std::size_t bytes);
+  // Of the host, that copies to and from the GPU need not be staged for.
+  static Memory pinned(const Device& device, std::size_t bytes);
+
   std::uint8_t* data() const { return static_cast<std::uint8_t*>(data_.get()); }
   std::size_t size() const { return size_; }
 
  private:
-  std::unique_ptr<void, void (*)(void*)> data_{nullptr, nullptr};
-  std::size_t size_ = 0;
-};
+  Memory(Owned data, std::size_t size) : data_(std::move(data)), size_(size) {}
 
-// Memory of the host that copies to and from the GPU need not be staged for.
-class PinnedMemory {
- public:
-  PinnedMemory() = default;
-  PinnedMemory(const Device& device, std::size_t bytes);
-  std::uint8_t* data() const { return static_cast<std::uint8_t*>(data_.get()); }
-  std::size_t size() const { return size_; }
-
- private:
-  std::unique_ptr<void, void (*)(void*)> data_{nullptr, nullptr};
+  Owned data_{nullptr, nullptr};
   std::size_t size_ = 0;
 };
 
@@ -68,7 +63,7 @@ class Event {
 
  private:
   const Device* device_;
-  std::unique_ptr<void, void (*)(void*)> event_;
+  Owned event_;
 };
 
 class Stream {
@@ -83,7 +78,7 @@ class Stream {
 
  private:
   const Device* device_;
-  std::unique_ptr<void, void (*)(void*)> stream_;
+  Owned stream_;
 };
 
 }  // namespace fllm::cuda

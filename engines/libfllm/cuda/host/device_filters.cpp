@@ -9,7 +9,7 @@ const std::uint32_t* DeviceFilters::bits(const UserFilter* filter, const Stream&
   auto found = std::find_if(kept_.begin(), kept_.end(), [&](const Kept& k) { return k.number == filter->number(); });
   if (found == kept_.end()) {
     while (kept_.size() > std::max(in_use_, kMostIdle - 1)) kept_.pop_back();
-    DeviceMemory bits(device_, filter->bits().size() * sizeof(std::uint64_t));
+    Memory bits = Memory::of_gpu(device_, filter->bits().size() * sizeof(std::uint64_t));
     stream.copy(bits.data(), filter->bits().data(), bits.size());
     stream.finish();
     kept_.push_back({filter->number(), std::move(bits)});

@@ -23,7 +23,7 @@ class DeviceFilters {
  private:
   struct Kept {
     std::uint64_t number;  // UserFilter::number()
-    DeviceMemory bits;
+    Memory bits;
   };
   static constexpr std::size_t kMostIdle = 4;
 

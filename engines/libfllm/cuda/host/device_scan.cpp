@@ -16,10 +16,6 @@ bool any_goes_on(const std::vector<Column>& columns) {
   });
 }
 
-bool wants_denominator(const std::vector<Column>& columns) {
-  return columns.front().search->log_probs != LogProbs::none;
-}
-
 }  // namespace
 
 DeviceScan::DeviceScan(const Driver& driver, int device, const Rows& table, TileRange tiles, std::uint64_t bytes)
@@ -39,16 +35,19 @@ DeviceScan::DeviceScan(const Driver& driver, int device, const Rows& table, Tile
 std::vector<DeviceAnswer> DeviceScan::run(const std::vector<Column>& columns) {
   device_.use();
   const std::vector<Turn> turns = cut_turns(columns);
-  samples_ = columns.front().search->mode == Mode::sample;
+  const Search& search = *columns.front().search;
+  samples_ = search.mode == Mode::sample;
   filters_.begin_pass();
   room_.begin(columns, table_.dim(), turns.size(), filters_, scans_);
-  const std::size_t scored = score_turns(turns, columns, wants_denominator(columns));
+  const std::size_t scored = score_turns(turns, columns, search.wants_denominator());
   room_.fetch_states(scans_);
-  if (wants_denominator(columns)) sum_again(turns, scored);
+  if (search.wants_denominator()) sum_again(turns, scored);
+  std::uint64_t rows = 0;
+  for (std::size_t turn = 0; turn < scored; ++turn) rows += turns[turn].rows;
   std::vector<DeviceAnswer> answers(columns.size());
   for (std::size_t i = 0; i < columns.size(); ++i) {
-    if (wants_denominator(columns)) answers[i].denominator = room_.denominator(i);
-    for (std::size_t turn = 0; turn < scored; ++turn) answers[i].rows_scored += turns[turn].rows;
+    answers[i].rows_scored = rows;
+    if (search.wants_denominator()) answers[i].denominator = room_.denominator(i);
   }
   make_up(turns, scored);
   std::vector<std::vector<Candidate>> users = room_.fetch_users(scans_);
@@ -59,16 +58,15 @@ std::vector<DeviceAnswer> DeviceScan::run(const std::vector<Column>& columns) {
 // The first turn has as many rows as there is room for candidates. If rows come in no particular order, n more of them
 // after N hold about K n / N that are among the K best so far: the turns grow so that these fill half of what is free.
 std::vector<DeviceScan::Turn> DeviceScan::cut_turns(const std::vector<Column>& columns) const {
-  std::size_t k = 0;
-  for (const Column& column : columns) k = std::max(k, column.search->k);
+  const std::size_t k = most_users(columns);
   const std::uint64_t capacity = candidate_capacity(k);
+  const auto growth = static_cast<double>(capacity - k) / (2.0 * static_cast<double>(k));
   const std::uint64_t most = std::max<std::uint64_t>(1, kTurnProducts / (table_.dim() * columns.size()));
   std::vector<Turn> turns;
   std::uint64_t before = 0;
   for (std::size_t number = 0; number < table_.pieces().size(); ++number) {
     const std::uint64_t all = table_.pieces()[number].rows;
     for (std::uint64_t first = 0; first < all;) {
-      const auto growth = static_cast<double>(capacity - k) / (2.0 * static_cast<double>(k));
       const auto grown = static_cast<std::uint64_t>(std::min(1e18, growth * static_cast<double>(before)));
       const std::uint64_t wanted = before < capacity ? capacity - before : std::max(grown, capacity - k);
       const std::uint64_t rows = std::min({wanted, most, all - first});

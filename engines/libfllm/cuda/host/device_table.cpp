@@ -77,7 +77,7 @@ void DeviceTable::place_runs(const std::vector<Run>& runs, std::uint64_t bytes) 
       throw Error(Status::memory,
                   sentence(device_.name() + " has no memory to work with", "room for some rows", "Free some"));
     }
-    places_ = DeviceMemory(device_, kPlaces * place_bytes_);
+    places_ = Memory::of_gpu(device_, kPlaces * place_bytes_);
     free -= kPlaces * place_bytes_;
   }
   for (const Run& run : runs) {
@@ -116,15 +116,22 @@ Piece DeviceTable::lay_out(const Run& run, std::uint64_t first, std::uint64_t ro
   return piece;
 }
 
+// Copies the arrays of rows from `first` on into a piece's block, each by copy(to, from, bytes).
+template <typename Copy>
+void DeviceTable::fill(const Piece& piece, const Run& run, std::uint64_t first, Copy&& copy) const {
+  std::uint8_t* const block = piece.block.data();
+  copy(block, run.codes + first * dim_, piece.rows * dim_);
+  copy(block + piece.scales, run.scales + first, piece.rows * sizeof(float));
+  if (piece.has_bias) copy(block + piece.bias, run.bias + first, piece.rows * sizeof(float));
+  if (piece.has_ids) copy(block + piece.ids, run.ids + first, piece.rows * sizeof(std::int64_t));
+}
+
 void DeviceTable::add_resident(const Run& run, std::uint64_t first, std::uint64_t rows) {
   Piece piece = lay_out(run, first, rows);
-  piece.resident = DeviceMemory(device_, piece.bytes);
+  piece.resident = true;
+  piece.block = Memory::of_gpu(device_, piece.bytes);
   const Stream stream(device_);
-  std::uint8_t* const block = piece.resident.data();
-  stream.copy(block, run.codes + first * dim_, rows * dim_);
-  stream.copy(block + piece.scales, run.scales + first, rows * sizeof(float));
-  if (piece.has_bias) stream.copy(block + piece.bias, run.bias + first, rows * sizeof(float));
-  if (piece.has_ids) stream.copy(block + piece.ids, run.ids + first, rows * sizeof(std::int64_t));
+  fill(piece, run, first, [&](void* to, const void* from, std::size_t bytes) { stream.copy(to, from, bytes); });
   stream.finish();
   pieces_.push_back(std::move(piece));
   resident_ = pieces_.size();
@@ -132,12 +139,8 @@ void DeviceTable::add_resident(const Run& run, std::uint64_t first, std::uint64_
 
 void DeviceTable::add_pinned(const Run& run, std::uint64_t first, std::uint64_t rows) {
   Piece piece = lay_out(run, first, rows);
-  piece.pinned = PinnedMemory(device_, piece.bytes);
-  std::uint8_t* const block = piece.pinned.data();
-  std::memcpy(block, run.codes + first * dim_, rows * dim_);
-  std::memcpy(block + piece.scales, run.scales + first, rows * sizeof(float));
-  if (piece.has_bias) std::memcpy(block + piece.bias, run.bias + first, rows * sizeof(float));
-  if (piece.has_ids) std::memcpy(block + piece.ids, run.ids + first, rows * sizeof(std::int64_t));
+  piece.block = Memory::pinned(device_, piece.bytes);
+  fill(piece, run, first, [](void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); });
   pieces_.push_back(std::move(piece));
 }
 

@@ -19,10 +19,8 @@ struct Piece {
   bool has_bias = false, has_ids = false;
   float most_bias = 0;  // the largest magnitude
   std::size_t scales = 0, bias = 0, ids = 0, bytes = 0;  // offsets in the block, and its size; codes lie first
-  DeviceMemory resident;
-  PinnedMemory pinned;
-
-  bool is_resident() const { return resident.data() != nullptr; }
+  bool resident = false;  // in the GPU's memory; otherwise pinned
+  Memory block;
 };
 
 // What is scanned: a Table's layout and tiles, or such as lie elsewhere in memory.
@@ -60,6 +58,8 @@ class DeviceTable {
   void place_runs(const std::vector<Run>& runs, std::uint64_t bytes);
   void add_resident(const Run& run, std::uint64_t first, std::uint64_t rows);
   void add_pinned(const Run& run, std::uint64_t first, std::uint64_t rows);
+  template <typename Copy>
+  void fill(const Piece& piece, const Run& run, std::uint64_t first, Copy&& copy) const;
   Piece lay_out(const Run& run, std::uint64_t first, std::uint64_t rows) const;
   std::uint64_t row_bytes(const Run& run) const;
 
@@ -68,7 +68,7 @@ class DeviceTable {
   Codes kind_;
   std::vector<Piece> pieces_;
   std::size_t resident_ = 0, place_bytes_ = 0;
-  DeviceMemory places_;
+  Memory places_;
 };
 
 }  // namespace fllm::cuda

@@ -15,14 +15,21 @@ constexpr std::uint32_t kNoPeak = 0xFF800000u;  // -infinity, as cuda/order.cuh 
 constexpr double kLargestFp8 = 448;
 constexpr std::size_t kLeastFree = 4096;  // candidates beside the K best
 
-template <typename Memory>
-void grow(Memory& memory, const Device& device, std::size_t bytes) {
+constexpr Share kNoShare{-std::numeric_limits<float>::infinity(), 0.0};
+
+void grow(Memory& memory, Memory (*make)(const Device&, std::size_t), const Device& device, std::size_t bytes) {
   if (memory.size() >= bytes) return;
   memory = Memory();  // the old goes before the new comes
-  memory = Memory(device, bytes);
+  memory = make(device, bytes);
 }
 
 }  // namespace
+
+std::size_t most_users(const std::vector<Column>& columns) {
+  std::size_t most = 0;
+  for (const Column& column : columns) most = std::max(most, column.search->k);
+  return most;
+}
 
 std::uint32_t candidate_capacity(std::size_t k) {
   return static_cast<std::uint32_t>(
@@ -31,10 +38,8 @@ std::uint32_t candidate_capacity(std::size_t k) {
 
 void ItemRoom::begin(const std::vector<Column>& columns, std::size_t dim, std::size_t waves, DeviceFilters& filters,
                      const Stream& stream) {
-  std::size_t most = 0;
-  for (const Column& column : columns) most = std::max(most, column.search->k);
-  most_users_ = static_cast<std::uint32_t>(most);
-  capacity_ = candidate_capacity(most);
+  most_users_ = static_cast<std::uint32_t>(most_users(columns));
+  capacity_ = candidate_capacity(most_users_);
   items_.resize(columns.size());
   candidates_.resize(columns.size());
   lay_out(columns.size(), dim, waves);
@@ -57,10 +62,10 @@ void ItemRoom::lay_out(std::size_t items, std::size_t dim, std::size_t waves) {
   shares_ = packing.add<Share>(items * blocks_);
   overflowed_ = packing.add<std::uint8_t>(items * waves);
   bytes_ = packing.bytes();
-  grow(device_block_, device_, bytes_);
-  grow(host_block_, device_, bytes_);
-  grow(found_, device_, items * capacity_ * kCandidateBytes);
-  grow(fetched_, device_, items * most_users_ * kCandidateBytes);
+  grow(device_block_, Memory::of_gpu, device_, bytes_);
+  grow(host_block_, Memory::pinned, device_, bytes_);
+  grow(found_, Memory::of_gpu, device_, items * capacity_ * kCandidateBytes);
+  grow(fetched_, Memory::pinned, device_, items * most_users_ * kCandidateBytes);
 }
 
 void ItemRoom::fill(const std::vector<Column>& columns, std::size_t dim, DeviceFilters& filters, const Stream& stream) {
@@ -68,7 +73,7 @@ void ItemRoom::fill(const std::vector<Column>& columns, std::size_t dim, DeviceF
   auto* const keys = reinterpret_cast<float*>(found_.data() + room * sizeof(std::int64_t));
   std::memset(on_host<std::int8_t>(limbs_), 0, 2 * items * padded_dim_);
   std::memset(on_host<float>(wholes_), 0, items * padded_dim_ * sizeof(float));
-  std::fill_n(on_host<Share>(shares_), items * blocks_, Share{-std::numeric_limits<float>::infinity(), 0.0});
+  std::fill_n(on_host<Share>(shares_), items * blocks_, kNoShare);
   on_host<float>(none_)[0] = std::numeric_limits<float>::infinity();
   for (std::size_t i = 0; i < items; ++i) {
     const Search& search = *columns[i].search;
@@ -125,7 +130,7 @@ bool ItemRoom::has_plain_scales() const {
 
 void ItemRoom::clear_shares(std::size_t column, const Stream& stream) {
   Share* const on_our_side = on_host<Share>(shares_) + column * blocks_;
-  std::fill_n(on_our_side, blocks_, Share{-std::numeric_limits<float>::infinity(), 0.0});
+  std::fill_n(on_our_side, blocks_, kNoShare);
   stream.copy(shares(column), on_our_side, blocks_ * sizeof(Share));
 }
 

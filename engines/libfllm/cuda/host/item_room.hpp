@@ -12,6 +12,9 @@
 
 namespace fllm::cuda {
 
+// The greatest K of a pass's columns.
+std::size_t most_users(const std::vector<Column>& columns);
+
 // Candidates an item of K users has room for: enough to prune rarely.
 std::uint32_t candidate_capacity(std::size_t k);
 inline constexpr std::size_t kCandidateBytes = 2 * sizeof(float) + sizeof(std::int64_t);
@@ -73,8 +76,8 @@ class ItemRoom {
   // Offsets in the block that both sides have, in order; from counts_ on it is also brought back.
   std::size_t limbs_ = 0, wholes_ = 0, structs_ = 0, item_structs_ = 0, none_ = 0, peaks_ = 0;
   std::size_t counts_ = 0, kept_ = 0, thresholds_ = 0, shares_ = 0, overflowed_ = 0, bytes_ = 0;
-  DeviceMemory device_block_, found_;
-  PinnedMemory host_block_, fetched_;
+  Memory device_block_, found_;  // of the GPU
+  Memory host_block_, fetched_;  // pinned
   std::vector<Item> items_;
   std::vector<Candidates> candidates_;
 };

@@ -13,7 +13,7 @@ void Staging::begin_pass() {
 
 const std::uint8_t* Staging::block(std::size_t number, const Stream& scans) {
   const Piece& piece = table_.pieces()[number];
-  if (piece.is_resident()) return piece.resident.data();
+  if (piece.resident) return piece.block.data();
   if (number != current_) {
     if (current_ != kNone) release(scans);
     scans.wait(arrived_[place_of(number)]);
@@ -24,9 +24,9 @@ const std::uint8_t* Staging::block(std::size_t number, const Stream& scans) {
 
 const std::uint8_t* Staging::block_again(std::size_t number, const Stream& scans) {
   const Piece& piece = table_.pieces()[number];
-  if (piece.is_resident()) return piece.resident.data();
+  if (piece.resident) return piece.block.data();
   copies_.finish();
-  scans.copy(table_.place(0), piece.pinned.data(), piece.bytes);
+  scans.copy(table_.place(0), piece.block.data(), piece.bytes);
   return table_.place(0);
 }
 
@@ -41,7 +41,7 @@ void Staging::release(const Stream& scans) {
 void Staging::bring_next() {
   if (next_ == table_.pieces().size()) return;
   const Piece& piece = table_.pieces()[next_];
-  copies_.copy(table_.place(place_of(next_)), piece.pinned.data(), piece.bytes);
+  copies_.copy(table_.place(place_of(next_)), piece.block.data(), piece.bytes);
   copies_.record(arrived_[place_of(next_)]);
   ++next_;
 }
