@@ -41,8 +41,20 @@ class Query:
         """Take z as it is."""
         return cls(z.astype(np.float64), np.ones(len(z)))
 
+    def digits(self, count: int, base: int) -> F32:
+        """Return the integers as ``count`` digits in [-base / 2, base / 2 - 1], the most significant first.
+
+        Returns:
+            float32 [count, B, d]; value = sum of base^i times the i-th digit from the end.
+        """
+        digits, rest = [], self.values
+        for _ in range(count):
+            above = np.floor((rest + base // 2) / base)
+            digits.append(rest - base * above)
+            rest = above
+        return np.stack(digits[::-1]).astype(np.float32)
+
     @property
     def limbs(self) -> npt.NDArray[np.int8]:
         """Return the integers as int8 [2, B, d], the high limbs and the low: value = 128 high + low."""
-        high = np.floor((self.values + 64) / 128)
-        return np.stack([high, self.values - 128 * high]).astype(np.int8)
+        return self.digits(2, 128).astype(np.int8)

@@ -50,6 +50,8 @@ class Plan:
         precision: ``fp16``, ``bf16`` or ``fp8`` for an encoder; a head's form.
         fused: whether the builder's log shows the table going into an 8-bit product uncopied; None when the plan is
             no head, or the log says nothing about layers.
+        k: users that a head plan returns of a tile.
+        chunk_rows: a head plan's tiles have a multiple of so many rows.
     """
 
     file: str
@@ -59,6 +61,8 @@ class Plan:
     architecture: str
     precision: str
     fused: bool | None
+    k: int | None = None
+    chunk_rows: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-ready values."""

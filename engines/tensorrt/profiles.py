@@ -6,9 +6,9 @@ from fllm_export.engines.tensorrt.builder import Profile
 
 USUAL_TILE_ROWS = 1 << 20
 LARGEST_TILE_ROWS = 1 << 26
-"""Rows of a tile at most. A product has fewer than 2^31 scores: tiles are smaller for many items."""
+"""Rows of a tile at most. A tile has fewer than 2^31 products: tiles are smaller for many items."""
 
-_SCORES = 1 << 30
+_PRODUCTS = 1 << 30
 
 
 def encoder_profiles(max_length: int, max_batch: int) -> list[Profile]:
@@ -22,13 +22,21 @@ def encoder_profiles(max_length: int, max_batch: int) -> list[Profile]:
     return [single] if max_batch == 1 else [single, both(1, max_batch, max_batch)]
 
 
-def head_profiles(dim: int, max_batch: int, chunk_rows: int, k: int) -> list[Profile]:
-    """Return two profiles for a tile of free size: one item, and up to ``max_batch``; a w8a16 tile is not free."""
+def head_profiles(dim: int, max_batch: int, chunk_rows: int, k: int, digits: int = 1) -> list[Profile]:
+    """Return two profiles for a tile of free size: one item, and up to ``max_batch``; a w8a16 tile is not free.
+
+    Args:
+        dim: d, numbers in a row.
+        max_batch: items of one call at most.
+        chunk_rows: of the head's selection.
+        k: users that a tile returns.
+        digits: of an item's whole numbers, for the forms that take ``limbs``.
+    """
     profiles: list[Profile] = []
     # A tile has at least K rows, and whole chunks of them.
     least = -(-k // chunk_rows) * chunk_rows
     for batch in sorted({1, max_batch}):
-        most = max(least, min(LARGEST_TILE_ROWS, _SCORES // batch) // chunk_rows * chunk_rows)
+        most = max(least, min(LARGEST_TILE_ROWS, _PRODUCTS // (batch * digits)) // chunk_rows * chunk_rows)
         usual = min(most, max(least, USUAL_TILE_ROWS // chunk_rows * chunk_rows))
         rows = ((least,), (usual,), (most,))
         profiles.append(
@@ -37,6 +45,8 @@ def head_profiles(dim: int, max_batch: int, chunk_rows: int, k: int) -> list[Pro
                 "scales": rows,
                 "bias": rows,
                 "item_vector": ((1, dim), (batch, dim), (batch, dim)),
+                "limbs": ((digits, 1, dim), (digits, batch, dim), (digits, batch, dim)),
+                "query_scale": ((1,), (batch,), (batch,)),
             }
         )
     return profiles

@@ -122,7 +122,7 @@ class _Workshop:
         heads = require("fllm_export.graphs.heads")
         if layout.codec not in heads.TENSORRT_CODECS:
             return []
-        form = "w8a8" if layout.codec == "int8" else "fp8"
+        form = heads.plan_form(layout.codec)
         stem = form if self._options.k == heads.TENSORRT_K else f"{form}-k{self._options.k}"
         model = self._bundle.path / "head" / f"{stem}.onnx"
         if not model.is_file():
@@ -131,12 +131,14 @@ class _Workshop:
                 file.write(made.SerializeToString())
         folder = model.parent / "plans"
         folder.mkdir(exist_ok=True)
-        profiles = head_profiles(layout.dim, self._options.max_batch, heads.CHUNK_ROWS, self._options.k)
+        digits = heads.plan_digits(layout.codec)
+        profiles = head_profiles(layout.dim, self._options.max_batch, heads.CHUNK_ROWS, self._options.k, digits)
         plans = []
         for target in targets:
             built = self._build(model, profiles, target)
             fused = table_is_fused(built.layers, form)
-            plans.append(self._publish(folder, built, f"head/{stem}.onnx", form, target, fused))
+            plan = self._publish(folder, built, f"head/{stem}.onnx", form, target, fused)
+            plans.append(replace(plan, k=self._options.k, chunk_rows=heads.CHUNK_ROWS))
         self._record(folder, plans)
         return plans
 

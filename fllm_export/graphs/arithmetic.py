@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,24 @@ _LARGEST_CODE = 128
 _INT8_STEP = 1 / 127
 FP8_MAX = 448.0
 _TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """How an item's whole numbers, of at most 8127, are cut into 8-bit ones, the most significant first.
+
+    Attributes:
+        count: of digits.
+        base: of the number system; digits lie in [-base / 2, base / 2 - 1].
+    """
+
+    count: int
+    base: int
+
+
+INT8_DIGITS = Digits(2, LIMB_BASE)
+FP8_DIGITS = Digits(3, 32)
+"""e4m3 holds every whole number up to 16."""
 
 
 @dataclass(frozen=True)
@@ -120,18 +139,48 @@ def fp8_scores(graph: GraphBuilder, tile: Tile, item_vector: str) -> Chunks:
     return _quantised(graph, tile, item_vector, step, graph.float8(0.0))
 
 
+def limb_scores(graph: GraphBuilder, tile: Tile, limbs: str, query_scale: str, digits: Digits) -> Chunks:
+    """Append the 8-bit product of the rows with all digits of the items' whole numbers, joined in float32.
+
+    The digits are 8-bit numbers as they are, so that nothing of the item is lost: int8 sums are exact until they
+    become float32, fp8 sums as exact as the tensor cores' own additions.
+    """
+    zero = graph.constant(0, np.int8) if digits is INT8_DIGITS else graph.float8(0.0)
+    product = _eight_bit_product(graph, tile, graph.reshape(limbs, -1, tile.dim), graph.constant(1, np.float32), zero)
+    by_digit = graph.reshape(product, 0, digits.count, -1, tile.chunk_rows)
+    total, *rest = (
+        graph.reshape(part, 0, -1, tile.chunk_rows)
+        for part in graph.ops("Split", by_digit, outputs=digits.count, axis=1, num_outputs=digits.count)
+    )
+    for part in rest:
+        total = graph.op("Add", graph.op("Mul", total, graph.constant(digits.base, np.float32)), part)
+    return _finished(graph, tile, total, graph.reshape(query_scale, 1, -1, 1))
+
+
 def _quantised(graph: GraphBuilder, tile: Tile, item_vector: str, step: str, zero: str) -> Chunks:
     # TensorRT runs a product in 8 bits only when both scales are constants, one a tensor: the item vector is
-    # brought to [-1, 1] first and the row scales follow the product. One product a chunk, of static size, keeps
-    # TensorRT from copying the whole table on each call, as it does to pad a product whose T is free.
+    # brought to [-1, 1] first and the row scales follow the product.
     unit, peak = _normalised(graph, item_vector)
-    query = graph.op("DequantizeLinear", graph.op("QuantizeLinear", unit, step, zero), step, zero)
+    return _finished(graph, tile, _eight_bit_product(graph, tile, unit, step, zero), peak)
+
+
+def _eight_bit_product(graph: GraphBuilder, tile: Tile, factor: str, step: str, zero: str) -> str:
+    """Append factor [n, d] times the rows, both in 8 bits: float32 [chunks, n, rows of a chunk].
+
+    One product a chunk, of static size, keeps TensorRT from copying the whole table on each call, as it does to pad a
+    product whose T is free.
+    """
+    query = graph.op("DequantizeLinear", graph.op("QuantizeLinear", factor, step, zero), step, zero)
     rows = graph.op("DequantizeLinear", tile.codes, graph.constant(1, np.float32), zero)
     rows = graph.reshape(rows, _count(tile), tile.chunk_rows, tile.dim)
-    product = graph.op("MatMul", query, graph.op("Transpose", rows, perm=[0, 2, 1]))
+    return graph.op("MatMul", query, graph.op("Transpose", rows, perm=[0, 2, 1]))
+
+
+def _finished(graph: GraphBuilder, tile: Tile, product: str, item_scales: str) -> Chunks:
+    """Append product [chunks, B, rows of a chunk] * item scales * row scales + offsets."""
     by_row = graph.reshape(tile.scales, _count(tile), 1, tile.chunk_rows)
     offset = graph.reshape(tile.offsets, _count(tile), 1, tile.chunk_rows)
-    scores = graph.op("Add", graph.op("Mul", graph.op("Mul", product, peak), by_row), offset)
+    scores = graph.op("Add", graph.op("Mul", graph.op("Mul", product, item_scales), by_row), offset)
     return Chunks(scores, items_first=False, length=tile.chunk_rows, count=tile.chunks)
 
 
@@ -159,5 +208,7 @@ SCORES: dict[str, Callable[..., Chunks]] = {
     "w8a16": w8a16_scores,
     "w8a8": w8a8_scores,
     "fp8": fp8_scores,
+    "int8_limbs": partial(limb_scores, digits=INT8_DIGITS),
+    "fp8_limbs": partial(limb_scores, digits=FP8_DIGITS),
 }
 """The scoring of each head form; called as ``SCORES[form](graph, tile, *item_inputs)``."""

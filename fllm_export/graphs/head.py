@@ -15,7 +15,14 @@ w8a16       int8/float8 [d, T]         ``item_vector``                 TensorRT,
                                                                        takes ``half_scales``
 w8a8        int8 [T, d]                ``item_vector``                 TensorRT and ONNX Runtime
 fp8         float8e4m3fn [T, d]        ``item_vector``                 TensorRT and ONNX Runtime
+int8_limbs  int8 [T, d]                ``limbs`` float32 [2, B, d]     TensorRT and ONNX Runtime
+                                       and ``query_scale`` float32 [B]
+fp8_limbs   float8e4m3fn [T, d]        ``limbs`` float32 [3, B, d]     TensorRT and ONNX Runtime
+                                       and ``query_scale``
 ==========  =========================  ==============================  ===========================
+
+``limbs`` are the digits of the item's whole numbers (``engines/query.py``), the most significant first: in base 128,
+[-64, 63], or in base 32, [-16, 15]. ``w8a8`` and ``fp8`` round the item vector to 8 bits instead, in the graph.
 
 Every form also takes ``scales`` float32 [T], ``valid_rows`` int64 scalar (rows from there on are padding: they
 score -inf and count nothing), ``bias`` float32 [T] when built with one and ``k`` int64 scalar when built
@@ -34,11 +41,11 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto
 
 from fllm_export.errors import UsageError
-from fllm_export.graphs.arithmetic import SCORES, Tile
+from fllm_export.graphs.arithmetic import FP8_DIGITS, INT8_DIGITS, SCORES, Tile
 from fllm_export.graphs.builder import Dim, GraphBuilder
 from fllm_export.graphs.selection import select, whole
 
-HeadForm = Literal["integer", "float", "w8a16", "w8a8", "fp8"]
+HeadForm = Literal["integer", "float", "w8a16", "w8a8", "fp8", "int8_limbs", "fp8_limbs"]
 CodeType = Literal["int8", "fp8", "fp16", "fp32"]
 
 _SMALLEST_NORMAL_FP16 = 2.0**-14
@@ -49,8 +56,11 @@ _CODE_TYPES: dict[HeadForm, tuple[CodeType, ...]] = {
     "w8a16": ("int8", "fp8"),
     "w8a8": ("int8",),
     "fp8": ("fp8",),
+    "int8_limbs": ("int8",),
+    "fp8_limbs": ("fp8",),
 }
-_TENSORRT_FORMS: tuple[HeadForm, ...] = ("w8a16", "w8a8", "fp8")
+_TENSORRT_FORMS: tuple[HeadForm, ...] = ("w8a16", "w8a8", "fp8", "int8_limbs", "fp8_limbs")
+_DIGITS: dict[HeadForm, int] = {"int8_limbs": INT8_DIGITS.count, "fp8_limbs": FP8_DIGITS.count}
 _ELEMENTS: dict[CodeType, npt.DTypeLike | int] = {
     "int8": np.int8,
     "fp8": int(TensorProto.FLOAT8E4M3FN),
@@ -78,7 +88,7 @@ def head_graph(
         tile_rows: T; None leaves it free at run time, in multiples of ``chunk_rows``.
         chunk_rows: rows of a chunk in the two-stage selection.
         bias: whether rows have a bias.
-        codes: how rows are stored; None takes the form's first choice (int8; fp32 for ``float``; fp8 for ``fp8``).
+        codes: how rows are stored; None takes the form's first choice (int8; fp32 for ``float``; fp8 for ``fp8`` and ``fp8_limbs``).
 
     Raises:
         UsageError: a size is not positive, T is not a multiple of the chunk, K exceeds T, or the form does not go with
@@ -128,6 +138,9 @@ def _own_inputs(graph: GraphBuilder, form: HeadForm, dim: int, rows: Dim) -> lis
     if form == "integer":
         limbs = graph.input("limbs", np.int8, [2, "batch", dim])
         return [limbs, graph.input("query_scale", np.float64, ["batch"])]
+    if form in _DIGITS:
+        limbs = graph.input("limbs", np.float32, [_DIGITS[form], "batch", dim])
+        return [limbs, graph.input("query_scale", np.float32, ["batch"])]
     item_vector = graph.input("item_vector", np.float32, ["batch", dim])
     return [item_vector, graph.input("half_scales", np.float16, [rows])] if form == "w8a16" else [item_vector]
 
@@ -167,7 +180,7 @@ def _check_form(form: HeadForm, codes: CodeType | None, k: int | None, tile_rows
         raise UsageError(
             "the head form w8a16 was asked for without tile_rows",
             expected="a fixed tile, because TensorRT dequantises along an axis of static size only",
-            fix="Give tile_rows, or use w8a8 or fp8",
+            fix="Give tile_rows, or use another form",
         )
     if form in _TENSORRT_FORMS and k is None:
         raise UsageError(f"the head form {form} was asked for with a free k", expected="a fixed k")

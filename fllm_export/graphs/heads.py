@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx import ModelProto, helper
 
+from fllm_export.graphs.arithmetic import FP8_DIGITS, INT8_DIGITS
 from fllm_export.graphs.head import CodeType, HeadForm, head_graph
 
 CHUNK_ROWS = 1024
@@ -20,7 +21,9 @@ def bundle_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
     """Return the head graphs of a bundle by file name.
 
     ``tile`` is what ONNX Runtime runs on the CPU, with any number of rows and any K. The others are for TensorRT,
-    for the codecs that it multiplies as they are: K is 256, and ``w8a16`` has tiles of 65,536 rows.
+    for the codecs that it multiplies as they are: K is 256, and ``w8a16`` has tiles of 65,536 rows. Plans are built of
+    the form with limbs, which the engine ``tensorrt`` needs for exact answers; the others are for servers that run
+    graphs by themselves.
 
     Args:
         quant: codec of the table.
@@ -37,12 +40,22 @@ def bundle_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
     return heads
 
 
+def plan_form(quant: str) -> HeadForm:
+    """Return the form of a head plan; ``quant`` is one of :data:`TENSORRT_CODECS`."""
+    return "int8_limbs" if quant == "int8" else "fp8_limbs"
+
+
+def plan_digits(quant: str) -> int:
+    """Return how many digits of an item's whole numbers that form takes."""
+    return (INT8_DIGITS if quant == "int8" else FP8_DIGITS).count
+
+
 def tensorrt_heads(quant: str, dim: int, *, bias: bool, k: int = TENSORRT_K) -> dict[str, ModelProto]:
     """Return the head graphs for TensorRT by form; ``quant`` is one of :data:`TENSORRT_CODECS`."""
     stored: CodeType = "int8" if quant == "int8" else "fp8"
-    whole: HeadForm = "w8a8" if quant == "int8" else "fp8"
+    whole: tuple[HeadForm, ...] = (plan_form(quant), "w8a8" if quant == "int8" else "fp8")
     heads: dict[str, ModelProto] = {
-        whole: head_graph(whole, dim=dim, k=k, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias),
+        **{form: head_graph(form, dim=dim, k=k, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias) for form in whole},
         "w8a16": head_graph(
             "w8a16",
             dim=dim,

@@ -35,8 +35,8 @@ def test_plans_are_built_recorded_and_checked(copy: Path, item_texts: list[str])
     assert [(plan.model, plan.architecture) for plan in plans] == [
         ("encoder/model.onnx", "sm89"),
         ("encoder/model.onnx", "sm120"),
-        ("head/w8a8.onnx", "sm89"),
-        ("head/w8a8.onnx", "sm120"),
+        ("head/int8_limbs.onnx", "sm89"),
+        ("head/int8_limbs.onnx", "sm120"),
     ]
     assert [plan.fused for plan in plans] == [None, None, True, True]
     bundle = Bundle.load(copy)
@@ -59,8 +59,8 @@ def test_other_choices_stand_beside_the_first(copy: Path, item_texts: list[str])
     names = [
         plan.file.split("-tensorrt")[0] for part in ("encoder", "head") for plan in read_plans(copy / part / "plans")
     ]
-    assert names == ["fp16", "fp8", "w8a8-k4000", "w8a8"]
-    assert (copy / "head" / "w8a8-k4000.onnx").is_file()
+    assert names == ["fp16", "fp8", "int8_limbs-k4000", "int8_limbs"]
+    assert (copy / "head" / "int8_limbs-k4000.onnx").is_file()
     Bundle.load(copy).verify()
 
 

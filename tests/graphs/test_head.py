@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fllm_export.engines.query import Query
 from fllm_export.errors import UsageError
 from fllm_export.graphs.head import CodeType, HeadForm, half_scales, head_graph
 
@@ -28,7 +29,12 @@ FORMS: list[tuple[HeadForm, CodeType]] = [
     ("w8a16", "fp8"),
     ("w8a8", "int8"),
     ("fp8", "fp8"),
+    ("int8_limbs", "int8"),
+    ("fp8_limbs", "fp8"),
 ]
+
+
+DIGITS: dict[HeadForm, tuple[int, int]] = {"int8_limbs": (2, 128), "fp8_limbs": (3, 32)}
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,9 @@ def run(form: HeadForm, code_type: CodeType, case: Case) -> dict[str, Array]:
         feed["k"] = np.array(case.k, np.int64)
     if form == "integer":
         _, feed["limbs"], feed["query_scale"] = split_query(case.items)
+    elif form in DIGITS:
+        query = Query.quantised(case.items)
+        feed["limbs"], feed["query_scale"] = query.digits(*DIGITS[form]), query.scale.astype(np.float32)
     else:
         feed["item_vector"] = case.items
     if form == "w8a16":
@@ -143,6 +152,9 @@ def expected_scores(form: HeadForm, case: Case) -> Array:
         peak = np.abs(case.items).max(1, keepdims=True).astype(np.float64)
         if form == "w8a8":
             query = np.rint(case.items / peak.astype(np.float32) / np.float32(1 / 127)) / 127 * peak
+        elif form in DIGITS:
+            whole, _, scale = split_query(case.items)
+            query = whole * scale[:, None]
         elif form == "fp8":
             unit = case.items / peak.astype(np.float32) / np.float32(1 / 448)
             query = unit.astype(ml_dtypes.float8_e4m3fn).astype(np.float64) / 448 * peak
@@ -188,7 +200,7 @@ def check(form: HeadForm, code_type: CodeType, case: Case) -> None:
 @given(data=st.data())
 def test_equals_numpy(form: HeadForm, code_type: CodeType, data: st.DataObject) -> None:
     case = data.draw(cases(code_type, static=form == "w8a16"))
-    if form in ("w8a8", "fp8"):
+    if form in ("w8a8", "fp8", *DIGITS):
         case = Case(**{**vars(case), "free_k": False})
     check(form, code_type, case)
 
@@ -215,7 +227,7 @@ def test_integer_sums_are_exact_at_the_largest_codes(dim: int, batch: int) -> No
 
 
 @pytest.mark.parametrize(("rows", "chunk_rows", "k"), [(4096, 64, 10), (4096, 16, 100), (4096, 2048, 100)])
-@pytest.mark.parametrize("form", ["integer", "w8a8"])
+@pytest.mark.parametrize("form", ["integer", "w8a8", "int8_limbs"])
 def test_many_rows_with_the_same_score_come_out_in_row_order(
     form: HeadForm, rows: int, chunk_rows: int, k: int
 ) -> None:
@@ -288,6 +300,7 @@ def test_graphs_are_valid_and_the_same_every_time(form: HeadForm, code_type: Cod
         ("integer", {"codes": "fp8"}, "expected int8"),
         ("w8a16", {"tile_rows": None}, "without tile_rows"),
         ("w8a8", {"k": None}, "free k"),
+        ("int8_limbs", {"k": None}, "free k"),
         ("w4a4", {}, "one of integer, float"),
     ],
 )

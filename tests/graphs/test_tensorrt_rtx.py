@@ -14,6 +14,7 @@ from fllm_export.engines.tensorrt.library import Library, open_library
 from fllm_export.engines.tensorrt.plan import read_header
 from fllm_export.engines.tensorrt.profiles import encoder_profiles, head_profiles
 from fllm_export.errors import BundleError, ParityError
+from fllm_export.graphs.arithmetic import FP8_DIGITS, INT8_DIGITS
 from fllm_export.graphs.builder import GraphBuilder
 from fllm_export.graphs.encoder import export_encoder
 from fllm_export.graphs.head import CodeType, HeadForm, head_graph
@@ -55,13 +56,16 @@ def build(library: Library, model: onnx.ModelProto, folder: Path, profiles: list
         ("w8a8", "int8", None),
         ("fp8", "fp8", 8192),
         ("fp8", "fp8", None),
+        ("int8_limbs", "int8", None),
+        ("fp8_limbs", "fp8", None),
     ],
 )
 def test_the_table_goes_into_the_product_as_it_lies(
     library: Library, form: HeadForm, codes: CodeType, tile_rows: int | None, bias: bool, target: str, tmp_path: Path
 ) -> None:
     model = head_graph(form, dim=DIM, k=K, tile_rows=tile_rows, chunk_rows=CHUNK, bias=bias, codes=codes)
-    built = build(library, model, tmp_path, head_profiles(DIM, 32, CHUNK, K), target)
+    digits = {"int8_limbs": INT8_DIGITS.count, "fp8_limbs": FP8_DIGITS.count}.get(form, 1)
+    built = build(library, model, tmp_path, head_profiles(DIM, 32, CHUNK, K, digits), target)
     assert table_is_fused(built.layers, form) is True
 
 
