@@ -31,7 +31,7 @@ class Tile:
 
     Attributes:
         stored: the codec's tensors, ``codes`` and ``scales`` among them.
-        ids: int64 [rows], ascending.
+        ids: int64 [rows], ascending; those of gathered rows in the order asked for.
         bias: float32 [rows] or None.
     """
 
@@ -111,6 +111,11 @@ class Shard:
         """Return rows ``start`` to ``stop`` as views; nothing is copied."""
         stored = {name: array[start:stop] for name, array in self._stored.items()}
         return Tile(stored, self.ids[start:stop], None if self.bias is None else self.bias[start:stop])
+
+    def gather(self, rows: npt.NDArray[np.int64]) -> Tile:
+        """Return copies of some rows, in the order given."""
+        stored = {name: array[rows] for name, array in self._stored.items()}
+        return Tile(stored, self.ids[rows], None if self.bias is None else self.bias[rows])
 
 
 def row_tensors(codec: Codec, dim: int, *, bias: bool) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -45,6 +45,22 @@ class Table:
             for start in range(0, shard.rows, step):
                 yield shard.tile(start, min(start + step, shard.rows))
 
+    def gather(self, rows: npt.NDArray[np.int64]) -> Tile:
+        """Return copies of some rows, given by their numbers in scan order; ids come in the order of the rows."""
+        ends = np.cumsum([shard.rows for shard in self.shards])
+        owners = np.searchsorted(ends, rows, side="right")
+        parts = []
+        places = []
+        for number in np.unique(owners):
+            at = np.flatnonzero(owners == number)
+            places.append(at)
+            parts.append(self.shards[number].gather(rows[at] - (ends[number] - self.shards[number].rows)))
+        back = np.argsort(np.concatenate(places))
+        stored = {name: np.concatenate([part.stored[name] for part in parts])[back] for name in parts[0].stored}
+        bias = [part.bias for part in parts if part.bias is not None]
+        ids = np.concatenate([part.ids for part in parts])[back]
+        return Tile(stored, ids, np.concatenate(bias)[back] if bias else None)
+
     def decoded(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
         """Yield ids [n] and the float32 rows [n, d] that the codes stand for, a tile at a time."""
         for tile in self.tiles():
