@@ -41,6 +41,10 @@ class Query:
         """Take z as it is."""
         return cls(z.astype(np.float64), np.ones(len(z)))
 
+    def part(self, items: slice) -> Query:
+        """Return some of the items."""
+        return Query(self.values[items], self.scale[items])
+
     def digits(self, count: int, base: int) -> F32:
         """Return the integers as ``count`` digits in [-base / 2, base / 2 - 1], the most significant first.
 

@@ -8,7 +8,7 @@ from fllm_export.engines.base import Engine
 from fllm_export.errors import UsageError
 from fllm_export.table.table import Table
 
-ENGINES = ("native", "cuda", "onnxruntime", "numpy")
+ENGINES = ("native", "cuda", "tensorrt", "onnxruntime", "numpy")
 DEFAULT = "native"
 
 
@@ -18,7 +18,7 @@ def open_engine(name: str, table: Table, *, head: Path, threads: int) -> Engine:
     Args:
         name: one of :data:`ENGINES`.
         table: the open table.
-        head: where the head graph would be; only ONNX Runtime needs it.
+        head: where the head graph would be, and ``plans`` beside it; ONNX Runtime and TensorRT need them.
         threads: threads inside one call, where the engine can choose.
 
     Raises:
@@ -33,6 +33,10 @@ def open_engine(name: str, table: Table, *, head: Path, threads: int) -> Engine:
         from fllm_export.engines.cuda import CudaEngine
 
         return CudaEngine(table, threads)
+    if name == "tensorrt":
+        from fllm_export.engines.tensorrt.engine import TensorRtEngine
+
+        return TensorRtEngine(table, head.parent / "plans")
     if name == "numpy":
         from fllm_export.engines.reference import NumpyEngine
 

@@ -7,10 +7,12 @@ import os
 from fllm_export.errors import UsageError
 
 VARIABLES: dict[str, str] = {
-    "FLLM_ENGINE": "engine used where none is named (native, cuda, onnxruntime, numpy)",
+    "FLLM_ENGINE": "engine used where none is named (native, cuda, tensorrt, onnxruntime, numpy)",
+    "FLLM_ENCODER": "what encodes texts where nothing is named (cpu, cuda, tensorrt, tensorrt-fp16, ...)",
     "FLLM_CUDA_LIBRARY": "libfllm_cuda.so that the engine cuda loads (default: beside libfllm)",
     "FLLM_GPUS": "GPUs that share a table of the engine cuda (default: 1)",
-    "FLLM_GPU_BYTES": "bytes of each GPU's memory that the engine cuda uses at most (default: what is free)",
+    "FLLM_GPU_BYTES": "bytes of each GPU's memory that a table takes at most (default: what is free)",
+    "FLLM_TENSORRT_CACHE": "folder that keeps kernels compiled by TensorRT-RTX (default: none)",
     "FLLM_ISA": "instruction set of the native engine, e.g. scalar, avx2, avx512_vnni (default: the best of this CPU)",
     "FLLM_ONNXRUNTIME": "libonnxruntime.so that the C++ encoder loads (default: libonnxruntime.so.1)",
     "FLLM_NUM_THREADS": "threads used where none are named (default: the CPUs this process may run on)",
@@ -53,6 +55,11 @@ def whole_number(name: str) -> int | None:
 def default_engine() -> str | None:
     """Return the engine that the environment asks for, if it names one."""
     return os.environ.get("FLLM_ENGINE") or None
+
+
+def chosen_encoder() -> str | None:
+    """Return the encoder that the environment asks for, if it names one."""
+    return os.environ.get("FLLM_ENCODER") or None
 
 
 def silence_onnxruntime() -> None:

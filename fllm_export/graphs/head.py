@@ -88,7 +88,8 @@ def head_graph(
         tile_rows: T; None leaves it free at run time, in multiples of ``chunk_rows``.
         chunk_rows: rows of a chunk in the two-stage selection.
         bias: whether rows have a bias.
-        codes: how rows are stored; None takes the form's first choice (int8; fp32 for ``float``; fp8 for ``fp8`` and ``fp8_limbs``).
+        codes: how rows are stored; None takes the form's first choice (int8; fp32 for ``float``; fp8 for ``fp8`` and
+            ``fp8_limbs``).
 
     Raises:
         UsageError: a size is not positive, T is not a multiple of the chunk, K exceeds T, or the form does not go with
