@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fllm_export.cli.options import DIRECTORY, engine_option, threads_option
+from fllm_export.cli.options import DIRECTORY, encoder_option, engine_option, threads_option
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option("--repeats", type=click.IntRange(1), default=30, show_default=True, help="Measured calls a batch size.")
 @engine_option
+@encoder_option
 @threads_option
 @json_option
 @pass_output
@@ -36,6 +37,7 @@ def bench(
     batches: tuple[int, ...],
     repeats: int,
     engine: str | None,
+    encoder: str | None,
     threads: int | None,
 ) -> None:
     """Measure the latency of BUNDLE, stage by stage, beside a plain fp32 scan of the same rows."""
@@ -43,17 +45,22 @@ def bench(
     from fllm_export.runtime.latency import measure_latency
     from fllm_export.runtime.runtime import Runtime
 
-    runtime = Runtime.open(bundle, engine=engine, threads=threads)
+    runtime = Runtime.open(bundle, engine=engine, encoder=encoder, threads=threads)
     texts = ItemTexts.load(file).texts
     results = [
         measure_latency(runtime, texts, batch=batch, k=k, repeats=repeats, progress=output.progress)
         for batch in batches
     ]
-    facts = {"users": len(runtime.users), "dim": runtime.users.dim, "engine": runtime.users.engine}
+    facts = {
+        "users": len(runtime.users),
+        "dim": runtime.users.dim,
+        "engine": runtime.users.engine,
+        "encoder": runtime.encoder,
+    }
     output.result(
         {**facts, "results": [result.to_dict() for result in results]},
-        f"{facts['users']:,} users x {facts['dim']}, engine {facts['engine']}, top-{k}; milliseconds, median of "
-        f"{repeats} calls (p99)\n\n{_table(results)}\n\n" + "\n".join(map(_remark, results)),
+        f"{facts['users']:,} users x {facts['dim']}, engine {facts['engine']}, encoder {facts['encoder']}, top-{k}; "
+        f"milliseconds, median of {repeats} calls (p99)\n\n{_table(results)}\n\n" + "\n".join(map(_remark, results)),
     )
 
 

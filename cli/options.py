@@ -21,5 +21,12 @@ engine_option = click.option(
     "--engine",
     envvar="FLLM_ENGINE",
     show_envvar=True,
-    help="native, cuda, onnxruntime or numpy (default: native).",
+    help="native, cuda, tensorrt, onnxruntime or numpy (default: native).",
+)
+
+encoder_option = click.option(
+    "--encoder",
+    envvar="FLLM_ENCODER",
+    show_envvar=True,
+    help="cpu, cuda, tensorrt or tensorrt-PRECISION (default: cpu; tensorrt beside that engine).",
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fllm_export.cli.options import DIRECTORY, engine_option, threads_option
+from fllm_export.cli.options import DIRECTORY, encoder_option, engine_option, threads_option
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 from fllm_export.errors import UsageError
 
@@ -34,6 +34,7 @@ _HEADING = 120
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of `sample`.")
 @click.option("--budget-ms", type=float, help="Wall time for the call; an answer cut short says so.")
 @engine_option
+@encoder_option
 @threads_option
 @json_option
 @pass_output
@@ -47,6 +48,7 @@ def query(
     seed: int,
     budget_ms: float | None,
     engine: str | None,
+    encoder: str | None,
     threads: int | None,
 ) -> None:
     """Print the top users of each of TEXTS with their probabilities."""
@@ -59,7 +61,7 @@ def query(
             expected="texts as arguments, or --file with a file of them",
         )
     items = list(texts) if file is None else list(ItemTexts.load(file).texts)
-    answer = Runtime.open(bundle, engine=engine, threads=threads).topk(
+    answer = Runtime.open(bundle, engine=engine, encoder=encoder, threads=threads).topk(
         items, k, budget_ms=budget_ms, mode=mode, seed=seed
     )
     output.result(answer.to_dict(), "\n\n".join(_item_text(answer, i, text) for i, text in enumerate(items)))

@@ -8,28 +8,33 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.errors import BundleError, UsageError
-from fllm_export.onnx_session import cpu_session
+from fllm_export.errors import UsageError
 from fllm_export.prompt import Prompt, load_tokenizer
-
-BATCH = 32
+from fllm_export.runtime.item_model import open_item_model
 
 
 class Encoder:
-    """A bundle's encoder on the CPU. Safe to use from many threads at once.
+    """A bundle's encoder. Safe to use from many threads at once.
+
+    Args:
+        bundle: its directory.
+        prompt: how texts become tokens.
+        dim: numbers of an item vector.
+        threads: threads inside one call on the CPU.
+        where: what runs it, one of ``item_model.ENCODERS``.
 
     Raises:
-        BundleError: ``tokenizer.json`` or ``encoder/model.onnx`` is missing or unreadable.
+        BundleError: ``tokenizer.json``, ``encoder/model.onnx`` or a plan is missing or unreadable.
+        HardwareError: what was asked for cannot run here.
+        UsageError: there is no encoder of that name.
     """
 
-    def __init__(self, bundle: Path, prompt: Prompt, dim: int, threads: int) -> None:
+    def __init__(self, bundle: Path, prompt: Prompt, dim: int, threads: int, where: str = "cpu") -> None:
         self._prompt = prompt
         self._dim = dim
         self._tokenizer = load_tokenizer(bundle / "tokenizer.json")
-        model = bundle / "encoder" / "model.onnx"
-        if not model.is_file():
-            raise BundleError(f"{model} is missing", expected="the exported encoder", fix="Build the bundle again")
-        self._session = cpu_session(model, threads)
+        self._model = open_item_model(where, bundle, dim, threads)
+        self.where = where
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Return each text's token ids, prompt included.
@@ -48,9 +53,8 @@ class Encoder:
         """Return item vectors, float32 [items, d]; items of similar length share a batch."""
         z = np.empty((len(ids), self._dim), np.float32)
         by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        for start in range(0, len(ids), BATCH):
-            chosen = by_length[start : start + BATCH]
-            input_ids, attention_mask = self._prompt.batch([ids[i] for i in chosen])
-            feed = {"input_ids": input_ids, "attention_mask": attention_mask}
-            z[chosen] = self._session.run(["item_vector"], feed)[0]
+        step = self._model.most_items
+        for start in range(0, len(ids), step):
+            chosen = by_length[start : start + step]
+            z[chosen] = self._model.run(*self._prompt.batch([ids[i] for i in chosen]))
         return z

@@ -11,10 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.engines.base import LogProbs, Mode, UserFilter
-from fllm_export.environment import thread_count
+from fllm_export.engines.registry import DEFAULT
+from fllm_export.environment import chosen_encoder, default_engine, thread_count
 from fllm_export.errors import BundleError
 from fllm_export.manifest import Manifest
 from fllm_export.runtime.encoder import Encoder
+from fllm_export.runtime.item_model import default_encoder
 from fllm_export.runtime.topk import TopK
 from fllm_export.runtime.user_table import UserTable
 
@@ -33,29 +35,49 @@ class Runtime:
         self._encoder = encoder
 
     @classmethod
-    def open(cls, bundle: str | Path, *, engine: str | None = None, threads: int | None = None) -> Runtime:
-        """Open a bundle; the user table is mapped in place.
+    def open(
+        cls,
+        bundle: str | Path,
+        *,
+        engine: str | None = None,
+        encoder: str | None = None,
+        threads: int | None = None,
+    ) -> Runtime:
+        """Open a bundle; the user table is mapped in place, or brought to the GPU.
 
         Args:
             bundle: the bundle's directory.
-            engine: ``native``, ``onnxruntime`` or ``numpy``; when not given, ``FLLM_ENGINE`` or else ``native``.
-                Another engine than the one asked for is never chosen.
+            engine: ``native``, ``cuda``, ``tensorrt``, ``onnxruntime`` or ``numpy``; when not given, ``FLLM_ENGINE`` or
+                else ``native``. Another engine than the one asked for is never chosen.
+            encoder: what encodes texts: ``cpu`` and ``cuda`` are ONNX Runtime's, ``tensorrt`` a plan of the bundle
+                (``tensorrt-fp16``, ``-bf16``, ``-fp8``: the one of that precision). When not given, ``FLLM_ENCODER``
+                or else ``tensorrt`` beside the engine of that name and ``cpu`` beside all others.
             threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
 
         Raises:
             BundleError: the bundle is incomplete, damaged or of a newer format.
-            HardwareError: the engine cannot run here.
+            HardwareError: the engine or the encoder cannot run here.
+            UsageError: there is none of that name.
         """
         directory = Path(bundle)
         manifest = Manifest.load(directory)
         count = thread_count(threads)
-        users = UserTable.open(directory / "users", engine=engine, threads=count)
+        chosen = engine or default_engine() or DEFAULT
+        where = encoder or chosen_encoder() or default_encoder(chosen)
+        # First, since the table takes what memory of the GPU it finds.
+        model = Encoder(directory, manifest.prompt, manifest.dim, count, where)
+        users = UserTable.open(directory / "users", engine=chosen, threads=count)
         if users.dim != manifest.dim:
             raise BundleError(
                 f"{directory / 'users'} holds rows of {users.dim} numbers",
                 expected=f"{manifest.dim}, as the manifest says",
             )
-        return cls(manifest, Encoder(directory, manifest.prompt, manifest.dim, count), users)
+        return cls(manifest, model, users)
+
+    @property
+    def encoder(self) -> str:
+        """What encodes texts."""
+        return self._encoder.where
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return the item vectors z of ``texts``, float32 [B, d].

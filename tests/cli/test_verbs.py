@@ -66,7 +66,11 @@ def test_query_says_when_it_was_cut_short(tiny_checkpoint: object, tmp_path: Pat
         (["a", "-k", "401"], 2, "k is 401; expected a whole number from 1 to 400"),
         ([" "], 2, "text 0 is ' '; expected a text that is not empty"),
         (["a", "--threads", "0"], 2, "0 is not in the range"),
-        (["a", "--engine", "quantum"], 2, "no engine 'quantum'; expected one of native, cuda, onnxruntime, numpy"),
+        (
+            ["a", "--engine", "quantum"],
+            2,
+            "no engine 'quantum'; expected one of native, cuda, tensorrt, onnxruntime, numpy",
+        ),
         (["a", "--mode", "best"], 2, "'best' is not one of"),
     ],
 )

@@ -1,0 +1,82 @@
+"""What runs a bundle's encoder graph: ONNX Runtime on the CPU or a GPU, or a TensorRT plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.errors import BundleError, UsageError
+from fllm_export.onnx_session import cpu_session, cuda_session
+
+ENCODERS = ("cpu", "cuda", "tensorrt", "tensorrt-fp16", "tensorrt-bf16", "tensorrt-fp8")
+"""ONNX Runtime on CPU or GPU; a plan, the first there is in this order or of the precision named."""
+
+_BATCH = 32
+
+
+class ItemModel(Protocol):
+    """An encoder that is ready to run. Safe to use from many threads at once.
+
+    Attributes:
+        most_items: of a call.
+    """
+
+    most_items: int
+
+    def run(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return item vectors, float32 [B, d], for token ids and mask, int64 [B, tokens]."""
+        ...
+
+
+class OnnxItemModel:
+    """The encoder graph in ONNX Runtime.
+
+    Args:
+        session: an open session of it.
+    """
+
+    most_items = _BATCH
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def run(self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return item vectors, float32 [B, d], for token ids and mask, int64 [B, tokens]."""
+        feed = {"input_ids": input_ids, "attention_mask": attention_mask}
+        z: npt.NDArray[np.float32] = self._session.run(["item_vector"], feed)[0]
+        return z
+
+
+def default_encoder(engine: str) -> str:
+    """Return what encodes where nothing is said: a plan beside the engine `tensorrt`, the CPU beside all others."""
+    return "tensorrt" if engine == "tensorrt" else "cpu"
+
+
+def open_item_model(name: str, bundle: Path, dim: int, threads: int) -> ItemModel:
+    """Open a bundle's encoder.
+
+    Args:
+        name: one of :data:`ENCODERS`.
+        bundle: the bundle's directory.
+        dim: numbers of an item vector.
+        threads: threads inside one call on the CPU.
+
+    Raises:
+        UsageError: there is no encoder of that name.
+        BundleError: ``encoder/model.onnx`` or a plan is missing or unreadable.
+        HardwareError: the GPU or the library that was asked for is missing; nothing else is taken instead.
+    """
+    if name not in ENCODERS:
+        raise UsageError(f"there is no encoder {name!r}", expected="one of " + ", ".join(ENCODERS))
+    folder = bundle / "encoder"
+    if name.startswith("tensorrt"):
+        from fllm_export.engines.tensorrt.encoder import TensorRtEncoder
+
+        return TensorRtEncoder(folder / "plans", name.partition("-")[2] or None, dim)
+    model = folder / "model.onnx"
+    if not model.is_file():
+        raise BundleError(f"{model} is missing", expected="the exported encoder", fix="Build the bundle again")
+    return OnnxItemModel(cuda_session(model) if name == "cuda" else cpu_session(model, threads))
