@@ -20,6 +20,7 @@ _PACKAGES = (
     "optimum-onnx",
     "tensorrt",
     "tensorrt-rtx",
+    "cuda-bindings",
 )
 
 

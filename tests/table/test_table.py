@@ -201,3 +201,15 @@ def test_verify_sees_bounds_that_are_not_true(tmp_path: Path) -> None:
     (tmp_path / "t" / "table.json").write_text(json.dumps(layout))
     with pytest.raises(BundleError, match="bounds of tile 2"):
         Table(tmp_path / "t").verify()
+
+
+@pytest.mark.parametrize("quant", CODECS)
+def test_rows_are_fetched_by_their_numbers(tmp_path: Path, quant: str) -> None:
+    table = write(tmp_path / "users", quant)
+    ids, rows = (np.concatenate(parts) for parts in zip(*table.decoded(), strict=True))
+    wanted = GENERATOR.integers(0, 5000, 300)
+    found = table.gather(wanted)
+    np.testing.assert_array_equal(found.ids, ids[wanted])
+    np.testing.assert_array_equal(table.codec.decode(found.stored, 48), rows[wanted])
+    assert found.bias is None
+    assert found.rows == 300
