@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <fllm/fllm.hpp>
 #include <string>
+#include <thread>
 
 #include "check.hpp"
 #include "engine_cases.hpp"
@@ -101,6 +102,43 @@ void graphs_are_used() {
   CHECK(all.enqueued == all.captured && all.launched == 3 * blocks - all.enqueued);
 }
 
+// What a plan reads on the host is kept in its graphs.
+void inputs_on_the_host_are_given() {
+  const RandomTable::Kind kind{{4500, 3000}, true, false, 0};
+  const RandomTable table(kind);
+  HeadPlan plan = plan_of(kind, 2 * kChunk);
+  plan.valid_rows_on_host = true;
+  const fllm::Table cpu = table.open({});
+  for (const std::uint64_t bytes : {std::uint64_t{0}, std::uint64_t{270000}}) {
+    searches_agree(table.open(with_plan(table, written(plan), bytes)), cpu, 2, 1e-5);
+  }
+}
+
+// Searches of several threads share passes, whatever their K.
+void searches_share_passes() {
+  const RandomTable::Kind kind{{4500, 3000}};
+  const RandomTable table(kind);
+  fllm::TableOptions options = with_plan(table, written(plan_of(kind, 2 * kChunk)));
+  options.batch_window = std::chrono::milliseconds(20);
+  const fllm::Table gpu = table.open(options), cpu = table.open({});
+  const std::vector<float> z = item_vectors(3);
+  std::vector<fllm::Answer> found(4);
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    threads.emplace_back([&, i] {
+      fllm::SearchOptions wanted;
+      wanted.k = 1 + 80 * i;
+      found[i] = gpu.search(z, 3, wanted);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    fllm::SearchOptions wanted;
+    wanted.k = 1 + 80 * i;
+    same_answer(found[i], cpu.search(z, 3, wanted));
+  }
+}
+
 // Many rows of equal scores: no block is proven by its K best, and halves end at single chunks.
 void ties_are_settled() {
   for (const bool fp8 : {false, true}) {
@@ -110,6 +148,15 @@ void ties_are_settled() {
   const RandomTable::Kind kind{{4500, 3000, 3500}, false, false, 0, false, 700};
   engines_agree(kind, 8 * kChunk, 0, {2});
   engines_agree(kind, 2 * kChunk, 320000, {2});
+  // Halves are the GPU's work, and none is done where nothing is in doubt.
+  const RandomTable tied({{11000}, false, false, 0, false, 9}), plain({{11000}});
+  for (const RandomTable* table : {&tied, &plain}) {
+    const fllm::Table gpu = table->open(with_plan(*table, written(plan_of(kind, 8 * kChunk))));
+    const Counts before;
+    gpu.search(item_vectors(1), 1);
+    const std::uint64_t blocks = 2, enqueued = (Counts() - before).enqueued;
+    CHECK(table == &tied ? enqueued > blocks : enqueued == blocks);
+  }
 }
 
 // Scores beyond what float32 holds of them, and items of nothing but zeros.
@@ -261,6 +308,8 @@ int main() {
   engines_agree(floats, kChunk, 300000, {2});
   engines_agree(one_chunk, 8 * kChunk, 0, {1, 2});
   graphs_are_used();
+  inputs_on_the_host_are_given();
+  searches_share_passes();
   ties_are_settled();
   extremes_agree();
   a_budget_cuts();

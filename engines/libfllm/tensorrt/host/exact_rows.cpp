@@ -1,6 +1,5 @@
 #include "exact_rows.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -24,11 +23,16 @@ ExactRows::ExactRows(const cuda::Rows& table) : table_(table) {
   }
 }
 
-// All products are multiples of 2^-9 below 2^44: the sum is exact in whatever order.
-Candidate ExactRows::score(std::uint64_t row, const WholeItem& item) const {
+const Tile& ExactRows::tile_of(std::uint64_t row) const {
   const auto after = std::upper_bound(table_.tiles.begin(), table_.tiles.end(), row,
                                       [](std::uint64_t wanted, const Tile& tile) { return wanted < tile.first_row; });
-  const Tile& tile = *(after - 1);
+  return *(after - 1);
+}
+
+Candidate ExactRows::score(std::uint64_t row, const WholeItem& item) const { return score(tile_of(row), row, item); }
+
+// All products are multiples of 2^-9 below 2^44: the sum is exact in whatever order.
+Candidate ExactRows::score(const Tile& tile, std::uint64_t row, const WholeItem& item) const {
   const std::uint64_t place = row - tile.first_row;
   const std::uint8_t* const codes = tile.codes + place * table_.layout.dim;
   double sum = 0;

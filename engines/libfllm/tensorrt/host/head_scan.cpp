@@ -110,10 +110,11 @@ ItemFound HeadScan::found_for(const Found& found, std::size_t item) const {
 }
 
 // Scores a block again for one item, in halves, until what they leave out is proven not to matter. A step that is still
-// in doubt is scored here, and so is what the plan's scores say nothing about.
+// in doubt is scored here, and so is what the plan's scores say nothing about; the item of zeros makes all rows equal.
 void HeadScan::settle(ItemSearch& search, const Search& wanted, const Block& block) {
   const std::uint64_t steps = block.rows / sizes_.step();
-  if (steps < 2 || !std::isfinite(allowance(search.item(), table_.bounds(block).reach))) {
+  const bool tells = search.item().magnitude > 0 && std::isfinite(allowance(search.item(), table_.bounds(block).reach));
+  if (steps < 2 || !tells) {
     search.score_all(block, false);
     return;
   }

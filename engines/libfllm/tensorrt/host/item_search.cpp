@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <unordered_set>
 
 namespace fllm::tensorrt {
 
@@ -60,25 +61,35 @@ void ItemSearch::prune() {
 void ItemSearch::rescore() {
   prune();
   for (const Proposal& proposal : proposals_) {
-    if (proposal.upper < threshold_) continue;
-    if (!seen_.contains(proposal.row)) offer(proposal.row, rows_->score(proposal.row, *item_));
+    if (proposal.upper >= threshold_) offer(proposal.row, rows_->score(proposal.row, *item_));
   }
   proposals_.clear();
   cut();
 }
 
-void ItemSearch::offer(std::uint64_t row, const Candidate& candidate) {
-  if (!seen_.insert(row).second || !(candidate.score >= threshold_)) return;
-  best_.push_back(candidate);
+void ItemSearch::offer(std::uint64_t row, const Candidate& user) {
+  if (std::isnan(user.score) || (last_ && !ranks_before(user, *last_))) return;
+  best_.push_back({user, row});
   if (best_.size() > 2 * k_ + kLeastKept) cut();
 }
 
+// Blocks are scored again: a row may come twice.
 void ItemSearch::cut() {
+  std::sort(best_.begin(), best_.end(), [](const Scored& a, const Scored& b) {
+    return ranks_before(a.user, b.user) || (!ranks_before(b.user, a.user) && a.row < b.row);
+  });
+  const auto twice = [](const Scored& a, const Scored& b) { return a.row == b.row; };
+  best_.erase(std::unique(best_.begin(), best_.end(), twice), best_.end());
   if (best_.size() < k_) return;
-  const auto kth = best_.begin() + static_cast<std::ptrdiff_t>(k_ - 1);
-  std::nth_element(best_.begin(), kth, best_.end(), ranks_before);
-  best_.erase(kth + 1, best_.end());
-  threshold_ = best_.back().score;
+  best_.resize(k_);
+  last_ = best_.back().user;
+  threshold_ = last_->score;
+}
+
+std::vector<Candidate> ItemSearch::best() const {
+  std::vector<Candidate> users;
+  for (const Scored& scored : best_) users.push_back(scored.user);
+  return users;
 }
 
 bool ItemSearch::add(float m, float l) {
@@ -89,11 +100,10 @@ bool ItemSearch::add(float m, float l) {
 
 void ItemSearch::score_all(const Block& block, bool sum) {
   std::vector<float> scores;
-  for (std::uint64_t row = block.first; row < block.first + block.valid; ++row) {
-    const Candidate candidate = rows_->score(row, *item_);
-    offer(row, candidate);
-    if (sum) scores.push_back(candidate.score);
-  }
+  rows_->score_all(block.first, block.first + block.valid, *item_, [&](std::uint64_t row, const Candidate& user) {
+    offer(row, user);
+    if (sum) scores.push_back(user.score);
+  });
   cut();
   if (scores.empty()) return;
   const double m = *std::max_element(scores.begin(), scores.end());

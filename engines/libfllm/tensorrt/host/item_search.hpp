@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <unordered_set>
+#include <optional>
 #include <vector>
 
 #include "denominator.hpp"
@@ -49,7 +49,7 @@ class ItemSearch {
   void score_all(const Block& block, bool sum);
 
   // The K best so far, in no order.
-  std::vector<Candidate> best() const { return best_; }
+  std::vector<Candidate> best() const;
   const LogSumExp& denominator() const { return denominator_; }
 
  private:
@@ -59,8 +59,13 @@ class ItemSearch {
     double lower, upper;  // of the exact score
   };
 
+  struct Scored {
+    Candidate user;
+    std::uint64_t row;
+  };
+
   void prune();
-  void offer(std::uint64_t row, const Candidate& candidate);
+  void offer(std::uint64_t row, const Candidate& user);
   void cut();
 
   const WholeItem* item_;
@@ -68,8 +73,8 @@ class ItemSearch {
   const ExactRows* rows_;
   std::vector<Proposal> proposals_;
   double least_ = -kInfinity;  // proposals that cannot reach it need not be kept
-  std::vector<Candidate> best_;
-  std::unordered_set<std::uint64_t> seen_;  // rows that were scored exactly
+  std::vector<Scored> best_;  // and some more, among which a row may be twice
+  std::optional<Candidate> last_;  // the K-th best of them, when they were cut last
   float threshold_ = -std::numeric_limits<float>::infinity();
   LogSumExp denominator_;
 };
