@@ -1,6 +1,7 @@
 #include "plan_header.hpp"
 
 #include <cstring>
+#include <iterator>
 
 #include "status.hpp"
 
@@ -33,7 +34,7 @@ bool has_magic(const std::string& plan, std::size_t offset) {
 
 std::string dotted(const std::int32_t (&version)[4]) {
   std::string text;
-  for (const std::int32_t part : version) text += (text.empty() ? "" : ".") + std::to_string(part);
+  for (const std::int32_t part : version) text.append(text.empty() ? "" : ".").append(std::to_string(part));
   return text;
 }
 
@@ -48,7 +49,7 @@ std::string architectures_of(const std::string& plan, const std::string& wanted,
   std::string names;
   for (std::size_t bit = 0; bit < std::size(kNames); ++bit) {
     if ((bits >> bit & 1u) == 0) continue;
-    names += (names.empty() ? "" : ", ") + std::string(kNames[bit]);
+    names.append(names.empty() ? "" : ", ").append(kNames[bit]);
     has_wanted = has_wanted || wanted == kNames[bit];
   }
   return names.empty() ? "no known GPU" : names;
