@@ -142,8 +142,9 @@ void searches_share_passes() {
 // Many rows of equal scores: no block is proven by its K best, and halves end at single chunks.
 void ties_are_settled() {
   for (const bool fp8 : {false, true}) {
-    const RandomTable::Kind kind{{2500, 1800}, true, false, 0, fp8, 9};
+    const RandomTable::Kind kind{{5000, 3600}, true, false, 0, fp8, 3};
     engines_agree(kind, 4 * kChunk, 0, {1, 3});
+    engines_agree(kind, 4 * kChunk, 300000, {1});
   }
   const RandomTable::Kind kind{{4500, 3000, 3500}, false, false, 0, false, 700};
   engines_agree(kind, 8 * kChunk, 0, {2});
