@@ -9,6 +9,7 @@ from fllm_export.errors import UsageError
 VARIABLES: dict[str, str] = {
     "FLLM_ENGINE": "engine used where none is named (native, cuda, onnxruntime, numpy)",
     "FLLM_CUDA_LIBRARY": "libfllm_cuda.so that the engine cuda loads (default: beside libfllm)",
+    "FLLM_TENSORRT_LIBRARY": "libfllm_tensorrt.so that C and C++'s engine tensorrt loads (default: beside libfllm)",
     "FLLM_GPUS": "GPUs that share a table of the engine cuda (default: 1)",
     "FLLM_GPU_BYTES": "bytes of each GPU's memory that the engine cuda uses at most (default: what is free)",
     "FLLM_ISA": "instruction set of the native engine, e.g. scalar, avx2, avx512_vnni (default: the best of this CPU)",

@@ -8,7 +8,8 @@ namespace fllm::tensorrt {
 
 namespace {
 
-constexpr std::uint64_t kScores = std::uint64_t{1} << 26;       // of a block: about a millisecond of a large GPU
+// Of a block: well below a millisecond of a large GPU, and fewer than the 2^31 elements that a tensor of TensorRT's holds.
+constexpr std::uint64_t kScores = std::uint64_t{1} << 26, kCodes = std::uint64_t{1} << 30;
 constexpr std::uint64_t kPlaceBytes = std::uint64_t{64} << 20;  // of a streamed block: long enough for full speed
 constexpr std::uint64_t kScratchShare = 16, kPlaceShare = 8;    // of the memory
 
@@ -25,7 +26,8 @@ BlockSizes::BlockSizes(const Plan& plan, const Lane& lane, std::uint64_t rows, s
   for (std::size_t batch = 1;; batch = std::min(2 * batch, plan.most_batch())) {
     const std::uint64_t allowed = plan.most_rows(batch);
     if (allowed > 0) {  // some profile takes such a batch
-      const std::uint64_t most = std::min({allowed, kScores / batch / step_ * step_, half});
+      const std::uint64_t few = std::min(kScores / batch, kCodes / plan.dim()) / step_ * step_;
+      const std::uint64_t most = std::min({allowed, few, half});
       rows_[batch] = rows_within(plan, lane, batch, most, limit);
       streamed_rows_ = std::min(streamed_rows_, rows_[batch]);
     }
