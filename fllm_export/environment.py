@@ -10,6 +10,7 @@ VARIABLES: dict[str, str] = {
     "FLLM_ENGINE": "engine used where none is named (native, cuda, tensorrt, onnxruntime, numpy)",
     "FLLM_ENCODER": "what encodes texts where nothing is named (cpu, cuda, tensorrt, tensorrt-fp16, ...)",
     "FLLM_CUDA_LIBRARY": "libfllm_cuda.so that the engine cuda loads (default: beside libfllm)",
+    "FLLM_TENSORRT_LIBRARY": "libfllm_tensorrt.so that C and C++'s engine tensorrt loads (default: beside libfllm)",
     "FLLM_GPUS": "GPUs that share a table of the engine cuda (default: 1)",
     "FLLM_GPU_BYTES": "bytes of each GPU's memory that a table takes at most (default: what is free)",
     "FLLM_TENSORRT_CACHE": "folder that keeps kernels compiled by TensorRT-RTX (default: none)",

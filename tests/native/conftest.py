@@ -29,7 +29,13 @@ class ErrorText(ctypes.Structure):
 
 
 class EncoderOptions(ctypes.Structure):
-    _fields_ = (("size", ctypes.c_size_t), ("threads", ctypes.c_uint32), ("onnxruntime", ctypes.c_char_p))
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("threads", ctypes.c_uint32),
+        ("onnxruntime", ctypes.c_char_p),
+        ("provider", ctypes.c_char_p),
+        ("gpu", ctypes.c_int32),
+    )
 
 
 class Native:
@@ -54,9 +60,9 @@ class Native:
         self.call("fllm_tokenizer_open", os.fsencode(bundle), ctypes.byref(handle))
         return NativeTokenizer(self, handle)
 
-    def encoder(self, bundle: Path, onnxruntime: str, threads: int = 1) -> NativeEncoder:
+    def encoder(self, bundle: Path, onnxruntime: str, provider: bytes | None = None) -> NativeEncoder:
         handle = ctypes.c_void_p()
-        options = EncoderOptions(ctypes.sizeof(EncoderOptions), threads, os.fsencode(onnxruntime))
+        options = EncoderOptions(ctypes.sizeof(EncoderOptions), 1, os.fsencode(onnxruntime), provider, 0)
         self.call("fllm_encoder_open", os.fsencode(bundle), ctypes.byref(options), ctypes.byref(handle))
         return NativeEncoder(self, handle)
 

@@ -51,6 +51,18 @@ def test_a_missing_library_is_named(native: Any, tiny_bundle: Bundle) -> None:
     assert error.value.status == 6
 
 
+def test_no_other_provider_is_chosen(native: Any, onnxruntime_library: str, tiny_bundle: Bundle) -> None:
+    with pytest.raises(native.Error, match="no provider 'tpu'; expected 'cpu' or 'cuda'") as error:
+        native.encoder(tiny_bundle.path, onnxruntime_library, b"tpu")
+    assert error.value.status == 2
+    native.encoder(tiny_bundle.path, onnxruntime_library, b"cpu")
+    if (Path(onnxruntime_library).parent / "libonnxruntime_providers_cuda.so").exists():
+        pytest.skip("this build of ONNX Runtime has a CUDA execution provider")
+    with pytest.raises(native.Error, match=r"cannot run the encoder on the GPU \(.+\)") as error:
+        native.encoder(tiny_bundle.path, onnxruntime_library, b"cuda")
+    assert error.value.status == 6
+
+
 def test_damaged_bundles_are_refused(
     native: Any, onnxruntime_library: str, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -58,7 +58,7 @@ fllm::Table open(const std::string& directory, unsigned threads, bool pin_thread
                  std::uint64_t gpu_bytes) {
   nb::gil_scoped_release release;
   const std::chrono::microseconds window(batch_window_us);
-  return fllm::Table(directory, {threads, pin_threads, resident, window, isa, engine, gpus, gpu_bytes});
+  return fllm::Table(directory, {threads, pin_threads, resident, window, isa, engine, gpus, gpu_bytes, {}});
 }
 
 // user_ids, keys, scores [items, k]; logsumexp, rows_scored, complete, log_probs_exact [items]; generation, rows.

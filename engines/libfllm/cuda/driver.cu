@@ -53,6 +53,17 @@ int create_event(void** made) {
   return kOk;
 }
 
+int end_capture(void* stream, void** made) {
+  cudaGraph_t captured = nullptr;
+  if (const int failed = outcome(cudaStreamEndCapture(stream_of(stream), &captured))) return failed;
+  cudaGraphExec_t graph = nullptr;
+  const int failed = outcome(cudaGraphInstantiateWithFlags(&graph, captured, 0));
+  outcome(cudaGraphDestroy(captured));
+  if (failed) return failed;
+  *made = graph;
+  return kOk;
+}
+
 int scan_one_item(const Wave* wave, const Item* item, const Candidates* out, Share* shares, int sample, unsigned blocks,
                   void* stream) {
   launch_scan_one(*wave, *item, *out, shares, sample != 0, blocks, stream_of(stream));
@@ -109,6 +120,16 @@ constexpr Driver kDriver = {
           return outcome(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, bytes, rows, cudaMemcpyDefault,
                                            stream_of(stream)));
         },
+    .begin_capture =
+        [](void* stream) {
+          return outcome(cudaStreamBeginCapture(stream_of(stream), cudaStreamCaptureModeThreadLocal));
+        },
+    .end_capture = end_capture,
+    .launch_graph =
+        [](void* graph, void* stream) {
+          return outcome(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream_of(stream)));
+        },
+    .destroy_graph = [](void* graph) { outcome(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph))); },
     .scan_one = scan_one_item,
     .most_items = most_items,
     .scan_many = scan_many_items,

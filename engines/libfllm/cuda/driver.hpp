@@ -8,7 +8,7 @@
 
 namespace fllm::cuda {
 
-inline constexpr std::uint32_t kDriverVersion = 1;
+inline constexpr std::uint32_t kDriverVersion = 2;
 inline constexpr const char* kDriverSymbol = "fllm_cuda_driver";
 
 struct DeviceFacts {
@@ -44,6 +44,13 @@ struct Driver {
   // Of `rows` rows the first `bytes` of each.
   int (*copy_rows)(void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, std::size_t bytes,
                    std::size_t rows, void* stream);
+
+  // Graphs: what is put on a stream between the two calls is kept and not run, and then run as often as it is launched.
+  // Calls that wait for the stream fail meanwhile.
+  int (*begin_capture)(void* stream);
+  int (*end_capture)(void* stream, void** graph);
+  int (*launch_graph)(void* graph, void* stream);
+  void (*destroy_graph)(void* graph);
 
   // cuda/launch.cuh says what they do.
   int (*scan_one)(const Wave* wave, const Item* item, const Candidates* out, Share* shares, int sample, unsigned blocks,

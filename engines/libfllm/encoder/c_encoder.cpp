@@ -16,9 +16,23 @@ struct fllm_tokenizer {
   std::atomic<std::size_t> owners{1};
 };
 
+namespace {
+
+fllm::OnnxPlace place_of(const fllm_encoder_options& options) {
+  const std::string_view provider = options.provider == nullptr ? "cpu" : options.provider;
+  if (provider != "cpu" && provider != "cuda") {
+    throw fllm::Error(fllm::Status::usage,
+                      fllm::sentence("there is no provider '" + std::string(provider) + "'", "'cpu' or 'cuda'"));
+  }
+  fllm::require(options.gpu >= 0, "the number of the GPU is negative", "0 or more");
+  return {options.threads, provider == "cuda", options.gpu};
+}
+
+}  // namespace
+
 struct fllm_encoder {
   fllm_encoder(const char* bundle, const fllm_encoder_options& options)
-      : encoder(bundle, options.threads, options.onnxruntime == nullptr ? "" : options.onnxruntime),
+      : encoder(bundle, place_of(options), options.onnxruntime == nullptr ? "" : options.onnxruntime),
         tokenizer{encoder.tokenizer()} {}
 
   fllm::Encoder encoder;

@@ -25,11 +25,11 @@ void check_lengths(std::span<const TokenIds> items, std::size_t max_length) {
 
 }  // namespace
 
-Encoder::Encoder(const std::string& bundle, std::size_t threads, const std::string& onnxruntime)
-    : threads_(thread_count(threads)),
+Encoder::Encoder(const std::string& bundle, const OnnxPlace& place, const std::string& onnxruntime)
+    : threads_(thread_count(place.threads)),
       tokenizer_(std::make_shared<const TextTokenizer>(bundle)),
       runtime_(onnxruntime),
-      session_(runtime_, bundle + "/encoder/model.onnx", threads_) {}
+      session_(runtime_, bundle + "/encoder/model.onnx", {threads_, place.cuda, place.gpu}) {}
 
 void Encoder::encode(std::span<const TokenIds> items, float* z) const {
   check_lengths(items, tokenizer_->prompt().max_length());

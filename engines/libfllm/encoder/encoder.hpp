@@ -14,8 +14,8 @@ namespace fllm {
 // Immutable, safe to use from many threads at once.
 class Encoder {
  public:
-  // `onnxruntime` is the library's path, or empty. Throws Error.
-  Encoder(const std::string& bundle, std::size_t threads, const std::string& onnxruntime);
+  // `onnxruntime` is the library's path, or empty; 0 threads are as many as usual. Throws Error.
+  Encoder(const std::string& bundle, const OnnxPlace& place, const std::string& onnxruntime);
 
   const std::shared_ptr<const TextTokenizer>& tokenizer() const { return tokenizer_; }
   std::size_t dim() const { return tokenizer_->dim(); }

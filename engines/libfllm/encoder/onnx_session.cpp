@@ -29,6 +29,22 @@ void switch_telemetry_off() {
   });
 }
 
+constexpr const char* kNoGpu = "ONNX Runtime cannot run the encoder on the GPU";
+
+// Puts the CUDA execution provider before the CPU's.
+void use_cuda(const OnnxRuntime& runtime, OrtSessionOptions* session, int gpu) {
+  const OrtApi& api = runtime.api();
+  const auto check = [&](OrtStatus* status) { runtime.check(status, Status::hardware, kNoGpu); };
+  OrtCUDAProviderOptionsV2* raw = nullptr;
+  check(api.CreateCUDAProviderOptions(&raw));
+  const OrtOwned<OrtCUDAProviderOptionsV2> options(raw, {api.ReleaseCUDAProviderOptions});
+  const std::string number = std::to_string(gpu);
+  const char* const key = "device_id";
+  const char* const value = number.c_str();
+  check(api.UpdateCUDAProviderOptions(raw, &key, &value, 1));
+  check(api.SessionOptionsAppendExecutionProvider_CUDA_V2(session, raw));
+}
+
 }  // namespace
 
 OnnxRuntime::OnnxRuntime(const std::string& path) {
@@ -62,7 +78,7 @@ void OnnxRuntime::check(OrtStatus* status, Status cause, const std::string& what
   throw Error(cause, sentence(message));
 }
 
-OnnxSession::OnnxSession(const OnnxRuntime& runtime, const std::string& model, std::size_t threads)
+OnnxSession::OnnxSession(const OnnxRuntime& runtime, const std::string& model, const OnnxPlace& place)
     : runtime_(runtime), model_(model) {
   if (!std::filesystem::is_regular_file(model)) {
     throw Error(Status::bundle, sentence(model + " is missing", "the exported encoder", "Build the bundle again"));
@@ -79,12 +95,24 @@ OnnxSession::OnnxSession(const OnnxRuntime& runtime, const std::string& model, s
   OrtSessionOptions* raw_options = nullptr;
   check(api.CreateSessionOptions(&raw_options));
   const OrtOwned<OrtSessionOptions> options(raw_options, {api.ReleaseSessionOptions});
-  check(api.SetIntraOpNumThreads(raw_options, static_cast<int>(threads)));
+  check(api.SetIntraOpNumThreads(raw_options, static_cast<int>(place.threads)));
   check(api.SetInterOpNumThreads(raw_options, 1));
   check(api.SetSessionLogSeverityLevel(raw_options, ORT_LOGGING_LEVEL_ERROR));
+  if (place.cuda) use_cuda(runtime, raw_options, place.gpu);
+  open(raw_options, place.cuda);
+}
+
+void OnnxSession::open(const OrtSessionOptions* options, bool cuda) {
+  const OrtApi& api = runtime_.api();
   OrtSession* session = nullptr;
-  runtime.check(api.CreateSession(env, model.c_str(), raw_options, &session), Status::bundle,
-                "ONNX Runtime cannot open " + model);
+  OrtStatus* const status = api.CreateSession(env_.get(), model_.c_str(), options, &session);
+  // Files that are no model are told by these codes; on a GPU, the rest is the GPU's.
+  const OrtErrorCode code = status == nullptr ? ORT_OK : api.GetErrorCode(status);
+  const bool unread = code == ORT_NO_SUCHFILE || code == ORT_NO_MODEL || code == ORT_INVALID_PROTOBUF ||
+                      code == ORT_INVALID_GRAPH || code == ORT_MODEL_LOADED;
+  const bool no_gpu = cuda && !unread;
+  runtime_.check(status, no_gpu ? Status::hardware : Status::bundle,
+                 no_gpu ? kNoGpu : "ONNX Runtime cannot open " + model_);
   session_ = OrtOwned<OrtSession>(session, {api.ReleaseSession});
 }
 

@@ -39,16 +39,24 @@ struct OrtRelease {
 template <typename Object>
 using OrtOwned = std::unique_ptr<Object, OrtRelease<Object>>;
 
-// An exported encoder on the CPU. Safe to use from many threads at once.
+// Where a model runs.
+struct OnnxPlace {
+  std::size_t threads = 1;  // of the CPU
+  bool cuda = false;        // by the CUDA execution provider; what has no kernel there, as shapes, stays on the CPU
+  int gpu = 0;
+};
+
+// An exported encoder. Safe to use from many threads at once.
 class OnnxSession {
  public:
-  // Throws Error(Status::bundle): the model cannot be read.
-  OnnxSession(const OnnxRuntime& runtime, const std::string& model, std::size_t threads);
+  // Throws Error: Status::bundle when the model cannot be read, Status::hardware when the GPU cannot be used.
+  OnnxSession(const OnnxRuntime& runtime, const std::string& model, const OnnxPlace& place);
 
   // Item vectors, float32 [batch.items, dim], in the rows that `z` begins.
   void run(const Prompt::Batch& batch, std::size_t dim, float* z) const;
 
  private:
+  void open(const OrtSessionOptions* options, bool cuda);
   OrtOwned<OrtValue> input(const std::vector<std::int64_t>& numbers, const Prompt::Batch& batch) const;
   void check_shape(const OrtValue* output, std::size_t items, std::size_t dim) const;
 

@@ -21,6 +21,7 @@ Engine::Engine(const std::string& directory, Residency residency, const MakeScan
     : table_(directory, residency), scanner_(make(table_)), window_(window) {}
 
 std::vector<ItemAnswer> Engine::search(const Search& search) {
+  scanner_->check(search);  // before it shares a pass with others
   Ticket ticket{&search, 0, {}, nullptr};
   std::unique_lock lock(mutex_);
   queue_.push_back(&ticket);

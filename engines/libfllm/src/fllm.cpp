@@ -42,7 +42,24 @@ void check_vectors(const float* z, std::size_t items, std::size_t dim) {
 fllm::Processor processor_of(const char* engine) {
   if (engine == nullptr || std::strcmp(engine, "native") == 0) return fllm::Processor::cpu;
   if (std::strcmp(engine, "cuda") == 0) return fllm::Processor::gpu;
-  throw Error(Status::usage, sentence("there is no engine '" + std::string(engine) + "'", "'native' or 'cuda'"));
+  if (std::strcmp(engine, "tensorrt") == 0) return fllm::Processor::plan;
+  throw Error(Status::usage,
+              sentence("there is no engine '" + std::string(engine) + "'", "'native', 'cuda' or 'tensorrt'"));
+}
+
+void check_plan(const fllm_table_options& given, fllm::Processor processor) {
+  if ((processor == fllm::Processor::plan) != (given.plan != nullptr)) {
+    throw Error(Status::usage,
+                given.plan == nullptr
+                    ? sentence("the engine 'tensorrt' was asked for without a plan", "the path of a head plan",
+                               "Build one: fllm-export build BUNDLE --engine tensorrt")
+                    : sentence("a plan is given, and another engine than 'tensorrt' is asked for", "one or the other"));
+  }
+  if (processor == fllm::Processor::plan && given.gpus > 1) {
+    throw Error(Status::usage, sentence("the engine 'tensorrt' cannot share a table among " + std::to_string(given.gpus) +
+                                            " GPUs",
+                                        "one", "Use the engine 'cuda'"));
+  }
 }
 
 fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options& options, const fllm::Engine& engine,
@@ -135,7 +152,9 @@ fllm_status fllm_table_open(const char* directory, const fllm_table_options* opt
     wanted.batch_window = std::chrono::microseconds(given.batch_window_us);
     if (given.isa != nullptr) wanted.isa = given.isa;
     wanted.processor = processor_of(given.engine);
+    check_plan(given, wanted.processor);
     wanted.gpu = {given.gpus, given.gpu_bytes};
+    if (given.plan != nullptr) wanted.plan = given.plan;
     *table = new fllm_table(directory, wanted);
   });
 }

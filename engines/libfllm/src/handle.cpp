@@ -3,6 +3,7 @@
 #include "cpu.hpp"
 #include "cpu_scanner.hpp"
 #include "status.hpp"
+#include "tensorrt/host/tensorrt_scanner.hpp"
 #include "thread_count.hpp"
 
 namespace fllm {
@@ -53,6 +54,10 @@ std::shared_ptr<Engine> Handle::open(const std::string& directory) const {
   const Engine::MakeScanner make = [this](const Table& table) -> std::unique_ptr<Scanner> {
     if (options_.processor == Processor::gpu) {
       return std::make_unique<cuda::CudaScanner>(cuda::Rows{table.layout(), table.tiles()}, options_.gpu);
+    }
+    if (options_.processor == Processor::plan) {
+      return std::make_unique<tensorrt::TensorRtScanner>(cuda::Rows{table.layout(), table.tiles()}, kernels_,
+                                                         tensorrt::PlanOptions{options_.plan, options_.gpu.bytes});
     }
     return std::make_unique<CpuScanner>(table, kernels_, threads_, options_.pin_threads);
   };

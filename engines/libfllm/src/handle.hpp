@@ -13,7 +13,7 @@
 
 namespace fllm {
 
-enum class Processor { cpu, gpu };
+enum class Processor { cpu, gpu, plan };  // a plan of TensorRT's, on a GPU
 
 struct HandleOptions {
   Processor processor = Processor::cpu;
@@ -23,6 +23,7 @@ struct HandleOptions {
   std::chrono::microseconds batch_window{0};
   std::string isa;  // empty: FLLM_ISA, or the best of this machine
   cuda::DeviceOptions gpu;
+  std::string plan;  // its file
 };
 
 class Handle {

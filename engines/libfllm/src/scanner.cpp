@@ -4,6 +4,12 @@
 
 namespace fllm {
 
+bool any_goes_on(const std::vector<Column>& columns) {
+  return std::any_of(columns.begin(), columns.end(), [](const Column& column) {
+    return !column.search->is_cancelled() && !column.search->expired();
+  });
+}
+
 ItemAnswer ranked(std::vector<Candidate> users, std::size_t k) {
   const auto end = users.begin() + static_cast<std::ptrdiff_t>(std::min(k, users.size()));
   std::nth_element(users.begin(), end, users.end(), ranks_before);

@@ -25,9 +25,15 @@ class Scanner {
   // What an item takes while its K best users are sought.
   virtual std::size_t candidate_bytes(std::size_t k) const = 0;
 
+  // Throws Error (Status::usage) for a search that this scanner cannot make.
+  virtual void check(const Search&) const {}
+
   // The instruction set, or the kind of GPU.
   virtual const std::string& level() const = 0;
 };
+
+// Whether a search of some columns still wants more: none does once all are cancelled or their time is over.
+bool any_goes_on(const std::vector<Column>& columns);
 
 // The k best of some candidates, ranked.
 ItemAnswer ranked(std::vector<Candidate> users, std::size_t k);

@@ -1,104 +1,28 @@
 // The engine `cuda` on the emulated GPU: the same users, scores and coverage as the CPU's engine, whatever is resident
 // and however rows are ordered; and what happens when memory or the GPU fails.
-#include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <fllm/fllm.hpp>
-#include <functional>
 #include <numeric>
-#include <random>
 #include <string>
 
 #include "check.hpp"
-#include "shard_writer.hpp"
+#include "engine_cases.hpp"
+
+using namespace engine_cases;
 
 namespace {
 
-constexpr std::uint64_t kDim = 32;
-
-// A table of random int8 rows whose scores for most items rise or fall along the rows when `slope` is not 0.
-class RandomTable {
- public:
-  struct Kind {
-    std::vector<std::uint64_t> shard_rows;
-    bool bias = false, ids = false;  // ids that do not count up
-    int slope = 0;
-    bool fp8 = false;
-  };
-
-  explicit RandomTable(const Kind& kind) {
-    std::mt19937 random(17);
-    writer::Json json = writer::table_json(kind.shard_rows, kDim, 512);
-    json["bias"] = kind.bias;
-    if (kind.fp8) json["codec"] = "fp8";
-    std::uint64_t all = 0, row = 0;
-    for (const std::uint64_t rows : kind.shard_rows) all += rows;
-    for (std::size_t shard = 0; shard < kind.shard_rows.size(); ++shard) {
-      const std::uint64_t rows = kind.shard_rows[shard];
-      std::vector<std::int8_t> codes(rows * kDim);
-      std::vector<float> scales(rows), bias(rows);
-      std::vector<std::int64_t> ids(rows);
-      for (std::uint64_t r = 0; r < rows; ++r, ++row) {
-        for (std::uint64_t j = 0; j < kDim; ++j) codes[r * kDim + j] = kind.fp8 ? e4m3(random()) : int8(random());
-        scales[r] = 1e-4f * static_cast<float>(1 + random() % 100);
-        const double part = static_cast<double>(row) / static_cast<double>(all);
-        bias[r] = static_cast<float>(kind.slope * 100.0 * part) + static_cast<float>(random() % 64) * 0.25f;
-        ids[r] = static_cast<std::int64_t>(kind.ids ? 1000000 + 3 * row + row / 700 : 50 + row);
-      }
-      std::vector<writer::Piece> pieces = {{"codes", kind.fp8 ? "F8_E4M3" : "I8", {rows, kDim}, writer::bytes_of(codes)},
-                                           {"scales", "F32", {rows}, writer::bytes_of(scales)}};
-      if (kind.bias) pieces.push_back({"bias", "F32", {rows}, writer::bytes_of(bias)});
-      pieces.push_back({"ids", "I64", {rows}, writer::bytes_of(ids)});
-      directory_.write(writer::shard_name(shard), writer::shard_of(pieces));
-    }
-    directory_.write("table.json", json.dump());
-    rows_ = all;
-  }
-
-  fllm::Table open(const std::string& engine, std::uint64_t gpu_bytes = 0, unsigned gpus = 1) const {
-    fllm::TableOptions options;
-    options.threads = 2;
-    options.engine = engine;
-    options.gpus = gpus;
-    options.gpu_bytes = gpu_bytes;
-    return fllm::Table(directory_.path(), options);
-  }
-  std::uint64_t rows() const { return rows_; }
-
- private:
-  static std::int8_t int8(unsigned number) { return static_cast<std::int8_t>(static_cast<int>(number % 255) - 127); }
-  static std::int8_t e4m3(unsigned number) {
-    return static_cast<std::int8_t>((number & 127u) == 127u ? 0 : number & 255u);  // 127 is no number
-  }
-
-  writer::Directory directory_;
-  std::uint64_t rows_ = 0;
-};
-
-std::vector<float> item_vectors(std::size_t items) {
-  std::mt19937 random(5);
-  std::normal_distribution<float> normal;
-  std::vector<float> z(items * kDim);
-  for (float& x : z) x = normal(random);
-  return z;
-}
-
-void same_answer(const fllm::Answer& found, const fllm::Answer& expected) {
-  CHECK(found.user_ids == expected.user_ids);
-  CHECK(found.keys == expected.keys);
-  CHECK(found.scores == expected.scores);
-  CHECK(found.rows_scored == expected.rows_scored);
-  CHECK(found.complete == expected.complete);
-  for (std::size_t i = 0; i < found.items; ++i) {
-    CHECK(found.log_probs_exact[i] == expected.log_probs_exact[i]);
-    CHECK(std::isnan(found.logsumexp[i]) == std::isnan(expected.logsumexp[i]));
-    CHECK(!(std::abs(found.logsumexp[i] - expected.logsumexp[i]) > 1e-5 * std::abs(expected.logsumexp[i])));
-  }
+fllm::Table open(const RandomTable& table, const std::string& engine, std::uint64_t gpu_bytes = 0, unsigned gpus = 1) {
+  fllm::TableOptions options;
+  options.engine = engine;
+  options.gpus = gpus;
+  options.gpu_bytes = gpu_bytes;
+  return table.open(options);
 }
 
 // Searches of every kind on both engines.
 void both_agree(const RandomTable& table, std::uint64_t gpu_bytes, unsigned gpus, std::size_t items) {
-  const fllm::Table cpu = table.open("native"), gpu = table.open("cuda", gpu_bytes, gpus);
+  const fllm::Table cpu = open(table, "native"), gpu = open(table, "cuda", gpu_bytes, gpus);
   CHECK(std::string(gpu.describe().isa) == "sm_80");
   const std::vector<float> z = item_vectors(items);
   const std::vector<std::uint64_t> seeds = [&] {
@@ -128,21 +52,10 @@ void both_agree(const RandomTable& table, std::uint64_t gpu_bytes, unsigned gpus
   }
 }
 
-fllm_status status_of(const std::function<void()>& work, const std::string& words) {
-  try {
-    work();
-  } catch (const fllm::Error& error) {
-    if (std::string(error.what()).find(words) == std::string::npos) std::fprintf(stderr, "%s\n", error.what());
-    CHECK(std::string(error.what()).find(words) != std::string::npos);
-    return error.status();
-  }
-  return FLLM_OK;
-}
-
 // Batches that tensor cores scan together: of all sizes, with filters that leave fewer than K, and with scores that rise
 // beyond what float32 exponentials bear.
 void batches_agree(const RandomTable& table, const std::vector<std::size_t>& sizes, float factor) {
-  const fllm::Table cpu = table.open("native"), gpu = table.open("cuda");
+  const fllm::Table cpu = open(table, "native"), gpu = open(table, "cuda");
   const std::int64_t few[] = {51, 59, 1000, 4000};
   const fllm::Filter cpu_filter = cpu.filter(few, FLLM_ALLOW), gpu_filter = gpu.filter(few, FLLM_ALLOW);
   for (const std::size_t items : sizes) {
@@ -160,7 +73,7 @@ void batches_agree(const RandomTable& table, const std::vector<std::size_t>& siz
 }
 
 void a_budget_cuts(const RandomTable& table) {
-  const fllm::Table gpu = table.open("cuda");
+  const fllm::Table gpu = open(table, "cuda");
   fllm::SearchOptions options;
   options.k = 10;
   options.budget = std::chrono::duration<double, std::milli>(1e-6);
@@ -174,21 +87,21 @@ void a_budget_cuts(const RandomTable& table) {
 
 void failures_are_told(const RandomTable& table) {
   setenv("FLLM_EMULATED_GPUS", "0", 1);
-  CHECK(status_of([&] { table.open("cuda"); }, "cudaErrorNoDevice") == FLLM_HARDWARE);
+  CHECK(status_of([&] { open(table, "cuda"); }, "cudaErrorNoDevice") == FLLM_HARDWARE);
   setenv("FLLM_EMULATED_GPUS", "2", 1);
-  CHECK(status_of([&] { table.open("cuda", 0, 3); }, "3 GPUs are wanted, and there are 2") == FLLM_HARDWARE);
-  CHECK(status_of([&] { table.open("quantum"); }, "there is no engine 'quantum'") == FLLM_USAGE);
+  CHECK(status_of([&] { open(table, "cuda", 0, 3); }, "3 GPUs are wanted, and there are 2") == FLLM_HARDWARE);
+  CHECK(status_of([&] { open(table, "quantum"); }, "there is no engine 'quantum'") == FLLM_USAGE);
   setenv("FLLM_EMULATED_GPU_BYTES", "3000", 1);
-  CHECK(status_of([&] { table.open("cuda"); }, "no memory to work with") == FLLM_MEMORY);
+  CHECK(status_of([&] { open(table, "cuda"); }, "no memory to work with") == FLLM_MEMORY);
   // There is room for the rows, not for the candidates of a great K; a small one is answered afterwards.
   setenv("FLLM_EMULATED_GPU_BYTES", "1200000", 1);
-  const fllm::Table gpu = table.open("cuda");
+  const fllm::Table gpu = open(table, "cuda");
   fllm::SearchOptions options;
   options.k = table.rows();
   CHECK(status_of([&] { gpu.search(item_vectors(16), 16, options); }, "more of its memory") == FLLM_MEMORY);
   options.k = 10;
   const fllm::Answer answer = gpu.search(item_vectors(1), 1, options);
-  same_answer(answer, table.open("native").search(item_vectors(1), 1, options));
+  same_answer(answer, open(table, "native").search(item_vectors(1), 1, options));
   unsetenv("FLLM_EMULATED_GPU_BYTES");
   // A GPU that is lost: every later search says so, and nothing crashes.
   setenv("FLLM_EMULATED_GPU_LAUNCHES", "1", 1);

@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <vector>
 
 namespace fllm::cuda {
 
@@ -17,8 +18,10 @@ enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorMemoryAllocation = 2,
   cudaErrorDevicesUnavailable = 46,
-  cudaErrorNoDevice = 100
+  cudaErrorNoDevice = 100,
+  cudaErrorStreamCaptureUnsupported = 900
 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaMemcpyKind { cudaMemcpyDefault = 4 };
 enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocPortable = 1;
@@ -55,6 +58,8 @@ inline bool lost() {
 
 struct Queue {
   std::deque<std::function<void()>> work;
+  bool capturing = false;
+  std::size_t captured_from = 0;  // where in `work` the graph begins
 
   void run() {
     while (!work.empty()) run_next();
@@ -75,18 +80,25 @@ struct Mark {
   }
 };
 
+// Work that was captured on a stream.
+using Graph = std::vector<std::function<void()>>;
+inline std::uint64_t graph_launches = 0;
+
 inline cudaError_t state() { return lost() ? cudaErrorDevicesUnavailable : cudaSuccess; }
 
 }  // namespace emulation
 
 using Stream = emulation::Queue*;
 using cudaEvent_t = emulation::Mark*;
+using cudaGraph_t = emulation::Graph*;
+using cudaGraphExec_t = emulation::Graph*;
 
 inline const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
     case cudaSuccess: return "cudaSuccess";
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
     case cudaErrorNoDevice: return "cudaErrorNoDevice";
+    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
     default: return "cudaErrorDevicesUnavailable";
   }
 }
@@ -160,6 +172,7 @@ inline cudaError_t cudaStreamDestroy(Stream stream) {
 }
 inline cudaError_t cudaStreamSynchronize(Stream stream) {
   const emulation::Lock lock(emulation::mutex);
+  if (stream->capturing) return cudaErrorStreamCaptureUnsupported;
   stream->run();
   return emulation::state();
 }
@@ -201,6 +214,40 @@ inline cudaError_t cudaMemcpy2DAsync(void* to, std::size_t to_pitch, const void*
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, Stream stream) {
   return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
+}
+
+inline cudaError_t cudaStreamBeginCapture(Stream stream, cudaStreamCaptureMode) {
+  const emulation::Lock lock(emulation::mutex);
+  stream->capturing = true;
+  stream->captured_from = stream->work.size();
+  return emulation::state();
+}
+inline cudaError_t cudaStreamEndCapture(Stream stream, cudaGraph_t* graph) {
+  const emulation::Lock lock(emulation::mutex);
+  const auto first = stream->work.begin() + static_cast<std::ptrdiff_t>(stream->captured_from);
+  *graph = new emulation::Graph(first, stream->work.end());
+  stream->work.erase(first, stream->work.end());
+  stream->capturing = false;
+  return emulation::state();
+}
+inline cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* made, cudaGraph_t graph, unsigned long long) {
+  *made = new emulation::Graph(*graph);
+  return emulation::state();
+}
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, Stream stream) {
+  const emulation::Lock lock(emulation::mutex);
+  ++emulation::launches;
+  ++emulation::graph_launches;
+  stream->work.insert(stream->work.end(), graph->begin(), graph->end());
+  return emulation::state();
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  delete graph;
+  return cudaSuccess;
 }
 
 }  // namespace fllm::cuda

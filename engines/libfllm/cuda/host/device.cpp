@@ -86,6 +86,16 @@ void Stream::wait(const Event& event) const {
   device_->check(device_->driver().wait(stream_.get(), event.get()), "waiting for an event");
 }
 
+Graph Stream::end_capture() const {
+  void* graph = nullptr;
+  device_->check(device_->driver().end_capture(stream_.get(), &graph), "ending the capture of a graph");
+  return Graph(Owned(graph, device_->driver().destroy_graph));
+}
+
+void Stream::launch(const Graph& graph) const {
+  device_->check(device_->driver().launch_graph(graph.graph_.get(), stream_.get()), "launching a graph");
+}
+
 void Stream::finish() const { device_->check(device_->driver().finish(stream_.get()), "scanning"); }
 
 }  // namespace fllm::cuda

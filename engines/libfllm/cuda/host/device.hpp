@@ -66,6 +66,19 @@ class Event {
   Owned event_;
 };
 
+// What a stream captured, to be launched again and again; none by default.
+class Graph {
+ public:
+  Graph() = default;
+  explicit operator bool() const { return graph_ != nullptr; }
+
+ private:
+  friend class Stream;
+  explicit Graph(Owned graph) : graph_(std::move(graph)) {}
+
+  Owned graph_{nullptr, nullptr};
+};
+
 class Stream {
  public:
   explicit Stream(const Device& device);
@@ -76,7 +89,24 @@ class Stream {
   void wait(const Event& event) const;
   void finish() const;
 
+  // Keeps what `work` puts on the stream instead of running it.
+  template <typename Work>
+  Graph capture(Work&& work) const {
+    device_->check(device_->driver().begin_capture(stream_.get()), "capturing a graph");
+    try {
+      work();
+    } catch (...) {
+      void* graph = nullptr;  // the capture must end, whatever became of it
+      if (device_->driver().end_capture(stream_.get(), &graph) == 0) device_->driver().destroy_graph(graph);
+      throw;
+    }
+    return end_capture();
+  }
+  void launch(const Graph& graph) const;
+
  private:
+  Graph end_capture() const;
+
   const Device* device_;
   Owned stream_;
 };

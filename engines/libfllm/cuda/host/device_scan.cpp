@@ -3,18 +3,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "scanner.hpp"
+
 namespace fllm::cuda {
 
 namespace {
 
 constexpr std::uint64_t kTurnProducts = std::uint64_t{1} << 37;  // multiply-adds: well below a millisecond of a large GPU
 constexpr unsigned kBlocksPerProcessor = 4, kManyBlocksPerProcessor = 2;
-
-bool any_goes_on(const std::vector<Column>& columns) {
-  return std::any_of(columns.begin(), columns.end(), [](const Column& column) {
-    return !column.search->is_cancelled() && !column.search->expired();
-  });
-}
 
 }  // namespace
 

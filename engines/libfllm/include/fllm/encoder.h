@@ -46,11 +46,15 @@ typedef struct fllm_encoder_options {
   size_t size;
   uint32_t threads;        /* threads inside one call; 0: FLLM_NUM_THREADS or every CPU */
   const char* onnxruntime; /* path of ONNX Runtime's library; NULL: FLLM_ONNXRUNTIME, or libonnxruntime.so.1 */
+  const char* provider;    /* what ONNX Runtime runs the model on: "cpu", or "cuda" for its CUDA execution provider, whose
+                            * library must lie beside ONNX Runtime's; NULL: cpu */
+  int32_t gpu;             /* for "cuda": which of the GPUs that the process sees */
 } fllm_encoder_options;
 
-#define FLLM_ENCODER_OPTIONS_INIT {sizeof(fllm_encoder_options), 0, NULL}
+#define FLLM_ENCODER_OPTIONS_INIT {sizeof(fllm_encoder_options), 0, NULL, NULL, 0}
 
-/* Opens a bundle's encoder; `options` may be NULL. FLLM_HARDWARE: ONNX Runtime's library is not there or too old. */
+/* Opens a bundle's encoder; `options` may be NULL. FLLM_HARDWARE: ONNX Runtime's library is not there or too old, or it
+ * cannot run on the GPU, with its reason; no other provider is chosen. */
 FLLM_API fllm_status fllm_encoder_open(const char* bundle, const fllm_encoder_options* options, fllm_encoder** encoder,
                                        fllm_error* error);
 

@@ -69,12 +69,14 @@ typedef struct fllm_table_options {
   int32_t resident;         /* not 0: read the whole table at opening and keep it in memory */
   uint32_t batch_window_us; /* how long a search waits for others to share its pass; 0: only with those waiting anyway */
   const char* isa;          /* instruction-set level; NULL: FLLM_ISA or the best */
-  const char* engine;       /* "native": the CPU; "cuda": GPUs, by libfllm_cuda beside libfllm; NULL: native */
+  const char* engine;       /* "native": the CPU; "cuda": GPUs, by libfllm_cuda beside libfllm; "tensorrt": a GPU and a
+                             * head plan, by libfllm_tensorrt and libfllm_cuda; NULL: native */
   uint32_t gpus;            /* how many GPUs share the table, of those that the process sees; 0: one */
   uint64_t gpu_bytes;       /* of each GPU's memory at most; rows beyond stream from pinned memory; 0: what is free */
+  const char* plan;         /* path of the bundle's head plan, for "tensorrt" alone */
 } fllm_table_options;
 
-#define FLLM_TABLE_OPTIONS_INIT {sizeof(fllm_table_options), 0, 0, 0, 0, NULL, NULL, 0, 0}
+#define FLLM_TABLE_OPTIONS_INIT {sizeof(fllm_table_options), 0, 0, 0, 0, NULL, NULL, 0, 0, NULL}
 
 /* Opens the table in `directory` (the one that holds table.json) in place; `options` may be NULL. Only headers are read,
  * unless it shall be resident. The handle written to *table is the caller's, to be released once. */

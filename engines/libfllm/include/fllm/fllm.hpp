@@ -38,9 +38,10 @@ struct TableOptions {
   bool resident = false;
   std::chrono::microseconds batch_window{0};
   std::string isa;     // empty: FLLM_ISA or the best
-  std::string engine;  // "native" or "cuda"; empty: native
+  std::string engine;  // "native", "cuda" or "tensorrt"; empty: native
   unsigned gpus = 0;   // that share the table; 0: one
   std::uint64_t gpu_bytes = 0;  // of each at most; 0: what is free
+  std::string plan;             // path of the bundle's head plan, for "tensorrt" alone
 };
 
 class Filter {
@@ -91,6 +92,7 @@ class Table {
     c.engine = options.engine.empty() ? nullptr : options.engine.c_str();
     c.gpus = options.gpus;
     c.gpu_bytes = options.gpu_bytes;
+    c.plan = options.plan.empty() ? nullptr : options.plan.c_str();
     fllm_error error;
     check(fllm_table_open(directory.c_str(), &c, &table_, &error), error);
   }

@@ -1,0 +1,4 @@
+// Stands where TensorRT's header would be found.
+#pragma once
+
+#include "tensorrt/emulation/runtime.hpp"

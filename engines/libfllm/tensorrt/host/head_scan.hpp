@@ -1,0 +1,70 @@
+// A pass of a head plan over a table. The plan chooses K rows a block by scores that are a little off; those are scored
+// exactly, and blocks that may hide a better row are scored again in halves. So the answer is exact.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "block_sizes.hpp"
+#include "exact_rows.hpp"
+#include "item_search.hpp"
+#include "lane.hpp"
+#include "plan.hpp"
+#include "plan_table.hpp"
+#include "query.hpp"
+
+namespace fllm::tensorrt {
+
+struct PlanOptions {
+  std::string plan;         // the head plan's file
+  std::uint64_t bytes = 0;  // of the GPU's memory at most; 0: what is free
+};
+
+class HeadScan {
+ public:
+  HeadScan(const cuda::Driver& cuda_driver, const PlanDriver& plan_driver, const cuda::Rows& table,
+           const kernels::Kernels& kernels, const PlanOptions& options);
+  ~HeadScan();
+
+  const cuda::Device& device() const { return device_; }
+  const Plan& plan() const { return plan_; }
+
+  // What was found, and how many rows were scored for it.
+  struct Answer {
+    std::vector<ItemSearch> items;  // in the order of the columns
+    std::uint64_t rows = 0;
+  };
+
+  // The first block is scored for everybody; none is begun once all searches have ended. One call at a time.
+  Answer run(const std::vector<Column>& columns, const std::vector<WholeItem>& items);
+
+ private:
+  // A block that may hold better rows than those found in it, or that has no share of the denominator yet.
+  struct Doubt {
+    std::size_t item;
+    Block block;
+    double upper;
+    bool sum;
+  };
+
+  PlanTable made_table(const cuda::Driver& driver, const cuda::Rows& table, const kernels::Kernels& kernels,
+                       std::uint64_t bytes);
+  std::uint64_t limit(const cuda::Driver& driver, std::uint64_t bytes) const;
+  void score_blocks(const std::vector<Column>& columns, Answer& answer);
+  void collect(std::size_t lane, const Block& block, Answer& answer, bool denominator);
+  ItemFound found_for(const Found& found, std::size_t item) const;
+  void settle(ItemSearch& search, const Search& wanted, const Block& block);
+
+  cuda::Device device_;
+  Plan plan_;
+  std::array<Lane, PlanTable::kPlaces> lanes_;  // a lane a place
+  BlockSizes sizes_;
+  PlanTable table_;
+  ExactRows exact_;
+  std::vector<Doubt> doubts_;  // of the pass under way
+};
+
+}  // namespace fllm::tensorrt

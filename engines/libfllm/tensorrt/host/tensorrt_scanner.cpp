@@ -1,0 +1,77 @@
+#include "tensorrt_scanner.hpp"
+
+#include "cuda/host/library.hpp"
+#include "library.hpp"
+#include "status.hpp"
+
+namespace fllm::tensorrt {
+
+namespace {
+
+constexpr std::size_t kProposalBytes = 5 * 24;  // of a place of K: proposals are dropped when there are so many
+
+// Throws for a codec that no head plan takes.
+const cuda::Rows& checked(const cuda::Rows& table) {
+  const Codec codec = table.layout.codec;
+  if (codec == Codec::int8 || codec == Codec::fp8) return table;
+  throw Error(Status::usage, sentence(std::string("the engine 'tensorrt' cannot scan ") + codec_name(codec) + " rows",
+                                      "an int8 or fp8 table", "Use the engine 'native'"));
+}
+
+const cuda::Driver& checked_driver() {
+  const cuda::Driver& driver = cuda::load_driver();
+  cuda::count_devices(driver);  // throws when there are none
+  return driver;
+}
+
+[[noreturn]] void cannot(const std::string& what) {
+  throw Error(Status::usage, sentence("the engine 'tensorrt' cannot " + what, "", "Use the engine 'cuda' or 'native'"));
+}
+
+}  // namespace
+
+TensorRtScanner::TensorRtScanner(const cuda::Rows& table, const kernels::Kernels& kernels, const PlanOptions& options)
+    : layout_(table.layout), scan_(checked_driver(), load_plan_driver(), checked(table), kernels, options) {
+  const cuda::DeviceFacts& facts = scan_.device().facts();
+  level_ = "sm_" + std::to_string(facts.major) + std::to_string(facts.minor);
+}
+
+void TensorRtScanner::check(const Search& search) const {
+  if (search.mode == Mode::sample) cannot("sample users");
+  if (search.filter != nullptr) cannot("filter users");
+  const std::size_t most = scan_.plan().k();
+  if (search.k <= most) return;
+  throw Error(Status::usage,
+              sentence("k is " + std::to_string(search.k) + ", and " + scan_.plan().path() + " finds " +
+                           std::to_string(most) + " users a tile",
+                       "at most " + std::to_string(most),
+                       "Build the plan with more: fllm-export build BUNDLE --engine tensorrt --plan-k " +
+                           std::to_string(search.k)));
+}
+
+std::size_t TensorRtScanner::candidate_bytes(std::size_t k) const {
+  return std::max(k, scan_.plan().k()) * kProposalBytes;
+}
+
+std::vector<ItemAnswer> TensorRtScanner::scan(std::vector<Column> columns) {
+  std::vector<WholeItem> items;
+  for (const Column& column : columns) {
+    items.emplace_back(layout_.codec, column.search->z + column.item * layout_.dim, layout_.dim);
+  }
+  const HeadScan::Answer found = scan_.run(columns, items);
+  std::vector<ItemAnswer> answers;
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    const Search& search = *columns[i].search;
+    ItemAnswer answer = ranked(found.items[i].best(), search.k);
+    answer.rows_scored = found.rows;
+    answer.complete = found.rows == layout_.rows;
+    if (search.wants_denominator()) {
+      answer.logsumexp = at_least_of(answer.users, found.items[i].denominator());
+      answer.log_probs_exact = answer.complete;
+    }
+    answers.push_back(std::move(answer));
+  }
+  return answers;
+}
+
+}  // namespace fllm::tensorrt
