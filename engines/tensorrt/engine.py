@@ -103,10 +103,12 @@ class TensorRtEngine:
             *(np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "keys", "scores", "m", "l"))
         )
         rows_scored = np.concatenate([scan.rows_scored for scan in scans])
-        complete = rows_scored == self._table.layout.rows
+        complete, exact = (
+            np.concatenate([getattr(scan, name) for scan in scans]) for name in ("complete", "log_probs_exact")
+        )
         merge_ms = sum(scan.merge_ms for scan in scans)
         scan_ms = (time.perf_counter() - began) * 1e3 - merge_ms
-        return Scan(best, rows_scored, complete, complete, scan_ms, merge_ms)
+        return Scan(best, rows_scored, complete, exact, scan_ms, merge_ms)
 
     @contextlib.contextmanager
     def _lane(self) -> Iterator[Lane]:

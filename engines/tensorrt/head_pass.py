@@ -53,15 +53,17 @@ class HeadPass:
         scanned = time.perf_counter()
         exact = Exact(self._table, query, request.k)
         found.hand_over(exact)
+        complete = np.full(len(query.scale), scored == layout.rows)
         if request.exact:
-            self._settle(found.unproven(exact), exact, margin)
+            for _, items in self._settle(found.unproven(exact), exact, margin, request):
+                complete[items] = False
         ids, scores = exact.users()
         m, total = _at_least(scores, *found.denominator())
         best = Partial(ids, scores, scores, m, total)
         rows_scored = np.full(len(ids), scored)
-        complete = np.full(len(ids), scored == layout.rows)
         ended = time.perf_counter()
-        return Scan(best, rows_scored, complete, complete, (scanned - began) * 1e3, (ended - scanned) * 1e3)
+        spent = (scanned - began) * 1e3, (ended - scanned) * 1e3
+        return Scan(best, rows_scored, complete, rows_scored == layout.rows, *spent)
 
     def _score_slices(self, found: Candidates, items: int, request: Request) -> int:
         """Put slices on the stream as long as there is time, and return how many rows were scored."""
@@ -101,9 +103,15 @@ class HeadPass:
         count = -(-block.layout.rows // most)
         yield from _cut(Slice(block, 0, block.layout.rows), count, chunk)
 
-    def _settle(self, unproven: list[tuple[Slice, I64]], exact: Exact, margin: Margin) -> None:
-        """Look again, in halves, at slices that rows may be missing of; the host scores what cannot be halved."""
-        while unproven:
+    def _settle(
+        self, unproven: list[tuple[Slice, I64]], exact: Exact, margin: Margin, request: Request
+    ) -> list[tuple[Slice, I64]]:
+        """Look again, in halves, at slices that rows may be missing of; the host scores what cannot be halved.
+
+        Returns:
+            What there was no time for.
+        """
+        while unproven and not request.expired:
             part, items = unproven.pop()
             if part.rows < 2 * self._head.least_rows:
                 rows = part.first_row + np.arange(part.valid)
@@ -121,6 +129,7 @@ class HeadPass:
                 if half.valid > self._head.k and len(left):
                     unproven.append((half, left))
             self._staging.end(part.block, self._lane.stream)
+        return unproven
 
 
 def _cut(part: Slice, count: int, chunk_rows: int) -> Iterator[Slice]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from fllm_export import BudgetError, BundleError, HardwareError, UsageError, UserTable
+from fllm_export.engines.base import Request
 from fllm_export.engines.tensorrt import engine as engine_module
 from fllm_export.engines.tensorrt import head_pass, proof
 from fllm_export.engines.tensorrt.builder import build_plan
@@ -110,7 +111,7 @@ def test_a_place_is_filled_only_after_it_was_read(
     cuda.streams[engine._staging._stream.handle].eager = True
     expected = UserTable.open(users, engine="numpy").topk(Z[:2], k=10)
     # A look that is taken again would hide what the first one got wrong.
-    monkeypatch.setattr(head_pass.HeadPass, "_settle", lambda self, unproven, *rest: None)
+    monkeypatch.setattr(head_pass.HeadPass, "_settle", lambda self, unproven, *rest: [])
     for _ in range(3):
         np.testing.assert_array_equal(table.topk(Z[:2], k=10).user_ids, expected.user_ids)
 
@@ -151,11 +152,14 @@ def test_few_rows(emulate: Emulate, tmp_path: Path, rows: int) -> None:
 
 def test_ties_by_the_thousand_are_settled(emulate: Emulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     emulate()
-    settled = []
+    settled: list[int] = []
     settle = head_pass.HeadPass._settle
-    monkeypatch.setattr(
-        head_pass.HeadPass, "_settle", lambda self, todo, *rest: (settled.append(len(todo)), settle(self, todo, *rest))
-    )
+
+    def counted(self: head_pass.HeadPass, unproven: list[Any], *rest: Any) -> list[Any]:
+        settled.append(len(unproven))
+        return settle(self, unproven, *rest)
+
+    monkeypatch.setattr(head_pass.HeadPass, "_settle", counted)
     rows = np.repeat(GENERATOR.integers(-2, 3, (3, 40)), 2000, axis=0).astype(np.float32)
     users = make_table(tmp_path, rows=rows, shard_bytes=1 << 16)
     assert_same(users, k=20)
@@ -232,6 +236,21 @@ def test_a_spent_budget_scores_one_slice(emulate: Emulate, tmp_path: Path, monke
     assert (answer.coverage > 0).all()
     assert (answer.coverage < 0.5).all()
     assert (answer.user_ids >= 0).all()
+
+
+def test_an_answer_whose_proof_had_no_time_says_so(
+    emulate: Emulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulate()
+    rows = np.repeat(GENERATOR.integers(-2, 3, (3, 40)), 1000, axis=0).astype(np.float32)
+    table = UserTable.open(make_table(tmp_path, rows=rows), engine="tensorrt")
+    clock = iter([False] * 3 + [True] * 100)
+    monkeypatch.setattr(Request, "expired", property(lambda self: next(clock)))
+    monkeypatch.setattr(engine_module, "_SCRATCH_BYTES", 1 << 30)
+    answer = table.topk(Z[:2], k=20, budget_ms=1e6)
+    assert answer.coverage.tolist() == [1.0, 1.0]
+    assert not answer.complete.any()
+    assert answer.log_probs_exact.all()
 
 
 def test_failures_are_the_houses_errors_and_leave_the_engine_usable(
