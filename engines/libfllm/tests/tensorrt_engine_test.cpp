@@ -20,7 +20,6 @@ using fllm::tensorrt::emulation::Header;
 using fllm::tensorrt::emulation::HeadPlan;
 
 constexpr std::int64_t kPlanK = 256, kMostBatch = 8, kChunk = 1024;
-constexpr std::uint64_t kRowBytes = kDim + 2 * sizeof(float);
 constexpr double kFp8Tolerance = 1e-3;  // of a logsumexp that 8-bit floating sums make up
 
 HeadPlan plan_of(const RandomTable::Kind& kind, std::int64_t most_rows) {

@@ -73,15 +73,21 @@ HeadScan::Answer HeadScan::run(const std::vector<Column>& columns, const std::ve
   return answer;
 }
 
+const HeadScan::Pieces& HeadScan::pieces_for(std::size_t batch) {
+  const auto known = pieces_.find(batch);
+  if (known != pieces_.end()) return known->second;
+  Pieces pieces{table_.blocks(sizes_.rows_for(batch)), {}};
+  for (const Block& block : pieces.blocks) pieces.bounds.push_back(table_.bounds(block));
+  return pieces_.emplace(batch, std::move(pieces)).first->second;
+}
+
 // Two blocks are on their way at once, one a lane; before a third is begun the first has ended, and the clock is looked at.
 void HeadScan::score_blocks(const std::vector<Column>& columns, Answer& answer) {
   const bool denominator = columns.front().search->wants_denominator();
-  const std::vector<Block> blocks = table_.blocks(sizes_.rows_for(sizes_.batch_for(columns.size())));
+  const Pieces& pieces = pieces_for(sizes_.batch_for(columns.size()));
+  const std::vector<Block>& blocks = pieces.blocks;
   std::size_t begun = 0, collected = 0;
-  const auto collect_next = [&] {
-    collect(collected % lanes_.size(), blocks[collected], answer, denominator);
-    ++collected;
-  };
+  const auto collect_next = [&] { collect(pieces, collected++, answer, denominator); };
   for (; begun < blocks.size(); ++begun) {
     if (begun - collected == lanes_.size()) collect_next();
     if (begun > 0 && !any_goes_on(columns)) break;
@@ -92,13 +98,13 @@ void HeadScan::score_blocks(const std::vector<Column>& columns, Answer& answer) 
   while (collected < begun) collect_next();
 }
 
-void HeadScan::collect(std::size_t lane, const Block& block, Answer& answer, bool denominator) {
-  const Found found = lanes_[lane].finish();
-  const RowBounds bounds = table_.bounds(block);
+void HeadScan::collect(const Pieces& pieces, std::size_t number, Answer& answer, bool denominator) {
+  const Found found = lanes_[number % lanes_.size()].finish();
+  const Block& block = pieces.blocks[number];
   for (std::size_t i = 0; i < answer.items.size(); ++i) {
     ItemSearch& search = answer.items[i];
     const ItemFound own = found_for(found, i);
-    const double upper = search.take(block, bounds, own);
+    const double upper = search.take(block, pieces.bounds[number], own);
     const bool sum = denominator && !search.add(own.m, own.l);
     if (sum || upper > -std::numeric_limits<double>::infinity()) doubts_.push_back({i, block, upper, sum});
   }

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,12 @@ class HeadScan {
   Answer run(const std::vector<Column>& columns, const std::vector<WholeItem>& items);
 
  private:
+  // The blocks of a pass and their bounds.
+  struct Pieces {
+    std::vector<Block> blocks;
+    std::vector<RowBounds> bounds;
+  };
+
   // A block that may hold better rows than those found in it, or that has no share of the denominator yet.
   struct Doubt {
     std::size_t item;
@@ -53,8 +60,9 @@ class HeadScan {
   PlanTable made_table(const cuda::Driver& driver, const cuda::Rows& table, const kernels::Kernels& kernels,
                        std::uint64_t bytes);
   std::uint64_t limit(const cuda::Driver& driver, std::uint64_t bytes) const;
+  const Pieces& pieces_for(std::size_t batch);
   void score_blocks(const std::vector<Column>& columns, Answer& answer);
-  void collect(std::size_t lane, const Block& block, Answer& answer, bool denominator);
+  void collect(const Pieces& pieces, std::size_t number, Answer& answer, bool denominator);
   ItemFound found_for(const Found& found, std::size_t item) const;
   void settle(ItemSearch& search, const Search& wanted, const Block& block);
 
@@ -64,7 +72,8 @@ class HeadScan {
   BlockSizes sizes_;
   PlanTable table_;
   ExactRows exact_;
-  std::vector<Doubt> doubts_;  // of the pass under way
+  std::map<std::size_t, Pieces> pieces_;  // by batch
+  std::vector<Doubt> doubts_;             // of the pass under way
 };
 
 }  // namespace fllm::tensorrt

@@ -10,19 +10,22 @@ namespace {
 
 constexpr std::size_t kLeastKept = 1024;  // proposals, before any are dropped
 
-// The places that hold a row of the block, each row once. Rows that a plan chose by their scores differ; where padding
-// was chosen too, nothing is said of what else stands beside a score of -infinity.
-std::vector<std::size_t> places_of(const Block& block, const ItemFound& found) {
-  std::vector<std::size_t> places;
-  std::unordered_set<std::int64_t> rows;
-  const bool plain = block.valid > found.k;
-  for (std::size_t place = 0; place < found.k; ++place) {
-    const std::int64_t row = found.rows[place];
-    if (static_cast<std::uint64_t>(row) >= block.valid) continue;
-    if (plain || rows.insert(row).second) places.push_back(place);
+// Tells places that hold a row of a block, each row once. Rows that a plan chose by their scores differ; where padding was
+// chosen too, nothing is said of what else stands beside a score of -infinity.
+class Rows {
+ public:
+  Rows(const Block& block, std::size_t k) : valid_(block.valid), plain_(block.valid > k) {}
+
+  bool takes(std::int64_t row) {
+    if (static_cast<std::uint64_t>(row) >= valid_) return false;  // negative ones too
+    return plain_ || seen_.insert(row).second;
   }
-  return places;
-}
+
+ private:
+  std::uint64_t valid_;
+  bool plain_;
+  std::unordered_set<std::int64_t> seen_;
+};
 
 }  // namespace
 
@@ -31,7 +34,9 @@ double ItemSearch::take(const Block& block, const RowBounds& bounds, const ItemF
   double left_out = kInfinity;
   bool all_known = true;
   std::size_t taken = 0;
-  for (const std::size_t place : places_of(block, found)) {
+  Rows rows(block, found.k);
+  for (std::size_t place = 0; place < found.k; ++place) {
+    if (!rows.takes(found.rows[place])) continue;
     const double score = found.scores[place];
     const std::uint64_t row = block.first + static_cast<std::uint64_t>(found.rows[place]);
     const double margin = allowed + kRounding * (std::abs(score) + bounds.bias);
