@@ -21,6 +21,9 @@ from fllm_export.table.table import Table
 _AHEAD = 2
 """Slices on their way when the clock is looked at."""
 
+_HOST_ROWS = 1 << 16
+"""Rows that the host scores at once."""
+
 
 class HeadPass:
     """Scores all rows for up to as many items as the plan takes.
@@ -113,10 +116,11 @@ class HeadPass:
         """
         while unproven and not request.expired:
             part, items = unproven.pop()
-            if part.rows < 2 * self._head.least_rows:
-                rows = part.first_row + np.arange(part.valid)
-                for item in items:
-                    exact.offer(int(item), rows)
+            # An item of zeros makes all rows equal; to look again tells nothing of them.
+            known = exact.is_zero(items) | np.full(len(items), part.rows < 2 * self._head.least_rows)
+            _score_on_host(part, items[known], exact)
+            items = items[~known]
+            if not len(items):
                 continue
             address = self._staging.begin(part.block, self._lane.stream)
             for half in _cut(part, 2, self._head.chunk_rows):
@@ -130,6 +134,13 @@ class HeadPass:
                     unproven.append((half, left))
             self._staging.end(part.block, self._lane.stream)
         return unproven
+
+
+def _score_on_host(part: Slice, items: I64, exact: Exact) -> None:
+    for first in range(0, part.valid if len(items) else 0, _HOST_ROWS):
+        rows = part.first_row + np.arange(first, min(first + _HOST_ROWS, part.valid))
+        for item in items:
+            exact.offer(int(item), rows)
 
 
 def _cut(part: Slice, count: int, chunk_rows: int) -> Iterator[Slice]:

@@ -94,6 +94,9 @@ class LoadedPlan:
             config = self._engine.create_runtime_config()
             config.set_execution_context_allocation_strategy(strategy)
             config.set_runtime_cache(self._runtime_cache(config))
+            # Kernels for the shapes in use are made before they are needed: a graph would keep those for any shape.
+            specialised = self._trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            config.dynamic_shapes_kernel_specialization_strategy = specialised
             context = self._engine.create_execution_context(config)
         else:
             context = self._engine.create_execution_context(strategy)

@@ -92,6 +92,11 @@ class Exact:
         order = once[np.lexsort((ids[once], -scores[once]))][: self._k]
         self._ids[item], self._scores[item] = ids[order], scores[order]
 
+    def is_zero(self, items: I64) -> npt.NDArray[np.bool_]:
+        """Return which of some items are all zeros."""
+        zero: npt.NDArray[np.bool_] = np.abs(self._query.values[items]).max(1) == 0
+        return zero
+
     def threshold(self, item: int) -> float:
         """Return the score of the k-th user, -inf while there are fewer."""
         scores = self._scores[item]

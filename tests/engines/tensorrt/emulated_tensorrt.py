@@ -164,6 +164,7 @@ class Engine:
 
     def create_execution_context(self, how: Any) -> Any:
         assert (how.strategy if self.module.rtx else how) == "USER_MANAGED"
+        assert not self.module.rtx or how.dynamic_shapes_kernel_specialization_strategy == "EAGER"
         return Context(self)
 
 
@@ -260,6 +261,7 @@ class EmulatedTensorRt:
     TensorLocation = Location
     ProfilingVerbosity = SimpleNamespace(DETAILED=1)
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="USER_MANAGED")
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="EAGER")
     ComputeCapability = SimpleNamespace(**_ARCHITECTURES)
 
     def __init__(self, cuda: EmulatedCuda, *, rtx: bool = False, on_host: tuple[str, ...] = ()) -> None:
