@@ -5,6 +5,7 @@
 #include "cuda/device.hpp"
 #include "cuda/order.cuh"
 #include "cuda/score.cuh"
+#include "cuda/tile.cuh"
 #include "cuda/wave.hpp"
 
 namespace fllm::cuda {
@@ -313,7 +314,7 @@ class ManyScan {
 
 template <unsigned kItemWarps, bool kDenominator>
 __global__ void __launch_bounds__(kManyThreads, 2) scan_many(Wave wave, ItemBatch batch) {
-  ManyScan<kItemWarps, kDenominator>(wave, batch).run();
+  ManyScan<kItemWarps, kDenominator>(within_tile(wave), batch).run();
 }
 
 }  // namespace fllm::cuda
