@@ -32,6 +32,13 @@ __device__ inline Share sum_shares(const Share* shares, unsigned stride) {
   return parts[0];
 }
 
+// The sum of exp(score - m) over so many rows, of which m is the best. Its own term is 1, and none is greater: that holds
+// even where scores are so large that the rounding of fp8 rows' float32 sums is many times e.
+__device__ inline float rebased(Share sum, float m, double rows) {
+  const double l = sum.l * exp(static_cast<double>(sum.m) - m);
+  return static_cast<float>(l < 1.0 ? 1.0 : l > rows ? rows : l);
+}
+
 // A scan of many takes exponentials relative to the best score of the first wave. Where a later one is so far above it
 // that their sum is infinite, the item is marked `again` [count], forgets its shares, and takes no more candidates.
 __global__ void __launch_bounds__(kFinishThreads) mark_infinite(ItemBatch batch, std::uint8_t* again) {
@@ -45,7 +52,8 @@ __global__ void __launch_bounds__(kFinishThreads) mark_infinite(ItemBatch batch,
 
 // `segments` blocks an item. A thread's candidate goes to the place that as many come before, by score descending and
 // row ascending.
-__global__ void __launch_bounds__(kFinishThreads) finish(ItemBatch batch, unsigned segments, Answers to) {
+__global__ void __launch_bounds__(kFinishThreads) finish(ItemBatch batch, const TileFacts* tile, unsigned segments,
+                                                          Answers to) {
   __shared__ std::uint32_t keys[kFinishThreads];
   __shared__ std::int64_t rows[kFinishThreads];
   const unsigned item = blockIdx.x / segments, own = blockIdx.x % segments * kFinishThreads + threadIdx.x;
@@ -76,7 +84,7 @@ __global__ void __launch_bounds__(kFinishThreads) finish(ItemBatch batch, unsign
   if (threadIdx.x != 0) return;
   const float m = from_descending(best);
   to.m[item] = m;
-  to.l[item] = sum.l == 0.0 ? 0.0f : static_cast<float>(sum.l * exp(static_cast<double>(sum.m) - m));
+  to.l[item] = n == 0 ? 0.0f : rebased(sum, m, static_cast<double>(tile->rows));
 }
 
 }  // namespace fllm::cuda

@@ -54,7 +54,7 @@ class TileScan {
     }
     if (processors_.together > 0 && shape_.rows > rows_of_wave(0)) sum_again();
     const unsigned segments = (shape_.k + kFinishThreads - 1) / kFinishThreads;
-    launch(finish, shape_.items * segments, kFinishThreads, stream_, batch_, segments,
+    launch(finish, shape_.items * segments, kFinishThreads, stream_, batch_, room_.tile(workspace_), segments,
            Answers{tensors_.scores, tensors_.row_numbers, tensors_.m, tensors_.l});
   }
 

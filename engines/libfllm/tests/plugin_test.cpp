@@ -1,263 +1,10 @@
 // The layer FllmScan on emulations of TensorRT's interface and of a GPU: rows and scores as defined, bit for bit.
-#include <NvInferRuntime.h>
-
-#include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <limits>
-#include <memory>
-#include <random>
-#include <string>
-#include <tuple>
-#include <vector>
-
-#include "check.hpp"
-#include "plugin/scan_plugin.hpp"
 #include "plugin/tile_scan.hpp"
-#include "src/query.hpp"
-
-extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32_t& count);
-extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder);
+#include "plugin_trial.hpp"
 
 namespace {
 
-using namespace nvinfer1;
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-// Keeps the errors that a plugin logs.
-class Log : public ILogger, public ILoggerFinder {
- public:
-  void log(Severity, const char* text) noexcept override { last = text; }
-  ILogger* findLogger() override { return this; }
-  bool tells(const char* part) const { return last.find(part) != std::string::npos; }
-
-  std::string last;
-};
-Log logged;
-
-// Of exactly so many numbers, so that a sanitizer sees what lies beyond; they begin as a GPU's memory does.
-template <typename T>
-class DeviceArray {
- public:
-  explicit DeviceArray(std::size_t n, unsigned char garbage = 0xA5) : size_(n) {
-    void* memory = nullptr;
-    if (posix_memalign(&memory, 256, std::max<std::size_t>(1, n * sizeof(T))) != 0) std::abort();
-    std::memset(memory, garbage, n * sizeof(T));
-    data_.reset(static_cast<T*>(memory));
-  }
-  T* data() { return data_.get(); }
-  T& operator[](std::size_t i) { return data_.get()[i]; }
-  const T& operator[](std::size_t i) const { return data_.get()[i]; }
-  std::size_t size() const { return size_; }
-
- private:
-  struct Free {
-    void operator()(T* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<T, Free> data_;
-  std::size_t size_;
-};
-
-IPluginCreatorV3One& creator() {
-  std::int32_t count = 0;
-  IPluginCreatorInterface* const* const creators = getCreators(count);
-  CHECK(count == 1);
-  return *static_cast<IPluginCreatorV3One*>(creators[0]);
-}
-
-using Plugin = std::unique_ptr<IPluginV3>;
-
-Plugin plugin_of(std::int32_t k) {
-  const PluginField field{"k", &k, PluginFieldType::kINT32, 1};
-  const PluginFieldCollection fields{1, &field};
-  return Plugin(creator().createPlugin("scan", &fields, TensorRTPhase::kBUILD));
-}
-
-IPluginV3OneBuild& build_of(IPluginV3& plugin) {
-  return *static_cast<IPluginV3OneBuild*>(plugin.getCapabilityInterface(PluginCapabilityType::kBUILD));
-}
-IPluginV3OneRuntime& runtime_of(IPluginV3& plugin) {
-  return *static_cast<IPluginV3OneRuntime*>(plugin.getCapabilityInterface(PluginCapabilityType::kRUNTIME));
-}
-
-// As a plan does it: the fields are written down, and a plugin is made from them where the plan is read.
-Plugin read_again(IPluginV3& plugin) {
-  const PluginFieldCollection* const fields = runtime_of(plugin).getFieldsToSerialize();
-  return Plugin(creator().createPlugin("scan", fields, TensorRTPhase::kRUNTIME));
-}
-
-struct Case {
-  bool fp8;
-  std::size_t rows, dim, items, k;
-  std::int64_t valid;
-  bool bias = false;
-  int largest = 127;          // of the int8 codes; small ones make ties
-  std::size_t late = 0;       // a row whose score is e^100 times as probable as any other's; 0: none
-  float magnitude = 1.0f;     // of the item vectors
-  bool zeros = false;         // the first item vector has nothing but zeros
-};
-
-struct Found {
-  float score;
-  std::int64_t row;
-  bool operator==(const Found&) const = default;
-};
-
-double fp8_value(std::uint8_t code) {
-  const int exponent = code >> 3 & 15, mantissa = code & 7;
-  const double magnitude = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
-  return code & 0x80 ? -magnitude : magnitude;
-}
-
-// A tile and its items, and room for answers.
-class Trial {
- public:
-  explicit Trial(const Case& wanted)
-      : case_(wanted),
-        codes_(wanted.rows * wanted.dim),
-        scales_(wanted.rows),
-        bias_(wanted.rows),
-        vectors_(wanted.items * wanted.dim),
-        valid_(1),
-        scores_(wanted.items * wanted.k),
-        rows_(wanted.items * wanted.k),
-        m_(wanted.items),
-        l_(wanted.items) {
-    std::mt19937 random(static_cast<unsigned>(wanted.rows + 31 * wanted.dim + 7 * wanted.items + wanted.k));
-    const auto draw = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
-    for (std::size_t i = 0; i < codes_.size(); ++i) {
-      codes_[i] = static_cast<std::int8_t>(wanted.fp8 ? draw(0, 1) * 128 + draw(0, 0x7E) : draw(-wanted.largest, wanted.largest));
-    }
-    for (std::size_t i = 0; i < vectors_.size(); ++i) {
-      vectors_[i] = wanted.magnitude * static_cast<float>(draw(-10000, 10000)) * 1e-4f;
-      if (wanted.zeros && i < wanted.dim) vectors_[i] = 0.0f;
-    }
-    const float unit = 8.0f / (wanted.fp8 ? 150.0f : static_cast<float>(std::max(1, wanted.largest))) / std::sqrt(static_cast<float>(wanted.dim));
-    for (std::size_t row = 0; row < wanted.rows; ++row) {
-      // What lies beyond the valid rows must not matter: it is not a number.
-      const bool there = static_cast<std::int64_t>(row) < wanted.valid;
-      scales_[row] = there ? unit * (wanted.largest == 127 ? 1e-3f * static_cast<float>(draw(1, 1000)) : 1.0f) : NAN;
-      bias_[row] = there ? static_cast<float>(draw(-8, 8)) * 0.25f : NAN;
-    }
-    if (wanted.late > 0) make_late();
-    valid_[0] = wanted.valid;
-  }
-
-  void run(IPluginV3& plugin) {
-    const std::vector<PluginTensorDesc> in = inputs(), out = outputs();
-    const std::vector<DynamicPluginTensorDesc> most = profile(in);
-    IPluginV3OneRuntime& runtime = runtime_of(plugin);
-    const auto count = static_cast<std::int32_t>(in.size());
-    CHECK(build_of(plugin).configurePlugin(most.data(), count, nullptr, 4) == 0);
-    CHECK(runtime.onShapeChange(in.data(), count, out.data(), 4) == 0);
-    DeviceArray<std::uint8_t> workspace(build_of(plugin).getWorkspaceSize(most.data(), count, nullptr, 4), 0xFF);
-    for (const unsigned char garbage : {0xFF, 0x3C}) {  // the second time the workspace is what the first has left
-      forget(garbage);
-      const void* const from[] = {codes_.data(), scales_.data(), valid_.data(), vectors_.data(), bias_.data()};
-      void* const to[] = {scores_.data(), rows_.data(), m_.data(), l_.data()};
-      CHECK(runtime.enqueue(in.data(), out.data(), from, to, workspace.data(), &queue_) == 0);
-      queue_.run();
-      check();
-    }
-  }
-
-  std::vector<PluginTensorDesc> inputs() const {
-    const auto rows = static_cast<std::int64_t>(case_.rows), dim = static_cast<std::int64_t>(case_.dim);
-    std::vector<PluginTensorDesc> all = {
-        {{2, {rows, dim}}, case_.fp8 ? DataType::kFP8 : DataType::kINT8, TensorFormat::kLINEAR, 0},
-        {{1, {rows}}, DataType::kFLOAT, TensorFormat::kLINEAR, 0},
-        {{0, {}}, DataType::kINT64, TensorFormat::kLINEAR, 0},
-        {{2, {static_cast<std::int64_t>(case_.items), dim}}, DataType::kFLOAT, TensorFormat::kLINEAR, 0}};
-    if (case_.bias) all.push_back(all[1]);
-    return all;
-  }
-  std::vector<PluginTensorDesc> outputs() const {
-    const auto items = static_cast<std::int64_t>(case_.items), k = static_cast<std::int64_t>(case_.k);
-    return {{{2, {items, k}}, DataType::kFLOAT, TensorFormat::kLINEAR, 0},
-            {{2, {items, k}}, DataType::kINT64, TensorFormat::kLINEAR, 0},
-            {{1, {items}}, DataType::kFLOAT, TensorFormat::kLINEAR, 0},
-            {{1, {items}}, DataType::kFLOAT, TensorFormat::kLINEAR, 0}};
-  }
-  static std::vector<DynamicPluginTensorDesc> profile(const std::vector<PluginTensorDesc>& tensors) {
-    std::vector<DynamicPluginTensorDesc> all;
-    for (const PluginTensorDesc& tensor : tensors) all.push_back({tensor, tensor.dims, tensor.dims, tensor.dims});
-    return all;
-  }
-
- private:
-  // The first item's vector as a row, times what makes the score 130 where others are below 30.
-  void make_late() {
-    double norm = 0;
-    for (std::size_t j = 0; j < case_.dim; ++j) {
-      const float z = vectors_[j] / case_.magnitude;
-      codes_[case_.late * case_.dim + j] = static_cast<std::int8_t>(case_.fp8 ? (z < 0 ? 0xB8 : 0x38) : (z < 0 ? -1 : 1));
-      norm += std::abs(z);
-    }
-    scales_[case_.late] = static_cast<float>(130 / norm);
-  }
-
-  void forget(unsigned char garbage) {
-    std::memset(scores_.data(), garbage, scores_.size() * sizeof(float));
-    std::memset(rows_.data(), garbage, rows_.size() * sizeof(std::int64_t));
-    std::memset(m_.data(), garbage, m_.size() * sizeof(float));
-    std::memset(l_.data(), garbage, l_.size() * sizeof(float));
-  }
-
-  std::size_t valid() const {
-    return static_cast<std::size_t>(std::clamp<std::int64_t>(case_.valid, 0, static_cast<std::int64_t>(case_.rows)));
-  }
-
-  // The valid rows, best first.
-  std::vector<Found> expected(std::size_t item) const {
-    const fllm::Limbs limbs = fllm::quantise(&vectors_[item * case_.dim], case_.dim);
-    std::vector<Found> all;
-    for (std::size_t row = 0; row < valid(); ++row) {
-      double sum = 0;  // exact: whole numbers below 2^53, or 2^-9 of such
-      for (std::size_t j = 0; j < case_.dim; ++j) {
-        const std::int8_t code = codes_[row * case_.dim + j];
-        sum += (case_.fp8 ? fp8_value(static_cast<std::uint8_t>(code)) : code) * (128 * limbs.high[j] + limbs.low[j]);
-      }
-      const double bias = case_.bias ? static_cast<double>(bias_[row]) : 0.0;
-      const auto score = static_cast<float>(sum * (static_cast<double>(scales_[row]) * limbs.scale) + bias);
-      all.push_back({score, static_cast<std::int64_t>(row)});
-    }
-    std::sort(all.begin(), all.end(), [](const Found& a, const Found& b) {
-      return std::tuple(-a.score, a.row) < std::tuple(-b.score, b.row);
-    });
-    return all;
-  }
-
-  void check() const {
-    for (std::size_t item = 0; item < case_.items; ++item) {
-      std::vector<Found> all = expected(item);
-      double sum = 0;
-      for (const Found& one : all) sum += std::exp(static_cast<double>(one.score) - all[0].score);
-      CHECK(m_[item] == (all.empty() ? -kInfinity : all[0].score));
-      if (all.empty()) {
-        CHECK(l_[item] == 0.0f);
-      } else {
-        const double exact = all[0].score + std::log(sum), found = m_[item] + std::log(static_cast<double>(l_[item]));
-        CHECK(std::abs(found - exact) < 1e-5 * std::max(1.0, std::abs(exact)));
-      }
-      all.resize(case_.k, {-kInfinity, 0});
-      for (std::size_t i = 0; i < case_.k; ++i) {
-        const Found found{scores_[item * case_.k + i], rows_[item * case_.k + i]};
-        CHECK(found == all[i]);
-        if (!(found == all[i])) return;
-      }
-    }
-  }
-
-  Case case_;
-  DeviceArray<std::int8_t> codes_;
-  DeviceArray<float> scales_, bias_, vectors_;
-  DeviceArray<std::int64_t> valid_;
-  DeviceArray<float> scores_;
-  DeviceArray<std::int64_t> rows_;
-  DeviceArray<float> m_, l_;
-  fllm::cuda::emulation::Queue queue_;
-};
+using namespace trial;
 
 void answers_are_as_defined(const Case& wanted) {
   const Plugin built = plugin_of(static_cast<std::int32_t>(wanted.k));
@@ -266,12 +13,162 @@ void answers_are_as_defined(const Case& wanted) {
   Trial(wanted).run(*attached);
 }
 
+void tiles_of_any_kind(bool fp8) {
+  answers_are_as_defined({fp8, 9000, 32, 1, 100, 9000, true});
+  answers_are_as_defined({fp8, 9000, 16, 3, 100, 8000});
+  answers_are_as_defined({fp8, 5000, 48, 40, 10, 4700, true});
+  answers_are_as_defined({fp8, 4500, 16, 130, 7, 4500});  // more items than are scanned together
+  answers_are_as_defined({fp8, 6000, 32, 5, 1000, 6000, true});
+  answers_are_as_defined({fp8, 5000, 19, 4, 50, 4999, true});   // rows of no whole pieces
+  answers_are_as_defined({fp8, 700, 1040, 2, 20, 600});         // rows too long for a scan of many
+  answers_are_as_defined({fp8, 5000, 16, 2, 5000, 4800, true});
+  // Fewer rows than users, and none.
+  answers_are_as_defined({fp8, 60, 32, 3, 100, 60, true});
+  answers_are_as_defined({fp8, 5000, 32, 3, 600, 500, true});
+  answers_are_as_defined({fp8, 5000, 32, 1, 10, 0, true});
+  answers_are_as_defined({fp8, 5000, 32, 33, 10, 0});
+  answers_are_as_defined({fp8, 300, 32, 2, 10, -1});
+  answers_are_as_defined({fp8, 0, 32, 2, 10, 0});
+  answers_are_as_defined({fp8, 300, 32, 2, 10, 1000});  // the tile has no more rows
+}
+
+void odd_scores() {
+  for (const std::size_t items : {1, 34}) {
+    // Equal scores: rows decide.
+    for (const int largest : {0, 2}) {
+      answers_are_as_defined({.fp8 = false, .rows = 6000, .dim = 16, .items = items, .k = 300, .valid = 6000,
+                              .largest = largest});
+    }
+    for (const bool fp8 : {false, true}) {
+      Case late{.fp8 = fp8, .rows = 6000, .dim = 32, .items = items, .k = 10, .valid = 5990};
+      late.late = 5800;  // after the first wave
+      answers_are_as_defined(late);
+      late.late = 100;
+      answers_are_as_defined(late);
+      answers_are_as_defined({.fp8 = fp8, .rows = 5000, .dim = 32, .items = items, .k = 10, .valid = 5000, .bias = true,
+                              .zeros = true});
+      // Item vectors whose scale float32 does not hold as it should.
+      for (const float magnitude : {1e-37f, 1e-25f, 1e25f}) {
+        answers_are_as_defined({.fp8 = fp8, .rows = 5000, .dim = 16, .items = items, .k = 10, .valid = 5000,
+                                .magnitude = magnitude});
+      }
+    }
+  }
+}
+
+// The workspace of the largest tile holds every smaller one.
+void workspaces_grow_with_tiles() {
+  using fllm::plugin::workspace_bytes;
+  std::size_t before = 0;
+  for (std::uint32_t items = 1; items < 1500; ++items) {
+    const std::size_t bytes = workspace_bytes({1 << 20, 64, items, 256});
+    CHECK(bytes >= before);
+    CHECK(bytes >= workspace_bytes({1 << 19, 64, items, 256}));
+    CHECK(bytes >= workspace_bytes({1 << 20, 64, items, 100}));
+    CHECK(bytes >= workspace_bytes({1 << 20, 32, items, 256}));
+    before = bytes;
+  }
+}
+
+struct Expressions : IExprBuilder {
+  const IDimensionExpr* constant(std::int64_t value) noexcept override {
+    made.push_back(std::make_unique<IDimensionExpr>(value));
+    return made.back().get();
+  }
+  std::vector<std::unique_ptr<IDimensionExpr>> made;
+};
+
+void outputs_have_the_shapes_of_the_head() {
+  const Plugin plugin = plugin_of(77);
+  IPluginV3OneBuild& build = build_of(*plugin);
+  const IDimensionExpr rows(1000), dim(64), items(5);
+  const DimsExprs in[] = {{2, {&rows, &dim}}, {1, {&rows}}, {0, {}}, {2, {&items, &dim}}};
+  DimsExprs out[4];
+  Expressions expressions;
+  CHECK(build.getNbOutputs() == 4);
+  CHECK(build.getOutputShapes(in, 4, nullptr, 0, out, 4, expressions) == 0);
+  for (int i = 0; i < 4; ++i) {
+    CHECK(out[i].nbDims == (i < 2 ? 2 : 1));
+    CHECK(out[i].d[0] == &items);
+    if (i < 2) CHECK(out[i].d[1]->getConstantValue() == 77);
+  }
+  DataType types[4];
+  CHECK(build.getOutputDataTypes(types, 4, nullptr, 0) == 0);
+  CHECK(types[0] == DataType::kFLOAT && types[1] == DataType::kINT64 && types[3] == DataType::kFLOAT);
+  CHECK(build.getOutputShapes(in, 3, nullptr, 0, out, 4, expressions) != 0);
+  CHECK(logged.tells("item_vector is not there"));
+}
+
+void formats_are_linear_and_of_one_type_each() {
+  const Plugin plugin = plugin_of(10);
+  const Trial trial({false, 100, 32, 2, 10, 100, true});
+  std::vector<PluginTensorDesc> tensors = trial.inputs();
+  for (const PluginTensorDesc& out : trial.outputs()) tensors.push_back(out);
+  const auto takes = [&](std::int32_t position, DataType type, TensorFormat format = TensorFormat::kLINEAR) {
+    std::vector<DynamicPluginTensorDesc> all = Trial::profile(tensors);
+    all[static_cast<std::size_t>(position)].desc.type = type;
+    all[static_cast<std::size_t>(position)].desc.format = format;
+    return build_of(*plugin).supportsFormatCombination(position, all.data(), 5, 4);
+  };
+  for (std::int32_t i = 0; i < 9; ++i) {
+    CHECK(takes(i, tensors[static_cast<std::size_t>(i)].type));
+    CHECK(!takes(i, tensors[static_cast<std::size_t>(i)].type, TensorFormat::kCHW32));
+    CHECK(!takes(i, DataType::kHALF));
+  }
+  CHECK(takes(0, DataType::kFP8) && !takes(3, DataType::kFP8) && !takes(2, DataType::kFLOAT));
+}
+
+void what_does_not_fit_is_told() {
+  const std::int64_t wide = 10;
+  const std::int32_t none = 0;
+  const PluginField wrong[] = {{"k", &wide, PluginFieldType::kINT64, 1}, {"k", &none, PluginFieldType::kINT32, 1},
+                               {"users", &none, PluginFieldType::kINT32, 1}};
+  const char* const told[] = {"expected one int32", "expected at least 1", "there is no field k"};
+  for (int i = 0; i < 3; ++i) {
+    const PluginFieldCollection fields{1, &wrong[i]};
+    CHECK(creator().createPlugin("scan", &fields, TensorRTPhase::kBUILD) == nullptr);
+    CHECK(logged.tells(told[i]));
+  }
+  const Plugin plugin = plugin_of(10);
+  const auto refuses = [&](std::size_t input, Dims dims, const char* part, std::int32_t count = 5) {
+    std::vector<PluginTensorDesc> in = Trial({false, 100, 32, 2, 10, 100, true}).inputs();
+    in[input].dims = dims;
+    CHECK(runtime_of(*plugin).onShapeChange(in.data(), count, nullptr, 4) != 0);
+    CHECK(build_of(*plugin).configurePlugin(Trial::profile(in).data(), count, nullptr, 4) != 0);
+    CHECK(logged.tells(part));
+  };
+  refuses(0, {1, {100}}, "codes are [100]");
+  refuses(0, {2, {100, 20000}}, "expected 1 to 16384");
+  refuses(1, {1, {99}}, "scales are [99]; expected one for each of 100 rows");
+  refuses(2, {1, {1}}, "valid_rows is [1]");
+  refuses(3, {2, {2, 31}}, "item_vector is [2, 31]; expected [items, 32]");
+  refuses(4, {2, {100, 1}}, "bias is [100, 1]");
+  refuses(0, {2, {100, 32}}, "there are 3 inputs", 3);
+  CHECK(runtime_of(*plugin).enqueue(nullptr, nullptr, nullptr, nullptr, nullptr, nullptr) != 0);
+  CHECK(logged.tells("before its shapes were known"));
+}
+
+void names_are_the_same_everywhere() {
+  const Plugin plugin = plugin_of(10);
+  auto& core = *static_cast<IPluginV3OneCore*>(plugin->getCapabilityInterface(PluginCapabilityType::kCORE));
+  CHECK(std::string(core.getPluginName()) == "FllmScan" && std::string(creator().getPluginName()) == "FllmScan");
+  CHECK(std::string(core.getPluginVersion()) == "1" && std::string(creator().getPluginVersion()) == "1");
+  CHECK(std::string(core.getPluginNamespace()) == "fllm" && std::string(creator().getPluginNamespace()) == "fllm");
+  const PluginFieldCollection& fields = *creator().getFieldNames();
+  CHECK(fields.nbFields == 1 && std::string(fields.fields[0].name) == "k");
+}
+
 }  // namespace
 
 int main() {
   setLoggerFinder(&logged);
-  for (const bool fp8 : {false, true}) {
-    answers_are_as_defined({fp8, 9000, 32, 1, 100, 9000, true});
-  }
+  names_are_the_same_everywhere();
+  outputs_have_the_shapes_of_the_head();
+  formats_are_linear_and_of_one_type_each();
+  what_does_not_fit_is_told();
+  workspaces_grow_with_tiles();
+  tiles_of_any_kind(false);
+  tiles_of_any_kind(true);
+  odd_scores();
   return check::result();
 }
