@@ -15,7 +15,8 @@ __global__ void __launch_bounds__(kScanThreads, 2)
     scan_each(Wave whole, ItemBatch batch, unsigned parts, const std::uint8_t* wanted) {
   __shared__ Item item;  // which spares the threads' registers
   __shared__ Candidates out;
-  const Wave wave = within_tile(whole);
+  Wave wave = whole;
+  wave.rows = rows_of(whole);
   const std::uint64_t all = std::uint64_t{batch.count} * parts;
   for (std::uint64_t work = blockIdx.x; work < all; work += gridDim.x) {
     const auto number = static_cast<unsigned>(work / parts), part = static_cast<unsigned>(work % parts);

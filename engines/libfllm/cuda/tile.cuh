@@ -1,4 +1,4 @@
-// A wave of a tile of which only the device knows how many rows it has.
+// What a wave of a tile leaves to the device to know.
 #pragma once
 
 #include "cuda/device.hpp"
@@ -6,13 +6,15 @@
 
 namespace fllm::cuda {
 
-// The wave as far as its tile has rows.
-__device__ __forceinline__ Wave within_tile(Wave wave) {
-  if (wave.tile == nullptr) return wave;
+// Rows of the wave that are there.
+__device__ __forceinline__ std::uint64_t rows_of(const Wave& wave) {
+  if (wave.tile == nullptr) return wave.rows;
   const std::uint64_t all = wave.tile->rows, left = all > wave.first_row ? all - wave.first_row : 0;
-  if (left < wave.rows) wave.rows = left;
-  wave.most_bias = wave.tile->most_bias;
-  return wave;
+  return left < wave.rows ? left : wave.rows;
+}
+
+__device__ __forceinline__ float most_bias_of(const Wave& wave) {
+  return wave.tile == nullptr ? wave.most_bias : wave.tile->most_bias;
 }
 
 }  // namespace fllm::cuda
