@@ -32,8 +32,8 @@ __device__ inline Share sum_shares(const Share* shares, unsigned stride) {
   return parts[0];
 }
 
-// The sum of exp(score - m) over so many rows, of which m is the best. Its own term is 1, and none is greater: that holds
-// even where scores are so large that the rounding of fp8 rows' float32 sums is many times e.
+// The sum of exp(score - m) over so many rows, of which m is the best. Its own term is 1, and none is greater: that
+// holds even where scores are so large that the rounding of fp8 rows' float32 sums is many times e.
 __device__ inline float rebased(Share sum, float m, double rows) {
   const double l = sum.l * exp(static_cast<double>(sum.m) - m);
   return static_cast<float>(l < 1.0 ? 1.0 : l > rows ? rows : l);

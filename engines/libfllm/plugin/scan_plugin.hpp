@@ -31,8 +31,8 @@ class ScanPlugin final : public nvinfer1::IPluginV3,
 
   std::int32_t configurePlugin(const nvinfer1::DynamicPluginTensorDesc* in, std::int32_t inputs,
                                const nvinfer1::DynamicPluginTensorDesc* out, std::int32_t outputs) noexcept override;
-  std::int32_t getOutputDataTypes(nvinfer1::DataType* types, std::int32_t outputs, const nvinfer1::DataType* input_types,
-                                  std::int32_t inputs) const noexcept override;
+  std::int32_t getOutputDataTypes(nvinfer1::DataType* types, std::int32_t outputs,
+                                  const nvinfer1::DataType* input_types, std::int32_t inputs) const noexcept override;
   std::int32_t getOutputShapes(const nvinfer1::DimsExprs* in, std::int32_t inputs,
                                const nvinfer1::DimsExprs* shape_inputs, std::int32_t shapes, nvinfer1::DimsExprs* out,
                                std::int32_t outputs, nvinfer1::IExprBuilder& expressions) noexcept override;

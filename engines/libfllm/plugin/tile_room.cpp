@@ -14,6 +14,9 @@ using namespace fllm::cuda;
 constexpr double kLargestFp8 = 448;
 constexpr std::uint64_t kFreeCandidates = std::uint64_t{1} << 22;  // of all items together: 48 MiB
 
+// Rows of the first wave, and of later ones at least.
+std::uint64_t short_wave(std::uint64_t k) { return std::max<std::uint64_t>(k, 4096); }
+
 // Grows with each of the sizes, so that the workspace of the largest shape holds every smaller one.
 std::uint64_t free_of_all(const TileShape& shape) {
   const std::uint64_t items = shape.items;
@@ -48,6 +51,15 @@ TileRoom::TileRoom(const TileShape& shape)
   overflowed_ = packing.add<std::uint8_t>(items);
   again_ = packing.add<std::uint8_t>(items);
   bytes_ = packing.bytes();
+}
+
+// A wave has no more rows than there is room for candidates, so that none is ever given up. If rows come in no
+// particular order, n more after N hold about K n / N that are among the K best so far: waves grow so that these are
+// half a short wave, which prune takes little time for.
+std::uint64_t TileRoom::rows_of_wave(std::uint64_t before) const {
+  const std::uint64_t least = short_wave(shape_.k), k = shape_.k;
+  const std::uint64_t grown = before < k ? least : std::max(least, before * least / (2 * k));
+  return std::min({grown, std::uint64_t{free_}, shape_.rows - before});
 }
 
 Preparation TileRoom::preparation(const TileTensors& tensors, std::uint8_t* workspace) const {

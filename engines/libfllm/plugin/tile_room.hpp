@@ -11,8 +11,8 @@ namespace fllm::plugin {
 
 class TileRoom {
  public:
-  // Blocks that share an item's rows, at most: two for each of 256 processors. A constant, because a workspace's size is
-  // asked for when a plan is built, perhaps for another GPU.
+  // Blocks that share an item's rows, at most: two for each of 256 processors. A constant, because a workspace's size
+  // is asked for when a plan is built, perhaps for another GPU.
   static constexpr std::uint32_t kMostBlocks = 512;
 
   explicit TileRoom(const TileShape& shape);
@@ -20,7 +20,10 @@ class TileRoom {
   // No smaller tile needs more.
   std::size_t bytes() const { return bytes_; }
 
-  // Candidates an item has room for beside its K best: a wave of no more rows always fits.
+  // Rows of the wave that begins after so many.
+  std::uint64_t rows_of_wave(std::uint64_t before) const;
+
+  // Candidates an item has room for beside its K best.
   std::uint32_t free() const { return free_; }
 
   // What `prepare` writes into a workspace.
@@ -36,8 +39,5 @@ class TileRoom {
   std::size_t tile_, items_, candidates_, limbs_, wholes_, scores_, rows_, counts_, kept_, peaks_, thresholds_, shares_,
       overflowed_, again_, bytes_;
 };
-
-// Rows of an item's first wave, and of later ones at least where there are as many.
-constexpr std::uint64_t short_wave(std::uint64_t k) { return k > 4096 ? k : 4096; }
 
 }  // namespace fllm::plugin

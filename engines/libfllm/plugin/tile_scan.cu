@@ -47,12 +47,12 @@ class TileScan {
   void run() {
     begin();
     for (std::uint64_t first = 0; first < shape_.rows;) {
-      const std::uint64_t rows = rows_of_wave(first);
+      const std::uint64_t rows = room_.rows_of_wave(first);
       score(wave(first, rows));
       launch_prune(batch_.candidates, shape_.items, room_.overflowed(workspace_), stream_);
       first += rows;
     }
-    if (processors_.together > 0 && shape_.rows > rows_of_wave(0)) sum_again();
+    if (processors_.together > 0 && shape_.rows > room_.rows_of_wave(0)) sum_again();
     const unsigned segments = (shape_.k + kFinishThreads - 1) / kFinishThreads;
     launch(finish, shape_.items * segments, kFinishThreads, stream_, batch_, room_.tile(workspace_), segments,
            Answers{tensors_.scores, tensors_.row_numbers, tensors_.m, tensors_.l});
@@ -64,15 +64,6 @@ class TileScan {
     if (processors_.together == 0) return;
     launch(find_most_bias, tensors_.bias == nullptr ? 1 : processors_.blocks, kPrepareThreads, stream_, tensors_.bias,
            batch_.items, shape_.items, room_.tile(workspace_));
-  }
-
-  // A wave has no more rows than there is room for candidates, so that none is ever given up. If rows come in no
-  // particular order, n more after N hold about K n / N that are among the K best so far: waves grow so that these are
-  // half a short wave, which prune takes little time for.
-  std::uint64_t rows_of_wave(std::uint64_t before) const {
-    const std::uint64_t least = short_wave(shape_.k), k = shape_.k;
-    const std::uint64_t grown = before < k ? least : std::max(least, before * least / (2 * k));
-    return std::min({grown, std::uint64_t{room_.free()}, shape_.rows - before});
   }
 
   Wave wave(std::uint64_t first, std::uint64_t rows) const {
