@@ -21,7 +21,7 @@ def test_no_kernel_spills_on_any_architecture() -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for architecture in ("sm_80", "sm_86", "sm_89", "sm_90a", "sm_120"):
-        for kernel in ("scan_one", "scan_many", "prune"):
+        for kernel in ("scan_one", "scan_many", "prune", "prepare", "scan_each", "finish"):
             assert f"| {architecture} | {kernel} |" in done.stdout
     # The documented table is the one that this compiler gives, up to another version's choice of registers.
     assert done.stdout.splitlines()[0] in (ROOT / "docs" / "cuda.md").read_text()
@@ -42,3 +42,21 @@ def test_the_library_is_built_and_neither_it_nor_libfllm_needs_cuda_to_be_loaded
     for library in libraries:
         needed = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
         assert "cuda" not in needed.replace(str(library), "")
+
+
+@pytest.mark.skipif(
+    shutil.which("nvcc") is None or shutil.which("cmake") is None, reason="there is no nvcc or no cmake"
+)
+def test_the_plugin_is_built_against_headers_alone(tmp_path: Path) -> None:
+    library = ROOT / "engines" / "libfllm"
+    (tmp_path / "tensorrt" / "include").mkdir(parents=True)
+    shutil.copy(library / "plugin" / "emulation" / "NvInferRuntime.h", tmp_path / "tensorrt" / "include")
+    options = ["-DFLLM_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=90a", f"-DFLLM_TENSORRT_ROOT={tmp_path / 'tensorrt'}"]
+    options.append(f"-DPython_EXECUTABLE={sys.executable}")
+    subprocess.run(["cmake", "-S", library, "-B", tmp_path / "build", *options], check=True)
+    subprocess.run(["cmake", "--build", tmp_path / "build", "--target", "fllm_plugin"], check=True)
+    plugin = ctypes.CDLL(str(tmp_path / "build" / "libfllm_plugin.so"))
+    count = ctypes.c_int32()
+    plugin.getCreators.restype = ctypes.POINTER(ctypes.c_void_p)
+    assert plugin.getCreators(ctypes.byref(count))[0]
+    assert count.value == 1

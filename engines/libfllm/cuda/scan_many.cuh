@@ -5,6 +5,7 @@
 #include "cuda/device.hpp"
 #include "cuda/order.cuh"
 #include "cuda/score.cuh"
+#include "cuda/tile.cuh"
 #include "cuda/wave.hpp"
 
 namespace fllm::cuda {
@@ -63,7 +64,7 @@ class ManyScan {
 
   __device__ void run() {
     load_items();
-    const std::uint64_t tiles = (wave_.rows + Layout::kRows - 1) / Layout::kRows;
+    const std::uint64_t tiles = (rows_of(wave_) + Layout::kRows - 1) / Layout::kRows;
     const std::uint64_t own = blockIdx.x < tiles ? (tiles - blockIdx.x + gridDim.x - 1) / gridDim.x : 0;
     const std::uint64_t steps = own * chunks_;
     for (unsigned stage = 0; stage + 1 < kStages; ++stage) bring();
@@ -123,7 +124,7 @@ class ManyScan {
       const bool there = i < batch_.count;
       const float exact = there ? *batch_.candidates[i].threshold : INFINITY;
       item_scales()[i] = there ? static_cast<float>(batch_.items[i].scale) : 0.0f;
-      thresholds()[i] = exact - kSlack * (fabsf(exact) + wave_.most_bias) - 0x1p-126f;
+      thresholds()[i] = exact - kSlack * (fabsf(exact) + most_bias_of(wave_)) - 0x1p-126f;
       references()[i] = there ? from_descending(*batch_.items[i].peak) : 0.0f;
     }
     // An item that is not there has no limbs: its score is the bias, and never reaches infinity.
@@ -145,16 +146,16 @@ class ManyScan {
 
   // Puts the next chunk of the block's rows on its way, with scales and biases when it is a tile's first.
   __device__ void bring() {
-    const std::uint64_t first = tile_row(next_tile_);
+    const std::uint64_t first = tile_row(next_tile_), rows = rows_of(wave_);
     std::int8_t* const to = codes(next_stage_);
     FLLM_KEEP_LOOP
     for (unsigned i = threadIdx.x; i < Layout::kRows * kChunkPieces; i += kManyThreads) {
       const unsigned row = i / kChunkPieces, piece = i % kChunkPieces;
       const unsigned byte = next_chunk_ * kChunkBytes + piece * kPieceBytes;
-      const bool there = first + row < wave_.rows && byte < wave_.dim;
+      const bool there = first + row < rows && byte < wave_.dim;
       copy_16(to + place(row, piece), there ? wave_.codes + (first + row) * wave_.dim + byte : wave_.codes, there);
     }
-    if (next_chunk_ == 0 && threadIdx.x < Layout::kRows && first + threadIdx.x < wave_.rows) {
+    if (next_chunk_ == 0 && threadIdx.x < Layout::kRows && first + threadIdx.x < rows) {
       copy_4(scales(next_tile_) + threadIdx.x, wave_.scales + first + threadIdx.x);
       if (wave_.bias != nullptr) copy_4(bias(next_tile_) + threadIdx.x, wave_.bias + first + threadIdx.x);
     }
@@ -219,7 +220,7 @@ class ManyScan {
     FLLM_UNROLL
     for (unsigned r = 0; r < 4; ++r) {
       const unsigned row = row_of(r / 2, 2 * (r % 2));
-      const bool there = tile_row(tile) + row < wave_.rows;
+      const bool there = tile_row(tile) + row < rows_of(wave_);
       scale[r] = there ? scales(tile)[row] : 0.0f;
       add[r] = !there ? -INFINITY : wave_.bias == nullptr ? 0.0f : bias(tile)[row];
     }
@@ -274,7 +275,7 @@ class ManyScan {
     for (unsigned at = lane_; at < count; at += kWarpLanes) {
       const Hit hit = hits()[at];
       const std::uint64_t row = tile_row(tile) + hit.row;
-      if (row >= wave_.rows || hit.item >= batch_.count) continue;
+      if (row >= rows_of(wave_) || hit.item >= batch_.count) continue;
       const Item item = batch_.items[hit.item];
       const Candidates out = batch_.candidates[hit.item];
       const double add = wave_.bias == nullptr ? 0.0 : bias(tile)[hit.row];
