@@ -178,6 +178,14 @@ void a_budget_cuts() {
   CHECK(cut.rows_scored[0] == 2 * kChunk);
   CHECK(cut.complete[0] == 0 && cut.log_probs_exact[0] == 0);
   for (const std::int64_t id : cut.user_ids) CHECK(id >= 50 && id < 50 + 2 * kChunk);
+  // All rows of one block are scored, and there is no time to prove that none of equal scores is missing.
+  const RandomTable::Kind equal{{1000}, false, false, 0, false, 1};
+  const RandomTable ties(equal);
+  const fllm::Table tied = ties.open(with_plan(ties, written(plan_of(equal, 2 * kChunk))));
+  const fllm::Answer unproven = tied.search(item_vectors(2), 2, options);
+  CHECK(unproven.rows_scored[1] == 1000 && unproven.complete[1] == 0 && unproven.log_probs_exact[1] == 1);
+  options.budget.reset();
+  CHECK(tied.search(item_vectors(2), 2, options).complete[1] == 1);
   fllm_cancel cancel{1};
   options.cancel = &cancel;
   CHECK(status_of([&] { gpu.search(item_vectors(1), 1, options); }, "cancelled") == FLLM_CANCELLED);

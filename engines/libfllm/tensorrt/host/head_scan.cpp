@@ -14,6 +14,8 @@ constexpr std::uint64_t kSpareBytes = std::uint64_t{256} << 20;  // for contexts
 
 std::uint64_t row_bytes(const Layout& layout) { return layout.dim + sizeof(float) * (layout.bias ? 2 : 1); }
 
+bool has_ended(const Search& search) { return search.is_cancelled() || search.expired(); }
+
 // Less `taken`, as far as there is so much.
 std::uint64_t less(std::uint64_t bytes, std::uint64_t taken) { return bytes - std::min(bytes, taken); }
 
@@ -56,21 +58,32 @@ HeadScan::Answer HeadScan::run(const std::vector<Column>& columns, const std::ve
     all.push_back(&items[i]);
   }
   for (Lane& lane : lanes_) lane.set_items(all, sizes_.batch_for(items.size()));
+  answer.proven.assign(items.size(), true);
+  answer.summed.assign(items.size(), true);
   doubts_.clear();
   score_blocks(columns, answer);
   for (ItemSearch& search : answer.items) search.rescore();
-  std::size_t in_lane = items.size();  // the item that the first lane holds alone
+  settle_doubts(columns, answer);
+  return answer;
+}
+
+void HeadScan::settle_doubts(const std::vector<Column>& columns, Answer& answer) {
+  std::size_t in_lane = columns.size();  // the item that the first lane holds alone
   for (const Doubt& doubt : doubts_) {
     ItemSearch& search = answer.items[doubt.item];
     const Search& wanted = *columns[doubt.item].search;
-    if (wanted.is_cancelled()) continue;
-    if (doubt.sum) search.score_all(doubt.block, true);
-    if (doubt.sum || search.rules_out(doubt.upper)) continue;
-    if (in_lane != doubt.item) lanes_[0].set_items({&search.item()}, sizes_.batch_for(1));
-    in_lane = doubt.item;
-    settle(search, wanted, doubt.block);
+    if (!doubt.sum && search.rules_out(doubt.upper)) continue;
+    if (has_ended(wanted)) {
+      answer.proven[doubt.item] = answer.proven[doubt.item] && search.rules_out(doubt.upper);
+      answer.summed[doubt.item] = answer.summed[doubt.item] && !doubt.sum;
+    } else if (doubt.sum) {
+      search.score_all(doubt.block, true);
+    } else {
+      if (in_lane != doubt.item) lanes_[0].set_items({&search.item()}, sizes_.batch_for(1));
+      in_lane = doubt.item;
+      if (!settle(search, wanted, doubt.block)) answer.proven[doubt.item] = false;
+    }
   }
-  return answer;
 }
 
 const HeadScan::Pieces& HeadScan::pieces_for(std::size_t batch) {
@@ -117,24 +130,27 @@ ItemFound HeadScan::found_for(const Found& found, std::size_t item) const {
 
 // Scores a block again for one item, in halves, until what they leave out is proven not to matter. A step that is still
 // in doubt is scored here, and so is what the plan's scores say nothing about; the item of zeros makes all rows equal.
-void HeadScan::settle(ItemSearch& search, const Search& wanted, const Block& block) {
+// Returns whether there was time for it.
+bool HeadScan::settle(ItemSearch& search, const Search& wanted, const Block& block) {
   const std::uint64_t steps = block.rows / sizes_.step();
   const bool tells = search.item().magnitude > 0 && std::isfinite(allowance(search.item(), table_.bounds(block).reach));
   if (steps < 2 || !tells) {
     search.score_all(block, false);
-    return;
+    return true;
   }
   const std::uint64_t first_rows = steps / 2 * sizes_.step();
   const Block halves[] = {{block.first, first_rows, std::min(first_rows, block.valid)},
                           {block.first + first_rows, block.rows - first_rows, less(block.valid, first_rows)}};
   for (const Block& half : halves) {
-    if (half.valid == 0 || wanted.is_cancelled()) continue;
+    if (half.valid == 0) continue;
+    if (has_ended(wanted)) return false;
     lanes_[0].run(table_.bring(half, 0, lanes_[0].stream()), half, false);
     const Found found = lanes_[0].finish();
     const double upper = search.take(half, table_.bounds(half), found_for(found, 0));
     search.rescore();
-    if (!search.rules_out(upper)) settle(search, wanted, half);
+    if (!search.rules_out(upper) && !settle(search, wanted, half)) return false;
   }
+  return true;
 }
 
 }  // namespace fllm::tensorrt

@@ -33,13 +33,16 @@ class HeadScan {
   const cuda::Device& device() const { return device_; }
   const Plan& plan() const { return plan_; }
 
-  // What was found, and how many rows were scored for it.
+  // What was found, by column.
   struct Answer {
-    std::vector<ItemSearch> items;  // in the order of the columns
-    std::uint64_t rows = 0;
+    std::vector<ItemSearch> items;
+    std::vector<bool> proven;  // no row that was scored can be missing
+    std::vector<bool> summed;  // all rows that were scored are in the denominator
+    std::uint64_t rows = 0;    // that were scored
   };
 
-  // The first block is scored for everybody; none is begun once all searches have ended. One call at a time.
+  // The first block is scored for everybody; none is begun once all searches have ended, and neither is a proof. One call
+  // at a time.
   Answer run(const std::vector<Column>& columns, const std::vector<WholeItem>& items);
 
  private:
@@ -63,8 +66,9 @@ class HeadScan {
   const Pieces& pieces_for(std::size_t batch);
   void score_blocks(const std::vector<Column>& columns, Answer& answer);
   void collect(const Pieces& pieces, std::size_t number, Answer& answer, bool denominator);
+  void settle_doubts(const std::vector<Column>& columns, Answer& answer);
   ItemFound found_for(const Found& found, std::size_t item) const;
-  void settle(ItemSearch& search, const Search& wanted, const Block& block);
+  bool settle(ItemSearch& search, const Search& wanted, const Block& block);
 
   cuda::Device device_;
   Plan plan_;

@@ -64,10 +64,10 @@ std::vector<ItemAnswer> TensorRtScanner::scan(std::vector<Column> columns) {
     const Search& search = *columns[i].search;
     ItemAnswer answer = ranked(found.items[i].best(), search.k);
     answer.rows_scored = found.rows;
-    answer.complete = found.rows == layout_.rows;
+    answer.complete = found.rows == layout_.rows && found.proven[i];
     if (search.wants_denominator()) {
       answer.logsumexp = at_least_of(answer.users, found.items[i].denominator());
-      answer.log_probs_exact = answer.complete;
+      answer.log_probs_exact = found.rows == layout_.rows && found.summed[i];
     }
     answers.push_back(std::move(answer));
   }
