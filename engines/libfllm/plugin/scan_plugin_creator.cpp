@@ -36,7 +36,7 @@ IPluginV3* ScanPluginCreator::createPlugin(const char*, const PluginFieldCollect
   }
   log_error("there is no field k; expected the number of users to return. Give the node an attribute k.");
   return nullptr;
-} catch (const std::exception& failure) {
+} catch (const std::exception&) {
   return nullptr;  // memory: nothing more can be said
 }
 
