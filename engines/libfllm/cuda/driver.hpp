@@ -8,7 +8,7 @@
 
 namespace fllm::cuda {
 
-inline constexpr std::uint32_t kDriverVersion = 1;
+inline constexpr std::uint32_t kDriverVersion = 2;
 inline constexpr const char* kDriverSymbol = "fllm_cuda_driver";
 
 struct DeviceFacts {
@@ -49,7 +49,7 @@ struct Driver {
   int (*scan_one)(const Wave* wave, const Item* item, const Candidates* out, Share* shares, int sample, unsigned blocks,
                   void* stream);
   // How many items scan_many takes at once, 0: it does not scan such rows; `blocks` is at most the stride of shares.
-  int (*most_items)(std::uint32_t dim, std::uint32_t* items);
+  int (*most_items)(Codes kind, std::uint32_t dim, std::uint32_t* items);
   int (*scan_many)(const Wave* wave, const ItemBatch* batch, unsigned blocks, void* stream);
   int (*prune)(const Candidates* items, unsigned count, std::uint8_t* overflowed, void* stream);
 };
