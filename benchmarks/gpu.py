@@ -181,7 +181,7 @@ def call_seconds(work: Callable[[], object], repeats: int = 10) -> float:
 
 
 def ceilings() -> dict[str, float]:
-    """Measure bandwidths in GB/s and the matrix rate in 10^12 operations a second."""
+    """Measure bandwidths in GB/s and the matrix rates in 10^12 operations a second."""
     bytes_ = 4 << 30
     source = torch.ones(bytes_ // 4, dtype=torch.float32, device="cuda")
     target = torch.empty_like(source)
@@ -193,11 +193,14 @@ def ceilings() -> dict[str, float]:
     n = 8192
     a, b = (torch.randint(-127, 128, (n, n), dtype=torch.int8, device="cuda") for _ in range(2))
     rate = 2 * n**3 / event_seconds(lambda: torch._int_mm(a, b.t())) / 1e12
+    halves = torch.randn(n, n, device="cuda").half()
+    half_rate = 2 * n**3 / event_seconds(lambda: halves @ halves.t()) / 1e12
     return {
         "device_read_gb_s": max(read, copied),
         "device_copy_gb_s": copied,
         "host_to_device_gb_s": to_device,
         "int8_tops": rate,
+        "fp16_tops": half_rate,
     }
 
 
@@ -251,9 +254,9 @@ class Bench:
                 self.say(label, many * 1e3, "ms", f"<= 1.5 x one item ({one * 1e3:.2f} ms)", many <= 1.5 * one, exact,
                          f"{many / one:.2f} x")  # fmt: skip
             else:
-                # Two limbs an item: twice the products of one 8-bit matrix.
+                # Two limbs an item: twice the products of one matrix, of bytes or, for fp8, of halves.
                 rate = 2 * 2 * scanner.rows * dim * batch / many / 1e12
-                top = self.ceilings["int8_tops"]
+                top = self.ceilings["int8_tops" if dtype == torch.int8 else "fp16_tops"]
                 self.say(label, rate, "TOPS", f">= 50 % of {top:.0f} TOPS", rate >= top / 2, exact,
                          f"{100 * rate / top:.0f} %, {many * 1e3:.2f} ms")  # fmt: skip
         scanner.close()

@@ -1,6 +1,6 @@
 """Registers, shared memory and spills of every CUDA kernel on every architecture, as the compiler reports them.
 
-    python engines/libfllm/cuda/compiler_report.py [--nvcc NVCC]
+    python engines/libfllm/cuda/compiler_report.py [--nvcc NVCC] [--only ARCHITECTURE ...]
 
 Prints a Markdown table; exit 1 when a kernel spills registers or has a stack frame.
 """
@@ -53,7 +53,7 @@ def report_source(nvcc: str, architecture: str, source: Path) -> dict[str, list[
         if found is None:
             sys.exit(f"cannot read the compiler's report: {block}")
         name = found["name"][: int(found["length"])]
-        name += ", fp8" if "Fp8Rows" in found["name"] else ""
+        name += ", fp8" if "Fp8" in found["name"] else ""
         name += ", rows of odd lengths" if _BY_BYTES.search(found["name"]) else ""
         kernels.setdefault(name, []).append({figure: int(found[figure] or 0) for figure in FIGURES})
     return kernels
@@ -63,12 +63,13 @@ def main() -> int:
     """Print a line for each kernel and architecture: the most that any of its forms takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nvcc", default="nvcc")
-    nvcc = parser.parse_args().nvcc
+    parser.add_argument("--only", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES, metavar="ARCHITECTURE")
+    arguments = parser.parse_args()
     lines = ["| GPU | kernel | forms | registers | shared memory | stack | spills |", "| --- " * 7 + "|"]
     clean = True
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        reports = list(threads.map(partial(report, nvcc), ARCHITECTURES))
-    for architecture, kernels in zip(ARCHITECTURES, reports, strict=True):
+        reports = list(threads.map(partial(report, arguments.nvcc), arguments.only))
+    for architecture, kernels in zip(arguments.only, reports, strict=True):
         for name, forms in sorted(kernels.items()):
             registers, shared, stack, stores, loads = (max(form[figure] for form in forms) for figure in FIGURES)
             cells = [

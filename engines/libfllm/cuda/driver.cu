@@ -70,13 +70,13 @@ int scan_one_item(const Wave* wave, const Item* item, const Candidates* out, Sha
   return outcome(cudaGetLastError());
 }
 
-int most_items(std::uint32_t dim, std::uint32_t* items) {
+int most_items(Codes kind, std::uint32_t dim, std::uint32_t* items) {
   int device = 0, bytes = 0;
   if (const int failed = outcome(cudaGetDevice(&device))) return failed;
   if (const int failed = outcome(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))) {
     return failed;
   }
-  *items = most_items_together(dim, static_cast<std::size_t>(bytes));
+  *items = most_items_together(kind, dim, static_cast<std::size_t>(bytes));
   return kOk;
 }
 

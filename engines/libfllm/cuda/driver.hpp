@@ -56,7 +56,7 @@ struct Driver {
   int (*scan_one)(const Wave* wave, const Item* item, const Candidates* out, Share* shares, int sample, unsigned blocks,
                   void* stream);
   // How many items scan_many takes at once, 0: it does not scan such rows; `blocks` is at most the stride of shares.
-  int (*most_items)(std::uint32_t dim, std::uint32_t* items);
+  int (*most_items)(Codes kind, std::uint32_t dim, std::uint32_t* items);
   int (*scan_many)(const Wave* wave, const ItemBatch* batch, unsigned blocks, void* stream);
   int (*prune)(const Candidates* items, unsigned count, std::uint8_t* overflowed, void* stream);
 };

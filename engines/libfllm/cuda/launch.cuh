@@ -21,12 +21,30 @@ void scan_one_of(const Wave& wave, const Item& item, const Candidates& out, Shar
   }
 }
 
-template <unsigned kItemWarps>
+template <class Tile, unsigned kItemWarps>
 void scan_many_of(const Wave& wave, const ItemBatch& batch, unsigned blocks, Stream stream) {
-  const std::size_t bytes = ManyLayout<kItemWarps>::bytes(wave.dim);
-  launch_shared(batch.shares != nullptr ? scan_many<kItemWarps, true> : scan_many<kItemWarps, false>, blocks,
-                kManyThreads, bytes, stream, wave, batch);
+  const std::size_t bytes = ManyLayout<Tile, kItemWarps>::bytes(wave.dim);
+  launch_shared(batch.shares != nullptr ? scan_many<Tile, kItemWarps, true> : scan_many<Tile, kItemWarps, false>,
+                blocks, kManyThreads, bytes, stream, wave, batch);
 }
+
+// Wide for up to 128 items, Narrow for up to 64, whose blocks have more rows.
+template <class Wide, class Narrow>
+void scan_many_rows_of(const Wave& wave, const ItemBatch& batch, unsigned blocks, Stream stream) {
+  if (batch.count <= 32) return scan_many_of<Narrow, 1>(wave, batch, blocks, stream);
+  if (batch.count <= 64) return scan_many_of<Narrow, 2>(wave, batch, blocks, stream);
+  scan_many_of<Wide, 4>(wave, batch, blocks, stream);
+}
+
+template <class Wide, class Narrow>
+unsigned most_items_of(std::uint32_t dim, std::size_t shared_bytes) {
+  if (ManyLayout<Wide, 4>::bytes(dim) <= shared_bytes) return 128;
+  if (ManyLayout<Narrow, 2>::bytes(dim) <= shared_bytes) return 64;
+  return ManyLayout<Narrow, 1>::bytes(dim) <= shared_bytes ? 32 : 0;
+}
+
+using WideFp8Tile = Fp8Tile<4>;
+using NarrowFp8Tile = Fp8Tile<2>;
 
 template <class Rows>
 void scan_rows_of(const Wave& wave, const Item& item, const Candidates& out, Share* shares, bool sample,
@@ -55,20 +73,20 @@ inline void launch_scan_one(const Wave& wave, const Item& item, const Candidates
 }
 
 // The most items that a block with so much shared memory scans together, at most 128; 0: rows of that length not at all.
-inline unsigned most_items_together(std::uint32_t dim, std::size_t shared_bytes) {
+inline unsigned most_items_together(Codes kind, std::uint32_t dim, std::size_t shared_bytes) {
   if (dim % kPieceBytes != 0 || dim > kMostManyDim) return 0;
-  if (ManyLayout<4>::bytes(dim) <= shared_bytes) return 128;
-  if (ManyLayout<2>::bytes(dim) <= shared_bytes) return 64;
-  return ManyLayout<1>::bytes(dim) <= shared_bytes ? 32 : 0;
+  if (kind == Codes::int8) return detail::most_items_of<Int8Tile, Int8Tile>(dim, shared_bytes);
+  return detail::most_items_of<detail::WideFp8Tile, detail::NarrowFp8Tile>(dim, shared_bytes);
 }
 
 // Scores the rows of a wave for up to most_items_together() items; the shares are added to as by launch_scan_one. A scan
 // for one item must have gone before: its peaks are what exponentials are taken relative to. Where a score is far
 // above that, the share becomes infinite.
 inline void launch_scan_many(const Wave& wave, const ItemBatch& batch, unsigned blocks, Stream stream) {
-  if (batch.count <= 32) return detail::scan_many_of<1>(wave, batch, blocks, stream);
-  if (batch.count <= 64) return detail::scan_many_of<2>(wave, batch, blocks, stream);
-  detail::scan_many_of<4>(wave, batch, blocks, stream);
+  if (wave.kind == Codes::int8) {
+    return detail::scan_many_rows_of<Int8Tile, Int8Tile>(wave, batch, blocks, stream);
+  }
+  detail::scan_many_rows_of<detail::WideFp8Tile, detail::NarrowFp8Tile>(wave, batch, blocks, stream);
 }
 
 // Leaves the K best candidates of each item, `items` [count] in device memory, raises the thresholds, and says in

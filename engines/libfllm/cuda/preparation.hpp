@@ -10,7 +10,7 @@ struct Preparation {
   const std::int64_t* valid_rows;  // of the tile
   std::uint64_t tile_rows;         // room in the tile: there are no more than these
   std::uint32_t dim, padded_dim, capacity, k;
-  double fp8_error;                // Item::error for a magnitude of 1
+  double error_share_alone, error_share_together;  // host/item_error.hpp's
   TileFacts* tile;
   Item* items;
   Candidates* candidates;

@@ -23,34 +23,48 @@ __device__ inline double item_scale(const float* vector, unsigned dim) {
   return peak == 0 ? 1.0 : __ddiv_rn(static_cast<double>(__uint_as_float(peak)), kLargest);
 }
 
-// Writes the numbers in all forms, zeros behind them, and returns the sum of their magnitudes.
-__device__ inline std::uint32_t write_numbers(const Preparation& to, unsigned item, double scale) {
-  __shared__ std::uint32_t magnitudes;
-  if (threadIdx.x == 0) magnitudes = 0;
+// Sums over an item's numbers: of their magnitudes, and of their limbs', 128 high and low.
+struct Magnitudes {
+  std::uint32_t wholes, limbs;
+};
+
+// Writes the numbers in all forms, zeros behind them.
+__device__ inline Magnitudes write_numbers(const Preparation& to, unsigned item, double scale) {
+  __shared__ std::uint32_t wholes, limbs;
+  if (threadIdx.x == 0) wholes = limbs = 0;
   __syncthreads();
   const float* const vector = to.vectors + std::uint64_t{item} * to.dim;
   std::int8_t* const high = to.limbs + std::uint64_t{2} * item * to.padded_dim;
-  std::uint32_t own = 0;
+  Magnitudes own{0, 0};
   for (unsigned j = threadIdx.x; j < to.padded_dim; j += kPrepareThreads) {
     const int value = j < to.dim ? __double2int_rn(__ddiv_rn(static_cast<double>(vector[j]), scale)) : 0;
     const int upper = (value + 64) >> 7;  // floor((value + 64) / 128)
     high[j] = static_cast<std::int8_t>(upper);
     high[to.padded_dim + j] = static_cast<std::int8_t>(value - 128 * upper);
     to.wholes[std::uint64_t{item} * to.padded_dim + j] = static_cast<float>(value);
-    own += static_cast<std::uint32_t>(value < 0 ? -value : value);
+    const int lower = value - 128 * upper;
+    own.wholes += static_cast<std::uint32_t>(value < 0 ? -value : value);
+    own.limbs += static_cast<std::uint32_t>(128 * (upper < 0 ? -upper : upper) + (lower < 0 ? -lower : lower));
   }
-  atomicAdd(&magnitudes, own);
+  atomicAdd(&wholes, own.wholes);
+  atomicAdd(&limbs, own.limbs);
   __syncthreads();
-  return magnitudes;
+  return {wholes, limbs};
 }
 
-__device__ inline void write_structs(const Preparation& to, unsigned item, double scale, std::uint32_t magnitudes) {
+__device__ inline void write_structs(const Preparation& to, unsigned item, double scale, Magnitudes sums) {
   constexpr std::uint32_t kNoPeak = 0xFF800000u;  // -infinity, as order.cuh writes it
   const std::int8_t* const high = to.limbs + std::uint64_t{2} * item * to.padded_dim;
-  const double error = __dmul_rn(__dmul_rn(to.fp8_error, static_cast<double>(magnitudes)), 1.001);
-  to.items[item] = {high,    high + to.padded_dim,     to.wholes + std::uint64_t{item} * to.padded_dim,
-                    nullptr, scale,                    __double2float_rn(error),
-                    0,       to.peaks + item};
+  Item& made = to.items[item];
+  made.high = high;
+  made.low = high + to.padded_dim;
+  made.whole = to.wholes + std::uint64_t{item} * to.padded_dim;
+  made.allowed = nullptr;
+  made.scale = scale;
+  made.error = __double2float_rn(__dmul_rn(to.error_share_alone, static_cast<double>(sums.wholes)));
+  made.error_together = __double2float_rn(__dmul_rn(to.error_share_together, static_cast<double>(sums.limbs)));
+  made.seed = 0;
+  made.peak = to.peaks + item;
   float* const scores = to.scores + std::uint64_t{item} * to.capacity;
   to.candidates[item] = {scores,           scores,
                          to.rows + std::uint64_t{item} * to.capacity,
@@ -66,12 +80,12 @@ __device__ inline void write_structs(const Preparation& to, unsigned item, doubl
 __global__ void __launch_bounds__(kPrepareThreads) prepare(Preparation to) {
   const unsigned item = blockIdx.x;
   const double scale = item_scale(to.vectors + std::uint64_t{item} * to.dim, to.dim);
-  const std::uint32_t magnitudes = write_numbers(to, item, scale);
+  const Magnitudes sums = write_numbers(to, item, scale);
   for (unsigned part = threadIdx.x; part < to.stride; part += kPrepareThreads) {
     to.shares[std::uint64_t{item} * to.stride + part] = {-INFINITY, 0.0};
   }
   if (threadIdx.x != 0) return;
-  write_structs(to, item, scale, magnitudes);
+  write_structs(to, item, scale, sums);
   if (item != 0) return;
   const std::int64_t valid = *to.valid_rows;
   const std::uint64_t rows = valid < 0 ? 0 : static_cast<std::uint64_t>(valid);

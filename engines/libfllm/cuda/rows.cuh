@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/device.hpp"
+#include "cuda/e4m3.cuh"
 #include "cuda/score.cuh"
 #include "cuda/wave.hpp"
 
@@ -70,7 +71,7 @@ struct Fp8Rows {
     const double bias = wave.bias == nullptr ? 0.0 : wave.bias[row], scale = wave.scales[row] * item.scale;
     const double rounding = 0x1p-22 * (fabs(static_cast<double>(score)) + fabs(bias));
     const double upper = score + scale * item.error + rounding + (kSample ? kMostNoise : 0.0);
-    if (!(upper >= threshold)) return;
+    if (!(upper >= threshold) || !is_allowed(wave, item, row)) return;
     const double sum = exact_sum(wave.codes + row * wave.dim, item, wave.dim);
     consider<kSample>(wave, item, out, threshold, row, exact_score(sum, wave.scales[row], item.scale, bias));
   }
@@ -87,15 +88,13 @@ struct Fp8Rows {
     sum = fmaf(half_of(word >> 8), with.z, sum);
     sum = fmaf(half_of(word >> 16), with.w, sum);
   }
-  // 2^9 times an e4m3 number is whole, and so is the sum of its products with the item's whole numbers.
   __device__ static double exact_sum(const std::int8_t* row, const Item& item, unsigned dim) {
     long long sum = 0;
     for (unsigned j = 0; j < dim; ++j) {
-      const unsigned code = static_cast<std::uint8_t>(row[j]), exponent = code >> 3 & 15u, mantissa = code & 7u;
-      const int magnitude = static_cast<int>(exponent == 0 ? mantissa : (8 + mantissa) << (exponent - 1));
-      sum += static_cast<long long>(code & 0x80u ? -magnitude : magnitude) * (128 * item.high[j] + item.low[j]);
+      const int code = whole_of_e4m3(static_cast<std::uint8_t>(row[j]));
+      sum += static_cast<long long>(code) * (128 * item.high[j] + item.low[j]);
     }
-    return static_cast<double>(sum) * 0x1p-9;
+    return static_cast<double>(sum) * kE4m3Unit;
   }
 };
 

@@ -42,12 +42,16 @@ __device__ __forceinline__ void offer(const Candidates& out, float key, float sc
   out.ids[place] = id;
 }
 
+__device__ __forceinline__ bool is_allowed(const Wave& wave, const Item& item, std::uint64_t row) {
+  const std::uint64_t bit = wave.first_row + row;
+  return item.allowed == nullptr || (item.allowed[bit / 32] >> (bit % 32) & 1u) != 0;
+}
+
 template <bool kSample>
 __device__ __forceinline__ void consider(const Wave& wave, const Item& item, const Candidates& out, float threshold,
                                          std::uint64_t row, float score) {
   if (!kSample && !(score >= threshold)) return;
-  const std::uint64_t bit = wave.first_row + row;
-  if (item.allowed != nullptr && (item.allowed[bit / 32] >> (bit % 32) & 1u) == 0) return;
+  if (!is_allowed(wave, item, row)) return;
   const std::int64_t id = wave.ids == nullptr ? wave.first_id + static_cast<std::int64_t>(row) : wave.ids[row];
   float key = score;
   if (kSample) key = __double2float_rn(__dadd_rn(static_cast<double>(score), gumbel_noise(item.seed, id)));

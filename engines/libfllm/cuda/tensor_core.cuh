@@ -18,6 +18,23 @@ __device__ __forceinline__ void multiply_tile(int (&sums)[4], const unsigned (&a
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// sums[16, 8] += a[16, 16] b[16, 8] of halves, all lanes together. PTX's fragments of m16n8k16: lane 4 g + t has of `a`
+// columns 2 t and 2 t + 1 of row g, the same of row g + 8, then both 8 columns on; of `b` rows 2 t and 2 t + 1 of column
+// g, then 8 rows on; sums as above. PTX promises at least the precision of single floats, and no order of the additions.
+__device__ __forceinline__ void multiply_tile(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Two halves less two others.
+__device__ __forceinline__ unsigned subtract_halves(unsigned a, unsigned b) {
+  unsigned difference;
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(difference) : "r"(a), "r"(b));
+  return difference;
+}
+
 // Four matrices of 8 rows of 16 bytes each: lane 8 i + r gives where row r of matrix i lies in shared memory, and lane
 // 4 g + t gets the bytes 4 t to 4 t + 3 of row g of each.
 __device__ __forceinline__ void load_matrices(unsigned (&parts)[4], const void* row) {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "cuda/host/item_error.hpp"
 #include "cuda/host/packing.hpp"
-#include "kernels/kernels.hpp"
 
 namespace fllm::plugin {
 
@@ -11,7 +11,6 @@ namespace {
 
 using namespace fllm::cuda;
 
-constexpr double kLargestFp8 = 448;
 constexpr std::uint64_t kFreeCandidates = std::uint64_t{1} << 22;  // of all items together: 48 MiB
 
 // Rows of the first wave, and of later ones at least.
@@ -71,7 +70,8 @@ Preparation TileRoom::preparation(const TileTensors& tensors, std::uint8_t* work
   to.padded_dim = padded_dim_;
   to.capacity = shape_.k + free_;
   to.k = shape_.k;
-  to.fp8_error = kernels::float_error(shape_.dim) * kLargestFp8;
+  to.error_share_alone = cuda::error_share_alone(shape_.dim);
+  to.error_share_together = cuda::error_share_together(shape_.dim);
   to.tile = tile(workspace);
   to.items = at<Item>(workspace, items_);
   to.candidates = at<Candidates>(workspace, candidates_);

@@ -32,8 +32,7 @@ int ask_device(const TileShape& shape, Codes kind, Processors& found) {
     return failed;
   }
   found.blocks = std::min(static_cast<unsigned>(processors) * kBlocksPerProcessor, TileRoom::kMostBlocks);
-  const bool many = shape.items > 1 && kind == Codes::int8;
-  found.together = many ? most_items_together(shape.dim, static_cast<std::size_t>(shared_bytes)) : 0;
+  found.together = shape.items > 1 ? most_items_together(kind, shape.dim, static_cast<std::size_t>(shared_bytes)) : 0;
   return cudaSuccess;
 }
 

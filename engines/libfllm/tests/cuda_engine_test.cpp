@@ -53,7 +53,7 @@ void both_agree(const RandomTable& table, std::uint64_t gpu_bytes, unsigned gpus
 }
 
 // Batches that tensor cores scan together: of all sizes, with filters that leave fewer than K, and with scores that rise
-// beyond what float32 exponentials bear.
+// beyond what float32 exponentials bear. The last item of several is nothing but zeros.
 void batches_agree(const RandomTable& table, const std::vector<std::size_t>& sizes, float factor) {
   const fllm::Table cpu = open(table, "native"), gpu = open(table, "cuda");
   const std::int64_t few[] = {51, 59, 1000, 4000};
@@ -61,6 +61,7 @@ void batches_agree(const RandomTable& table, const std::vector<std::size_t>& siz
   for (const std::size_t items : sizes) {
     std::vector<float> z = item_vectors(items);
     for (float& x : z) x *= factor;
+    std::fill(z.end() - (items > 2 ? kDim : 0), z.end(), 0.0f);
     fllm::SearchOptions options;
     options.k = 20;
     same_answer(gpu.search(z, items, options), cpu.search(z, items, options));
@@ -135,6 +136,9 @@ int main() {
   const RandomTable floats({{4500, 3000}, true, true, 0, true});
   both_agree(floats, 0, 1, 2);
   both_agree(floats, 400000, 1, 1);
+  const RandomTable small_floats({{3000, 2900}, true, false, 0, true});
+  batches_agree(small_floats, {66}, 1.0f);
+  batches_agree(small_floats, {3}, 300.0f);
   failures_are_told(plain);
   return check::result();
 }

@@ -81,7 +81,7 @@ class Trial {
 
   Item item() {
     const std::uint32_t* const allowed = case_.filter ? allowed_.data() : nullptr;
-    return {high_.data(), low_.data(), nullptr, allowed, kItemScale, 0, kSeed, &peak_};
+    return {high_.data(), low_.data(), nullptr, allowed, kItemScale, 0, 0, kSeed, &peak_};
   }
 
   Candidates candidates(unsigned k) {

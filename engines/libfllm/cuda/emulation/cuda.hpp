@@ -265,6 +265,16 @@ inline int __dp4a(int a, int b, int sum) {
   return sum;
 }
 
+// Bytes of `a` (0 to 3) and `b` (4 to 7) by four numbers of four bits.
+inline std::uint32_t __byte_perm(std::uint32_t a, std::uint32_t b, std::uint32_t numbers) {
+  const std::uint64_t bytes = std::uint64_t{b} << 32 | a;
+  std::uint32_t chosen = 0;
+  for (unsigned i = 0; i < 4; ++i) {
+    chosen |= static_cast<std::uint32_t>(bytes >> (numbers >> 4 * i & 7u) * 8 & 255u) << 8 * i;
+  }
+  return chosen;
+}
+
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __ddiv_rn(double a, double b) { return a / b; }

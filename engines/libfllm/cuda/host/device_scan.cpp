@@ -23,9 +23,8 @@ DeviceScan::DeviceScan(const Driver& driver, int device, const Rows& table, Tile
       blocks_(device_.facts().processors * kBlocksPerProcessor),
       room_(device_, blocks_),
       filters_(device_) {
-  if (table_.kind() != Codes::int8) return;
-  device_.check(device_.driver().most_items(static_cast<std::uint32_t>(table_.dim()), &most_together_),
-                "asking for its shared memory");
+  const auto dim = static_cast<std::uint32_t>(table_.dim());
+  device_.check(device_.driver().most_items(table_.kind(), dim, &most_together_), "asking for its shared memory");
 }
 
 std::vector<DeviceAnswer> DeviceScan::run(const std::vector<Column>& columns) {

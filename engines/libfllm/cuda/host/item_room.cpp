@@ -1,10 +1,10 @@
 #include "item_room.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 
+#include "item_error.hpp"
 #include "packing.hpp"
 
 namespace fllm::cuda {
@@ -12,7 +12,6 @@ namespace fllm::cuda {
 namespace {
 
 constexpr std::uint32_t kNoPeak = 0xFF800000u;  // -infinity, as cuda/order.cuh writes it
-constexpr double kLargestFp8 = 448;
 constexpr std::size_t kLeastFree = 4096;  // candidates beside the K best
 
 constexpr Share kNoShare{-std::numeric_limits<float>::infinity(), 0.0};
@@ -78,11 +77,8 @@ void ItemRoom::fill(const std::vector<Column>& columns, std::size_t dim, DeviceF
   for (std::size_t i = 0; i < items; ++i) {
     const Search& search = *columns[i].search;
     const Limbs limbs = quantise(search.z + columns[i].item * dim, dim);
-    double magnitudes = 0;
     for (std::size_t j = 0; j < dim; ++j) {
-      const int whole = 128 * limbs.high[j] + limbs.low[j];
-      on_host<float>(wholes_)[i * padded_dim_ + j] = static_cast<float>(whole);
-      magnitudes += std::abs(whole);
+      on_host<float>(wholes_)[i * padded_dim_ + j] = static_cast<float>(128 * limbs.high[j] + limbs.low[j]);
     }
     std::copy(limbs.high.begin(), limbs.high.end(), on_host<std::int8_t>(limbs_) + 2 * i * padded_dim_);
     std::copy(limbs.low.begin(), limbs.low.end(), on_host<std::int8_t>(limbs_) + (2 * i + 1) * padded_dim_);
@@ -92,7 +88,8 @@ void ItemRoom::fill(const std::vector<Column>& columns, std::size_t dim, DeviceF
                  on_device<float>(wholes_) + i * padded_dim_,
                  filters.bits(search.filter, stream),
                  limbs.scale,
-                 static_cast<float>(kernels::float_error(dim) * kLargestFp8 * magnitudes * 1.001),
+                 error_alone(dim, limbs.high.data(), limbs.low.data()),
+                 error_together(dim, limbs.high.data(), limbs.low.data()),
                  search.seeds == nullptr ? 0 : search.seeds[columns[i].item],
                  on_device<std::uint32_t>(peaks_) + i};
     on_host<Item>(item_structs_)[i] = items_[i];

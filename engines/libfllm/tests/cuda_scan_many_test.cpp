@@ -1,0 +1,243 @@
+// The scan for many items, run by the emulation on rows of both codecs: of all rows that reach an item's threshold the
+// same scores as the definition, bit for bit. Thresholds are scores of rows, so that the least error shows.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+#include <tuple>
+
+#include "check.hpp"
+#include "cuda/host/item_error.hpp"
+#include "cuda/launch.cuh"
+#include "src/aligned.hpp"
+
+namespace {
+
+using fllm::cuda::Candidates;
+using fllm::cuda::Codes;
+using fllm::cuda::Item;
+using fllm::cuda::ItemBatch;
+using fllm::cuda::Share;
+using fllm::cuda::Wave;
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+struct User {
+  float key, score;
+  std::int64_t id;
+  bool operator==(const User&) const = default;
+};
+
+bool ranks_before(const User& a, const User& b) { return std::tuple(-a.key, a.id) < std::tuple(-b.key, b.id); }
+
+enum class Pattern {
+  any,         // of all codes
+  largest,     // 448 and -448
+  mixed,       // 448 and numbers below the normal ones, of both signs
+  subnormal,   // the least alone
+  few_values,  // 0 and 1: many ties
+};
+
+struct Case {
+  Codes kind;
+  std::size_t rows, dim, items;
+  Pattern pattern = Pattern::any;
+  float bias = 0;  // the largest magnitude; 0: none
+};
+
+double e4m3_value(unsigned code) {
+  const int exponent = static_cast<int>(code >> 3 & 15u), mantissa = static_cast<int>(code & 7u);
+  const double magnitude = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+  return code & 0x80u ? -magnitude : magnitude;
+}
+
+// A table, items, and room for all rows as everybody's candidates.
+class Trial {
+ public:
+  explicit Trial(const Case& wanted)
+      : case_(wanted), codes_(wanted.rows * wanted.dim), limbs_(2 * wanted.items * wanted.dim) {
+    for (std::size_t i = 0; i < codes_.size(); ++i) codes_.data()[i] = code();
+    for (std::size_t row = 0; row < case_.rows; ++row) {
+      row_scales_.push_back(case_.pattern == Pattern::few_values ? 1.0f : 1e-3f * static_cast<float>(draw(1, 1000)));
+      bias_.push_back(case_.bias * 1e-3f * static_cast<float>(draw(-1000, 1000)));
+    }
+    allowed_.resize(case_.rows / 32 + 1);
+    for (std::uint32_t& word : allowed_) word = random_();
+    for (std::size_t item = 0; item < case_.items; ++item) draw_item(item);
+  }
+
+  void matches_the_definition() {
+    std::vector<std::vector<User>> expected;
+    for (std::size_t item = 0; item < case_.items; ++item) expected.push_back(prepare(item));
+    scan();
+    for (std::size_t item = 0; item < case_.items; ++item) {
+      CHECK(found(item) == expected[item]);
+      CHECK(std::abs(value(item) - sums_[item]) < 1e-5 * std::max(1.0, std::abs(sums_[item])));
+    }
+  }
+
+ private:
+  static constexpr unsigned kBlocks = 3;
+  static constexpr double kItemScale = 3.7e-6;
+
+  int draw(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
+
+  std::int8_t code() {
+    if (case_.kind == Codes::int8) return static_cast<std::int8_t>(draw(-127, 127));
+    const int sign = draw(0, 1) << 7;
+    const auto of = [&](int magnitude) { return static_cast<std::int8_t>(sign | magnitude); };
+    switch (case_.pattern) {
+      case Pattern::any: return of(draw(0, 126));
+      case Pattern::largest: return of(126);
+      case Pattern::mixed: return of(draw(0, 1) == 0 ? 126 : draw(0, 7));
+      case Pattern::subnormal: return of(draw(0, 7));
+      default: return static_cast<std::int8_t>(draw(0, 1) == 0 ? 0 : 56);
+    }
+  }
+
+  // All zeros, one number alone, the largest numbers, those of the worst limbs, numbers of all sizes.
+  int whole(std::size_t item, std::size_t column) {
+    if (case_.pattern == Pattern::few_values) return draw(-1, 1);
+    switch (item % 7) {
+      case 0: return 0;
+      case 1: return column == 5 ? 1 : 0;
+      case 2: return draw(0, 1) == 0 ? 8127 : -8127;
+      case 3: return draw(0, 1) == 0 ? 65 : -65;
+      default: return draw(-8127, 8127) >> draw(0, 12);
+    }
+  }
+
+  void draw_item(std::size_t item) {
+    for (std::size_t j = 0; j < case_.dim; ++j) {
+      const int value = whole(item, j), high = (value + 64) >> 7;
+      limb(item, 0)[j] = static_cast<std::int8_t>(high);
+      limb(item, 1)[j] = static_cast<std::int8_t>(value - 128 * high);
+    }
+  }
+  std::int8_t* limb(std::size_t item, std::size_t number) { return limbs_.data() + (2 * item + number) * case_.dim; }
+
+  float score(std::size_t item, std::size_t row) {
+    double sum = 0;  // of multiples of 2^-9 below 2^42: exact
+    for (std::size_t j = 0; j < case_.dim; ++j) {
+      const std::int8_t stored = codes_.data()[row * case_.dim + j];
+      const double code = case_.kind == Codes::int8 ? stored : e4m3_value(static_cast<std::uint8_t>(stored));
+      sum += code * (128 * limb(item, 0)[j] + limb(item, 1)[j]);
+    }
+    return static_cast<float>(sum * (static_cast<double>(row_scales_[row]) * kItemScale) + bias_[row]);
+  }
+  bool is_filtered(std::size_t item) const { return item % 5 == 4; }
+
+  // What must be found for an item; its threshold is the score of the row that comes twelfth, or takes all rows.
+  std::vector<User> prepare(std::size_t item) {
+    std::vector<User> users;
+    float peak = -kInfinity;
+    double sum = 0;
+    for (std::size_t row = 0; row < case_.rows; ++row) {
+      users.push_back({score(item, row), 0, static_cast<std::int64_t>(100 + row)});
+      users.back().score = users.back().key;
+      peak = std::max(peak, users.back().score);
+    }
+    for (const User& user : users) sum += std::exp(static_cast<double>(user.score) - peak);
+    sums_.push_back(peak + std::log(sum));
+    peaks_.push_back(fllm::cuda::descending(peak));
+    std::sort(users.begin(), users.end(), ranks_before);
+    thresholds_.push_back(item % 11 == 10 ? -kInfinity : users[std::min<std::size_t>(11, users.size() - 1)].key);
+    std::erase_if(users, [&](const User& user) {
+      const auto row = static_cast<std::size_t>(user.id - 100);
+      return user.key < thresholds_.back() || (is_filtered(item) && (allowed_[row / 32] >> (row % 32) & 1u) == 0);
+    });
+    return users;
+  }
+
+  void scan() {
+    Wave wave{};
+    wave.codes = codes_.data();
+    wave.scales = row_scales_.data();
+    wave.bias = case_.bias > 0 ? bias_.data() : nullptr;
+    wave.first_id = 100;
+    wave.rows = case_.rows;
+    wave.dim = static_cast<std::uint32_t>(case_.dim);
+    wave.most_bias = case_.bias;
+    wave.kind = case_.kind;
+    const std::size_t room = case_.items * case_.rows;
+    keys_.resize(room), scores_.resize(room), ids_.resize(room);
+    counts_.resize(case_.items);
+    shares_.assign(case_.items * kBlocks, {-kInfinity, 0.0});
+    std::vector<Item> items;
+    std::vector<Candidates> candidates;
+    for (std::size_t i = 0; i < case_.items; ++i) {
+      const std::int8_t *high = limb(i, 0), *low = limb(i, 1);
+      items.push_back({high, low, nullptr, is_filtered(i) ? allowed_.data() : nullptr, kItemScale,
+                       fllm::cuda::error_alone(case_.dim, high, low), fllm::cuda::error_together(case_.dim, high, low),
+                       0, &peaks_[i]});
+      const std::size_t at = i * case_.rows;
+      candidates.push_back({&keys_[at], &scores_[at], &ids_[at], &counts_[i], nullptr, &thresholds_[i],
+                            static_cast<std::uint32_t>(case_.rows), 12});
+    }
+    const ItemBatch batch{items.data(), candidates.data(), shares_.data(), static_cast<std::uint32_t>(case_.items),
+                          kBlocks};
+    fllm::cuda::launch_scan_many(wave, batch, kBlocks, &queue_);
+    queue_.run();
+  }
+
+  std::vector<User> found(std::size_t item) const {
+    std::vector<User> users;
+    for (std::size_t i = item * case_.rows; i < item * case_.rows + counts_[item]; ++i) {
+      users.push_back({keys_[i], scores_[i], ids_[i]});
+    }
+    std::sort(users.begin(), users.end(), ranks_before);
+    return users;
+  }
+
+  double value(std::size_t item) const {
+    double m = -kInfinity, sum = 0.0;
+    const Share* const shares = &shares_[item * kBlocks];
+    for (unsigned b = 0; b < kBlocks; ++b) m = std::max(m, static_cast<double>(shares[b].m));
+    for (unsigned b = 0; b < kBlocks; ++b) sum += shares[b].l * std::exp(static_cast<double>(shares[b].m) - m);
+    return m + std::log(sum);
+  }
+
+  Case case_;
+  std::mt19937 random_{41};
+  fllm::Aligned<std::int8_t> codes_, limbs_;
+  std::vector<float> row_scales_, bias_;
+  std::vector<std::uint32_t> allowed_, peaks_, counts_;
+  std::vector<float> thresholds_;
+  std::vector<double> sums_;
+  std::vector<float> keys_, scores_;
+  std::vector<std::int64_t> ids_;
+  std::vector<Share> shares_;
+  fllm::cuda::emulation::Queue queue_;
+};
+
+// GPUs differ in the shared memory that a block may have: 99 KiB are the least, of sm_86, sm_89 and sm_120.
+void as_many_go_together_as_there_is_room_for() {
+  constexpr std::size_t kLeast = 99 << 10, kOfSm80 = 163 << 10, kOfSm90 = 227 << 10;
+  for (const Codes kind : {Codes::int8, Codes::fp8}) {
+    const auto most = [&](std::uint32_t dim, std::size_t bytes) {
+      return fllm::cuda::most_items_together(kind, dim, bytes);
+    };
+    CHECK(most(64, kLeast) == 128 && most(256, kOfSm80) == 128 && most(512, kOfSm90) == 128);
+    CHECK(most(256, kLeast) == 64);
+    CHECK(most(1024, kOfSm80) >= 32 && most(1024, kLeast) == 0);
+    CHECK(most(24, kOfSm90) == 0 && most(1040, kOfSm90) == 0);
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (const Codes kind : {Codes::int8, Codes::fp8}) {
+    for (const std::size_t dim : {16, 48, 64, 80, 256, 1024}) Trial({kind, 200, dim, 12}).matches_the_definition();
+    Trial({kind, 300, 64, 40}).matches_the_definition();
+    Trial({kind, 300, 80, 100}).matches_the_definition();
+    Trial({kind, 150, 128, 128, Pattern::any, 10}).matches_the_definition();
+    Trial({kind, 5, 32, 3, Pattern::any, 1e6f}).matches_the_definition();
+  }
+  for (const Pattern pattern : {Pattern::largest, Pattern::mixed, Pattern::subnormal, Pattern::few_values}) {
+    Trial({Codes::fp8, 200, 64, 70, pattern}).matches_the_definition();
+    Trial({Codes::fp8, 300, 512, 14, pattern, 1e5f}).matches_the_definition();
+  }
+  as_many_go_together_as_there_is_room_for();
+  return check::result();
+}
