@@ -1,4 +1,5 @@
-// Floats as whole numbers that are smaller where the float is greater; the order of finite and infinite floats.
+// Floats as whole numbers that are smaller where the float is greater; the order of finite and infinite floats, in which
+// both zeros are one.
 #pragma once
 
 #include "cuda/device.hpp"
@@ -6,7 +7,7 @@
 namespace fllm::cuda {
 
 __device__ __forceinline__ std::uint32_t descending(float value) {
-  const std::uint32_t bits = __float_as_uint(value);
+  const std::uint32_t bits = __float_as_uint(value + 0.0f);  // -0 + 0 is 0
   return bits & 0x80000000u ? bits : 0x7FFFFFFFu - bits;
 }
 

@@ -11,6 +11,8 @@ if(FLLM_TENSORRT_ROOT AND FLLM_CUDA)
     ${tensorrt_include} ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
   target_compile_options(fllm_plugin PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -ffp-contract=off>)
   set_target_properties(fllm_plugin PROPERTIES CUDA_STANDARD 20 CUDA_RUNTIME_LIBRARY Static)
+elseif(FLLM_TENSORRT_ROOT)
+  message(STATUS "libfllm_plugin is left out: its kernels need FLLM_CUDA=ON and nvcc")
 endif()
 
 # The same source on an emulation of TensorRT's interface and of the CUDA runtime.

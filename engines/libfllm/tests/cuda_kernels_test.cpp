@@ -32,6 +32,7 @@ struct Case {
   bool bias, ids, filter, sample;
   int largest = 127;     // of the codes: small ones make ties
   bool doubled = false;  // every id twice
+  bool tiny = false;     // scales that leave nothing of a score but its sign
 };
 
 // A table, an item, and room for candidates.
@@ -57,7 +58,9 @@ class Trial {
       low_.data()[j] = static_cast<std::int8_t>(draw(-64, 63));
     }
     for (std::size_t row = 0; row < wanted.rows; ++row) {
-      row_scales_.push_back(wanted.largest == 127 ? 1e-3f * static_cast<float>(draw(1, 1000)) : 1.0f);
+      row_scales_.push_back(wanted.tiny            ? 1e-42f
+                            : wanted.largest == 127 ? 1e-3f * static_cast<float>(draw(1, 1000))
+                                                    : 1.0f);
       bias_.push_back(static_cast<float>(draw(-1000, 1000)) * 0.25f);
       row_ids_.push_back(static_cast<std::int64_t>(3 * (wanted.doubled ? row / 2 : row) + 5)
                          << (row % 2 == 0 || wanted.doubled ? 0 : 33));
@@ -243,6 +246,7 @@ int main() {
     waves_leave_the_best({1500, 16, false, true, false, false, 0}, k);  // all scores are 0: ids decide
     waves_leave_the_best({1500, 4, false, true, false, false, 1}, k);
     waves_leave_the_best({1500, 4, false, true, false, false, 0, true}, k);
+    waves_leave_the_best({1500, 16, false, true, false, false, 127, false, true}, k);
   }
   for (const unsigned k : {1u, 60u, 140u}) an_overflow_is_told(k);
   fewer_than_k_stay_as_they_are();
