@@ -3,8 +3,8 @@
     python3 benchmarks/gpu.py [--scale 1.0] [--only CASE ...] [--json results.json]
 
 Needs Python, torch with CUDA, nvcc and a C++ compiler; nothing of fllm-export has to be installed, and nothing is
-downloaded. Times are wall clock around the whole call, host included; ceilings are by CUDA events. ``--scale`` shrinks
-every table for smaller GPUs.
+downloaded. The case ``plans`` needs TensorRT too, and says what is missing where it cannot run. Times are wall clock
+around the whole call, host included; ceilings are by CUDA events. ``--scale`` shrinks every table for smaller GPUs.
 """
 
 from __future__ import annotations
@@ -292,6 +292,17 @@ class Bench:
                  f"{100 * rate / top:.0f} %")  # fmt: skip
         scanner.close()
 
+    def plans(self) -> None:
+        """The engine ``tensorrt`` by a head plan built here, where there is a TensorRT."""
+        import gpu_plans
+
+        missing = gpu_plans.unavailable()
+        if missing is not None:
+            print(f"{'plans':<44}not measured: {missing}")
+            return
+        for line in gpu_plans.lines(call_seconds, self.ceilings, self.scale):
+            self.say(*line)
+
     def text_to_users(self) -> None:
         """An encoder of Llama-3.2-1B's shape, random weights, 64 tokens, in torch; then 10^9 users."""
         scanner, codes, scales, blocks = self.table(1_000_000_000, 64)
@@ -400,6 +411,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "torch": lambda bench: bench.rivals(),
     "streamed": lambda bench: bench.streaming(),
     "text": lambda bench: bench.text_to_users(),
+    "plans": lambda bench: bench.plans(),
 }
 
 
