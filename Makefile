@@ -14,7 +14,7 @@ ONNXRUNTIME_HEADERS := $(CURDIR)/build/onnxruntime-headers
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: native-deps demo test test-slow test-optimum test-core test-cpp test-neon fuzz lint types clean
+.PHONY: native-deps demo test test-slow test-optimum test-core test-cpp test-cuda test-neon fuzz lint types clean
 
 demo: $(INSTALLED)  ## train on MovieLens-100k, build an int8 bundle, ask it about unseen films
 	$(BIN)/python examples/demo.py demo
@@ -53,6 +53,9 @@ test-cpp: $(INSTALLED)  ## the C++ tests, plain and under sanitizers
 	$(CMAKE) -B build/cpp-threads -DFLLM_BUILD_TESTS=ON -DFLLM_SANITIZE=thread
 	cmake --build build/cpp-threads --parallel 2 --target search_test
 	ctest --test-dir build/cpp-threads --output-on-failure -R search_test
+
+test-cuda: $(INSTALLED)  ## no kernel spills on the GPUs that the fast suite leaves out (needs nvcc)
+	$(BIN)/python -m pytest -m slow tests/native/test_cuda_compiler.py
 
 test-neon: $(INSTALLED)  ## the kernel tests for 64-bit Arm, in QEMU
 	@command -v aarch64-linux-gnu-g++ > /dev/null || { echo "test-neon: skipped, there is no aarch64-linux-gnu-g++"; exit 0; }; \
