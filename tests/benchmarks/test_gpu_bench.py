@@ -48,6 +48,20 @@ def test_the_scanner_answers_as_defined(
         scanner.close()
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)
+def test_as_many_items_as_go_together_answer_as_defined(
+    gpu: SimpleNamespace, library: Path, emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setenv("FLLM_CUDA_LIBRARY", str(emulated_gpu))
+    generator = np.random.default_rng(1)
+    codes = torch.from_numpy(generator.integers(-127, 128, (1100, 32))).to(dtype)
+    scales = torch.from_numpy(generator.random(1100, np.float32)) * 1e-3
+    z = generator.standard_normal((128, 32)).astype(np.float32)
+    scanner = gpu.Scanner(library, codes, scales, 4)
+    assert gpu.is_as_defined(scanner.search(z, 10), gpu.defined(codes, scales, 4, z, 10), log_probs=True)
+    scanner.close()
+
+
 def test_without_a_gpu_it_says_so() -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, ROOT / "benchmarks" / "gpu.py"]

@@ -138,7 +138,9 @@ int main() {
   both_agree(floats, 400000, 1, 1);
   const RandomTable small_floats({{3000, 2900}, true, false, 0, true});
   batches_agree(small_floats, {66}, 1.0f);
-  batches_agree(small_floats, {3}, 300.0f);
+  // The best rows come last and are better by as little as floats can tell: less than what tensor cores round away.
+  const RandomTable alike({.shard_rows = {5900}, .fp8 = true, .alike = true});
+  batches_agree(alike, {33}, 1e-3f);
   failures_are_told(plain);
   return check::result();
 }

@@ -27,6 +27,7 @@ class RandomTable {
     int slope = 0;
     bool fp8 = false;
     std::uint64_t distinct = 0;  // rows that differ, with all that belongs to them; 0: all
+    bool alike = false;  // one row all along, scaled by the next float up in the last tenth
   };
 
   explicit RandomTable(const Kind& kind) {
@@ -45,6 +46,10 @@ class RandomTable {
         for (std::uint64_t j = 0; j < kDim; ++j) codes[r * kDim + j] = kind.fp8 ? e4m3(random()) : int8(random());
         scales[r] = 1e-4f * static_cast<float>(1 + random() % 100);
         const double part = static_cast<double>(row) / static_cast<double>(all);
+        if (kind.alike) {
+          for (std::uint64_t j = 0; j < kDim; ++j) codes[r * kDim + j] = varied(j);
+          scales[r] = part < 0.9 ? 1.0f : std::nextafter(1.0f, 2.0f);
+        }
         bias[r] = static_cast<float>(kind.slope * 100.0 * part) + static_cast<float>(random() % 64) * 0.25f;
         if (kind.distinct > 0 && r >= kind.distinct) {
           const std::uint64_t same = r % kind.distinct;
@@ -79,6 +84,9 @@ class RandomTable {
   static std::int8_t e4m3(unsigned number) {
     return static_cast<std::int8_t>((number & 127u) == 127u ? 0 : number & 255u);  // 127 is no number
   }
+
+  // e4m3 numbers of all sizes and both signs.
+  static std::int8_t varied(std::uint64_t j) { return static_cast<std::int8_t>(37 * j % 127 + j % 2 * 128); }
 
   writer::Directory directory_;
   std::uint64_t rows_ = 0;
