@@ -8,7 +8,8 @@ from fllm_export.engines.tensorrt.gpu import Gpu, Graph, Memory, Stream
 from fllm_export.engines.tensorrt.loaded_plan import LoadedPlan, Shape
 from fllm_export.errors import HardwareError
 
-MOST_GRAPHS = 1024
+MOST_GRAPHS = 2048
+"""Of a launcher; the least recently used goes first."""
 
 
 class Bound(NamedTuple):
@@ -65,8 +66,9 @@ class Launcher:
             self._drop(next(iter(self._graphs)))
 
     def _drop(self, binding: Binding) -> None:
-        if self._graphs.pop(binding) is not None:
-            self._stream.finish()
+        graph = self._graphs.pop(binding)
+        if graph is not None:
+            self._stream.finish()  # it may be under way, and goes with this function
 
     def _bind(self, binding: Binding) -> None:
         for bound in binding:

@@ -91,12 +91,12 @@ class UserTable:
 
     @classmethod
     def open(cls, directory: str | Path, *, engine: str | None = None, threads: int | None = None) -> UserTable:
-        """Open a table in place; nothing is created and nothing is read but headers.
+        """Open a table in place; nothing is created, and nothing is read but headers unless a GPU takes the rows.
 
         Args:
             directory: holds ``table.json``.
-            engine: ``native``, ``numpy``, or ``onnxruntime`` for a table inside a bundle; when not given, the
-                environment variable ``FLLM_ENGINE`` or else ``native``.
+            engine: ``native``, ``cuda`` or ``numpy``; for a table inside a bundle also ``tensorrt`` or ``onnxruntime``.
+                When not given, the environment variable ``FLLM_ENGINE`` or else ``native``.
             threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
 
         Raises:

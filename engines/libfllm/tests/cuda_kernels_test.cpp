@@ -1,12 +1,11 @@
 // The CUDA kernels, run by the emulation: the same ids, keys and scores as the definition, bit for bit.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <random>
-#include <tuple>
 
 #include "check.hpp"
 #include "cuda/launch.cuh"
+#include "found_user.hpp"
 #include "src/aligned.hpp"
 #include "src/gumbel.hpp"
 
@@ -16,16 +15,6 @@ using fllm::cuda::Candidates;
 using fllm::cuda::Item;
 using fllm::cuda::Share;
 using fllm::cuda::Wave;
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-struct User {
-  float key, score;
-  std::int64_t id;
-  bool operator==(const User&) const = default;
-};
-
-bool ranks_before(const User& a, const User& b) { return std::tuple(-a.key, a.id) < std::tuple(-b.key, b.id); }
 
 struct Case {
   std::size_t rows, dim;

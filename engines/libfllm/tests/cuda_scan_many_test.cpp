@@ -2,13 +2,12 @@
 // same scores as the definition, bit for bit. Thresholds are scores of rows, so that the least error shows.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <random>
-#include <tuple>
 
 #include "check.hpp"
 #include "cuda/host/item_error.hpp"
 #include "cuda/launch.cuh"
+#include "found_user.hpp"
 #include "src/aligned.hpp"
 
 namespace {
@@ -19,16 +18,6 @@ using fllm::cuda::Item;
 using fllm::cuda::ItemBatch;
 using fllm::cuda::Share;
 using fllm::cuda::Wave;
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-struct User {
-  float key, score;
-  std::int64_t id;
-  bool operator==(const User&) const = default;
-};
-
-bool ranks_before(const User& a, const User& b) { return std::tuple(-a.key, a.id) < std::tuple(-b.key, b.id); }
 
 enum class Pattern {
   any,         // of all codes
