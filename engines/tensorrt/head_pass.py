@@ -52,7 +52,7 @@ class HeadPass:
         margin = Margin(query, limbs, self._head.base, share, self._rows.reach, self._rows.most_bias)
         self._lane.begin(limbs, query.scale)
         found = Candidates(request.k, self._head.k, margin)
-        scored = self._score_slices(found, len(query.scale), request)
+        scored = self._score_slices(found, request)
         scanned = time.perf_counter()
         exact = Exact(self._table, query, request.k)
         found.hand_over(exact)
@@ -68,11 +68,11 @@ class HeadPass:
         spent = (scanned - began) * 1e3, (ended - scanned) * 1e3
         return Scan(best, rows_scored, complete, rows_scored == layout.rows, *spent)
 
-    def _score_slices(self, found: Candidates, items: int, request: Request) -> int:
+    def _score_slices(self, found: Candidates, request: Request) -> int:
         """Put slices on the stream as long as there is time, and return how many rows were scored."""
         ahead = RESULTS if request.deadline is None else _AHEAD
         scored = 0
-        for part, address in self._on_gpu(items):
+        for part, address in self._on_gpu():
             if scored and request.expired:
                 break
             self._lane.launch(part, address)
@@ -83,7 +83,7 @@ class HeadPass:
             found.add(self._lane.collect())
         return scored
 
-    def _on_gpu(self, items: int) -> Iterator[tuple[Slice, int]]:
+    def _on_gpu(self) -> Iterator[tuple[Slice, int]]:
         """Yield slices whose block the stream has been told to wait for, and where it lies."""
         blocks = self._rows.blocks
         streamed = [block for block in blocks if not block.resident]
@@ -94,13 +94,13 @@ class HeadPass:
             address = self._staging.begin(block, self._lane.stream)
             if block in following:
                 self._staging.bring(following[block])
-            for part in self._slices(block, items):
+            for part in self._slices(block):
                 yield part, address
             self._staging.end(block, self._lane.stream)
 
-    def _slices(self, block: Block, items: int) -> Iterator[Slice]:
+    def _slices(self, block: Block) -> Iterator[Slice]:
         """Cut a block into slices of about equal length; those without any row are left out."""
-        chunk = self._head.chunk_rows
+        chunk, items = self._head.chunk_rows, self._lane.items
         most = min(self._products // items, self._head.most_rows(items)) // chunk * chunk
         most = max(most, 2 * self._head.least_rows)
         count = -(-block.layout.rows // most)

@@ -81,8 +81,8 @@ class Lane:
         self._launchers: dict[int, Launcher] = {}
         most = head.most_items
         self._limbs_bytes = 4 * head.digits * most * dim
-        self._items = Memory(gpu, self._limbs_bytes + 4 * most)
-        self._pinned_items = Pinned(gpu, self._limbs_bytes + 4 * most)
+        self._vectors = Memory(gpu, self._limbs_bytes + 4 * most)
+        self._pinned_vectors = Pinned(gpu, self._limbs_bytes + 4 * most)
         self._outputs = Memory(gpu, _output_bytes(most, head.k))
         self._results = [Pinned(gpu, _output_bytes(most, head.k)) for _ in range(RESULTS)]
         self._ended = [Event(gpu) for _ in range(RESULTS)]
@@ -94,13 +94,13 @@ class Lane:
         """Bring the items, [digits, B, d] and [B]; B is filled up to a power of two, for which there are graphs."""
         self._batch = limbs.shape[1]
         self._padded = min(self._head.most_items, 1 << (self._batch - 1).bit_length())
-        there = self._pinned_items.array(np.float32, (self._head.digits, self._padded, self._dim))
+        there = self._pinned_vectors.array(np.float32, (self._head.digits, self._padded, self._dim))
         there[:] = 0
         there[:, : self._batch] = limbs
-        their_scales = self._pinned_items.array(np.float32, (self._padded,), self._limbs_bytes)
+        their_scales = self._pinned_vectors.array(np.float32, (self._padded,), self._limbs_bytes)
         their_scales[:] = 1
         their_scales[: self._batch] = scales
-        self.stream.copy(self._items.address, self._pinned_items.address, self._items.size)
+        self.stream.copy(self._vectors.address, self._pinned_vectors.address, self._vectors.size)
 
     def launch(self, part: Slice, address: int) -> None:
         """Put a slice on the stream, and the copy of its results; ``address`` is where its block lies."""
@@ -112,6 +112,11 @@ class Lane:
         self.stream.copy(self._results[place].address, self._outputs.address, _output_bytes(self._padded, self._head.k))
         self.stream.record(self._ended[place])
         self._waiting.append((place, part))
+
+    @property
+    def items(self) -> int:
+        """Items of a launch, those included that fill a batch up."""
+        return self._padded
 
     @property
     def waiting(self) -> int:
@@ -138,8 +143,8 @@ class Lane:
         valid = _ALL_ROWS if part.valid == rows else part.valid
         return (
             *(Bound(name, shapes[name], where) for name, where in lie.items()),
-            Bound("limbs", (self._head.digits, items, dim), self._items.address),
-            Bound("query_scale", (items,), self._items.address + self._limbs_bytes),
+            Bound("limbs", (self._head.digits, items, dim), self._vectors.address),
+            Bound("query_scale", (items,), self._vectors.address + self._limbs_bytes),
             Bound("valid_rows", (), self._numbers.address(valid)),
             Bound("rows", (items, k), self._outputs.address + at.rows),
             Bound("scores", (items, k), self._outputs.address + at.scores),
