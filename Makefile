@@ -49,7 +49,7 @@ test-cpp: $(INSTALLED)  ## the C++ tests, plain and under sanitizers
 	ctest --test-dir build/cpp --output-on-failure
 	$(CMAKE) -B build/cpp-sanitized -DFLLM_BUILD_TESTS=ON -DFLLM_SANITIZE=address,undefined
 	cmake --build build/cpp-sanitized --parallel 2
-	ctest --test-dir build/cpp-sanitized --output-on-failure
+	ctest --test-dir build/cpp-sanitized --output-on-failure --parallel 2
 	$(CMAKE) -B build/cpp-threads -DFLLM_BUILD_TESTS=ON -DFLLM_SANITIZE=thread
 	cmake --build build/cpp-threads --parallel 2 --target search_test
 	ctest --test-dir build/cpp-threads --output-on-failure -R search_test
