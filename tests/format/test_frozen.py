@@ -15,7 +15,8 @@ FROZEN = sorted(path for path in Path(__file__).parent.glob("v*/*") if path.is_d
 TEXTS = ["a film about jazz", "graphs about genes", "jazz"]
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "cuda"])  # tests/engines/test_cuda.py
+# Those for GPUs have tests of their own, in tests/engines.
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name not in ("cuda", "tensorrt")])
 @pytest.mark.parametrize("bundle", FROZEN, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_a_frozen_bundle_answers_as_it_did(bundle: Path, engine: str) -> None:
     Bundle.load(bundle).verify()
