@@ -44,7 +44,7 @@ def unavailable() -> str | None:
 
 
 def lines(seconds: Callable[[Callable[[], object]], float], ceilings: dict[str, float], scale: float) -> Iterator[Line]:
-    """Measure one item, a batch, and a table of which a quarter fits.
+    """Measure one item, a batch, and a table of which half fits.
 
     Args:
         seconds: returns the time of a call.
@@ -85,7 +85,7 @@ def write(folder: Path, rows: int) -> Path:
     from fllm_export.engines.tensorrt.plan import RECORDS, RECORDS_VERSION, Plan, plan_name
     from fllm_export.engines.tensorrt.profiles import head_profiles
     from fllm_export.files import publish_json
-    from fllm_export.graphs.heads import CHUNK_ROWS, TENSORRT_K, plan_digits, plan_form, tensorrt_heads
+    from fllm_export.graphs.heads import CHUNK_ROWS, TENSORRT_K, plan_digits, plan_form, tensorrt_head
 
     generator = np.random.default_rng(0)
     chunks = (
@@ -94,7 +94,7 @@ def write(folder: Path, rows: int) -> Path:
     UserTable.create(folder / "users", chunks, quant="int8", sketch="no", cluster="no")
     form, library, architecture = plan_form("int8"), open_library(), current_architecture()
     model = folder / f"{form}.onnx"
-    onnx.save(tensorrt_heads("int8", DIM, bias=False)[form], model)
+    onnx.save(tensorrt_head(form, DIM, bias=False, k=TENSORRT_K), model)
     profiles = head_profiles(DIM, BATCH, CHUNK_ROWS, TENSORRT_K, plan_digits("int8"))
     built = build_plan(library, model, profiles, architecture)
     plans = folder / "head" / "plans"
@@ -103,6 +103,7 @@ def write(folder: Path, rows: int) -> Path:
     (plans / name).write_bytes(built.plan)
     plan = Plan(name, model.name, library.name, library.version, architecture, form, None, TENSORRT_K, CHUNK_ROWS)
     publish_json(plans / RECORDS, {"format_version": RECORDS_VERSION, "plans": [plan.to_dict()]})
+    (folder / "manifest.json").write_text("{}")  # what says that this is a bundle
     return folder / "users"
 
 

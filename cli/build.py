@@ -87,7 +87,7 @@ def build(
     if out is None or calibration is None:
         from fllm_export.bundle.bundle import Bundle
 
-        records = make_plans(output, Bundle.load(source), plans, calibration)
+        records = make_plans(output, Bundle.load(source), plans, calibration, threads)
         output.result({"bundle": str(source), "plans": records}, plans_text(records))
         return
     if dry_run:
@@ -122,7 +122,7 @@ def build(
     if before is not None:
         same = _written_at(out) == before
         output.say("up to date: nothing was built" if same else f"replaced the bundle that was at {out}")
-    records = make_plans(output, bundle, plans, calibration)
+    records = make_plans(output, bundle, plans, calibration, threads)
     parity = bundle.parity()
     result = {"bundle": str(bundle.path), "users": bundle.table().layout.rows, "parity": parity.to_dict()}
     text = _bundle_text(bundle) + (f"\n\n{plans_text(records)}" if records else "")

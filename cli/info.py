@@ -44,15 +44,16 @@ def info(output: Output) -> None:
         "packages": packages,
         "environment": {name: os.environ.get(name) for name in VARIABLES},
     }
+    wide = max(map(len, [*packages, *VARIABLES]))
     lines = [
         f"fllm-export {__version__}",
         f"engines     {', '.join(ENGINES)}",
         f"codecs      {', '.join(CODEC_NAMES)}",
         f"processor   {', '.join(_core.cpu_levels())}; {default_threads()} thread(s)",
         "",
-        *(f"{name:<12}  {number or 'not installed'}" for name, number in packages.items()),
+        *(f"{name:<{wide}}  {number or 'not installed'}" for name, number in packages.items()),
         "",
-        *(f"{name:<17} {os.environ.get(name) or '-':<12} {use}" for name, use in VARIABLES.items()),
+        *(f"{name:<{wide}}  {os.environ.get(name) or '-':<12} {use}" for name, use in VARIABLES.items()),
     ]
     output.result(facts, "\n".join(lines))
 

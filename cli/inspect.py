@@ -45,9 +45,16 @@ def _bundle(path: Path) -> dict[str, Any]:
         **_table_facts(path / "users"),
         **{key: value for key, value in asdict(bundle.manifest.prompt).items()},
         f"recall@{parity.k}": round(parity.recall[parity.k], 4),
+        "plans": _plans(path),
         "checkpoint_sha256": bundle.manifest.provenance.get("checkpoint_sha256"),
         "adapter_sha256": bundle.manifest.provenance.get("adapter_sha256"),
     }
+
+
+def _plans(path: Path) -> list[str]:
+    from fllm_export.engines.tensorrt.plan import read_plans
+
+    return [plan.file for part in ("encoder", "head") for plan in read_plans(path / part / "plans")]
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -79,4 +86,6 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _text(key: str, value: Any) -> str:
+    if key == "plans":
+        return ", ".join(value) or "none"
     return f"{value:,} ({byte_text(value)})" if key.endswith("bytes") else str(value)

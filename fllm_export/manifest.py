@@ -5,6 +5,7 @@ Both the side that builds bundles and the side that serves them read it, so it s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,14 +94,17 @@ class Manifest:
         except (KeyError, TypeError, ValueError, AttributeError, FllmError) as error:
             raise BundleError(f"{path} is not a manifest ({error!r})", fix="Build the bundle again") from error
 
-    def verify(self, bundle: Path) -> int:
-        """Check every file's size and hash, and return the bytes read.
+    def verify(self, bundle: Path, names: Iterable[str] | None = None) -> int:
+        """Check the size and the hash of every file, or of those named, and return the bytes read.
 
         Raises:
-            BundleError: naming the first file that is missing or different.
+            BundleError: naming the first file that is missing, different or not listed.
         """
         total = 0
-        for name, entry in sorted(self.files.items()):
+        for name in sorted(self.files if names is None else set(names)):
+            entry = self.files.get(name)
+            if entry is None:
+                raise BundleError(f"{bundle / FILE_NAME} does not list {name}", fix="Build the bundle again")
             path = bundle / name
             if not path.resolve().is_relative_to(bundle.resolve()):
                 raise BundleError(f"{bundle / FILE_NAME} names {name!r}", expected="files inside the bundle")
@@ -108,12 +112,17 @@ class Manifest:
                 raise BundleError(f"{path} is missing", expected="the file that the manifest lists")
             size = path.stat().st_size
             if size != entry.bytes:
-                raise BundleError(f"{path} has {size} bytes", expected=f"{entry.bytes}", fix="Copy the file again")
+                raise BundleError(f"{path} has {size} bytes", expected=f"{entry.bytes}", fix=_mend(name))
             digest = sha256_file(path)
             if digest != entry.sha256:
-                raise BundleError(f"{path} has SHA-256 {digest}", expected=entry.sha256, fix="Copy the file again")
+                raise BundleError(f"{path} has SHA-256 {digest}", expected=entry.sha256, fix=_mend(name))
             total += size
         return total
+
+
+def _mend(name: str) -> str:
+    plan = " or build the plans again (build BUNDLE --engine tensorrt)" if "/plans/" in name else ""
+    return f"Copy the file again{plan}"
 
 
 def describe_files(bundle: Path) -> dict[str, FileEntry]:

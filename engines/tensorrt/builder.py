@@ -75,7 +75,7 @@ def build_plan(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise HardwareError(
-            f"{library.name} {library.version} cannot build {model} for {architecture}"
+            f"{library.name} {library.version} cannot build {model.name} for {architecture}"
             f" ({'; '.join(log.errors[-3:]) or 'it gives no reason'})"
         )
     kept = b"" if cache is None else bytes(cache.serialize())

@@ -7,31 +7,42 @@ from pathlib import Path
 
 from fllm_export.engines.tensorrt import library as libraries
 from fllm_export.engines.tensorrt.library import LIBRARIES, Library
-from fllm_export.engines.tensorrt.plan import Plan, check_plan, read_plans
+from fllm_export.engines.tensorrt.plan import Plan, check_file, check_plan, read_plans
 from fllm_export.errors import FllmError, HardwareError
 
 
-def choose_plan(folder: Path, rank: Callable[[Plan], int | None]) -> tuple[Library, Plan]:
-    """Return the plan to run and the library that loads it.
+def choose_plan(folder: Path, rank: Callable[[Plan], int | None], options: str) -> tuple[Library, Plan]:
+    """Return the plan to run and the library that loads it. Files are looked at before a library or a GPU is.
 
     Args:
         folder: ``encoder/plans`` or ``head/plans`` of a bundle.
         rank: gives each plan that will do its place, the lowest first, and None to the others.
+        options: of the command that builds such a plan, besides the engine.
 
     Raises:
         HardwareError: there is no plan, or none for this GPU and this version; the message says which there is and how
             to build it anew.
-        BundleError: a plan is damaged.
+        BundleError: a plan or its record is damaged.
     """
     bundle = folder.parent.parent
-    rebuild = f"fllm-export build {bundle} --engine tensorrt"
-    plans = [plan for plan in read_plans(folder) if rank(plan) is not None]
+    if not (bundle / "manifest.json").is_file():
+        raise HardwareError(
+            f"TensorRT needs a plan, and {bundle} is no bundle",
+            expected="a table inside a bundle",
+            fix="Build a bundle, or use another engine",
+        )
+    rebuild = f"fllm-export build {bundle} --engine tensorrt{options}"
+    known = read_plans(folder)
+    plans = sorted((plan for plan in known if rank(plan) is not None), key=lambda plan: rank(plan) or 0)
     if not plans:
-        raise HardwareError(f"{folder} has no TensorRT plan for this", fix=f"Run: {rebuild}")
+        there = ", ".join(plan.file for plan in known) or "no plan at all"
+        raise HardwareError(f"{folder} has no plan that is wanted (it has {there})", fix=f"Run: {rebuild}")
+    for plan in plans:
+        check_file(folder, plan, rebuild)
     installed = _installed()
     architecture = libraries.current_architecture()
     refusals: list[FllmError] = []
-    for plan in sorted(plans, key=lambda plan: rank(plan) or 0):
+    for plan in plans:
         # A plan of a library that is not here is compared with the one that is.
         library = installed.get(plan.library) or next(iter(installed.values()))
         try:

@@ -47,7 +47,9 @@ class TensorRtEncoder:
         def rank(plan: Plan) -> int | None:
             return wanted.index(plan.precision) if plan.precision in wanted else None
 
-        library, chosen = choose_plan(plans, rank)
+        options = "" if precision is None else f" --precision {precision}"
+        options += " --calibration ITEMS" if precision == "fp8" else ""
+        library, chosen = choose_plan(plans, rank, options)
         self.name = chosen.file
         self._plan = LoadedPlan(library, plans / chosen.file)
         self._plan.check_tensors({"input_ids", "attention_mask"}, {"item_vector"})

@@ -44,7 +44,7 @@ class HeadPlan:
         def rank(plan: Plan) -> int | None:
             return None if plan.precision != form or plan.k is None else -plan.k
 
-        library, chosen = choose_plan(folder, rank)
+        library, chosen = choose_plan(folder, rank, "")
         self.name = chosen.file
         self.plan = LoadedPlan(library, folder / chosen.file)
         inputs = {"codes", "scales", "limbs", "query_scale", "valid_rows"} | ({"bias"} if layout.bias else set())

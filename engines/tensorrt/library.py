@@ -111,7 +111,7 @@ def current_architecture() -> str:
     except OSError as error:
         raise HardwareError(
             f"there is no CUDA driver ({error})",
-            fix="Run on a machine with an NVIDIA GPU; plans can be built for one elsewhere by its name (build --target sm89)",
+            fix="Run on a machine with an NVIDIA GPU; build plans for one elsewhere by its name (--target sm89)",
         ) from None
     numbers = []
     device = ctypes.c_int()

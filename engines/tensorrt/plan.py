@@ -37,6 +37,16 @@ _HEADER = struct.Struct("<4s12xQ4B4sI")
 _ARCHITECTURES = {1: "sm75", 2: "sm80", 4: "sm86", 8: "sm89", 16: "sm120", 32: "sm121"}
 
 
+_REQUIRED = {"file", "model", "library", "version", "architecture", "precision", "fused"}
+_OPTIONAL: dict[str, tuple[type, ...]] = {
+    "k": (int,),
+    "chunk_rows": (int,),
+    "max_batch": (int,),
+    "cosine": (float, int),
+}
+_MEND = "Remove it and build the plans again"
+
+
 @dataclass(frozen=True)
 class Plan:
     """The record of one plan.
@@ -52,6 +62,9 @@ class Plan:
             no head, or the log says nothing about layers.
         k: users that a head plan returns of a tile.
         chunk_rows: a head plan's tiles have a multiple of so many rows.
+        max_batch: items of a call at most.
+        cosine: the least cosine of an item vector of the encoder in this precision with the float32 one's; None where
+            they were not compared.
     """
 
     file: str
@@ -63,6 +76,8 @@ class Plan:
     fused: bool | None
     k: int | None = None
     chunk_rows: int | None = None
+    max_batch: int | None = None
+    cosine: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON-ready values."""
@@ -96,11 +111,27 @@ def read_plans(folder: Path) -> list[Plan]:
     path = folder / RECORDS
     if not path.is_file():
         return []
-    try:
-        document = read_versioned(path, RECORDS_VERSION)
-        return [Plan(**record) for record in document["plans"]]
-    except (KeyError, TypeError) as error:
-        raise BundleError(f"{path} does not list plans ({error!r})", fix="Build the plans again") from None
+    document = read_versioned(path, RECORDS_VERSION)
+    records = document.get("plans")
+    if not isinstance(records, list):
+        raise BundleError(f"{path} lists no plans", expected="`plans`, a list", fix=_MEND)
+    return [_record(path, record) for record in records]
+
+
+def _record(path: Path, record: Any) -> Plan:
+    """Return a record, of which nothing was taken for granted."""
+    if not isinstance(record, dict) or not _REQUIRED <= set(record) <= _REQUIRED | set(_OPTIONAL):
+        raise BundleError(f"{path} holds a record {record!r:.80}", expected="the fields of a plan", fix=_MEND)
+    texts = all(isinstance(record[name], str) for name in _REQUIRED - {"fused"})
+    others = all(
+        record.get(name) is None or (type(record[name]) in kinds and record[name] > 0)
+        for name, kinds in _OPTIONAL.items()
+    )
+    if not (texts and others and record["fused"] in (None, True, False)):
+        raise BundleError(f"{path} holds a record {record!r:.80}", expected="fields of a plan's types", fix=_MEND)
+    if Path(record["file"]).name != record["file"] or not record["file"].endswith(".plan"):
+        raise BundleError(f"{path} names the file {record['file']!r}", expected="a plan beside it", fix=_MEND)
+    return Plan(**record)
 
 
 def read_header(path: Path) -> Header | None:
@@ -128,6 +159,28 @@ def read_header(path: Path) -> Header | None:
     return Header(".".join(map(str, version)), architectures)
 
 
+def check_file(folder: Path, plan: Plan, rebuild: str) -> None:
+    """Compare a plan's file with its record.
+
+    Raises:
+        BundleError: the file is missing or damaged, or contradicts its record.
+    """
+    path = folder / plan.file
+    header = read_header(path)
+    if (header is not None) != (plan.library == "tensorrt_rtx"):
+        raise BundleError(
+            f"{path} is {'a' if header else 'no'} plan of TensorRT-RTX",
+            expected=f"one of {plan.library}",
+            fix=f"Run: {rebuild}",
+        )
+    if header is not None and (header.version != plan.version or plan.architecture not in header.architectures):
+        raise BundleError(
+            f"{path} says it is for {', '.join(header.architectures) or 'no known GPU'}, version {header.version}",
+            expected=f"{plan.architecture}, version {plan.version}, as {RECORDS} has it",
+            fix=f"Run: {rebuild}",
+        )
+
+
 def check_plan(folder: Path, plan: Plan, library: Library, architecture: str, rebuild: str) -> None:
     """Say in words why a plan cannot be loaded, if it cannot.
 
@@ -142,18 +195,8 @@ def check_plan(folder: Path, plan: Plan, library: Library, architecture: str, re
         HardwareError: the plan is of another library, version or architecture.
         BundleError: the file is missing or damaged, or contradicts its record.
     """
+    check_file(folder, plan, rebuild)
     path = folder / plan.file
-    header = read_header(path)
-    if (header is not None) != (plan.library == "tensorrt_rtx"):
-        raise BundleError(
-            f"{path} is {'a' if header else 'no'} plan of TensorRT-RTX", expected=f"one of {plan.library}", fix=rebuild
-        )
-    if header is not None and (header.version != plan.version or plan.architecture not in header.architectures):
-        raise BundleError(
-            f"{path} says it is for {', '.join(header.architectures) or 'no known GPU'}, version {header.version}",
-            expected=f"{plan.architecture}, version {plan.version}, as {RECORDS} has it",
-            fix=f"Run: {rebuild}",
-        )
     if plan.library != library.name or plan.version != library.version:
         raise HardwareError(
             f"{path} was built by {plan.library} {plan.version}",

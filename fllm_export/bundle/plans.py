@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +18,11 @@ from fllm_export.engines.tensorrt.layers import table_is_fused
 from fllm_export.engines.tensorrt.library import Library, LibraryName, open_library
 from fllm_export.engines.tensorrt.plan import RECORDS, RECORDS_VERSION, Plan, plan_name, read_plans
 from fllm_export.engines.tensorrt.profiles import encoder_profiles, head_profiles
-from fllm_export.errors import ParityError, UsageError
-from fllm_export.files import publish, publish_json
+from fllm_export.environment import thread_count
+from fllm_export.errors import BundleError, ParityError, UsageError
+from fllm_export.files import publish, publish_json, sync_directory
 from fllm_export.graphs.precision_names import PRECISIONS, Precision
-from fllm_export.manifest import describe_files
+from fllm_export.manifest import FileEntry, describe_files
 from fllm_export.onnx_session import cpu_session
 from fllm_export.progress import Progress, silent
 from fllm_export.prompt import load_tokenizer
@@ -31,6 +31,13 @@ LEAST_COSINE = {"fp16": 0.9999, "fp8": 0.95}
 """The least cosine of an item vector in that precision with the float32 one; bf16 cannot be run on a CPU."""
 
 _PROBES = 32
+
+
+MOST_K = 1 << 16
+"""Users that a head plan returns of a tile at most."""
+
+_OLDEST = {"fp16": 80, "bf16": 80, "fp8": 89}
+"""The oldest GPU that multiplies in a precision, as the number in its name."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class PlanOptions:
         library: ``tensorrt`` or ``tensorrt_rtx``; None takes the first that is installed.
         k: users that a tile returns.
         max_batch: items of one call at most.
+        threads: of the comparison on the CPU; None is every CPU.
 
     Raises:
         UsageError: a value is unfit.
@@ -53,13 +61,36 @@ class PlanOptions:
     library: LibraryName | None = None
     k: int = 256
     max_batch: int = 32
+    threads: int | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.targets, str):
+            raise UsageError(f"the targets are {self.targets!r}", expected="a tuple of names")
         if self.precision not in PRECISIONS:
             raise UsageError(f"the precision is {self.precision!r}", expected="one of " + ", ".join(PRECISIONS))
-        for name, value in (("k", self.k), ("max_batch", self.max_batch)):
-            if value < 1:
-                raise UsageError(f"{name} is {value}", expected="at least 1")
+        if not 1 <= self.k <= MOST_K:
+            raise UsageError(f"k of the head plan is {self.k}", expected=f"from 1 to {MOST_K}")
+        if self.max_batch < 1:
+            raise UsageError(f"max_batch is {self.max_batch}", expected="at least 1")
+
+    def resolve(self) -> tuple[Library, tuple[str, ...]]:
+        """Return the library that builds and the GPUs it builds for, each once.
+
+        Raises:
+            HardwareError: the library is not installed, or the GPU at hand was meant and there is none.
+            UsageError: a target is unknown, or does not multiply in the precision.
+        """
+        library = open_library(self.library)
+        targets = tuple(dict.fromkeys(library.targets(self.targets)))
+        _check_precision(targets, self.precision, f"an encoder in {self.precision}", "Choose another --precision")
+        return library, targets
+
+
+def _check_precision(targets: tuple[str, ...], precision: str, what: str, fix: str) -> None:
+    oldest = _OLDEST[precision]
+    for target in targets:
+        if int(target.removeprefix("sm")) < oldest:
+            raise UsageError(f"{what} was asked for on {target}", expected=f"sm{oldest} or later", fix=fix)
 
 
 def add_plans(
@@ -67,8 +98,8 @@ def add_plans(
 ) -> list[Plan]:
     """Build TensorRT plans for a bundle's encoder and head, and write the manifest anew.
 
-    The plans of these targets and this library are replaced, others stay. Nothing but the manifest and the records
-    of the plans changes, and both by rename.
+    The plans of these targets and this library are replaced, others stay. All are built aside, and nothing in the
+    bundle changes before the last of them is there. The manifest vouches for what was written and for nothing else.
 
     Args:
         bundle: a finished bundle; its ONNX graphs are what the plans are built from.
@@ -81,40 +112,50 @@ def add_plans(
         The records of the plans that were built, the encoder's first.
 
     Raises:
+        BundleError: a graph or a record of plans is damaged.
         HardwareError: TensorRT or the ``build`` extra is not installed, or a plan cannot be built.
         ParityError: lower precision changes the item vectors too much, or a head plan copies the table.
         UsageError: a target is unknown, or fp8 was asked for without texts.
     """
-    library = open_library(options.library)
-    targets = library.targets(options.targets)
-    workshop = _Workshop(bundle, library, options, progress)
-    encoder = workshop.encoder(targets, list(texts)[:_PROBES])
-    heads = workshop.heads(targets)
-    replace(bundle.manifest, files=describe_files(bundle.path)).save(bundle.path)
+    library, targets = options.resolve()
+    layout = bundle.table().layout
+    if layout.codec == "fp8":
+        _check_precision(targets, "fp8", "a head of fp8 rows", "Build an int8 bundle for older GPUs")
+    graphs = [
+        name for name in bundle.manifest.files if name.startswith(("encoder/", "head/")) and "/plans/" not in name
+    ]
+    bundle.manifest.verify(bundle.path, [*graphs, "encoder/model.onnx"])
+    records = {part: read_plans(bundle.path / part / "plans") for part in ("encoder", "head")}
+    with tempfile.TemporaryDirectory(dir=bundle.path.parent, prefix=".plans.") as aside:
+        workshop = _Workshop(bundle, library, options, Path(aside), progress)
+        encoder = workshop.encoder(targets, list(texts)[:_PROBES])
+        heads = workshop.heads(targets)
+        for part, plans in (("encoder", encoder), ("head", heads)):
+            if plans:
+                workshop.record(part, records[part], plans)
+        written = workshop.publish()
+    replace(bundle.manifest, files={**bundle.manifest.files, **written}).save(bundle.path)
     return [*encoder, *heads]
 
 
 class _Workshop:
-    """What the builds of one call share."""
+    """What the builds of one call share. Files are written into ``aside``, under the names that they get in the end."""
 
-    def __init__(self, bundle: Bundle, library: Library, options: PlanOptions, progress: Progress) -> None:
-        self._bundle, self._library, self._options, self._progress = bundle, library, options, progress
+    def __init__(self, bundle: Bundle, library: Library, options: PlanOptions, aside: Path, progress: Progress) -> None:
+        self._bundle, self._library, self._options = bundle, library, options
+        self._aside, self._new, self._progress = aside, aside / "new", progress
+        self._threads = thread_count(options.threads)
+        self._cosine: float | None = None
 
     def encoder(self, targets: tuple[str, ...], texts: list[str]) -> list[Plan]:
-        """Lower the precision in a file that stands beside the plans for a moment, check it, and build from it."""
-        model, precision = self._bundle.path / "encoder" / "model.onnx", self._options.precision
-        folder = model.parent / "plans"
-        folder.mkdir(exist_ok=True)
+        """Lower the precision, check it, and build from that."""
+        model, lowered = self._bundle.path / "encoder" / "model.onnx", self._aside / "encoder.onnx"
         profiles = encoder_profiles(self._bundle.manifest.prompt.max_length, self._options.max_batch)
-        with tempfile.TemporaryDirectory(dir=self._bundle.path.parent, prefix=".plans.") as aside:
-            lowered = Path(aside) / "model.onnx"
-            self._lower(model, lowered, texts)
-            plans = []
-            for target in targets:
-                built = self._build(lowered, profiles, target)
-                plans.append(self._publish(folder, built, "encoder/model.onnx", precision, target, None))
-        self._record(folder, plans)
-        return plans
+        self._lower(model, lowered, texts)
+        return [
+            self._keep(self._build(lowered, profiles, target), "encoder/model.onnx", self._options.precision, target)
+            for target in targets
+        ]
 
     def heads(self, targets: tuple[str, ...]) -> list[Plan]:
         """Build the head of free tile size; a codec that TensorRT does not multiply has none."""
@@ -122,25 +163,43 @@ class _Workshop:
         heads = require("fllm_export.graphs.heads")
         if layout.codec not in heads.TENSORRT_CODECS:
             return []
-        form = heads.plan_form(layout.codec)
-        stem = form if self._options.k == heads.TENSORRT_K else f"{form}-k{self._options.k}"
-        model = self._bundle.path / "head" / f"{stem}.onnx"
-        if not model.is_file():
-            made = heads.tensorrt_heads(layout.codec, layout.dim, bias=layout.bias, k=self._options.k)[form]
+        form, k = heads.plan_form(layout.codec), self._options.k
+        name = f"head/{form}.onnx" if k == heads.TENSORRT_K else f"head/{form}-k{k}.onnx"
+        model = self._bundle.path / name
+        if name not in self._bundle.manifest.files:
+            model = self._new / name
+            made = heads.tensorrt_head(form, layout.dim, bias=layout.bias, k=k)
             with publish(model) as file:
                 file.write(made.SerializeToString())
-        folder = model.parent / "plans"
-        folder.mkdir(exist_ok=True)
         digits = heads.plan_digits(layout.codec)
-        profiles = head_profiles(layout.dim, self._options.max_batch, heads.CHUNK_ROWS, self._options.k, digits)
+        profiles = head_profiles(layout.dim, self._options.max_batch, heads.CHUNK_ROWS, k, digits)
         plans = []
         for target in targets:
             built = self._build(model, profiles, target)
+            plan = self._keep(built, name, form, target)
             fused = table_is_fused(built.layers, form)
-            plan = self._publish(folder, built, f"head/{stem}.onnx", form, target, fused)
-            plans.append(replace(plan, k=self._options.k, chunk_rows=heads.CHUNK_ROWS))
-        self._record(folder, plans)
+            plans.append(replace(plan, fused=fused, k=k, chunk_rows=heads.CHUNK_ROWS))
         return plans
+
+    def record(self, part: str, known: list[Plan], plans: list[Plan]) -> None:
+        """Write the records of a folder; those of plans with other names are kept."""
+        names = {plan.file for plan in plans}
+        records = sorted([*(plan for plan in known if plan.file not in names), *plans], key=lambda plan: plan.file)
+        document = {"format_version": RECORDS_VERSION, "plans": [plan.to_dict() for plan in records]}
+        publish_json(self._new / part / "plans" / RECORDS, document)
+
+    def publish(self) -> dict[str, FileEntry]:
+        """Move everything into the bundle, the records of plans last, and return what the manifest shall say of it."""
+        written = describe_files(self._new)
+        for name in sorted(written, key=lambda name: name.endswith(RECORDS)):
+            target = self._bundle.path / name
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise BundleError(f"{target.parent} is a file", expected="a folder", fix="Remove it") from None
+            (self._new / name).replace(target)
+            sync_directory(target.parent)
+        return written
 
     def _lower(self, model: Path, lowered: Path, texts: list[str]) -> None:
         onnx, ir = require("onnx"), require("onnx_ir")
@@ -156,7 +215,7 @@ class _Workshop:
                     fix="Give --calibration, or choose --precision fp16",
                 )
             measure: Callable[..., dict[str, float]] = require("fllm_export.calibration.activations").activation_peaks
-            peaks = measure(model, precision.quantised_inputs(whole), batches, os.cpu_count() or 1)
+            peaks = measure(model, precision.quantised_inputs(whole), batches, self._threads)
         changed = precision.lower_precision(whole, self._options.precision, peaks)
         require("fllm_export.graphs.model_files").publish_model(ir.from_proto(changed), lowered)
         if batches and self._options.precision in LEAST_COSINE:
@@ -176,7 +235,7 @@ class _Workshop:
             ParityError: an item vector turns too far.
         """
         least, precision = 1.0, self._options.precision
-        sessions = [cpu_session(path, os.cpu_count() or 1) for path in (model, lowered)]
+        sessions = [cpu_session(path, self._threads) for path in (model, lowered)]
         for number, (ids, mask) in enumerate(batches):
             self._progress(f"encoder in {precision}", number, len(batches))
             feed = {"input_ids": ids, "attention_mask": mask}
@@ -184,6 +243,7 @@ class _Workshop:
             norms = float(np.linalg.norm(z) * np.linalg.norm(changed))
             least = min(least, float(z @ changed) / norms if norms else float(not (z - changed).any()))
         self._progress(f"encoder in {precision}", len(batches), len(batches))
+        self._cosine = least
         if not least >= LEAST_COSINE[precision]:
             raise ParityError(
                 f"an item vector of the encoder in {precision} has cosine {least:.5f} with the float32 one",
@@ -193,27 +253,21 @@ class _Workshop:
 
     def _build(self, model: Path, profiles: Sequence[Any], target: str) -> Built:
         """Build with the timing cache that earlier builds on this GPU left, where the library has one."""
-        name = f"timing-{self._library.name}-{self._library.version}-{target}.cache"
-        cache = self._bundle.path / "head" / "plans" / name
-        known = cache.read_bytes() if cache.is_file() else b""
+        name = f"head/plans/timing-{self._library.name}-{self._library.version}-{target}.cache"
+        caches = [folder / name for folder in (self._new, self._bundle.path)]
+        known = next((cache.read_bytes() for cache in caches if cache.is_file()), b"")
         built = build_plan(self._library, model, profiles, target, timing_cache=known, progress=self._progress)
         if built.timing_cache:
-            with publish(cache) as file:
+            with publish(self._new / name) as file:
                 file.write(built.timing_cache)
         return built
 
-    def _publish(self, folder: Path, built: Built, model: str, precision: str, target: str, fused: bool | None) -> Plan:
-        stem = Path(model).stem if model.startswith("head/") else precision
+    def _keep(self, built: Built, model: str, precision: str, target: str) -> Plan:
+        is_head = model.startswith("head/")
+        stem = Path(model).stem if is_head else precision
         name = plan_name(stem, self._library.name, self._library.version, target)
-        with publish(folder / name) as file:
+        with publish(self._new / Path(model).parent / "plans" / name) as file:
             file.write(built.plan)
-        return Plan(name, model, self._library.name, self._library.version, target, precision, fused)
-
-    def _record(self, folder: Path, plans: list[Plan]) -> None:
-        """Write the records of a folder; those of plans with other names are kept."""
-        names = {plan.file for plan in plans}
-        kept = [plan for plan in read_plans(folder) if plan.file not in names]
-        records = sorted([*kept, *plans], key=lambda plan: plan.file)
-        publish_json(
-            folder / RECORDS, {"format_version": RECORDS_VERSION, "plans": [plan.to_dict() for plan in records]}
-        )
+        version, batch = self._library.version, self._options.max_batch
+        cosine = None if is_head else self._cosine
+        return Plan(name, model, self._library.name, version, target, precision, None, None, None, batch, cosine)

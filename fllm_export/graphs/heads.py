@@ -50,22 +50,25 @@ def plan_digits(quant: str) -> int:
     return (INT8_DIGITS if quant == "int8" else FP8_DIGITS).count
 
 
-def tensorrt_heads(quant: str, dim: int, *, bias: bool, k: int = TENSORRT_K) -> dict[str, ModelProto]:
+def tensorrt_head(form: HeadForm, dim: int, *, bias: bool, k: int) -> ModelProto:
+    """Return a head graph for TensorRT whose tile is of free size."""
+    head = head_graph(form, dim=dim, k=k, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias)
+    helper.set_model_props(head, {"chunk_rows": str(CHUNK_ROWS), "k": str(k)})
+    return head
+
+
+def tensorrt_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
     """Return the head graphs for TensorRT by form; ``quant`` is one of :data:`TENSORRT_CODECS`."""
     stored: CodeType = "int8" if quant == "int8" else "fp8"
     whole: tuple[HeadForm, ...] = (plan_form(quant), "w8a8" if quant == "int8" else "fp8")
-    heads: dict[str, ModelProto] = {
-        **{form: head_graph(form, dim=dim, k=k, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias) for form in whole},
-        "w8a16": head_graph(
-            "w8a16",
-            dim=dim,
-            k=k,
-            tile_rows=TENSORRT_TILE_ROWS,
-            chunk_rows=CHUNK_ROWS,
-            bias=bias,
-            codes=stored,
-        ),
-    }
-    for head in heads.values():
-        helper.set_model_props(head, {"chunk_rows": str(CHUNK_ROWS), "k": str(k)})
-    return heads
+    transposed = head_graph(
+        "w8a16",
+        dim=dim,
+        k=TENSORRT_K,
+        tile_rows=TENSORRT_TILE_ROWS,
+        chunk_rows=CHUNK_ROWS,
+        bias=bias,
+        codes=stored,
+    )
+    helper.set_model_props(transposed, {"chunk_rows": str(CHUNK_ROWS), "k": str(TENSORRT_K)})
+    return {**{form: tensorrt_head(form, dim, bias=bias, k=TENSORRT_K) for form in whole}, "w8a16": transposed}

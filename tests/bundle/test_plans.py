@@ -16,6 +16,7 @@ from fllm_export.bundle.plans import PlanOptions, add_plans
 from fllm_export.cli.main import main
 from fllm_export.engines.tensorrt.library import open_library
 from fllm_export.engines.tensorrt.plan import check_plan, read_plans
+from fllm_export.graphs.precision_names import Precision
 
 
 @pytest.fixture
@@ -77,6 +78,65 @@ def test_a_refusal_leaves_the_bundle_as_it_was(copy: Path) -> None:
     Bundle.load(copy).verify()
 
 
+def all_bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("rtx")
+def test_nothing_changes_before_the_last_plan_is_built(
+    copy: Path, item_texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_plans(Bundle.load(copy), PlanOptions(("sm89",), library="tensorrt_rtx", max_batch=8))
+    before = all_bytes(copy)
+
+    def fail(*arguments: object) -> None:
+        raise HardwareError("the head cannot be built")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fllm_export.bundle.plans.head_profiles", fail)
+        with pytest.raises(HardwareError):
+            add_plans(Bundle.load(copy), PlanOptions(("sm89",), library="tensorrt_rtx"), item_texts)
+    assert all_bytes(copy) == before
+    assert not list(copy.parent.glob(".plans.*"))
+    again = add_plans(Bundle.load(copy), PlanOptions(("sm89", "sm89"), library="tensorrt_rtx"), item_texts)
+    assert [(plan.max_batch, plan.k) for plan in again] == [(32, None), (32, 256)]
+    assert again[0].cosine is not None
+    assert again[0].cosine > 0.9999
+
+
+@pytest.mark.usefixtures("rtx")
+def test_plans_are_not_built_from_what_is_damaged_nor_vouch_for_it(copy: Path) -> None:
+    options = PlanOptions(("sm89",), library="tensorrt_rtx")
+    stray = copy / "stray.txt"
+    stray.write_text("not the bundle's")
+    add_plans(Bundle.load(copy), options)
+    assert "stray.txt" not in Bundle.load(copy).manifest.files
+    card = copy / "README.md"
+    card.write_text(card.read_text() + "junk")
+    add_plans(Bundle.load(copy), options)
+    with pytest.raises(BundleError, match=r"README\.md"):
+        Bundle.load(copy).verify()
+    model = copy / "encoder" / "model.onnx"
+    whole = model.read_bytes()
+    for damage in (whole[:1000], whole[:-1] + b"x", None):
+        model.unlink()
+        if damage is not None:
+            model.write_bytes(damage)
+        with pytest.raises(BundleError, match=r"model\.onnx"):
+            add_plans(Bundle.load(copy), options)
+        model.touch()
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize(
+    ("target", "precision"), [("sm75", "fp16"), ("sm75", "bf16"), ("sm80", "fp8"), ("sm86", "fp8")]
+)
+def test_gpus_that_do_not_multiply_in_a_precision_are_refused(copy: Path, target: str, precision: Precision) -> None:
+    options = PlanOptions((target,), precision, "tensorrt_rtx")
+    with pytest.raises(UsageError, match=f"an encoder in {precision} was asked for on {target}; expected sm8"):
+        add_plans(Bundle.load(copy), options, ["a text"])
+
+
 @pytest.mark.usefixtures("rtx")
 def test_the_command_line_builds_plans_of_a_bundle(copy: Path) -> None:
     arguments = ["build", str(copy), "--engine", "tensorrt", "--library", "tensorrt_rtx", "--target", "sm89", "--json"]
@@ -92,7 +152,10 @@ def test_the_command_line_builds_plans_of_a_bundle(copy: Path) -> None:
         (["BUNDLE", "--engine", "tensorrt", "-o", "x"], "--out"),
         (["EMPTY"], "without --out"),
         (["EMPTY", "-o", "x"], "without --calibration"),
-        (["BUNDLE", "--engine", "tensorrt", "--plan-k", "0"], "k is 0"),
+        (["BUNDLE", "--engine", "tensorrt", "--plan-k", "0"], "k of the head plan is 0; expected from 1 to 65536"),
+        (["BUNDLE", "--engine", "tensorrt", "--dry-run"], "--dry-run has no effect here"),
+        (["BUNDLE", "--engine", "tensorrt", "--quant", "int4", "-k", "5"], "--quant, --k has no effect here"),
+        (["EMPTY", "-o", "x", "--calibration", "y", "--target", "sm89"], "--target has no effect here"),
     ],
 )
 def test_command_lines_that_make_no_sense(copy: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

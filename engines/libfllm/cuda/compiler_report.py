@@ -2,7 +2,7 @@
 
     python engines/libfllm/cuda/compiler_report.py [--nvcc NVCC] [--only ARCHITECTURE ...]
 
-Prints a Markdown table; exit 1 when a kernel spills registers or has a stack frame.
+Prints a Markdown table; exit 1 when a kernel spills registers or has a stack frame, 6 without a compiler.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,6 +66,9 @@ def main() -> int:
     parser.add_argument("--nvcc", default="nvcc")
     parser.add_argument("--only", nargs="+", choices=ARCHITECTURES, default=ARCHITECTURES, metavar="ARCHITECTURE")
     arguments = parser.parse_args()
+    if shutil.which(arguments.nvcc) is None:
+        sys.stderr.write(f"there is no {arguments.nvcc}; install the CUDA toolkit, or name its compiler by --nvcc\n")
+        return 6
     lines = ["| GPU | kernel | forms | registers | shared memory | stack | spills |", "| --- " * 7 + "|"]
     clean = True
     with ThreadPoolExecutor(os.cpu_count()) as threads:

@@ -64,6 +64,7 @@ def add_plan(folder: Path, quant: str, dim: int, k: int, max_batch: int, *, bias
     (plans / name).write_bytes(built.plan)
     plan = Plan(name, f"head/{form}.onnx", library.name, library.version, architecture, form, None, k, CHUNK)
     publish_json(plans / RECORDS, {"format_version": 1, "plans": [plan.to_dict()]})
+    (folder / "manifest.json").write_text("{}")
 
 
 def assert_same(users: Path, z: npt.NDArray[np.float32] = Z, *, times: int = 1, **options: Any) -> UserTable:
@@ -302,7 +303,7 @@ def test_plans_that_do_not_fit_are_told_in_words(emulate: Emulate, tmp_path: Pat
     with pytest.raises(HardwareError, match=r"built by tensorrt 11.4.0.106; expected tensorrt_rtx 1.7.1.* Run: fllm"):
         UserTable.open(users, engine="tensorrt")
     (plans / RECORDS).unlink()
-    with pytest.raises(HardwareError, match=r"no TensorRT plan.* Run: fllm-export build .* --engine tensorrt"):
+    with pytest.raises(HardwareError, match=r"no plan that is wanted.* Run: fllm-export build .* --engine tensorrt"):
         UserTable.open(users, engine="tensorrt")
     other = make_table(tmp_path / "other", rows=ROWS[:, :16])
     (other.parent / "head" / "plans").rename(plans.parent / "others")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fllm_export.engines.tensorrt.library import Library
-from fllm_export.engines.tensorrt.plan import Header, Plan, check_plan, plan_name, read_header, read_plans
+from fllm_export.engines.tensorrt.plan import RECORDS, Header, Plan, check_plan, plan_name, read_header, read_plans
 from fllm_export.errors import BundleError, FllmError, HardwareError
 
 VERSION = (1, 7, 1, 116)
@@ -106,3 +106,47 @@ def test_records_round_trip(tmp_path: Path) -> None:
     document = {"format_version": 1, "plans": [PLAN.to_dict()]}
     (tmp_path / "plans.json").write_text(json.dumps(document))
     assert read_plans(tmp_path) == [PLAN]
+
+
+GOOD = {
+    "file": "a.plan",
+    "model": "head/int8_limbs.onnx",
+    "library": "tensorrt",
+    "version": "11.4.0.106",
+    "architecture": "sm90",
+    "precision": "int8_limbs",
+    "fused": None,
+}
+
+
+def test_records_of_older_plans_are_read(tmp_path: Path) -> None:
+    (tmp_path / RECORDS).write_text(json.dumps({"format_version": 1, "plans": [GOOD, {**GOOD, "k": 256}]}))
+    assert [plan.k for plan in read_plans(tmp_path)] == [None, 256]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file": 5},
+        {"file": "../../../etc/passwd"},
+        {"file": "../a.plan"},
+        {"file": "a.txt"},
+        {"k": "abc"},
+        {"k": True},
+        {"chunk_rows": -1},
+        {"precision": ["fp16"]},
+        {"fused": "yes"},
+        {"surplus": 1},
+    ],
+)
+def test_hostile_records_are_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    (tmp_path / RECORDS).write_text(json.dumps({"format_version": 1, "plans": [{**GOOD, **change}]}))
+    with pytest.raises(BundleError, match="Remove it and build the plans again"):
+        read_plans(tmp_path)
+
+
+@pytest.mark.parametrize("plans", [{"a": 1}, [5], [{"file": "a.plan"}], None])
+def test_what_is_no_list_of_records_is_refused(tmp_path: Path, plans: object) -> None:
+    (tmp_path / RECORDS).write_text(json.dumps({"format_version": 1, "plans": plans}))
+    with pytest.raises(BundleError, match="Remove it and build the plans again"):
+        read_plans(tmp_path)
