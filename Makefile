@@ -54,7 +54,7 @@ test-cpp: $(INSTALLED)  ## the C++ tests, plain and under sanitizers
 	cmake --build build/cpp-threads --parallel 2 --target search_test
 	ctest --test-dir build/cpp-threads --output-on-failure -R search_test
 
-test-cuda: $(INSTALLED)  ## no kernel spills on the GPUs that the fast suite leaves out (needs nvcc)
+test-cuda: $(INSTALLED)  ## no kernel spills on the GPUs that the fast suite leaves out, and the plugin builds (needs nvcc)
 	$(BIN)/python -m pytest -m slow tests/native/test_cuda_compiler.py
 
 test-neon: $(INSTALLED)  ## the kernel tests for 64-bit Arm, in QEMU
