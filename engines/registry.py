@@ -5,11 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from fllm_export.engines.base import Engine
+from fllm_export.environment import default_engine
 from fllm_export.errors import UsageError
 from fllm_export.table.table import Table
 
 ENGINES = ("native", "cuda", "tensorrt", "onnxruntime", "numpy")
 DEFAULT = "native"
+
+
+def engine_name(asked: str | None) -> str:
+    """Return the engine to open: the caller's, or else the environment's, or else the default."""
+    return asked or default_engine() or DEFAULT
 
 
 def open_engine(name: str, table: Table, *, head: Path, threads: int) -> Engine:

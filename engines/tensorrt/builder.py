@@ -9,6 +9,7 @@ from typing import Any
 
 from fllm_export.engines.tensorrt.layers import Layer, read_layers
 from fllm_export.engines.tensorrt.library import Library
+from fllm_export.engines.tensorrt.log import make_log
 from fllm_export.errors import BundleError, HardwareError
 from fllm_export.progress import Progress, silent
 
@@ -57,7 +58,7 @@ def build_plan(
         HardwareError: it cannot build the plan; the message carries its last errors.
     """
     trt = library.module
-    log = _logger(trt)
+    log = make_log(trt, keep_lines=True)
     builder = trt.Builder(log)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, log)
@@ -75,8 +76,7 @@ def build_plan(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise HardwareError(
-            f"{library.name} {library.version} cannot build {model.name} for {architecture}"
-            f" ({'; '.join(log.errors[-3:]) or 'it gives no reason'})"
+            f"{library.name} {library.version} cannot build {model.name} for {architecture} ({log.last_errors})"
         )
     kept = b"" if cache is None else bytes(cache.serialize())
     return Built(bytes(plan), read_layers(log.lines), kept)
@@ -103,23 +103,6 @@ def _profile(builder: Any, network: Any, ranges: Profile) -> Any:
         if -1 in tuple(tensor.shape):
             profile.set_shape(tensor.name, *ranges[tensor.name])
     return profile
-
-
-def _logger(trt: Any) -> Any:
-    """Return a logger that keeps what it is told; the base class only exists once TensorRT is imported."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.lines: list[str] = []
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            self.lines.append(message)
-            if severity <= trt.ILogger.ERROR:
-                self.errors.append(message)
-
-    return Log()
 
 
 def _monitor(trt: Any, stage: str, progress: Progress) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fllm_export.engines.tensorrt import library as libraries
 from fllm_export.engines.tensorrt.library import LIBRARIES, Library
-from fllm_export.engines.tensorrt.plan import Plan, check_file, check_plan, read_plans
+from fllm_export.engines.tensorrt.plan import Plan, check_file, check_machine, read_plans
 from fllm_export.errors import FllmError, HardwareError
 
 
@@ -46,7 +46,7 @@ def choose_plan(folder: Path, rank: Callable[[Plan], int | None], options: str) 
         # A plan of a library that is not here is compared with the one that is.
         library = installed.get(plan.library) or next(iter(installed.values()))
         try:
-            check_plan(folder, plan, library, architecture, rebuild)
+            check_machine(folder, plan, library, architecture, rebuild)
         except HardwareError as error:
             refusals.append(error)
             continue

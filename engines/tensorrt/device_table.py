@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.tensorrt.gpu import BOUNDARY, Gpu, Memory, Pinned, Stream
+from fllm_export.engines.tensorrt.gpu import BOUNDARY, Gpu, Memory, Pinned, Stream, rounded
 from fllm_export.errors import BudgetError
+from fllm_export.table.codecs import Codec
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
 
@@ -42,17 +43,17 @@ class Layout:
     @property
     def scales(self) -> int:
         """Where the scales begin; the codes come first."""
-        return _rounded(self.rows * self.dim)
+        return rounded(self.rows * self.dim)
 
     @property
     def biases(self) -> int:
         """Where the biases begin."""
-        return self.scales + _rounded(4 * self.rows)
+        return self.scales + rounded(4 * self.rows)
 
     @property
     def size(self) -> int:
         """Bytes of all."""
-        return self.biases + (_rounded(4 * self.rows) if self.bias else 0)
+        return self.biases + (rounded(4 * self.rows) if self.bias else 0)
 
     def addresses(self, start: int, row: int) -> dict[str, int]:
         """Return where each tensor lies from a row on, in a block that lies at ``start``."""
@@ -161,7 +162,7 @@ class DeviceTable:
         if tile.bias is not None:
             arrays["bias"] = tile.bias
             self.most_bias = max(self.most_bias, float(np.abs(tile.bias).max()))
-        self.reach = max(self.reach, _reach(tile, self._table.layout.codec, self._dim))
+        self.reach = max(self.reach, _reach(tile, self._table.codec, self._dim))
         if resident:
             memory: Memory | Pinned = Memory(self._gpu, layout.size)
             stream.clear(memory.address, layout.size)
@@ -179,16 +180,12 @@ class DeviceTable:
         self.blocks.append(Block(first, tile.rows, layout, memory))
 
 
-def _rounded(size: int) -> int:
-    return -(-size // BOUNDARY) * BOUNDARY
-
-
-def _reach(tile: Tile, codec: str, dim: int) -> float:
+def _reach(tile: Tile, codec: Codec, dim: int) -> float:
     """Return a bound of the rows' norms: for int8 by the largest code there is, for fp8 by the codes themselves."""
     scales: npt.NDArray[np.float32] = tile.stored["scales"].view(np.float32)
-    if codec == "int8":
+    if codec.name == "int8":
         return float(np.abs(scales).max()) * _LARGEST_CODE * math.sqrt(dim)
-    squares = _fp8_squares()
+    squares = _squares(codec)
     most = 0.0
     for start in range(0, tile.rows, _NORM_ROWS):
         part = slice(start, start + _NORM_ROWS)
@@ -197,10 +194,8 @@ def _reach(tile: Tile, codec: str, dim: int) -> float:
     return most * (1 + 2**-10)  # summed in float32
 
 
-def _fp8_squares() -> npt.NDArray[np.float32]:
-    """Return the square of each e4m3 code, float32 [256]."""
-    codes = np.arange(256)
-    exponent, mantissa = codes >> 3 & 15, codes & 7
-    magnitude = np.where(exponent == 0, np.ldexp(mantissa, -9), np.ldexp(8 + mantissa, exponent - 10))
-    squares: npt.NDArray[np.float32] = (magnitude**2).astype(np.float32)
+def _squares(codec: Codec) -> npt.NDArray[np.float32]:
+    """Return the square of each e4m3 code, float32 [256]; of what is no number, that of the next larger one."""
+    values = codec.values({"codes": np.arange(256, dtype=np.uint8)}, 256)
+    squares: npt.NDArray[np.float32] = (np.nan_to_num(values, nan=480.0) ** 2).astype(np.float32)
     return squares

@@ -15,6 +15,12 @@ from fllm_export.errors import BudgetError, HardwareError
 BOUNDARY = 256
 """Arrays in GPU memory begin at multiples of so many bytes."""
 
+
+def rounded(size: int) -> int:
+    """Return so many bytes, up to the next boundary."""
+    return -(-size // BOUNDARY) * BOUNDARY
+
+
 # Of cuda_runtime_api.h.
 _NON_BLOCKING = 1
 _PORTABLE = 1

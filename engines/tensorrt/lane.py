@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fllm_export.engines.tensorrt.device_numbers import DeviceNumbers
 from fllm_export.engines.tensorrt.device_table import Block
-from fllm_export.engines.tensorrt.gpu import BOUNDARY, Event, Gpu, Memory, Pinned, Stream
+from fllm_export.engines.tensorrt.gpu import Event, Gpu, Memory, Pinned, Stream, rounded
 from fllm_export.engines.tensorrt.head_plan import HeadPlan
 from fllm_export.engines.tensorrt.launcher import Bound, Launcher
 
@@ -158,15 +158,11 @@ class _Offsets:
 
     def __init__(self, items: int, k: int) -> None:
         self.rows = 0
-        self.scores = _rounded(8 * items * k)
-        self.m = self.scores + _rounded(4 * items * k)
-        self.l = self.m + _rounded(4 * items)
-        self.size = self.l + _rounded(4 * items)
+        self.scores = rounded(8 * items * k)
+        self.m = self.scores + rounded(4 * items * k)
+        self.l = self.m + rounded(4 * items)
+        self.size = self.l + rounded(4 * items)
 
 
 def _output_bytes(items: int, k: int) -> int:
     return _Offsets(items, k).size
-
-
-def _rounded(size: int) -> int:
-    return -(-size // BOUNDARY) * BOUNDARY

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fllm_export.engines.tensorrt.library import Library
+from fllm_export.engines.tensorrt.log import make_log
 from fllm_export.errors import BundleError, HardwareError
 from fllm_export.files import publish
 
@@ -31,7 +32,7 @@ class LoadedPlan:
         trt = library.module
         self.path = path
         self._trt, self._library = trt, library
-        self._log = _logger(trt)
+        self._log = make_log(trt, keep_lines=False)
         self._runtime = trt.Runtime(self._log)
         engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
         if engine is None:
@@ -47,7 +48,7 @@ class LoadedPlan:
     @property
     def errors(self) -> str:
         """The last words of TensorRT's log."""
-        return "; ".join(self._log.errors[-3:]) or "it gives no reason"
+        return str(self._log.last_errors)
 
     @property
     def profiles(self) -> int:
@@ -126,18 +127,3 @@ class LoadedPlan:
     def _cache_path(self) -> Path | None:
         folder = os.environ.get("FLLM_TENSORRT_CACHE")
         return Path(folder) / f"{self.path.stem}.cache" if folder else None
-
-
-def _logger(trt: Any) -> Any:
-    """Return a logger that keeps errors; the base class only exists once TensorRT is imported."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.ERROR:
-                self.errors.append(message)
-
-    return Log()

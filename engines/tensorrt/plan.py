@@ -196,6 +196,15 @@ def check_plan(folder: Path, plan: Plan, library: Library, architecture: str, re
         BundleError: the file is missing or damaged, or contradicts its record.
     """
     check_file(folder, plan, rebuild)
+    check_machine(folder, plan, library, architecture, rebuild)
+
+
+def check_machine(folder: Path, plan: Plan, library: Library, architecture: str, rebuild: str) -> None:
+    """Compare a plan's record with the library and the GPU that are there; the arguments are those of check_plan.
+
+    Raises:
+        HardwareError: the plan is of another library, version or architecture.
+    """
     path = folder / plan.file
     if plan.library != library.name or plan.version != library.version:
         raise HardwareError(

@@ -26,6 +26,7 @@ from fllm_export.manifest import FileEntry, describe_files
 from fllm_export.onnx_session import cpu_session
 from fllm_export.progress import Progress, silent
 from fllm_export.prompt import load_tokenizer
+from fllm_export.table.layout import TableLayout
 
 LEAST_COSINE = {"fp16": 0.9999, "fp8": 0.95}
 """The least cosine of an item vector in that precision with the float32 one; bf16 cannot be run on a CPU."""
@@ -129,7 +130,7 @@ def add_plans(
     with tempfile.TemporaryDirectory(dir=bundle.path.parent, prefix=".plans.") as aside:
         workshop = _Workshop(bundle, library, options, Path(aside), progress)
         encoder = workshop.encoder(targets, list(texts)[:_PROBES])
-        heads = workshop.heads(targets)
+        heads = workshop.heads(targets, layout)
         for part, plans in (("encoder", encoder), ("head", heads)):
             if plans:
                 workshop.record(part, records[part], plans)
@@ -157,9 +158,8 @@ class _Workshop:
             for target in targets
         ]
 
-    def heads(self, targets: tuple[str, ...]) -> list[Plan]:
+    def heads(self, targets: tuple[str, ...], layout: TableLayout) -> list[Plan]:
         """Build the head of free tile size; a codec that TensorRT does not multiply has none."""
-        layout = self._bundle.table().layout
         heads = require("fllm_export.graphs.heads")
         if layout.codec not in heads.TENSORRT_CODECS:
             return []

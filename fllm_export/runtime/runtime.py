@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.engines.base import LogProbs, Mode, UserFilter
-from fllm_export.engines.registry import DEFAULT
-from fllm_export.environment import chosen_encoder, default_engine, thread_count
+from fllm_export.engines.registry import engine_name
+from fllm_export.environment import chosen_encoder, thread_count
 from fllm_export.errors import BundleError
 from fllm_export.manifest import Manifest
 from fllm_export.runtime.encoder import Encoder
@@ -62,7 +62,7 @@ class Runtime:
         directory = Path(bundle)
         manifest = Manifest.load(directory)
         count = thread_count(threads)
-        chosen = engine or default_engine() or DEFAULT
+        chosen = engine_name(engine)
         where = encoder or chosen_encoder() or default_encoder(chosen)
         # First, since the table takes what memory of the GPU it finds.
         model = Encoder(directory, manifest.prompt, manifest.dim, count, where)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from fllm_export.engines.base import LOG_PROBS, MODES, Engine, LogProbs, Mode, Request, Scan, UserFilter
 from fllm_export.engines.partial import NO_USER
-from fllm_export.engines.registry import DEFAULT, open_engine
-from fllm_export.environment import default_engine, thread_count
+from fllm_export.engines.registry import engine_name, open_engine
+from fllm_export.environment import thread_count
 from fllm_export.errors import UsageError
 from fllm_export.runtime.topk import TopK
 from fllm_export.table.choice import Choice
@@ -104,7 +104,7 @@ class UserTable:
             HardwareError: the engine cannot run here.
         """
         table = Table(Path(directory))
-        return cls(table, engine or default_engine() or DEFAULT, thread_count(threads))
+        return cls(table, engine_name(engine), thread_count(threads))
 
     def __len__(self) -> int:
         return self._opened[0].layout.rows
