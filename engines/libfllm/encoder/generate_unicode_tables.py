@@ -182,6 +182,9 @@ def tables() -> str:
         raise SystemExit(f"lower case is longer for {longer}")
     both, one_way = canonical()
     bert_words = pre_tokenizers.BertPreTokenizer()
+    removed_codes = [c for c in CODES if clean(aside[c]) == ASIDE * 2]
+    ideographs = [c for c in CODES if chinese(chr(c)) == f" {chr(c)} "]
+    accents = [c for c in CODES if decompose(chr(c)) == chr(c) and strip(aside[c]) == ASIDE * 2]
     parts = [
         f"// Written by generate_unicode_tables.py from tokenizers {tokenizers.__version__}; do not edit.\n",
         array("CodeRange", "kLetters", ranges(matched(r"\p{L}")), r"\p{L} in regular expressions"),
@@ -189,24 +192,9 @@ def tables() -> str:
         array("CodeRange", "kSpaces", ranges(removed(bert_words)), r"white space; also \s in regular expressions"),
         array("CodeRange", "kDigits", ranges(isolated(pre_tokenizers.Digits(True))), "what Digits isolates"),
         array("CodeRange", "kPunctuation", ranges(isolated(bert_words)), "what BertPreTokenizer isolates"),
-        array(
-            "CodeRange",
-            "kRemoved",
-            ranges(c for c in CODES if clean(aside[c]) == ASIDE * 2),
-            "what clean_text removes",
-        ),
-        array(
-            "CodeRange",
-            "kIdeographs",
-            ranges(c for c in CODES if chinese(chr(c)) == f" {chr(c)} "),
-            "what handle_chinese_chars surrounds with spaces",
-        ),
-        array(
-            "CodeRange",
-            "kAccents",
-            ranges(c for c in CODES if decompose(chr(c)) == chr(c) and strip(aside[c]) == ASIDE * 2),
-            "what strip_accents removes after decomposition",
-        ),
+        array("CodeRange", "kRemoved", ranges(removed_codes), "what clean_text removes"),
+        array("CodeRange", "kIdeographs", ranges(ideographs), "what handle_chinese_chars surrounds with spaces"),
+        array("CodeRange", "kAccents", ranges(accents), "what strip_accents removes after decomposition"),
         array("CodeStep", "kLowerCase", steps(pairs), "first, last, stride, difference to the lower-case letter"),
         array("CodeValue", "kCombiningClasses", rows_of(combining_classes()), "first, last, canonical combining class"),
         array("CodePair", "kCompositions", both, "canonical decompositions that compose again"),
