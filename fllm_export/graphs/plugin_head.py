@@ -1,4 +1,4 @@
-"""The head graph of one node: the layer FllmScan, which a plugin of TensorRT brings (docs/tensorrt.md).
+"""The head graph of one node: the layer FllmScan, which a plugin of TensorRT brings (docs/guides/tensorrt.md).
 
 It takes the inputs and gives the outputs of the forms ``w8a8`` and ``fp8`` of :mod:`fllm_export.graphs.head` under the
 same names, with the exact scores of the other engines instead of those of an item vector in 8 bits, and with any

@@ -14,7 +14,7 @@ FEATURES = 32
 _SAMPLE_ROWS = 1_024
 _NORM_WEIGHT = 2.0
 """How much more a spread of norms counts than one of directions: norms bound every score, directions those of some
-items. Measured on trained and synthetic tables (docs/tiles.md)."""
+items. Measured on trained and synthetic tables (docs/internals/tiles.md)."""
 
 
 def principal_directions(rows: F32) -> F32:

@@ -1,4 +1,4 @@
-"""The sketch of a table: two or four bits a number, read first to rule rows out (docs/sketch.md).
+"""The sketch of a table: two or four bits a number, read first to rule rows out (docs/internals/sketch.md).
 
 Rows are turned by a *basis*, a matrix [m, d] whose rows are orthonormal up to float32, and every coordinate is
 rounded to one of 16 levels. The upper two bits of the level are the *coarse* code, the lower two the *fine* bits:

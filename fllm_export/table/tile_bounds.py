@@ -5,7 +5,7 @@ the rest r = |x - a u|. For an item vector q whose part across u is q', with a b
 
     q.x + b <= max(a_low * q.u, a_high * q.u) + |q'| * r_high + b_high
 
-docs/tiles.md has the proof, rounding included.
+docs/internals/tiles.md has the proof, rounding included.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from fllm_export.table.codecs import Codec
 Array = npt.NDArray[np.generic]
 
 TILE_ROWS = 1_024
-"""Rows of a clustered tile: smaller ones are more coherent, and cost more to bound (docs/tiles.md)."""
+"""Rows of a clustered tile: smaller ones are more coherent, and cost more to bound (docs/internals/tiles.md)."""
 
 _CHUNK_NUMBERS = 1 << 22
 _SAMPLE_ROWS = 16_384

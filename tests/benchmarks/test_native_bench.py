@@ -18,7 +18,7 @@ BLOCKED = ("faiss", "usearch", "numkong", "scann", "onnx")
 
 
 def run(arguments: list[str], folder: Path) -> str:
-    """Run it as a reader of docs/performance.md would, on a machine without the yardsticks' packages."""
+    """Run it as a reader of docs/reference/performance.md would, on a machine without the yardsticks' packages."""
     blocked = "".join(f"sys.modules[{name!r}] = None; " for name in BLOCKED)
     program = f"import runpy, sys; {blocked}runpy.run_module('benchmarks.native', run_name='__main__', alter_sys=True)"
     command = [sys.executable, "-c", program, *arguments]

@@ -14,13 +14,13 @@ from fllm_export.cli.main import main
 from fllm_export.environment import VARIABLES
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "cli.md").read_text()
+PAGE = (ROOT / "docs" / "reference" / "cli.md").read_text()
 VERBS = sorted(main.commands)
 
 
 def section(verb: str) -> str:
     found = re.search(rf"^## {verb}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
-    assert found, f"docs/cli.md has no section {verb}"
+    assert found, f"docs/reference/cli.md has no section {verb}"
     return found[1]
 
 
@@ -31,7 +31,7 @@ def test_every_verb_and_flag_is_documented(verb: str) -> None:
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             for flag in parameter.opts:
-                assert f"`{flag}`" in section(verb), f"docs/cli.md does not describe {verb} {flag}"
+                assert f"`{flag}`" in section(verb), f"docs/reference/cli.md does not describe {verb} {flag}"
             assert parameter.help, f"{verb} {parameter.opts} has no help"
 
 
@@ -39,7 +39,7 @@ def test_every_verb_and_flag_is_documented(verb: str) -> None:
 def test_every_documented_flag_exists(verb: str) -> None:
     flags = {flag for parameter in main.commands[verb].params for flag in parameter.opts}
     for flag in re.findall(r"`(--?[a-z][a-z-]*)`", section(verb)):
-        assert flag in flags, f"docs/cli.md describes {verb} {flag}, which does not exist"
+        assert flag in flags, f"docs/reference/cli.md describes {verb} {flag}, which does not exist"
 
 
 def test_only_verbs_that_exist_are_documented() -> None:
@@ -47,7 +47,7 @@ def test_only_verbs_that_exist_are_documented() -> None:
 
 
 def test_every_environment_variable_is_documented() -> None:
-    page = (ROOT / "docs" / "runtime.md").read_text()
+    page = (ROOT / "docs" / "guides" / "runtime.md").read_text()
     for name in VARIABLES:
         assert f"`{name}`" in page
 
@@ -56,7 +56,7 @@ def python_blocks(path: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / path).read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/runtime.md", "docs/format.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/guides/runtime.md", "docs/reference/format.md"])
 def test_python_examples_run(page: str, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bundle").symlink_to(tiny_bundle.path)
@@ -77,8 +77,8 @@ def test_readme_names_commands_that_exist() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
-        for target in re.findall(r"docs/[\w-]+\.md", page.read_text()):
+        for target in re.findall(r"docs/[\w/-]+\.md", page.read_text()):
             assert (ROOT / target).exists(), f"{page.name} names {target}"

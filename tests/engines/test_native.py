@@ -254,7 +254,7 @@ def test_the_sketch_proves_the_exact_answer(
                 assert found.complete.all()
                 assert not found.log_probs_exact.any()
             if kind in ("full rank", "low rank"):
-                # The estimate's error, in log-probability; docs/sketch.md has it for trained tables.
+                # The estimate's error, in log-probability; docs/internals/sketch.md has it for trained tables.
                 np.testing.assert_allclose(found.logsumexp, expected.logsumexp, atol=0.05)
         assert native.topk(z, 10).log_probs_exact.all()
 

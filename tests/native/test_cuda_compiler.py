@@ -28,7 +28,7 @@ def test_no_kernel_spills(architectures: tuple[str, ...]) -> None:
         for kernel in ("scan_one", "scan_one, fp8", "scan_many", "scan_many, fp8", "prune", "prepare", "finish"):
             assert f"| sm_{architecture} | {kernel} |" in done.stdout
     # The documented table is the one that this compiler gives, up to another version's choice of registers.
-    assert done.stdout.splitlines()[0] in (ROOT / "docs" / "cuda_kernels.md").read_text()
+    assert done.stdout.splitlines()[0] in (ROOT / "docs" / "internals" / "cuda_kernels.md").read_text()
 
 
 @pytest.mark.skipif(

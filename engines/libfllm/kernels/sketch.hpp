@@ -1,5 +1,5 @@
 // The inner loop of the sketch pass, one function per instruction set: estimates and upper bounds of the scores of rows
-// from two or four bits a number (docs/sketch.md). Plain data and plain pointers, as in kernels.hpp.
+// from two or four bits a number (docs/internals/sketch.md). Plain data and plain pointers, as in kernels.hpp.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// The sketch of a shard and an item vector prepared for it (docs/sketch.md); fllm_export.table.sketch writes them.
+// The sketch of a shard and an item vector prepared for it (docs/internals/sketch.md); fllm_export.table.sketch writes them.
 #pragma once
 
 #include <cstddef>

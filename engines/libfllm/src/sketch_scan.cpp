@@ -8,7 +8,7 @@ namespace fllm {
 
 namespace {
 
-constexpr double kDeviations = 3.5;  // of the statistical bounds; docs/sketch.md has the recall that this gives
+constexpr double kDeviations = 3.5;  // of the statistical bounds; docs/internals/sketch.md has the recall that this gives
 constexpr float kNothing = -1e30f;   // the logarithm of what a row adds that is scored exactly instead
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A user table on disk, opened in place: table.json and its shards (docs/format.md).
+// A user table on disk, opened in place: table.json and its shards (docs/reference/format.md).
 #pragma once
 
 #include <cstddef>

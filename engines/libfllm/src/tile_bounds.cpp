@@ -20,7 +20,7 @@ constexpr double kSlack = 0x1p-20;
 constexpr double kBiasSlack = 1e-12;
 
 // A tile is tried the earlier, the higher its bound and the higher the score of its middle: for few rows come near the
-// bound where a tile is not coherent. The share was measured (docs/tiles.md).
+// bound where a tile is not coherent. The share was measured (docs/internals/tiles.md).
 constexpr double kBoundShare = 0.3;
 
 constexpr std::size_t kFewColumns = 4;  // one at a time they are faster than padded to 16

@@ -1,4 +1,4 @@
-// Upper bounds of the scores of whole tiles, and the order that they suggest (docs/tiles.md);
+// Upper bounds of the scores of whole tiles, and the order that they suggest (docs/internals/tiles.md);
 // fllm_export.table.tile_bounds writes what they are made of.
 #pragma once
 

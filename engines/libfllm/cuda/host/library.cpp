@@ -12,7 +12,7 @@ namespace {
 [[noreturn]] void refuse(const std::string& found) {
   throw Error(Status::hardware,
               sentence("the engine 'cuda' cannot run: " + found, "",
-                       "Build fllm-export with FLLM_CUDA=ON (docs/cuda.md), or use the engine 'native'"));
+                       "Build fllm-export with FLLM_CUDA=ON (docs/guides/cuda.md), or use the engine 'native'"));
 }
 
 const Driver& load() {

@@ -12,7 +12,7 @@ namespace {
 [[noreturn]] void refuse(const std::string& found) {
   throw Error(Status::hardware,
               sentence("the engine 'tensorrt' cannot run: " + found, "",
-                       "Build libfllm with FLLM_TENSORRT_ROOT (docs/tensorrt.md) and keep TensorRT's libraries on the "
+                       "Build libfllm with FLLM_TENSORRT_ROOT (docs/guides/tensorrt.md) and keep TensorRT's libraries on the "
                        "loader's path, or use the engine 'cuda' or 'native'"));
 }
 
