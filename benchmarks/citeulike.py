@@ -19,11 +19,11 @@ import numpy as np
 
 from fllm_export import build
 from fllm_export.cli.output import Output, columns
+from fllm_export.evaluation.dataset import Dataset
+from fllm_export.evaluation.evaluation import evaluate
+from fllm_export.evaluation.metrics import Ranking
+from fllm_export.evaluation.ranker import open_ranker
 from fllm_export.table.codec_names import CODEC_NAMES
-from fllm_export.training.dataset import Dataset
-from fllm_export.training.evaluation import evaluate
-from fllm_export.training.metrics import Ranking
-from fllm_export.training.ranker import open_ranker
 from fllm_export.training.recipe import Recipe
 from fllm_export.training.trainer import train
 

@@ -1,1 +1,1 @@
-"""Item texts for calibration and parity, and what is measured on them."""
+"""What is measured on real item texts before a bundle is written."""

@@ -41,7 +41,7 @@ def bench(
     threads: int | None,
 ) -> None:
     """Measure the latency of BUNDLE, stage by stage, beside a plain fp32 scan of the same rows."""
-    from fllm_export.calibration.texts import ItemTexts
+    from fllm_export.item_texts import ItemTexts
     from fllm_export.runtime.latency import measure_latency
     from fllm_export.runtime.runtime import Runtime
 

@@ -11,7 +11,7 @@ from fllm_export.cli.options import DIRECTORY
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 
 if TYPE_CHECKING:
-    from fllm_export.training.evaluation import Evaluation
+    from fllm_export.evaluation.evaluation import Evaluation
 
 
 @click.command()
@@ -34,9 +34,9 @@ def evaluate(output: Output, model: Path, dataset: Path, split: str, k: int) -> 
     likes (recall and NDCG over the users). For the second, A masks what the user was trained on, and B masks
     everything else that the user is known to like.
     """
-    from fllm_export.training import evaluation
-    from fllm_export.training.dataset import Dataset
-    from fllm_export.training.ranker import open_ranker
+    from fllm_export.evaluation import evaluation
+    from fllm_export.evaluation.dataset import Dataset
+    from fllm_export.evaluation.ranker import open_ranker
 
     data = Dataset.load(dataset)
     found = evaluation.evaluate(open_ranker(model), data, split, k, output.progress)

@@ -52,7 +52,7 @@ def query(
     threads: int | None,
 ) -> None:
     """Print the top users of each of TEXTS with their probabilities."""
-    from fllm_export.calibration.texts import ItemTexts
+    from fllm_export.item_texts import ItemTexts
     from fllm_export.runtime.runtime import Runtime
 
     if bool(texts) == (file is not None):

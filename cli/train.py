@@ -66,8 +66,8 @@ def train(
     import torch
 
     from fllm_export.environment import thread_count
+    from fllm_export.evaluation.dataset import Dataset
     from fllm_export.training import trainer
-    from fllm_export.training.dataset import Dataset
     from fllm_export.training.recipe import Recipe
 
     recipe = Recipe(

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from fllm_export import __version__
 from fllm_export.bundle.ledger import step_key
-from fllm_export.calibration.texts import ItemTexts
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.errors import HardwareError, UsageError
+from fllm_export.item_texts import ItemTexts
 from fllm_export.manifest import Manifest
 from fllm_export.progress import Progress
 from fllm_export.table.choice import Choice, check_choice

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.model import ItemEncoder
+from fllm_export.evaluation.dataset import Positions
 from fllm_export.progress import Progress, silent
 from fllm_export.prompt import Prompt
-from fllm_export.training.dataset import Positions
 from fllm_export.training.encoders import EncoderChoice
 
 # Shuffled items are sorted by length within groups of so many batches: little padding, batches still random.

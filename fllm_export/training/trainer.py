@@ -19,15 +19,15 @@ from fllm_export.checkpoint.model import ItemEncoder
 from fllm_export.checkpoint.spec import SPEC_FILE, CheckpointSpec
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import UsageError
+from fllm_export.evaluation.dataset import Dataset, Positions
+from fllm_export.evaluation.metrics import Ranking
 from fllm_export.files import publish_json, sha256_file
 from fllm_export.progress import Progress, silent
-from fllm_export.training.dataset import Dataset, Positions
 from fllm_export.training.descent import Descent
 from fllm_export.training.encoders import EncoderChoice, choose_encoder
 from fllm_export.training.head import Head
 from fllm_export.training.item_tokens import ItemTokens
 from fllm_export.training.lora import add_lora, load_encoder, lora_training, save_adapter
-from fllm_export.training.metrics import Ranking
 from fllm_export.training.recipe import Recipe
 from fllm_export.training.run_state import EpochRecord, RunState
 from fllm_export.training.vocabulary import Vocabulary, build_vocabulary

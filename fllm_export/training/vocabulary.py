@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fllm_export.evaluation.dataset import Pairs
+from fllm_export.evaluation.negatives import Positives
 from fllm_export.progress import Progress, silent
-from fllm_export.training.dataset import Pairs
 from fllm_export.training.losses import bpr_loss
 from fllm_export.training.recipe import Recipe
 
@@ -70,31 +71,3 @@ def _step_loss(rows: Tensor, columns: Tensor, batch: tuple[Tensor, Tensor, Tenso
     z, mine, theirs = F.embedding(item, columns), F.embedding(user, rows), F.embedding(other, rows)
     lengths = z.square().sum() + mine.square().sum() + theirs.square().sum()
     return bpr_loss((z * mine).sum(1), (z * theirs).sum(1)) + decay / (2 * len(item)) * lengths
-
-
-class Positives:
-    """The known pairs, and random users outside them."""
-
-    def __init__(self, users: Tensor, items: Tensor, user_count: int) -> None:
-        self._count = user_count
-        self._keys = torch.sort(items * user_count + users).values
-
-    def holds(self, users: Tensor, items: Tensor) -> Tensor:
-        """Return bool [P]: whether each pair is a known positive."""
-        keys = items * self._count + users
-        at = torch.searchsorted(self._keys, keys).clamp(max=len(self._keys) - 1)
-        return self._keys[at] == keys
-
-    def draw_negatives(self, items: Tensor, generator: torch.Generator) -> Tensor:
-        """Return for each item one user, uniform over those that did not like it (int64 [P]).
-
-        An item that nearly everyone likes keeps a positive after a few redraws; its pair then has no effect worth
-        the search.
-        """
-        users = torch.randint(self._count, items.shape, generator=generator)
-        for _ in range(8):
-            taken = torch.nonzero(self.holds(users, items)).squeeze(1)
-            if not len(taken):
-                break
-            users[taken] = torch.randint(self._count, taken.shape, generator=generator)
-        return users

@@ -16,10 +16,10 @@ pytest.importorskip("pyarrow")
 
 from fllm_export.checkpoint.checkpoint import Checkpoint  # noqa: E402
 from fllm_export.checkpoint.merge import merge  # noqa: E402
-from fllm_export.training.dataset import Dataset  # noqa: E402
-from fllm_export.training.evaluation import evaluate  # noqa: E402
-from fllm_export.training.metrics import Ranking  # noqa: E402
-from fllm_export.training.ranker import open_ranker  # noqa: E402
+from fllm_export.evaluation.dataset import Dataset  # noqa: E402
+from fllm_export.evaluation.evaluation import evaluate  # noqa: E402
+from fllm_export.evaluation.metrics import Ranking  # noqa: E402
+from fllm_export.evaluation.ranker import open_ranker  # noqa: E402
 from fllm_export.training.recipe import Recipe  # noqa: E402
 from fllm_export.training.trainer import train  # noqa: E402
 

@@ -5,10 +5,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fllm_export.training.dataset import Pairs  # noqa: E402
-from fllm_export.training.metrics import Ranking  # noqa: E402
+from fllm_export.evaluation.dataset import Pairs  # noqa: E402
+from fllm_export.evaluation.metrics import Ranking  # noqa: E402
 from fllm_export.training.recipe import Recipe  # noqa: E402
-from fllm_export.training.vocabulary import Positives, build_vocabulary  # noqa: E402
+from fllm_export.training.vocabulary import build_vocabulary  # noqa: E402
 
 GROUPS, USERS, ITEMS = 4, 40, 60
 
@@ -49,13 +49,3 @@ def test_a_seed_decides_everything_and_untrained_items_are_zero():
     assert not first.items[ITEMS:].any()
     assert not first.users.requires_grad
     assert not first.items.requires_grad
-
-
-def test_negatives_are_users_that_did_not_like_the_item():
-    train, _ = grouped_pairs()
-    known = Positives(torch.from_numpy(train.users), torch.from_numpy(train.items), USERS)
-    items = torch.from_numpy(np.repeat(train.items, 20))
-    users = known.draw_negatives(items, torch.Generator().manual_seed(0))
-    assert not known.holds(users, items).any()
-    assert known.holds(torch.from_numpy(train.users), torch.from_numpy(train.items)).all()
-    assert len(users.unique()) == USERS

@@ -7,7 +7,7 @@ pa = pytest.importorskip("pyarrow")
 from pyarrow import parquet  # noqa: E402
 
 from fllm_export.errors import BundleError  # noqa: E402
-from fllm_export.training.dataset import Dataset  # noqa: E402
+from fllm_export.evaluation.dataset import Dataset  # noqa: E402
 
 ITEMS = {"item_id": [7, 3, 5, 9], "text": ["seven", "three", "five", "nine"]}
 PAIRS = {

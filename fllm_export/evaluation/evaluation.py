@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
+from fllm_export.evaluation.dataset import COLD_SPLITS, SPLITS, Dataset, Pairs, Positions
+from fllm_export.evaluation.metrics import Ranking
+from fllm_export.evaluation.ranker import Ranker, Rows, encode_items
 from fllm_export.progress import Progress, silent
-from fllm_export.training.dataset import COLD_SPLITS, SPLITS, Dataset, Pairs, Positions
-from fllm_export.training.metrics import Ranking
-from fllm_export.training.ranker import Ranker, Rows, encode_items
 
 EVALUATED = ("cold_test", "cold_val", "cold")
 
@@ -60,7 +60,7 @@ def evaluate(
     """Evaluate a model on cold items.
 
     Args:
-        ranker: from :func:`fllm_export.training.ranker.open_ranker`.
+        ranker: from :func:`fllm_export.evaluation.ranker.open_ranker`.
         dataset: the data that the model was trained on.
         split: ``cold_test``, ``cold_val`` or ``cold``.
         k: length of the ranked lists.

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fllm_export.errors import UsageError
-from fllm_export.training.dataset import SPLITS, Dataset, Pairs
-from fllm_export.training.evaluation import evaluate
-from fllm_export.training.ranker import CheckpointRanker, encode_items, open_ranker
+from fllm_export.evaluation.dataset import SPLITS, Dataset, Pairs
+from fllm_export.evaluation.evaluation import evaluate
+from fllm_export.evaluation.ranker import CheckpointRanker, encode_items, open_ranker
 
 VECTORS = {"a": [1.0, 0.0], "bb": [0.0, 1.0], "ccc": [0.6, 0.6], "dddd": [-1.0, 0.0]}
 USERS = {10: [1.0, 0.0], 20: [0.0, 1.0], 30: [1.0, 1.0]}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fllm_export import BundleError, UsageError
-from fllm_export.calibration.texts import ItemTexts
+from fllm_export.item_texts import ItemTexts
 
 TEXTS = ["a film, with a comma", "naïve café", 'a "quoted" title']
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fllm_export.training.metrics import Ranking
+from fllm_export.evaluation.metrics import Ranking
 
 
 def test_metrics_of_a_case_worked_by_hand():
