@@ -36,9 +36,8 @@ LARGEST = 8127
 def compile_scanner(folder: Path) -> Path:
     """Build the host's side of the engine, without what reads files; return the library."""
     sources = [ROOT / "benchmarks" / "gpu_scanner.cpp", *sorted((LIBFLLM / "cuda" / "host").glob("*.cpp"))]
-    sources += [
-        LIBFLLM / "src" / f"{name}.cpp" for name in ("companion", "pool", "query", "scanner", "status", "codec")
-    ]
+    parts = ["status", "format/codec", "machine/companion", "machine/pool", "search/query", "search/scanner"]
+    sources += [LIBFLLM / "src" / f"{part}.cpp" for part in parts]
     library = folder / "libgpu_scanner.so"
     options = ["-std=c++20", "-O2", "-shared", "-fPIC", "-ffp-contract=off", "-pthread"]
     paths = [f"-I{LIBFLLM}", f"-I{LIBFLLM / 'src'}", f"-I{LIBFLLM / 'include'}"]

@@ -1,4 +1,4 @@
-// Gumbel noise of (seed, user id): the bits of src/gumbel.cpp, which says where the formulas come from.
+// Gumbel noise of (seed, user id): the bits of src/search/gumbel.cpp, which says where the formulas come from.
 #pragma once
 
 #include "cuda/device.hpp"

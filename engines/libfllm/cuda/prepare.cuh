@@ -1,4 +1,4 @@
-// From item vectors in device memory to what scans read of them: the numbers of src/query.cpp, with the same bits.
+// From item vectors in device memory to what scans read of them: the numbers of src/search/query.cpp, with the same bits.
 #pragma once
 
 #include "cuda/device.hpp"

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-#include "boundary.hpp"
+#include "api/boundary.hpp"
 #include "encoder/encoder.hpp"
 #include "fllm/encoder.h"
 

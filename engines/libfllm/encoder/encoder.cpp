@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "status.hpp"
-#include "thread_count.hpp"
+#include "machine/thread_count.hpp"
 
 namespace fllm {
 

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "json_text.hpp"
+#include "format/json_text.hpp"
 #include "status.hpp"
 
 namespace fllm {

@@ -7,7 +7,8 @@ endif()
 foreach(name shard layout)
   # The library's sources once more, as the fuzzer must see their branches.
   add_executable(${name}_fuzzer fuzz/${name}_fuzzer.cpp
-    src/status.cpp src/json_text.cpp src/safetensors.cpp src/shard.cpp src/codec.cpp src/layout.cpp)
+    src/status.cpp src/format/codec.cpp src/format/json_text.cpp src/format/layout.cpp src/format/safetensors.cpp
+    src/format/shard.cpp)
   target_include_directories(${name}_fuzzer PRIVATE src ${CMAKE_CURRENT_SOURCE_DIR})
   target_include_directories(${name}_fuzzer SYSTEM PRIVATE ${NLOHMANN_JSON_INCLUDE_DIR})
   target_compile_options(${name}_fuzzer PRIVATE

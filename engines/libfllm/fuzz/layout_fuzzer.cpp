@@ -4,7 +4,7 @@
 #include <string_view>
 
 #include "status.hpp"
-#include "table.hpp"
+#include "format/table.hpp"
 
 namespace {
 

@@ -3,10 +3,10 @@
 #include <cstdlib>
 #include <string>
 
-#include "safetensors.hpp"
-#include "shard.hpp"
+#include "format/safetensors.hpp"
+#include "format/shard.hpp"
 #include "status.hpp"
-#include "tile_bounds.hpp"
+#include "search/tile_bounds.hpp"
 
 namespace {
 

@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 #include "kernels/kernels.hpp"
 #include "status.hpp"
 

@@ -1,4 +1,4 @@
-// Gumbel noise over lanes of 64 bits: the operations of src/gumbel.cpp in the same order, so the same bits.
+// Gumbel noise over lanes of 64 bits: the operations of src/search/gumbel.cpp in the same order, so the same bits.
 #pragma once
 
 #include <cstddef>

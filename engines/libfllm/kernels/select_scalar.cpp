@@ -18,7 +18,7 @@
 #include <cmath>
 #include <limits>
 
-#include "gumbel.hpp"
+#include "search/gumbel.hpp"
 #include "kernels/exponential.hpp"
 #include "kernels/kernels.hpp"
 

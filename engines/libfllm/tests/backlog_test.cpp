@@ -1,5 +1,5 @@
 // The order in which rows leave a backlog, and what is dropped.
-#include "backlog.hpp"
+#include "search/backlog.hpp"
 
 #include <limits>
 #include <vector>

@@ -6,8 +6,8 @@
 #include "check.hpp"
 #include "cuda/launch.cuh"
 #include "found_user.hpp"
-#include "src/aligned.hpp"
-#include "src/gumbel.hpp"
+#include "machine/aligned.hpp"
+#include "search/gumbel.hpp"
 
 namespace {
 

@@ -8,7 +8,7 @@
 #include "cuda/host/item_error.hpp"
 #include "cuda/launch.cuh"
 #include "found_user.hpp"
-#include "src/aligned.hpp"
+#include "machine/aligned.hpp"
 
 namespace {
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 #include "kernels/kernels.hpp"
 #include "status.hpp"
 

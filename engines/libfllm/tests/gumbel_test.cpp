@@ -1,5 +1,5 @@
 // Known answers of Philox, the shape of the noise, and the same bits from every level.
-#include "gumbel.hpp"
+#include "search/gumbel.hpp"
 
 #include <bit>
 #include <cmath>
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 #include "guarded.hpp"
 #include "kernels/kernels.hpp"
 

@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <string>
 
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 #include "int8_cases.hpp"
 
 int main() {

@@ -3,7 +3,7 @@
 
 #include "refusal.hpp"
 #include "shard_writer.hpp"
-#include "table.hpp"
+#include "format/table.hpp"
 
 namespace {
 

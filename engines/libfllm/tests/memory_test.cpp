@@ -1,5 +1,5 @@
 // How much memory is said to be available, by made-up systems.
-#include "memory.hpp"
+#include "machine/memory.hpp"
 
 #include <filesystem>
 

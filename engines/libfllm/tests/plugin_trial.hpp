@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "src/query.hpp"
+#include "search/query.hpp"
 
 extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(std::int32_t& count);
 extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder* finder);

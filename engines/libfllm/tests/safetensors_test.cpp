@@ -1,11 +1,11 @@
 // Shards that lie, one for each thing that the reader checks; and that good ones are read as they were written.
-#include "safetensors.hpp"
+#include "format/safetensors.hpp"
 
 #include <cstring>
 #include <functional>
 #include <memory>
 
-#include "json_text.hpp"
+#include "format/json_text.hpp"
 #include "refusal.hpp"
 #include "shard_writer.hpp"
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 #include "guarded.hpp"
 #include "kernels/kernels.hpp"
 

@@ -8,11 +8,11 @@
 #include <random>
 #include <vector>
 
-#include "aligned.hpp"
+#include "machine/aligned.hpp"
 #include "check.hpp"
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 #include "kernels/sketch.hpp"
-#include "sketch.hpp"
+#include "format/sketch.hpp"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // Tables opened, cut into tiles and kept: against files written here and against frozen bundles.
-#include "table.hpp"
+#include "format/table.hpp"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -12,7 +12,7 @@
 #include <numeric>
 #include <thread>
 
-#include "memory.hpp"
+#include "machine/memory.hpp"
 #include "refusal.hpp"
 #include "shard_writer.hpp"
 

@@ -1,5 +1,5 @@
 // Bounds of tiles against the scores of their rows, on every level; the order of tiles; extents that say nothing.
-#include "tile_bounds.hpp"
+#include "search/tile_bounds.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,7 @@
 #include <random>
 
 #include "check.hpp"
-#include "cpu.hpp"
+#include "machine/cpu.hpp"
 #include "shard_writer.hpp"
 
 namespace {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "device_scan.hpp"
-#include "pool.hpp"
-#include "scanner.hpp"
+#include "machine/pool.hpp"
+#include "search/scanner.hpp"
 
 namespace fllm::cuda {
 

@@ -6,7 +6,7 @@
 #include <deque>
 
 #include "device.hpp"
-#include "filter.hpp"
+#include "search/filter.hpp"
 
 namespace fllm::cuda {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "scanner.hpp"
+#include "search/scanner.hpp"
 
 namespace fllm::cuda {
 

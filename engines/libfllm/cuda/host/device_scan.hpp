@@ -6,12 +6,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "denominator.hpp"
+#include "search/denominator.hpp"
 #include "device.hpp"
 #include "device_filters.hpp"
 #include "device_table.hpp"
 #include "item_room.hpp"
-#include "query.hpp"
+#include "search/query.hpp"
 #include "staging.hpp"
 
 namespace fllm::cuda {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "device.hpp"
-#include "table.hpp"
+#include "format/table.hpp"
 
 namespace fllm::cuda {
 

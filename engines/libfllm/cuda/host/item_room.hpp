@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "denominator.hpp"
+#include "search/denominator.hpp"
 #include "device.hpp"
 #include "device_filters.hpp"
-#include "query.hpp"
+#include "search/query.hpp"
 
 namespace fllm::cuda {
 

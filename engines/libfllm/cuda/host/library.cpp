@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "companion.hpp"
+#include "machine/companion.hpp"
 #include "status.hpp"
 
 namespace fllm::cuda {

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "cuda/host/device_table.hpp"
-#include "search.hpp"
+#include "search/search.hpp"
 #include "whole_item.hpp"
 
 namespace fllm::tensorrt {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "scanner.hpp"
+#include "search/scanner.hpp"
 
 namespace fllm::tensorrt {
 

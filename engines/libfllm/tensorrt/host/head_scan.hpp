@@ -15,7 +15,7 @@
 #include "lane.hpp"
 #include "plan.hpp"
 #include "plan_table.hpp"
-#include "query.hpp"
+#include "search/query.hpp"
 
 namespace fllm::tensorrt {
 

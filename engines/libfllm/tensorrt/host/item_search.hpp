@@ -8,10 +8,10 @@
 #include <optional>
 #include <vector>
 
-#include "denominator.hpp"
+#include "search/denominator.hpp"
 #include "exact_rows.hpp"
 #include "plan_table.hpp"
-#include "search.hpp"
+#include "search/search.hpp"
 #include "whole_item.hpp"
 
 namespace fllm::tensorrt {

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "cuda/host/device.hpp"
-#include "table.hpp"
+#include "format/table.hpp"
 #include "tensorrt/plan_driver.hpp"
 
 namespace fllm::tensorrt {

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <limits>
 
-#include "aligned.hpp"
+#include "machine/aligned.hpp"
 #include "cuda/host/packing.hpp"
 #include "status.hpp"
 

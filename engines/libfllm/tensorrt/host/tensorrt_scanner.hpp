@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "head_scan.hpp"
-#include "scanner.hpp"
+#include "search/scanner.hpp"
 
 namespace fllm::tensorrt {
 

@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <limits>
 
-#include "query.hpp"
+#include "search/query.hpp"
 
 namespace fllm::tensorrt {
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "table.hpp"
+#include "format/table.hpp"
 
 namespace fllm::tensorrt {
 

@@ -1,0 +1,228 @@
+// The C interface: checks what comes in, turns exceptions into statuses, and lays the answer out.
+#include "fllm/fllm.h"
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "api/boundary.hpp"
+#include "machine/cpu.hpp"
+#include "search/filter.hpp"
+#include "search/gumbel.hpp"
+#include "api/handle.hpp"
+#include "status.hpp"
+
+struct fllm_table : fllm::Handle {
+  using Handle::Handle;
+};
+
+struct fllm_filter {
+  std::shared_ptr<fllm::Engine> engine;  // keeps the table that the rows are of
+  fllm::UserFilter rows;
+};
+
+namespace {
+
+using fllm::Error;
+using fllm::guarded;
+using fllm::read_options;
+using fllm::require;
+using fllm::sentence;
+using fllm::Status;
+
+void check_vectors(const float* z, std::size_t items, std::size_t dim) {
+  require(z != nullptr && items > 0, "there are no item vectors", "at least one");
+  for (std::size_t i = 0; i < items * dim; ++i) {
+    require(std::isfinite(z[i]), "an item vector holds a number that is not finite", "finite numbers");
+  }
+}
+
+fllm::Processor processor_of(const char* engine) {
+  if (engine == nullptr || std::strcmp(engine, "native") == 0) return fllm::Processor::cpu;
+  if (std::strcmp(engine, "cuda") == 0) return fllm::Processor::gpu;
+  if (std::strcmp(engine, "tensorrt") == 0) return fllm::Processor::plan;
+  throw Error(Status::usage,
+              sentence("there is no engine '" + std::string(engine) + "'", "'native', 'cuda' or 'tensorrt'"));
+}
+
+void check_plan(const fllm_table_options& given, fllm::Processor processor) {
+  if ((processor == fllm::Processor::plan) != (given.plan != nullptr)) {
+    throw Error(Status::usage,
+                given.plan == nullptr
+                    ? sentence("the engine 'tensorrt' was asked for without a plan", "the path of a head plan",
+                               "Build one: fllm-export build BUNDLE --engine tensorrt")
+                    : sentence("a plan is given, and another engine than 'tensorrt' is asked for", "one or the other"));
+  }
+  if (processor == fllm::Processor::plan && given.gpus > 1) {
+    throw Error(Status::usage, sentence("the engine 'tensorrt' cannot share a table among " + std::to_string(given.gpus) +
+                                            " GPUs",
+                                        "one", "Use the engine 'cuda'"));
+  }
+}
+
+fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options& options, const fllm::Engine& engine,
+                    fllm::Clock::time_point began) {
+  const std::uint64_t rows = engine.table().layout().rows;
+  if (options.k < 1 || options.k > rows) {
+    throw Error(Status::usage, sentence("k is " + std::to_string(options.k),
+                                        "a whole number from 1 to " + std::to_string(rows) + ", the users of this table"));
+  }
+  require(options.mode == FLLM_TOPK || options.mode == FLLM_SAMPLE, "the mode is unknown", "FLLM_TOPK or FLLM_SAMPLE");
+  require(options.log_probs >= FLLM_LOG_PROBS_EXACT && options.log_probs <= FLLM_LOG_PROBS_NONE,
+          "the kind of log-probabilities is unknown", "a value of fllm_log_probs");
+  require(options.exact != 0 || options.log_probs != FLLM_LOG_PROBS_EXACT,
+          "exact is 0 while log-probabilities are to be exact", "FLLM_LOG_PROBS_ESTIMATE or FLLM_LOG_PROBS_NONE");
+  require(!std::isnan(options.budget_ms), "budget_ms is not a number", "milliseconds");
+  require(options.filter == nullptr || options.filter->rows.table() == &engine.table(),
+          "the filter was made for another table, or before the table was opened again", "a filter of this table");
+  fllm::Search search;
+  search.z = z;
+  search.items = items;
+  search.k = options.k;
+  search.mode = options.mode == FLLM_SAMPLE ? fllm::Mode::sample : fllm::Mode::topk;
+  search.exact = options.exact != 0;
+  search.log_probs = static_cast<fllm::LogProbs>(options.log_probs);
+  search.seeds = options.seeds;
+  search.filter = options.filter == nullptr ? nullptr : &options.filter->rows;
+  search.cancelled = options.cancel == nullptr ? nullptr : &options.cancel->requested;
+  if (options.budget_ms > 0) {
+    const std::chrono::duration<double, std::milli> budget(std::min(options.budget_ms, 1e12));
+    search.deadline = began + std::chrono::duration_cast<fllm::Clock::duration>(budget);
+  }
+  return search;
+}
+
+void write_users(const fllm::ItemAnswer& found, std::size_t item, std::size_t k, const fllm_answer& answer) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  for (std::size_t rank = 0; rank < k; ++rank) {
+    const bool known = rank < found.users.size();
+    const fllm::Candidate user = known ? found.users[rank] : fllm::Candidate{kNone, kNone, -1};
+    const std::size_t at = item * k + rank;
+    if (answer.user_ids != nullptr) answer.user_ids[at] = user.id;
+    if (answer.keys != nullptr) answer.keys[at] = user.key;
+    if (answer.scores != nullptr) answer.scores[at] = user.score;
+    if (answer.log_probs != nullptr) answer.log_probs[at] = static_cast<float>(user.score - found.logsumexp);
+  }
+}
+
+void write(const std::vector<fllm::ItemAnswer>& answers, std::size_t k, const fllm::Engine& engine, fllm_answer& out) {
+  for (std::size_t item = 0; item < answers.size(); ++item) {
+    const fllm::ItemAnswer& found = answers[item];
+    write_users(found, item, k, out);
+    if (out.logsumexp != nullptr) out.logsumexp[item] = found.logsumexp;
+    if (out.rows_scored != nullptr) out.rows_scored[item] = found.rows_scored;
+    if (out.complete != nullptr) out.complete[item] = found.complete ? 1 : 0;
+    if (out.log_probs_exact != nullptr) out.log_probs_exact[item] = found.log_probs_exact ? 1 : 0;
+  }
+  out.generation = engine.table().layout().generation;
+  out.rows = engine.table().layout().rows;
+}
+
+}  // namespace
+
+uint32_t fllm_abi_version(void) { return FLLM_ABI_VERSION; }
+
+const char* fllm_version(void) { return FLLM_VERSION; }
+
+size_t fllm_cpu_levels(char* buffer, size_t capacity) {
+  std::string levels;
+  for (const std::string& level : fllm::cpu_levels()) levels += (levels.empty() ? "" : ",") + level;
+  if (buffer != nullptr && capacity > 0) std::snprintf(buffer, capacity, "%s", levels.c_str());
+  return levels.size();
+}
+
+fllm_status fllm_gumbel(uint64_t seed, const int64_t* ids, size_t n, double* noise, fllm_error* error) {
+  return guarded(error, [&] {
+    require(n == 0 || (ids != nullptr && noise != nullptr), "ids or noise is NULL", "arrays");
+    fllm::gumbel(seed, ids, n, noise);
+  });
+}
+
+fllm_status fllm_table_open(const char* directory, const fllm_table_options* options, fllm_table** table,
+                            fllm_error* error) {
+  return guarded(error, [&] {
+    require(directory != nullptr && table != nullptr, "directory or table is NULL", "a path, and a place for the handle");
+    const fllm_table_options given = read_options(options, fllm_table_options FLLM_TABLE_OPTIONS_INIT, "fllm_table_options");
+    fllm::HandleOptions wanted;
+    wanted.threads = given.threads;
+    wanted.pin_threads = given.pin_threads != 0;
+    wanted.residency.resident = given.resident != 0;
+    wanted.batch_window = std::chrono::microseconds(given.batch_window_us);
+    if (given.isa != nullptr) wanted.isa = given.isa;
+    wanted.processor = processor_of(given.engine);
+    check_plan(given, wanted.processor);
+    wanted.gpu = {given.gpus, given.gpu_bytes};
+    if (given.plan != nullptr) wanted.plan = given.plan;
+    *table = new fllm_table(directory, wanted);
+  });
+}
+
+fllm_status fllm_table_reopen(fllm_table* table, const char* directory, fllm_error* error) {
+  return guarded(error, [&] {
+    require(table != nullptr, "the table is NULL", "an open table");
+    table->reopen(directory == nullptr ? "" : directory);
+  });
+}
+
+fllm_table* fllm_table_retain(fllm_table* table) {
+  table->retain();
+  return table;
+}
+
+void fllm_table_release(fllm_table* table) {
+  if (table != nullptr && table->release()) delete table;
+}
+
+fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, fllm_error* error) {
+  return guarded(error, [&] {
+    require(table != nullptr && info != nullptr, "table or info is NULL", "an open table, and a place for its facts");
+    fllm_table_info facts = read_options(info, fllm_table_info FLLM_TABLE_INFO_INIT, "fllm_table_info");
+    const std::shared_ptr<fllm::Engine> engine = table->engine();
+    const fllm::Layout& layout = engine->table().layout();
+    const std::size_t size = facts.size;
+    facts = fllm_table_info FLLM_TABLE_INFO_INIT;
+    facts.size = size;
+    facts.rows = layout.rows;
+    facts.dim = layout.dim;
+    facts.generation = layout.generation;
+    for (const fllm::ShardEntry& shard : layout.shards) facts.bytes += shard.bytes;
+    facts.bias = layout.bias ? 1 : 0;
+    facts.sketch = layout.sketch_dims > 0 ? 1 : 0;
+    facts.threads = static_cast<uint32_t>(table->threads());
+    std::snprintf(facts.codec, sizeof facts.codec, "%s", fllm::codec_name(layout.codec));
+    std::snprintf(facts.isa, sizeof facts.isa, "%s", engine->scanner().level().c_str());
+    std::memcpy(info, &facts, size);
+  });
+}
+
+fllm_status fllm_filter_create(const fllm_table* table, const int64_t* user_ids, size_t n, fllm_filter_kind kind,
+                               fllm_filter** filter, fllm_error* error) {
+  return guarded(error, [&] {
+    require(table != nullptr && filter != nullptr, "table or filter is NULL", "an open table, and a place for the filter");
+    require(n == 0 || user_ids != nullptr, "user_ids is NULL", "an array of n ids");
+    require(kind == FLLM_ALLOW || kind == FLLM_DENY, "the kind of filter is unknown", "FLLM_ALLOW or FLLM_DENY");
+    std::shared_ptr<fllm::Engine> engine = table->engine();
+    fllm::UserFilter rows(engine->table(), user_ids, n, kind == FLLM_DENY);
+    *filter = new fllm_filter{std::move(engine), std::move(rows)};
+  });
+}
+
+void fllm_filter_release(fllm_filter* filter) { delete filter; }
+
+fllm_status fllm_table_search(const fllm_table* table, const float* z, size_t items, const fllm_search_options* options,
+                              fllm_answer* answer, fllm_error* error) {
+  const fllm::Clock::time_point began = fllm::Clock::now();
+  return guarded(error, [&] {
+    require(table != nullptr && answer != nullptr, "table or answer is NULL", "an open table, and a place for the answer");
+    const fllm_search_options given =
+        read_options(options, fllm_search_options FLLM_SEARCH_OPTIONS_INIT, "fllm_search_options");
+    fllm_answer out = read_options(answer, fllm_answer FLLM_ANSWER_INIT, "fllm_answer");
+    const std::shared_ptr<fllm::Engine> engine = table->engine();
+    check_vectors(z, items, engine->table().layout().dim);
+    const fllm::Search search = wanted(z, items, given, *engine, began);
+    write(engine->search(search), search.k, *engine, out);
+    std::memcpy(answer, &out, out.size);
+  });
+}

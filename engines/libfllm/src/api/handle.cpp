@@ -1,0 +1,67 @@
+#include "api/handle.hpp"
+
+#include "machine/cpu.hpp"
+#include "search/cpu_scanner.hpp"
+#include "status.hpp"
+#include "tensorrt/host/tensorrt_scanner.hpp"
+#include "machine/thread_count.hpp"
+
+namespace fllm {
+
+namespace {
+
+const kernels::Kernels& find_kernels(const std::string& isa) {
+  const kernels::Kernels* found = kernels::find(isa.c_str());
+  if (found != nullptr) return *found;
+  std::string levels;
+  for (const std::string& level : cpu_levels()) levels += (levels.empty() ? "" : ", ") + level;
+  throw Error(Status::hardware, sentence("the instruction set '" + isa + "' is not to be had here", "one of " + levels));
+}
+
+}  // namespace
+
+Handle::Handle(const std::string& directory, const HandleOptions& options)
+    : options_(options),
+      threads_(thread_count(options.threads)),
+      kernels_(find_kernels(options.isa)),
+      directory_(directory),
+      engine_(open(directory)) {}
+
+std::shared_ptr<Engine> Handle::engine() const {
+  const std::lock_guard lock(mutex_);
+  return engine_;
+}
+
+void Handle::reopen(const std::string& directory) {
+  std::string next = directory;
+  if (next.empty()) {
+    const std::lock_guard lock(mutex_);
+    next = directory_;
+  }
+  std::shared_ptr<Engine> opened = open(next);
+  const std::lock_guard lock(mutex_);
+  const std::size_t dim = engine_->table().layout().dim;
+  if (opened->table().layout().dim != dim) {
+    throw Error(Status::usage, sentence(next + " holds rows of " + std::to_string(opened->table().layout().dim) + " numbers",
+                                        std::to_string(dim) + ", as the table in use"));
+  }
+  directory_ = next;
+  // The old engine goes when its last search has returned, outside this lock.
+  std::swap(engine_, opened);
+}
+
+std::shared_ptr<Engine> Handle::open(const std::string& directory) const {
+  const Engine::MakeScanner make = [this](const Table& table) -> std::unique_ptr<Scanner> {
+    if (options_.processor == Processor::gpu) {
+      return std::make_unique<cuda::CudaScanner>(cuda::Rows{table.layout(), table.tiles()}, options_.gpu);
+    }
+    if (options_.processor == Processor::plan) {
+      return std::make_unique<tensorrt::TensorRtScanner>(cuda::Rows{table.layout(), table.tiles()}, kernels_,
+                                                         tensorrt::PlanOptions{options_.plan, options_.gpu.bytes});
+    }
+    return std::make_unique<CpuScanner>(table, kernels_, threads_, options_.pin_threads);
+  };
+  return std::make_shared<Engine>(directory, options_.residency, make, options_.batch_window);
+}
+
+}  // namespace fllm

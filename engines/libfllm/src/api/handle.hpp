@@ -1,0 +1,56 @@
+// What a table handle of the C interface stands for: the options, and the engine that is current.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "cuda/host/cuda_scanner.hpp"
+#include "search/engine.hpp"
+#include "kernels/kernels.hpp"
+
+namespace fllm {
+
+enum class Processor { cpu, gpu, plan };  // a plan of TensorRT's, on a GPU
+
+struct HandleOptions {
+  Processor processor = Processor::cpu;
+  std::size_t threads = 0;  // 0: FLLM_NUM_THREADS, or every CPU that the process may use
+  bool pin_threads = false;
+  Residency residency;
+  std::chrono::microseconds batch_window{0};
+  std::string isa;  // empty: FLLM_ISA, or the best of this machine
+  cuda::DeviceOptions gpu;
+  std::string plan;  // its file
+};
+
+class Handle {
+ public:
+  Handle(const std::string& directory, const HandleOptions& options);
+
+  // The current engine; it lives as long as the pointer is held, whatever reopen() does meanwhile.
+  std::shared_ptr<Engine> engine() const;
+  std::size_t threads() const { return threads_; }
+
+  // Opens `directory` (empty: the same as before) and makes it current. On failure nothing changes.
+  void reopen(const std::string& directory);
+
+  void retain() { owners_.fetch_add(1, std::memory_order_relaxed); }
+  // True for the last owner, who destroys the handle.
+  bool release() { return owners_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
+
+ private:
+  std::shared_ptr<Engine> open(const std::string& directory) const;
+
+  HandleOptions options_;
+  std::size_t threads_;
+  const kernels::Kernels& kernels_;
+  std::atomic<std::size_t> owners_{1};
+  mutable std::mutex mutex_;
+  std::string directory_;
+  std::shared_ptr<Engine> engine_;
+};
+
+}  // namespace fllm

@@ -1,0 +1,184 @@
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <stdexcept>
+
+#include "format/json_text.hpp"
+#include "status.hpp"
+#include "format/table.hpp"
+
+namespace fllm {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::uint64_t kFormatVersion = 1;
+constexpr const char* kFileName = "table.json";
+constexpr std::uint64_t kFileBytesMax = std::uint64_t{64} << 20;
+constexpr std::uint64_t kCountEnd = std::uint64_t{1} << 48;  // more than any file holds; sums of two fit
+constexpr Codec kCodecs[] = {Codec::fp32, Codec::fp16, Codec::int8, Codec::fp8, Codec::int4};
+
+[[noreturn]] void refuse(const std::string& found, const std::string& expected = "", const std::string& fix = "") {
+  throw Error(Status::bundle, sentence(found, expected, fix));
+}
+
+const json& member(const json& object, const char* key) {
+  static const json absent;
+  const auto found = object.find(key);
+  return found == object.end() ? absent : *found;
+}
+
+[[noreturn]] void refuse_type(const std::string& path, const char* key, const json& value, const char* type) {
+  refuse(path + ": `" + key + "` is " + shown(value), std::string("a value of type ") + type);
+}
+
+std::int64_t integer(const json& object, const char* key, const std::string& path) {
+  const json& value = member(object, key);
+  const bool fits = value.is_number_integer() &&
+                    (!value.is_number_unsigned() || value.get<std::uint64_t>() <= std::uint64_t{INT64_MAX});
+  if (!fits) refuse_type(path, key, value, "int");
+  return value.get<std::int64_t>();
+}
+
+std::string string(const json& object, const char* key, const std::string& path) {
+  const json& value = member(object, key);
+  if (!value.is_string()) refuse_type(path, key, value, "str");
+  return value.get<std::string>();
+}
+
+bool boolean(const json& object, const char* key, const std::string& path) {
+  const json& value = member(object, key);
+  if (!value.is_boolean()) refuse_type(path, key, value, "bool");
+  return value.get<bool>();
+}
+
+// A count as far as files go. `found` says whose it is.
+std::uint64_t count(std::int64_t value, std::int64_t least, const std::string& found) {
+  if (value < least) refuse(found, "at least " + std::to_string(least));
+  if (static_cast<std::uint64_t>(value) >= kCountEnd) refuse(found, "less than " + std::to_string(kCountEnd));
+  return static_cast<std::uint64_t>(value);
+}
+
+std::uint64_t count(const json& document, const char* key, const std::string& path) {
+  const std::int64_t value = integer(document, key, path);
+  return count(value, 1, path + ": " + key + " is " + std::to_string(value));
+}
+
+Codec codec_of(const std::string& name, const std::string& path) {
+  std::string all;
+  for (const Codec codec : kCodecs) {
+    if (name == codec_name(codec)) return codec;
+    all += (all.empty() ? "" : ", ") + std::string(codec_name(codec));
+  }
+  refuse(path + ": codec is " + shown(name), "one of " + all);
+}
+
+ShardEntry read_entry(const json& shard, std::size_t number, const std::string& path) {
+  if (!shard.is_object()) refuse(path + ": shards[" + std::to_string(number) + "] is " + shown(shard), "an object");
+  ShardEntry entry;
+  entry.name = string(shard, "name", path);
+  const std::int64_t rows = integer(shard, "rows", path), bytes = integer(shard, "bytes", path);
+  entry.sha256 = string(shard, "sha256", path);
+  // A zero byte would end the name for the system, and another file would be opened.
+  const bool folders = entry.name.find('/') != std::string::npos || entry.name.find('\0') != std::string::npos;
+  if (folders || entry.name.empty() || entry.name == "." || entry.name == "..") {
+    refuse(path + ": shard name " + shown(entry.name), "a file name without folders");
+  }
+  const std::string whose = path + ": shard " + entry.name + " has ";
+  entry.rows = count(rows, 1, whose + std::to_string(rows) + " rows");
+  entry.bytes = count(bytes, 0, whose + std::to_string(bytes) + " bytes");
+  return entry;
+}
+
+void read_sketch(const json& document, const std::string& path, Layout& layout) {
+  if (!document.contains("sketch_dims")) return;
+  constexpr std::uint64_t kGroup = kernels::kSketchGroupDims;
+  const std::int64_t dims = integer(document, "sketch_dims", path);
+  const std::uint64_t most = (layout.dim + kGroup - 1) / kGroup * kGroup;
+  if (dims < 0 || static_cast<std::uint64_t>(dims) > most || static_cast<std::uint64_t>(dims) % kGroup != 0) {
+    refuse(path + ": sketch_dims is " + std::to_string(dims),
+           "a multiple of " + std::to_string(kGroup) + " from 0 to " + std::to_string(most));
+  }
+  if (dims > 0 && layout.tile_rows % kernels::kSketchBlockRows != 0) {
+    refuse(path + ": tile_rows is " + std::to_string(layout.tile_rows),
+           "a multiple of " + std::to_string(kernels::kSketchBlockRows));
+  }
+  layout.sketch_dims = static_cast<std::size_t>(dims);
+}
+
+json read_versioned(std::string_view text, const std::string& path) {
+  json document;
+  try {
+    document = parse_json(text);
+  } catch (const std::invalid_argument& error) {
+    refuse(path + " is not JSON (" + error.what() + ")", "", "Build it again");
+  }
+  const json version = document.is_object() ? member(document, "format_version") : json();
+  // The parser holds a number as unsigned unless it has a sign.
+  const std::uint64_t number = version.is_number_unsigned() ? version.get<std::uint64_t>() : 0;
+  if (number < 1) {
+    refuse(path + ": format_version is " + shown(version),
+           "a whole number from 1 to " + std::to_string(kFormatVersion));
+  }
+  if (number > kFormatVersion) {
+    refuse(path + " has format version " + shown(version),
+           "at most " + std::to_string(kFormatVersion) + ", the newest that this fllm-export reads",
+           "Upgrade fllm-export, or build again with this one");
+  }
+  return document;
+}
+
+std::string read_file(const std::string& path) {
+  std::error_code code;
+  const std::uintmax_t bytes = std::filesystem::file_size(path, code);
+  if (!code && bytes > kFileBytesMax) {
+    refuse(path + " has " + std::to_string(bytes) + " bytes", "at most " + std::to_string(kFileBytesMax));
+  }
+  std::ifstream file(path, std::ios::binary);
+  std::string text(code ? 0 : static_cast<std::size_t>(bytes), '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  if (code || !file) refuse(path + " cannot be read", "a file that may be read");
+  return text;
+}
+
+}  // namespace
+
+Layout Layout::parse(std::string_view text, const std::string& path) {
+  const json document = read_versioned(text, path);
+  const json& shards = member(document, "shards");
+  if (!shards.is_array()) refuse_type(path, "shards", shards, "list");
+  Layout layout;
+  layout.codec = codec_of(string(document, "codec", path), path);
+  layout.dim = static_cast<std::size_t>(count(document, "dim", path));
+  layout.rows = count(document, "rows", path);
+  layout.tile_rows = count(document, "tile_rows", path);
+  layout.bias = boolean(document, "bias", path);
+  layout.generation = integer(document, "generation", path);
+  if (layout.generation < 1) refuse(path + ": generation is " + std::to_string(layout.generation), "at least 1");
+  read_sketch(document, path, layout);
+  if (document.contains("tile_bounds")) layout.tile_bounds = boolean(document, "tile_bounds", path);
+  layout.shards.reserve(shards.size());
+  std::uint64_t total = 0;
+  for (const json& shard : shards) {
+    layout.shards.push_back(read_entry(shard, layout.shards.size(), path));
+    total = std::min(total + layout.shards.back().rows, kCountEnd);
+  }
+  if (total != layout.rows) {
+    refuse(path + ": the shards hold " + std::to_string(total) + " rows",
+           std::to_string(layout.rows) + ", as `rows` says");
+  }
+  return layout;
+}
+
+Layout Layout::load(const std::string& directory) {
+  const std::string path = (std::filesystem::path(directory) / kFileName).string();
+  std::error_code code;
+  if (!std::filesystem::is_regular_file(path, code)) {
+    refuse(directory + " holds no " + kFileName, "a user table", "Name the directory that holds it");
+  }
+  return parse(read_file(path), path);
+}
+
+}  // namespace fllm

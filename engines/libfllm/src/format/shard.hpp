@@ -1,0 +1,30 @@
+// One shard: the tensors of a file, as the table describes them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "format/safetensors.hpp"
+#include "format/table.hpp"
+
+namespace fllm {
+
+// Pointers to the rows of a shard's tensors; null where the table has none.
+struct Shard {
+  const std::uint8_t* codes = nullptr;
+  const std::uint8_t* groups = nullptr;
+  const float* scales = nullptr;
+  const float* bias = nullptr;
+  const std::int64_t* ids = nullptr;
+  const float* directions = nullptr;  // [tiles, dim]
+  const float* extents = nullptr;     // [tiles, TileBounds::kExtents]
+  Sketch sketch;
+
+  // Throws Error (Status::bundle) when a tensor is missing or is not of the dtype and shape that the table demands.
+  static Shard view(const Tensors& tensors, const Layout& layout, std::uint64_t rows, const std::string& path);
+
+  // Rows [start, start + rows); `first_row` is the number of the first of them in the table. Without its sketch.
+  Tile tile(const Layout& layout, std::uint64_t start, std::uint64_t rows, std::uint64_t first_row) const;
+};
+
+}  // namespace fllm

@@ -1,0 +1,90 @@
+#include "format/table.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "machine/memory.hpp"
+#include "format/shard.hpp"
+
+namespace fllm {
+
+namespace {
+
+bool prefetch_rows(const Mapping& mapping, const void* data, std::size_t bytes) {
+  if (data == nullptr || bytes == 0) return false;
+  return mapping.prefetch(static_cast<std::size_t>(static_cast<const std::uint8_t*>(data) - mapping.data()), bytes);
+}
+
+}  // namespace
+
+Table::Table(const std::string& directory, Residency residency) : layout_(Layout::load(directory)) {
+  std::vector<Shard> shards;
+  mappings_.reserve(layout_.shards.size());
+  shards.reserve(layout_.shards.size());
+  std::uint64_t bytes = 0;
+  for (const ShardEntry& entry : layout_.shards) {
+    const std::string path = (std::filesystem::path(directory) / entry.name).string();
+    mappings_.push_back(std::make_unique<Mapping>(path));
+    shards.push_back(view(*mappings_.back(), entry));
+    mappings_.back()->expect_scan();
+    bytes += mappings_.back()->size();
+  }
+  if (residency.resident) {
+    // Only now that every header is known to be good and the sum to fit: reading may take minutes.
+    require_memory(bytes, directory);
+    for (std::size_t i = 0; i < shards.size(); ++i) {
+      mappings_[i] = std::make_unique<Mapping>(mappings_[i]->path(), true);
+      shards[i] = view(*mappings_[i], layout_.shards[i]);
+    }
+  }
+  collect_sketches(shards);
+  cut(shards);
+}
+
+Table::~Table() = default;
+
+Shard Table::view(const Mapping& mapping, const ShardEntry& entry) const {
+  return Shard::view(read_tensors(mapping.data(), mapping.size(), mapping.path()), layout_, entry.rows, mapping.path());
+}
+
+void Table::collect_sketches(const std::vector<Shard>& shards) {
+  if (layout_.sketch_dims == 0) return;
+  const std::size_t bytes = layout_.sketch_dims * layout_.dim * sizeof(float);
+  for (const Shard& shard : shards) {
+    Sketch sketch = shard.sketch;
+    if (!sketches_.empty()) {
+      // Bases differ only where tables were joined: then a query is turned once for each.
+      const Sketch& last = sketches_.back();
+      sketch.basis_number = last.basis_number + (std::memcmp(sketch.basis, last.basis, bytes) == 0 ? 0 : 1);
+    }
+    sketches_.push_back(sketch);
+  }
+}
+
+void Table::cut(const std::vector<Shard>& shards) {
+  std::uint64_t row = 0;
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    const std::uint64_t rows = layout_.shards[i].rows;
+    for (std::uint64_t start = 0; start < rows; start += layout_.tile_rows) {
+      const std::uint64_t count = std::min(layout_.tile_rows, rows - start);
+      tiles_.push_back(shards[i].tile(layout_, start, count, row + start));
+      if (!sketches_.empty()) tiles_.back().sketch = &sketches_[i];
+      tiles_.back().sketch_row = static_cast<std::size_t>(start);
+    }
+    first_rows_.push_back(row);
+    row += rows;
+  }
+}
+
+bool Table::prefetch(const Tile& tile) const {
+  const auto after = std::upper_bound(first_rows_.begin(), first_rows_.end(), tile.first_row);
+  const Mapping& mapping = *mappings_[static_cast<std::size_t>(after - first_rows_.begin()) - 1];
+  if (!prefetch_rows(mapping, tile.codes, tile.rows * code_bytes(layout_.codec, layout_.dim))) return false;
+  prefetch_rows(mapping, tile.groups, tile.rows * group_bytes(layout_.codec, layout_.dim));
+  prefetch_rows(mapping, tile.scales, tile.rows * sizeof(float));
+  prefetch_rows(mapping, tile.bias, tile.rows * sizeof(float));
+  return true;
+}
+
+}  // namespace fllm

@@ -1,0 +1,101 @@
+// A user table on disk, opened in place: table.json and its shards (docs/reference/format.md).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "machine/mapping.hpp"
+#include "format/sketch.hpp"
+
+namespace fllm {
+
+enum class Codec { fp32, fp16, int8, fp8, int4 };
+
+const char* codec_name(Codec codec);
+
+// Bytes of one row's `codes` and `groups`, as fllm_export.table.codecs stores them.
+std::size_t code_bytes(Codec codec, std::size_t dim);
+std::size_t group_bytes(Codec codec, std::size_t dim);  // 0 but for int4
+
+// Rows scored together: pointers into the mapped shard. Ids ascend within a tile.
+struct Tile {
+  std::size_t rows = 0;
+  std::uint64_t first_row = 0;  // number of the tile's first row in the table, in scan order
+  const std::uint8_t* codes = nullptr;
+  const std::uint8_t* groups = nullptr;  // int4 only
+  const float* scales = nullptr;
+  const float* bias = nullptr;  // null when the table has none
+  const std::int64_t* ids = nullptr;
+  const Sketch* sketch = nullptr;  // of the tile's shard; null when the table has none
+  const float* direction = nullptr;  // [dim], and
+  const float* extents = nullptr;    // [4] of tile_bounds.hpp; null when the table has no bounds
+  std::size_t sketch_row = 0;      // number of the tile's first row in that shard, a multiple of a sketch's block
+};
+
+struct ShardEntry {
+  std::string name;
+  std::uint64_t rows = 0;
+  std::uint64_t bytes = 0;
+  std::string sha256;
+};
+
+// table.json.
+struct Layout {
+  Codec codec = Codec::int8;
+  std::size_t dim = 0;
+  std::uint64_t rows = 0;
+  std::uint64_t tile_rows = 0;
+  bool bias = false;
+  std::int64_t generation = 0;
+  std::size_t sketch_dims = 0;  // 0: no sketch
+  bool tile_bounds = false;     // tiles hold rows that lie together, and have bounds
+  std::vector<ShardEntry> shards;
+
+  // As strict as fllm_export.table.layout; both throw Error (Status::bundle). `path` is for messages.
+  static Layout load(const std::string& directory);
+  static Layout parse(std::string_view text, const std::string& path);
+};
+
+struct Shard;
+
+struct Residency {
+  bool resident = false;  // read everything at opening and keep it in memory that the system may not page out
+};
+
+// Immutable after construction and safe to share between threads. Opening reads headers only (all bytes if resident).
+// Throws Error: Status::bundle for files that are missing, damaged or of a newer format, Status::memory when a resident
+// table does not fit.
+class Table {
+ public:
+  explicit Table(const std::string& directory, Residency residency = {});
+  ~Table();
+  Table(const Table&) = delete;
+  Table& operator=(const Table&) = delete;
+
+  const Layout& layout() const { return layout_; }
+  const std::vector<Tile>& tiles() const { return tiles_; }  // in scan order
+
+  // One a shard, empty when the table has none. Shards of one basis have the same number in Sketch::basis_number.
+  const std::vector<Sketch>& sketches() const { return sketches_; }
+
+  // Asks the system to bring a tile's codes and scales in (larger-than-memory tables); returns at once, and whether
+  // anything had to be asked for.
+  bool prefetch(const Tile& tile) const;
+
+ private:
+  Shard view(const Mapping& mapping, const ShardEntry& entry) const;
+  void collect_sketches(const std::vector<Shard>& shards);
+  void cut(const std::vector<Shard>& shards);
+
+  Layout layout_;
+  std::vector<std::unique_ptr<Mapping>> mappings_;  // one a shard
+  std::vector<std::uint64_t> first_rows_;           // number of each shard's first row in the table
+  std::vector<Sketch> sketches_;
+  std::vector<Tile> tiles_;
+};
+
+}  // namespace fllm

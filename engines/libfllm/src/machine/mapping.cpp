@@ -1,0 +1,165 @@
+#include "machine/mapping.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+#include "machine/memory.hpp"
+#include "status.hpp"
+
+namespace fllm {
+
+namespace {
+
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kReadBytes = std::size_t{16} << 20;
+
+std::size_t page_bytes() {
+  static const std::size_t bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+std::size_t round_up(std::size_t value, std::size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+std::string system_says(int code) { return " (" + std::generic_category().message(code) + ")"; }
+
+// Why a mapping of a file could not be had.
+[[noreturn]] void refuse(const std::string& path, int code) {
+  const std::string found = path + " cannot be mapped" + system_says(code);
+  if (code != ENOMEM) throw Error(Status::bundle, sentence(found, "a file on a file system that maps files"));
+  throw Error(Status::memory,
+              sentence(found, "address space for all shards",
+                       "Raise the system's limit vm.max_map_count, or build the table in larger shards"));
+}
+
+// An open regular file.
+class File {
+ public:
+  explicit File(const std::string& path) {
+    // Without O_NONBLOCK, opening a pipe would wait for its other end.
+    descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (descriptor_ < 0) {
+      const int code = errno;
+      if (code == ENOENT) {
+        throw Error(Status::bundle, sentence(path + " is missing", "a shard of the table", "Build the table again"));
+      }
+      throw Error(Status::bundle, sentence(path + " cannot be opened" + system_says(code), "a file that may be read"));
+    }
+    struct stat status;
+    const bool regular = fstat(descriptor_, &status) == 0 && S_ISREG(status.st_mode);
+    if (!regular) {
+      close(descriptor_);
+      throw Error(Status::bundle, sentence(path + " is no file", "a shard of the table", "Build the table again"));
+    }
+    bytes_ = static_cast<std::size_t>(status.st_size);
+  }
+  ~File() { close(descriptor_); }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  int descriptor() const { return descriptor_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  int descriptor_ = -1;
+  std::size_t bytes_ = 0;
+};
+
+void advise_huge_pages([[maybe_unused]] std::uint8_t* begin, [[maybe_unused]] std::size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  madvise(begin, bytes, MADV_HUGEPAGE);
+#endif
+}
+
+}  // namespace
+
+Mapping::Pages::~Pages() {
+  if (begin != nullptr) munmap(begin, bytes);
+}
+
+Mapping::Mapping(const std::string& path, bool resident) : path_(path), resident_(resident) {
+  const File file(path);
+  size_ = file.bytes();
+  if (size_ == 0) return;  // cannot be mapped; what it should have held is the caller's to say
+  if (resident) {
+    read(file.descriptor());
+  } else {
+    map(file.descriptor());
+  }
+  data_ = pages_.begin;
+}
+
+void Mapping::map(int descriptor) {
+  void* address = mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor, 0);
+  if (address == MAP_FAILED) refuse(path_, errno);
+  pages_.begin = static_cast<std::uint8_t*>(address);
+  pages_.bytes = size_;
+  madvise(address, size_, MADV_RANDOM);
+}
+
+void Mapping::reserve() {
+  // More than needed, so that a boundary of huge pages lies within; what is over on both sides is given back.
+  const std::size_t wanted = round_up(size_, page_bytes());
+  void* address = mmap(nullptr, wanted + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (address == MAP_FAILED) {
+    throw Error(Status::memory, sentence("there is no memory for the " + std::to_string(size_) + " bytes of " + path_ +
+                                             system_says(errno),
+                                         "memory for all of it", "Open the table without keeping it resident"));
+  }
+  const std::uintptr_t first = reinterpret_cast<std::uintptr_t>(address);
+  const std::size_t before = round_up(first, kHugePage) - first;
+  pages_.begin = static_cast<std::uint8_t*>(address) + before;
+  pages_.bytes = wanted;
+  if (before != 0) munmap(address, before);
+  if (before != kHugePage) munmap(pages_.begin + wanted, kHugePage - before);
+  advise_huge_pages(pages_.begin, wanted);
+}
+
+void Mapping::read(int descriptor) {
+  require_memory(size_, path_);
+  reserve();
+  for (std::size_t done = 0; done < size_;) {
+    const std::size_t piece = std::min(kReadBytes, size_ - done);
+    const ssize_t got = pread(descriptor, pages_.begin + done, piece, static_cast<off_t>(done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) {
+      throw Error(Status::bundle, sentence(path_ + " cannot be read" + system_says(errno), "a file that may be read"));
+    }
+    if (got == 0) {
+      throw Error(Status::bundle, sentence(path_ + " ends at byte " + std::to_string(done),
+                                           std::to_string(size_) + " bytes, as when it was opened",
+                                           "Never write into a shard: replace it by renaming"));
+    }
+    done += static_cast<std::size_t>(got);
+  }
+  mprotect(pages_.begin, pages_.bytes, PROT_READ);
+  mlock(pages_.begin, pages_.bytes);  // as far as RLIMIT_MEMLOCK allows
+}
+
+void Mapping::expect_scan() const {
+  if (resident_ || size_ == 0) return;
+  madvise(pages_.begin, size_, MADV_NORMAL);
+  advise_huge_pages(pages_.begin, size_);
+}
+
+bool Mapping::in_memory(std::size_t page) const {
+  unsigned char state = 0;
+  return mincore(pages_.begin + page, 1, &state) == 0 && (state & 1) != 0;
+}
+
+bool Mapping::prefetch(std::size_t offset, std::size_t bytes) const {
+  if (resident_ || offset >= size_) return false;
+  const std::size_t begin = offset / page_bytes() * page_bytes();
+  const std::size_t end = offset + std::min(bytes, size_ - offset);
+  // Asking for pages that are there costs as much as a tenth of scoring them; first and last tell for all.
+  if (end <= begin || (in_memory(begin) && in_memory((end - 1) / page_bytes() * page_bytes()))) return false;
+  madvise(pages_.begin + begin, end - begin, MADV_WILLNEED);
+  return true;
+}
+
+}  // namespace fllm

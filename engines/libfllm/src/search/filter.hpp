@@ -1,0 +1,31 @@
+// Which users may be returned.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "format/table.hpp"
+
+namespace fllm {
+
+// One bit a row, in scan order. Immutable.
+class UserFilter {
+ public:
+  // Allows the users of `ids`, or all others when `deny`. Ids that the table lacks are ignored.
+  UserFilter(const Table& table, const std::int64_t* ids, std::size_t n, bool deny);
+
+  bool allows(std::uint64_t row) const { return ((bits_[row / 64] >> (row % 64)) & 1u) != 0; }
+  std::uint64_t allowed() const { return allowed_; }
+  const std::vector<std::uint64_t>& bits() const { return bits_; }
+  std::uint64_t number() const { return number_; }  // no other filter of the process has it
+  const Table* table() const { return table_; }  // for comparison only: it may be gone
+
+ private:
+  const Table* table_;
+  std::uint64_t number_;
+  std::vector<std::uint64_t> bits_;
+  std::uint64_t allowed_ = 0;
+};
+
+}  // namespace fllm

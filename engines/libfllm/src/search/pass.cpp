@@ -1,0 +1,216 @@
+#include "search/pass.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <mutex>
+#include <numeric>
+
+#include "search/scanner.hpp"
+#include "search/worker.hpp"
+
+namespace fllm {
+
+namespace {
+
+constexpr std::size_t kTurnBytes = 512 << 10;  // of codes: long enough to amortise, short enough for a deadline
+constexpr std::size_t kTurnProducts = std::size_t{1} << 26;  // multiply-adds, about half a millisecond of a core
+
+constexpr std::size_t kSketchColumns = 8;  // more items share a full pass at less cost than each its sketch
+
+bool uses_sketch(const Table& table, const std::vector<Column>& columns) {
+  const Search& search = *columns.front().search;
+  return !table.sketches().empty() && columns.size() <= kSketchColumns && search.mode == Mode::topk &&
+         search.log_probs != LogProbs::exact;
+}
+
+// Brings tiles in before they are wanted. Asking costs time, so where tiles turn out to be in memory it asks ever less.
+class ReadAhead {
+ public:
+  explicit ReadAhead(const Table& table) : table_(table) {}
+
+  void want(const Tile& tile) {
+    if (&tile == last_) return;
+    last_ = &tile;
+    if (pause_ > 0) {
+      --pause_;
+      return;
+    }
+    length_ = table_.prefetch(tile) ? 0 : std::min<std::size_t>(2 * length_ + 1, kLongestPause);
+    pause_ = length_;
+  }
+
+ private:
+  static constexpr std::size_t kLongestPause = 31;
+
+  const Table& table_;
+  const Tile* last_ = nullptr;
+  std::size_t pause_ = 0, length_ = 0;
+};
+
+}  // namespace
+
+// Hands out spans, a few at a time where they are short, and knows which columns still want them. A search whose
+// deadline has passed gets no further span, but the first is scored for everybody.
+class Pass::Turns {
+ public:
+  Turns(const Pass& pass, std::vector<Span> spans, std::size_t threads)
+      : pass_(pass), spans_(std::move(spans)), threads_(threads), ended_(pass.columns_.size(), spans_.size()) {}
+
+  // Scores spans until no column wants any more, on the calling thread.
+  void work(Worker& worker) {
+    ReadAhead ahead(pass_.table_);
+    std::vector<bool> live(ended_.size()), active(ended_.size());
+    for (std::size_t first = 0, last = take(live, first); first < last; last = take(live, first)) {
+      for (; first < last; ++first) {
+        if (!choose(spans_[first], live, active)) continue;
+        const std::size_t later = first + threads_ * (last - first);
+        if (later < spans_.size()) ahead.want(*spans_[later].tile);
+        worker.scan(spans_[first], active);
+      }
+    }
+    worker.finish();
+  }
+
+  // Rows of a column that were scored or ruled out, given that scores below `threshold` were not wanted.
+  std::uint64_t rows_decided(std::size_t column, float threshold) const {
+    std::uint64_t rows = 0;
+    for (std::size_t i = 0; i < spans_.size(); ++i) {
+      if (i < ended_[column] || pass_.rules_out(*spans_[i].tile, column, threshold)) rows += spans_[i].rows;
+    }
+    return rows;
+  }
+
+ private:
+  // Takes spans [first, the number returned), none when all is done, and says for which columns.
+  std::size_t take(std::vector<bool>& live, std::size_t& first) {
+    const std::lock_guard lock(mutex_);
+    first = taken_;
+    if (taken_ == spans_.size() || !any_goes_on(live)) return first;
+    const std::size_t wanted = pass_.rows_of_a_turn();
+    for (std::size_t rows = 0; taken_ < spans_.size() && rows < wanted; ++taken_) rows += spans_[taken_].rows;
+    return taken_;
+  }
+
+  // Ends the searches whose time is over. Columns of one search are neighbours: the clock is read once for all of them.
+  bool any_goes_on(std::vector<bool>& live) {
+    bool any = false, goes_on = false;
+    const Search* search = nullptr;
+    for (std::size_t column = 0; column < ended_.size(); ++column) {
+      if (pass_.columns_[column].search != search) {
+        search = pass_.columns_[column].search;
+        goes_on = ended_[column] == spans_.size() && !search->is_cancelled() && (taken_ == 0 || !search->expired());
+      }
+      if (!goes_on) ended_[column] = std::min(ended_[column], taken_);
+      live[column] = goes_on;
+      any = any || goes_on;
+    }
+    return any;
+  }
+
+  bool choose(const Span& span, const std::vector<bool>& live, std::vector<bool>& active) const {
+    bool any = false;
+    for (std::size_t column = 0; column < live.size(); ++column) {
+      active[column] = live[column] && !pass_.rules_out(*span.tile, column, pass_.shared_threshold(column));
+      any = any || active[column];
+    }
+    return any;
+  }
+
+  const Pass& pass_;
+  const std::vector<Span> spans_;
+  const std::size_t threads_;
+  std::mutex mutex_;
+  std::size_t taken_ = 0;
+  std::vector<std::size_t> ended_;  // by column: the first span that it does not get
+};
+
+Pass::Pass(const Table& table, const kernels::Kernels& kernels, std::vector<Column> columns)
+    : table_(table),
+      kernels_(kernels),
+      columns_(std::move(columns)),
+      wants_denominator_(columns_.front().search->wants_denominator()),
+      samples_(columns_.front().search->mode == Mode::sample),
+      uses_sketch_(fllm::uses_sketch(table, columns_)),
+      queries_(table, kernels, columns_, !wants_denominator_),
+      shared_(columns_.size()) {
+  for (std::atomic<float>& threshold : shared_) threshold.store(-std::numeric_limits<float>::infinity());
+}
+
+void Pass::share_threshold(std::size_t column, float threshold) {
+  float known = shared_[column].load(std::memory_order_relaxed);
+  while (threshold > known && !shared_[column].compare_exchange_weak(known, threshold, std::memory_order_relaxed)) {
+  }
+}
+
+bool Pass::rules_out(const Tile& tile, std::size_t column, float threshold) const {
+  if (!bounds_ || wants_denominator_) return false;
+  return bounds_->upper(static_cast<std::size_t>(&tile - table_.tiles().data()), column) < threshold;
+}
+
+std::size_t Pass::rows_of_a_turn() const {
+  const std::size_t dim = table_.layout().dim;
+  const std::size_t by_bytes = kTurnBytes / code_bytes(table_.layout().codec, dim);
+  const std::size_t by_products = kTurnProducts / (dim * columns_.size());
+  const std::size_t blocks = std::max<std::size_t>(1, std::min(by_bytes, by_products) / kernels::kBlockRows);
+  return blocks * kernels::kBlockRows;
+}
+
+std::vector<Span> Pass::cut_spans(Pool& pool) {
+  std::vector<std::size_t> order(table_.tiles().size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  // Noise has no bound, and makes any tile as good to begin with as another.
+  if (table_.layout().tile_bounds && !samples_) {
+    bounds_.emplace(table_, kernels_, columns_, pool);
+    order = bounds_->order(pool);
+  }
+  const std::size_t step = rows_of_a_turn();
+  std::vector<Span> spans;
+  for (const std::size_t number : order) {
+    const Tile& tile = table_.tiles()[number];
+    for (std::size_t first = 0; first < tile.rows; first += step) {
+      spans.push_back({&tile, first, std::min(step, tile.rows - first)});
+    }
+  }
+  return spans;
+}
+
+std::vector<ItemAnswer> Pass::run(Pool& pool) {
+  std::vector<Span> spans = cut_spans(pool);
+  const std::size_t threads = std::min(pool.threads(), spans.size());
+  Turns turns(*this, std::move(spans), threads);
+  std::vector<std::unique_ptr<Worker>> workers(threads);
+  pool.run(threads, [&](std::size_t number) {
+    // Made by the thread that uses it, so that its buffers lie in that thread's caches.
+    workers[number] = std::make_unique<Worker>(*this);
+    turns.work(*workers[number]);
+  });
+  std::vector<ItemAnswer> answers;
+  for (std::size_t column = 0; column < columns_.size(); ++column) {
+    answers.push_back(merge(column, workers, turns));
+  }
+  return answers;
+}
+
+ItemAnswer Pass::merge(std::size_t column, const std::vector<std::unique_ptr<Worker>>& workers,
+                       const Turns& turns) const {
+  std::vector<Candidate> users;
+  LogSumExp denominator;
+  for (const std::unique_ptr<Worker>& worker : workers) {
+    const std::vector<Candidate>& found = worker->best(column).candidates();
+    users.insert(users.end(), found.begin(), found.end());
+    denominator.add(worker->denominator(column).m, worker->denominator(column).l);
+  }
+  const std::size_t k = columns_[column].search->k;
+  ItemAnswer answer = ranked(std::move(users), k);
+  const bool full = answer.users.size() == k;
+  answer.rows_scored =
+      turns.rows_decided(column, full ? answer.users.back().key : -std::numeric_limits<float>::infinity());
+  answer.complete = answer.rows_scored == table_.layout().rows;
+  if (wants_denominator_) {
+    answer.logsumexp = at_least_of(answer.users, denominator);
+    answer.log_probs_exact = answer.complete && !uses_sketch_;
+  }
+  return answer;
+}
+
+}  // namespace fllm

@@ -1,0 +1,56 @@
+// One search: what is wanted, and where the answer goes.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include "search/filter.hpp"
+
+namespace fllm {
+
+using Clock = std::chrono::steady_clock;
+
+enum class Mode { topk, sample };
+enum class LogProbs { exact, estimate, none };
+
+struct Search {
+  const float* z = nullptr;  // [items, dim]
+  std::size_t items = 0;
+  std::size_t k = 0;
+  Mode mode = Mode::topk;
+  bool exact = true;
+  LogProbs log_probs = LogProbs::exact;
+  const std::uint64_t* seeds = nullptr;  // [items], or null for zeros
+  const UserFilter* filter = nullptr;
+  std::optional<Clock::time_point> deadline;
+  const volatile std::int32_t* cancelled = nullptr;
+
+  bool expired() const { return deadline && Clock::now() >= *deadline; }
+  bool wants_denominator() const { return log_probs != LogProbs::none; }
+  bool is_cancelled() const { return cancelled != nullptr && *cancelled != 0; }
+};
+
+// The K best users of one item and the softmax denominator, as far as rows were scored.
+struct Candidate {
+  float key;    // what the order is by: the score, or score plus noise
+  float score;
+  std::int64_t id;
+};
+
+// (key descending, id ascending): the one order of rankings.
+inline bool ranks_before(const Candidate& a, const Candidate& b) { return a.key > b.key || (a.key == b.key && a.id < b.id); }
+
+struct ItemAnswer {
+  std::vector<Candidate> users;  // ranked, at most k
+  double logsumexp = std::numeric_limits<double>::quiet_NaN();
+  std::uint64_t rows_scored = 0;
+  bool complete = false;
+  bool log_probs_exact = false;
+};
+
+}  // namespace fllm

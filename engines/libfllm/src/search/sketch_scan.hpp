@@ -1,0 +1,48 @@
+// The sketch pass of one item: which rows may be among the best, and what the others add to the softmax denominator.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "search/denominator.hpp"
+#include "kernels/kernels.hpp"
+#include "kernels/sketch.hpp"
+#include "search/query.hpp"
+#include "format/sketch.hpp"
+#include "format/table.hpp"
+
+namespace fllm {
+
+class SketchScan {
+ public:
+  // So few that their codes are still coming in while the rows before them are sifted.
+  static constexpr std::size_t kChunkRows = 256;
+
+  // Proving bounds when the column's search wants the exact answer, statistical ones otherwise.
+  SketchScan(const Table& table, const kernels::Kernels& kernels, const Column& column);
+
+  // The rows of [first, first + rows) of a tile, at most kChunkRows, whose upper bound reaches `threshold`, counted
+  // from `first`; `out` has room for them all. Unless `denominator` is null, the estimates of all others are added to it.
+  //
+  // The estimate of exp(score): given its code, a row's score is about normal around the least-squares estimate, with
+  // the standard deviation of what the code leaves out, so its expectation is exp(estimate + variance / 2).
+  std::size_t survivors(const Tile& tile, std::size_t first, std::size_t rows, float threshold, LogSumExp* denominator,
+                        std::uint16_t* out);
+
+  // The upper bound of a row of the last call.
+  float upper(std::size_t row) const { return uppers_[row]; }
+
+ private:
+  void expect(const float* bias, std::size_t rows);
+
+  const kernels::Kernels& kernels_;
+  kernels::SketchBounds bounds_;
+  bool exact_;
+  std::vector<SketchQuery> queries_;         // one a basis
+  std::vector<kernels::SketchItem> items_;  // what the kernel reads of each
+  float shrink_, spread_;             // of estimates to least squares, and from bounds to standard deviations
+  std::vector<float> estimates_, uppers_, expected_;
+};
+
+}  // namespace fllm

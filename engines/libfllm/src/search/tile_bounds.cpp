@@ -1,0 +1,173 @@
+#include "search/tile_bounds.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "search/rounding.hpp"
+
+namespace fllm {
+
+namespace {
+
+using kernels::kBlockRows;
+
+// By how much the squared length of a direction may exceed 1, and what that and float64 make of a score, relative to
+// the product of norms; both far more than they do.
+constexpr double kUnitSlack = 0x1p-20;
+constexpr double kSlack = 0x1p-20;
+constexpr double kBiasSlack = 1e-12;
+
+// A tile is tried the earlier, the higher its bound and the higher the score of its middle: for few rows come near the
+// bound where a tile is not coherent. The share was measured (docs/internals/tiles.md).
+constexpr double kBoundShare = 0.3;
+
+constexpr std::size_t kFewColumns = 4;  // one at a time they are faster than padded to 16
+constexpr std::size_t kLeastSought = 4;
+
+std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+float or_infinity(float number) { return std::isnan(number) ? std::numeric_limits<float>::infinity() : number; }
+
+}  // namespace
+
+// Tiles whose directions lie one after another.
+class TileBounds::Block {
+ public:
+  Block(const Table& table, std::size_t first, std::size_t last) : first_(first), tiles_(table.tiles().data() + first) {
+    const std::size_t dim = table.layout().dim;
+    while (count_ < std::min(kBlockRows, last - first) && tiles_[count_].direction == tiles_->direction + count_ * dim) {
+      ++count_;
+    }
+  }
+
+  std::size_t first() const { return first_; }
+  std::size_t count() const { return count_; }
+  const float* directions() const { return tiles_->direction; }
+
+ private:
+  std::size_t first_, count_ = 0;
+  const Tile* tiles_;
+};
+
+TileBounds::TileBounds(const Table& table, const kernels::Kernels& kernels, const std::vector<Column>& columns,
+                       Pool& pool)
+    : table_(table),
+      kernels_(kernels),
+      columns_(columns.size()),
+      padded_dim_(round_up(table.layout().dim, kernels::kItemLanes)),
+      items_(columns.size()),
+      one_(columns.size() * padded_dim_),
+      many_(columns.size() <= kFewColumns ? 0 : round_up(columns.size(), kGroupColumns) * padded_dim_),
+      uppers_(table.tiles().size() * columns.size()),
+      promises_(uppers_.size()) {
+  prepare(columns);
+  const std::size_t tiles = table.tiles().size();
+  const std::size_t threads = std::min(pool.threads(), (tiles + kBlockRows - 1) / kBlockRows);
+  pool.run(threads, [&](std::size_t n) { bound(tiles * n / threads, tiles * (n + 1) / threads); });
+}
+
+void TileBounds::prepare(const std::vector<Column>& columns) {
+  const std::size_t dim = table_.layout().dim;
+  std::fill_n(one_.data(), one_.size(), 0.0f);
+  std::fill_n(many_.data(), many_.size(), 0.0f);
+  for (std::size_t c = 0; c < columns_; ++c) {
+    const float* z = columns[c].search->z + columns[c].item * dim;
+    const std::vector<double> values = as_scored(table_.layout().codec, z, dim);
+    double squares = 0;
+    float* const one = one_.data() + c * padded_dim_;
+    for (std::size_t j = 0; j < dim; ++j) {
+      one[j] = static_cast<float>(values[j]);
+      squares += values[j] * values[j];
+    }
+    items_[c].norm = std::sqrt(squares);
+    items_[c].lost = (kernels::float_error(dim) + 0x1p-23) * (1 + kUnitSlack) * items_[c].norm;
+    if (columns_ <= kFewColumns) continue;
+    const std::size_t lane = c % kGroupColumns, first = c - lane;
+    const std::size_t lanes = round_up(std::min(kGroupColumns, columns_ - first), kernels::kItemLanes);
+    float* const packed = many_.data() + first * padded_dim_ + lane;
+    for (std::size_t j = 0; j < dim; ++j) packed[j * lanes] = one[j];
+  }
+}
+
+void TileBounds::bound(std::size_t first, std::size_t last) {
+  Aligned<float> values(kBlockRows * padded_dim_), norms(kBlockRows), sums(kBlockRows * kGroupColumns);
+  while (first < last) {
+    const Block block(table_, first, last);
+    kernels_.decode_fp32(block.directions(), block.count(), table_.layout().dim, values.data(), norms.data());
+    bound_block(block, values.data(), sums.data());
+    first += block.count();
+  }
+}
+
+void TileBounds::bound_block(const Block& block, const float* values, float* sums) {
+  if (columns_ <= kFewColumns) {
+    for (std::size_t c = 0; c < columns_; ++c) {
+      kernels_.float_one(values, block.count(), padded_dim_, one_.data() + c * padded_dim_, sums);
+      for (std::size_t t = 0; t < block.count(); ++t) finish(block.first() + t, c, sums[t]);
+    }
+    return;
+  }
+  for (std::size_t first = 0; first < columns_; first += kGroupColumns) {
+    const std::size_t count = std::min(kGroupColumns, columns_ - first);
+    const std::size_t lanes = round_up(count, kernels::kItemLanes);
+    kernels_.float_many(values, block.count(), padded_dim_, lanes, many_.data() + first * padded_dim_, sums);
+    for (std::size_t t = 0; t < block.count(); ++t) {
+      for (std::size_t c = 0; c < count; ++c) finish(block.first() + t, first + c, sums[t * lanes + c]);
+    }
+  }
+}
+
+void TileBounds::finish(std::size_t tile, std::size_t column, float product) {
+  const float* const extents = table_.tiles()[tile].extents;
+  const double low = extents[0], high = extents[1], rest = extents[2], bias = extents[3];
+  const Item& item = items_[column];
+  const double along = product;
+  const double certain = std::max(std::abs(along) - item.lost, 0.0);  // of the part along the direction
+  const double across = std::sqrt(std::max(item.norm * item.norm - certain * certain / (1 + kUnitSlack), 0.0));
+  const double farthest = std::max(std::abs(low), std::abs(high));
+  const double score = std::max(low * along, high * along) + item.lost * farthest + across * rest +
+                       kSlack * item.norm * (farthest + rest);
+  // A product beyond float32 would pass through max() unseen.
+  const bool known = std::isfinite(product) && std::isfinite(item.norm);
+  const double upper = known ? score + bias + kBiasSlack * std::abs(bias) : std::numeric_limits<double>::infinity();
+  const double middle = (low + high) / 2 * along + bias;
+  const std::size_t at = tile * columns_ + column;
+  uppers_[at] = or_infinity(float_above(upper));
+  promises_[at] = or_infinity(static_cast<float>(middle + kBoundShare * (upper - middle)));
+}
+
+std::vector<std::size_t> TileBounds::most_promising(std::size_t column, std::size_t count) const {
+  std::vector<std::pair<float, std::size_t>> tiles(table_.tiles().size());
+  for (std::size_t t = 0; t < tiles.size(); ++t) tiles[t] = {-promises_[t * columns_ + column], t};
+  const auto end = tiles.begin() + static_cast<std::ptrdiff_t>(count);
+  if (count < tiles.size()) std::nth_element(tiles.begin(), end, tiles.end());
+  std::sort(tiles.begin(), end);
+  std::vector<std::size_t> found(count);
+  for (std::size_t i = 0; i < count; ++i) found[i] = tiles[i].second;
+  return found;
+}
+
+std::vector<std::size_t> TileBounds::order(Pool& pool) const {
+  const std::size_t tiles = table_.tiles().size();
+  const std::size_t sought = std::min(tiles, std::max(kLeastSought, tiles / columns_));
+  std::vector<std::vector<std::size_t>> best(columns_);
+  const std::size_t threads = std::min(pool.threads(), columns_);
+  pool.run(threads, [&](std::size_t n) {
+    for (std::size_t c = n; c < columns_; c += threads) best[c] = most_promising(c, sought);
+  });
+  std::vector<std::size_t> order;
+  std::vector<bool> taken(tiles, false);
+  const auto take = [&](std::size_t tile) {
+    if (!taken[tile]) order.push_back(tile);
+    taken[tile] = true;
+  };
+  for (std::size_t rank = 0; rank < sought; ++rank) {
+    for (const std::vector<std::size_t>& of_column : best) take(of_column[rank]);
+  }
+  for (std::size_t tile = 0; tile < tiles; ++tile) take(tile);
+  return order;
+}
+
+}  // namespace fllm

@@ -1,0 +1,53 @@
+// Upper bounds of the scores of whole tiles, and the order that they suggest (docs/internals/tiles.md);
+// fllm_export.table.tile_bounds writes what they are made of.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "machine/aligned.hpp"
+#include "kernels/kernels.hpp"
+#include "machine/pool.hpp"
+#include "search/query.hpp"
+#include "format/table.hpp"
+
+namespace fllm {
+
+class TileBounds {
+ public:
+  // Numbers a tile beside its direction: least and greatest part along it, greatest rest, greatest bias.
+  static constexpr std::size_t kExtents = 4;
+
+  // Bounds every tile of a table that has bounds, for each column.
+  TileBounds(const Table& table, const kernels::Kernels& kernels, const std::vector<Column>& columns, Pool& pool);
+
+  // What no score of the tile's rows exceeds, rounded to float32 as they are.
+  float upper(std::size_t tile, std::size_t column) const { return uppers_[tile * columns_ + column]; }
+
+  // All tiles: those first that promise the most to some column. With many columns only the best of each are sought
+  // out, and the rest follow as they are stored.
+  std::vector<std::size_t> order(Pool& pool) const;
+
+ private:
+  struct Item {
+    double norm = 0;
+    double lost = 0;  // what float32 may make of a product with a direction
+  };
+  class Block;
+
+  void prepare(const std::vector<Column>& columns);
+  void bound(std::size_t first, std::size_t last);
+  void bound_block(const Block& block, const float* values, float* sums);
+  void finish(std::size_t tile, std::size_t column, float along);
+  std::vector<std::size_t> most_promising(std::size_t column, std::size_t count) const;
+
+  const Table& table_;
+  const kernels::Kernels& kernels_;
+  std::size_t columns_, padded_dim_;
+  std::vector<Item> items_;
+  Aligned<float> one_, many_;  // [columns, padded dim]; by groups of columns, [padded dim, padded columns]
+  std::vector<float> uppers_, promises_;  // [tiles, columns]
+};
+
+}  // namespace fllm
