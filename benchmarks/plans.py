@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from fllm_export import Bundle
-from fllm_export.bundle.order import item_texts
+from fllm_export.bundle.job import item_texts
 from fllm_export.bundle.plans import PlanOptions, add_plans
 from fllm_export.graphs.precision_names import PRECISIONS
 

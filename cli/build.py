@@ -92,14 +92,14 @@ def build(
         return
     if dry_run:
         from fllm_export.bundle.estimate import estimate
-        from fllm_export.bundle.order import Options, Order, item_texts
+        from fllm_export.bundle.job import Job, Options, item_texts
         from fllm_export.checkpoint.checkpoint import Checkpoint
         from fllm_export.environment import thread_count
         from fllm_export.table.writer import SHARD_BYTES
 
         options = Options(quant, min_recall, k, exporter, thread_count(threads), SHARD_BYTES, sketch, cluster)
-        order = Order(Checkpoint.load(source), item_texts(calibration), options, output.progress)
-        forecast = estimate(order)
+        job = Job(Checkpoint.load(source), item_texts(calibration), options, output.progress)
+        forecast = estimate(job)
         output.result({"dry_run": True, **forecast.to_dict()}, _forecast_text(forecast))
         forecast.check(out)
         return

@@ -77,7 +77,7 @@ def make_plans(
     """Build the plans that were asked for, and return their records."""
     if choices["engine"] is None:
         return []
-    from fllm_export.bundle.order import item_texts
+    from fllm_export.bundle.job import item_texts
     from fllm_export.bundle.plans import add_plans
 
     texts = [] if calibration is None else list(item_texts(calibration).texts)

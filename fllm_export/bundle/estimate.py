@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fllm_export.bundle.order import Order
+from fllm_export.bundle.job import Job
 from fllm_export.checkpoint.base import BaseModel
 from fllm_export.errors import BudgetError
 from fllm_export.table import sketch
@@ -87,16 +87,16 @@ class Estimate:
             )
 
 
-def estimate(order: Order) -> Estimate:
+def estimate(job: Job) -> Estimate:
     """Forecast a build."""
-    checkpoint, quant, shard_bytes = order.checkpoint, order.options.quant, order.options.shard_bytes
+    checkpoint, quant, shard_bytes = job.checkpoint, job.options.quant, job.options.shard_bytes
     users = checkpoint.users
     row_bytes = codec(quant).row_bytes(users.dim) + 8 + (4 if users.bias is not None else 0)
-    beside = _Beside.of(order, row_bytes)
+    beside = _Beside.of(job, row_bytes)
     row_bytes += beside.row_bytes
     table_bytes = users.rows * row_bytes
     shards = max(1, math.ceil(table_bytes / shard_bytes))
-    parameters = _parameters(order)
+    parameters = _parameters(job)
     encoder_bytes = parameters * _FP32_BYTES
     files = {
         "encoder/model.onnx": Quantity(
@@ -122,7 +122,7 @@ def estimate(order: Order) -> Estimate:
             f"{_INTERPRETER_BYTES:,} libraries + {_MODEL_COPIES} x {encoder_bytes:,} encoder "
             f"+ {_SHARD_COPIES} x {shard:,} shard",
         ),
-        time=_time(order, beside, encoder_bytes),
+        time=_time(job, beside, encoder_bytes),
     )
 
 
@@ -141,9 +141,9 @@ class _Beside:
     shard_bytes: int
 
     @classmethod
-    def of(cls, order: Order, row_bytes: int) -> _Beside:
+    def of(cls, job: Job, row_bytes: int) -> _Beside:
         """Return what ``yes`` asks for, and ``auto`` where rows of ``row_bytes`` take more than one shard."""
-        options, users = order.options, order.checkpoint.users
+        options, users = job.options, job.checkpoint.users
         kind, several = codec(options.quant), users.rows * row_bytes > options.shard_bytes
         maker = SketchMaker(options.sketch, kind, users.dim)
         tiles = TileMaker(options.cluster, kind, users.dim, tile_rows(row_bytes, options.shard_bytes))
@@ -162,16 +162,16 @@ class _Beside:
         return (", sketch" if self.sketch else "") + (", bounds" if self.bounds else "")
 
 
-def _parameters(order: Order) -> int:
+def _parameters(job: Job) -> int:
     """Count what the exported encoder holds: the base model without a language-model head, and the mapper."""
-    tensors = BaseModel.check(order.checkpoint.base).tensors()
+    tensors = BaseModel.check(job.checkpoint.base).tensors()
     base = sum(math.prod(tensor.shape) for name, tensor in tensors.items() if not name.startswith("lm_head."))
-    return base + sum(weight.size for weight in order.checkpoint.mapper.weights.values())
+    return base + sum(weight.size for weight in job.checkpoint.mapper.weights.values())
 
 
-def _time(order: Order, beside: _Beside, encoder_bytes: int) -> Quantity:
-    users, parity_texts = order.checkpoint.users, len(order.sample)
-    rows_per_s = _PROBE_ROWS / _encoding_s(users.dim, order.options.quant, beside)
+def _time(job: Job, beside: _Beside, encoder_bytes: int) -> Quantity:
+    users, parity_texts = job.checkpoint.users, len(job.sample)
+    rows_per_s = _PROBE_ROWS / _encoding_s(users.dim, job.options.quant, beside)
     table_s = users.rows / rows_per_s
     export_s = _EXPORT_S + _EXPORT_S_PER_GB * encoder_bytes / 1e9
     parity_s = parity_texts / _PARITY_TEXTS_PER_S

@@ -14,8 +14,8 @@ from fllm_export.bundle import steps
 from fllm_export.bundle.bundle import BUILD_REPORT, ENCODER_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.card import write_card
 from fllm_export.bundle.estimate import estimate
+from fllm_export.bundle.job import Exporter, Job, Options, item_texts
 from fllm_export.bundle.ledger import Ledger
-from fllm_export.bundle.order import Exporter, Options, Order, item_texts
 from fllm_export.bundle.parity import Parity
 from fllm_export.bundle.report import write_report
 from fllm_export.checkpoint.checkpoint import Checkpoint
@@ -88,45 +88,45 @@ def build(
     """
     options = Options(quant, min_recall, k, exporter, thread_count(threads), shard_bytes, sketch, cluster)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.load(checkpoint)
-    order = Order(source, item_texts(calibration), options, progress)
+    job = Job(source, item_texts(calibration), options, progress)
     target = Path(output)
-    finished = _finished(target, order.build_key)
+    finished = _finished(target, job.build_key)
     if finished is not None:
         _check_recall(finished, options)
         return finished
-    return _make(order, target)
+    return _make(job, target)
 
 
-def _make(order: Order, output: Path) -> Bundle:
+def _make(job: Job, output: Path) -> Bundle:
     """Run the steps that are not done, then publish."""
-    forecast = estimate(order)
+    forecast = estimate(job)
     forecast.check(output)
     staging = output.with_name(output.name + ".partial")
     staging.mkdir(parents=True, exist_ok=True)
     with Ledger(staging) as ledger:
-        _run_steps(order, staging, ledger)
-        staged = Bundle(staging, order.draft_manifest)
-        write_report(staged, order.options.min_recall)
-        _check_recall(staged, order.options)
-        publish_json(staging / BUILD_REPORT, {"options": asdict(order.options), "forecast": forecast.to_dict()})
+        _run_steps(job, staging, ledger)
+        staged = Bundle(staging, job.draft_manifest)
+        write_report(staged, job.options.min_recall)
+        _check_recall(staged, job.options)
+        publish_json(staging / BUILD_REPORT, {"options": asdict(job.options), "forecast": forecast.to_dict()})
         ledger.close()
-        _describe(order, staged)
+        _describe(job, staged)
         _move_into_place(staging, output)
     return Bundle.load(output)
 
 
-def _run_steps(order: Order, staging: Path, ledger: Ledger) -> None:
+def _run_steps(job: Job, staging: Path, ledger: Ledger) -> None:
     work = (
-        (steps.encoder, order.key("encoder", order.options.exporter)),
-        (steps.head, order.key("head", order.table_facts)),
-        (steps.users, order.users_key),
-        (steps.parity, order.build_key),
+        (steps.encoder, job.key("encoder", job.options.exporter)),
+        (steps.head, job.key("head", job.table_facts)),
+        (steps.users, job.users_key),
+        (steps.parity, job.build_key),
     )
     for step, key in work:
         if ledger.is_done(step.__name__, key):
-            order.progress(f"{step.__name__} (done before)", 1, 1)
+            job.progress(f"{step.__name__} (done before)", 1, 1)
         else:
-            ledger.record(step.__name__, key, step(order, staging))
+            ledger.record(step.__name__, key, step(job, staging))
 
 
 def _finished(output: Path, build_key: str) -> Bundle | None:
@@ -154,18 +154,18 @@ def _check_recall(bundle: Bundle, options: Options) -> None:
         )
 
 
-def _describe(order: Order, staged: Bundle) -> None:
+def _describe(job: Job, staged: Bundle) -> None:
     """Write the model card and, last of all, the manifest."""
     provenance: dict[str, Any] = {
-        "build_key": order.build_key,
-        "checkpoint_sha256": order.fingerprint,
+        "build_key": job.build_key,
+        "checkpoint_sha256": job.fingerprint,
         "adapter_sha256": staged.report(ENCODER_REPORT)["merge"]["adapter_sha256"],
-        "calibration_sha256": order.texts.sha256,
-        "exporter": order.options.exporter,
+        "calibration_sha256": job.texts.sha256,
+        "exporter": job.options.exporter,
         "versions": _versions(),
     }
-    write_card(staged, order.checkpoint.spec, provenance)
-    replace(order.draft_manifest, files=describe_files(staged.path), provenance=provenance).save(staged.path)
+    write_card(staged, job.checkpoint.spec, provenance)
+    replace(job.draft_manifest, files=describe_files(staged.path), provenance=provenance).save(staged.path)
 
 
 def _move_into_place(staging: Path, output: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.bundle.bundle import Bundle
-from fllm_export.bundle.order import require
+from fllm_export.bundle.job import require
 from fllm_export.engines.tensorrt.builder import Built, build_plan
 from fllm_export.engines.tensorrt.layers import table_is_fused
 from fllm_export.engines.tensorrt.library import Library, LibraryName, open_library

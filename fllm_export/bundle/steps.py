@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT
-from fllm_export.bundle.order import Order, require
+from fllm_export.bundle.job import Job, require
 from fllm_export.bundle.parity import measure
 from fllm_export.errors import ParityError
 from fllm_export.files import publish_json
@@ -20,7 +20,7 @@ ENCODER_TOLERANCE = 1e-3
 """Largest |onnx - torch| relative to the largest |torch| that an exported encoder may show."""
 
 
-def encoder(order: Order, staging: Path) -> list[Path]:
+def encoder(job: Job, staging: Path) -> list[Path]:
     """Merge the adapter, export the encoder, and compare what ONNX Runtime computes with torch.
 
     Raises:
@@ -30,18 +30,18 @@ def encoder(order: Order, staging: Path) -> list[Path]:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir()
-    checkpoint, merged = order.checkpoint, order.merged
+    checkpoint, merged = job.checkpoint, job.merged
     prompt = checkpoint.prompt()
-    batch = prompt.batch(prompt.tokenize(checkpoint.tokenizer(), order.probes))
-    stage = f"export by {order.options.exporter}"
-    order.progress(stage, 0, 1)
-    if order.options.exporter == "torch":
+    batch = prompt.batch(prompt.tokenize(checkpoint.tokenizer(), job.probes))
+    stage = f"export by {job.options.exporter}"
+    job.progress(stage, 0, 1)
+    if job.options.exporter == "torch":
         require("fllm_export.graphs.encoder").export_encoder(merged.encoder, folder / "model.onnx", example=batch)
     else:
         export = require("fllm_export.graphs.optimum").export_encoder_optimum
         export(merged.encoder, folder / "model.onnx")
     parity = require("fllm_export.graphs.parity").compare_encoder(folder / "model.onnx", merged.encoder, [batch])
-    order.progress(stage, 1, 1)
+    job.progress(stage, 1, 1)
     report = staging / ENCODER_REPORT
     publish_json(report, {"merge": asdict(merged.report), "onnx_against_torch": asdict(parity)})
     if not parity.max_rel <= ENCODER_TOLERANCE:
@@ -54,53 +54,51 @@ def encoder(order: Order, staging: Path) -> list[Path]:
     return [*folder.iterdir(), report, staging / "tokenizer.json"]
 
 
-def head(order: Order, staging: Path) -> list[Path]:
+def head(job: Job, staging: Path) -> list[Path]:
     """Write the head graph that the CPU engine runs, and those that TensorRT fuses."""
     onnx = require("onnx")
     folder = staging / "head"
     folder.mkdir(exist_ok=True)
     paths = []
-    for name, model in require("fllm_export.graphs.heads").bundle_heads(**order.table_facts).items():
+    for name, model in require("fllm_export.graphs.heads").bundle_heads(**job.table_facts).items():
         path = folder / f"{name}.onnx"
         onnx.save(model, path)
         paths.append(path)
     return paths
 
 
-def users(order: Order, staging: Path) -> list[Path]:
+def users(job: Job, staging: Path) -> list[Path]:
     """Stream the dense user rows into the table; shards that an interrupted build finished are kept."""
     folder = staging / "users"
     if (folder / "table.json").exists():  # of other inputs, or damaged since
         shutil.rmtree(folder)
-    rows, options = order.merged.users, order.options
+    rows, options = job.merged.users, job.options
     writer = TableWriter(
         folder,
         dim=rows.dim,
         quant=options.quant,
         bias=rows.bias is not None,
         shard_bytes=options.shard_bytes,
-        resume_key=order.users_key,
+        resume_key=job.users_key,
         sketch=options.sketch,
         cluster=options.cluster,
-        items=None if options.sketch == "no" else order.item_vectors,
+        items=None if options.sketch == "no" else job.item_vectors,
     )
     chunks = ((part, ids, bias) for ids, part, bias in rows.labelled_chunks())
-    write_table(writer, chunks, rows.rows, order.progress)
+    write_table(writer, chunks, rows.rows, job.progress)
     return [path for path in folder.iterdir() if path.is_file()]
 
 
-def parity(order: Order, staging: Path) -> list[Path]:
+def parity(job: Job, staging: Path) -> list[Path]:
     """Ask the staged bundle for real items and compare its rankings with the unmerged fp32 checkpoint's."""
-    draft, threads = order.draft_manifest, order.options.threads
+    draft, threads = job.draft_manifest, job.options.threads
     runtime = Runtime(
         draft,
         Encoder(staging, draft.prompt, draft.dim, threads),
         UserTable.open(staging / "users", engine="onnxruntime", threads=threads),
     )
-    measured = measure(
-        runtime, order.item_vectors, order.reference.users, order.sample, order.options.k, order.progress
-    )
+    measured = measure(runtime, job.item_vectors, job.reference.users, job.sample, job.options.k, job.progress)
     report = staging / PARITY_REPORT
-    texts = {"source": order.texts.source, "sha256": order.texts.sha256, "texts": len(order.texts.texts)}
-    publish_json(report, {"parity": measured.to_dict(), "item_texts": texts, "quant": order.options.quant})
+    texts = {"source": job.texts.source, "sha256": job.texts.sha256, "texts": len(job.texts.texts)}
+    publish_json(report, {"parity": measured.to_dict(), "item_texts": texts, "quant": job.options.quant})
     return [report]

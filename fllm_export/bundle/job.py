@@ -1,4 +1,4 @@
-"""A build order: the inputs of a build, checked, and what is derived from them once."""
+"""A build job: the inputs of a build, checked, and what is derived from them once."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Options:
         check_choice("cluster", self.cluster)
 
 
-class Order:
+class Job:
     """Everything that the steps of one build share.
 
     Attributes:
