@@ -13,7 +13,7 @@ from fllm_export.cli.build import build
 from fllm_export.cli.evaluate import evaluate
 from fllm_export.cli.info import info
 from fllm_export.cli.inspect import inspect
-from fllm_export.cli.output import Output
+from fllm_export.cli.output import JSON_FLAG, Output
 from fllm_export.cli.pack import pack
 from fllm_export.cli.query import query
 from fllm_export.cli.train import train
@@ -33,6 +33,18 @@ INTERRUPTED = 130
 class Verbs(click.Group):
     """A group that turns every expected failure into one line and its exit code."""
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the options before the verb, and whether failures are to be printed as JSON, those of click included."""
+        own = args[: args.index("--")] if "--" in args else args
+        output = Output(json=JSON_FLAG in own)
+        try:
+            return super().make_context(info_name, args, parent, obj=output, **extra)
+        except click.UsageError as error:
+            _refuse(output, error)
+            raise click.exceptions.Exit(error.exit_code) from None
+
     def invoke(self, context: click.Context) -> Any:
         """Run the verb; a failure that is not expected keeps its traceback and exits with 1."""
         output = context.ensure_object(Output)
@@ -41,6 +53,9 @@ class Verbs(click.Group):
         except FllmError as error:
             code = EXIT_CODES[type(error)]
             output.error(type(error).__name__, str(error), code)
+        except click.UsageError as error:
+            code = error.exit_code
+            _refuse(output, error)
         except MemoryError as error:
             code = EXIT_CODES[BudgetError]
             output.error("MemoryError", f"out of memory: {error}".rstrip(": "), code)
@@ -55,6 +70,13 @@ class Verbs(click.Group):
                 "Interrupted", "interrupted; train and build go on where they stopped when they are run again", code
             )
         context.exit(code)
+
+
+def _refuse(output: Output, error: click.UsageError) -> None:
+    """Print what click says of a command line that it cannot read; without ``--json`` that includes the usage."""
+    if not output.json:
+        raise error
+    output.error("UsageError", error.format_message(), error.exit_code)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,8 +25,8 @@ class Output:
         verb: the command's name, part of the JSON schema name.
     """
 
-    def __init__(self) -> None:
-        self.json = False
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
         self.quiet = False
         self.verb = ""
         self._stage = ""
@@ -43,7 +44,7 @@ class Output:
         self._close_bar()
         if self.json:
             document = {"schema": f"fllm-export/{self.verb}", "version": 1, **data}
-            click.echo(json.dumps(document, ensure_ascii=False))
+            click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
         else:
             click.echo(text)
 
@@ -53,7 +54,7 @@ class Output:
         if self.json:
             failure = {"kind": kind, "message": message, "exit_code": exit_code}
             click.echo(json.dumps({"schema": "fllm-export/error", "version": 1, "error": failure}, ensure_ascii=False))
-        click.echo(f"{click.style('error', fg='red', bold=True)}: {message}", err=True)
+        click.echo(f"{click.style('error', fg='red', bold=True)}: {message}", err=True, color=_colours())
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage is: a bar on a terminal, a line now and then elsewhere."""
@@ -86,16 +87,24 @@ class Output:
 pass_output = click.make_pass_decorator(Output, ensure=True)
 
 
+def _colours() -> bool | None:
+    """Return False where ``NO_COLOR`` is set and not empty; None leaves it to click, which asks for a terminal."""
+    return False if os.environ.get("NO_COLOR") else None
+
+
+JSON_FLAG = "--json"
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the ``--json`` flag."""
 
     def switch(context: click.Context, _: click.Parameter, value: bool) -> None:
         output = context.ensure_object(Output)
         output.json = value
-        output.verb = context.info_name or ""
+        output.verb = "-".join(context.command_path.split()[1:])
 
     return click.option(
-        "--json",
+        JSON_FLAG,
         is_flag=True,
         expose_value=False,
         is_eager=True,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 import time
@@ -97,6 +98,55 @@ def test_json_failures_are_json(tmp_path: Path) -> None:
     assert document["schema"] == "fllm-export/error"
     assert document["error"]["kind"] == "BundleError"
     assert "manifest.json" in document["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["query", "--json"],
+        ["query", ".", "text", "--threads", "0", "--json"],
+        ["query", "--no-such-option", "--json"],
+        ["no-such-verb", "--json"],
+        ["--no-such-option", "info", "--json"],
+    ],
+)
+def test_usage_errors_that_click_finds_are_json_too(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    document = json.loads(result.stdout)
+    assert (document["schema"], document["error"]["kind"]) == ("fllm-export/error", "UsageError")
+    assert document["error"]["exit_code"] == 2
+    assert document["error"]["message"] in result.stderr
+
+
+def test_json_behind_the_end_of_options_is_a_text() -> None:
+    result = run("query", "--", "--json")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
+
+
+def on_a_terminal(*arguments: object, **environment: str) -> bytes:
+    """Return what the command writes where stderr is a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "fllm_export.cli", *map(str, arguments)],
+            env={**{k: v for k, v in os.environ.items() if k != "NO_COLOR"}, **environment},
+            stderr=theirs,
+        )
+        return os.read(ours, 65_536)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_no_color_is_honoured(tmp_path: Path) -> None:
+    assert b"\x1b[31m" in on_a_terminal("inspect", tmp_path)
+    assert b"\x1b[31m" in on_a_terminal("inspect", tmp_path, NO_COLOR="")
+    plain = on_a_terminal("inspect", tmp_path, NO_COLOR="1")
+    assert plain.startswith(b"error: ")
+    assert b"\x1b" not in plain
 
 
 def test_info_prints_text_and_json() -> None:
