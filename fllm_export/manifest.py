@@ -13,7 +13,7 @@ from typing import Any
 from fllm_export.errors import BundleError, FllmError
 from fllm_export.files import publish_json, sha256_file
 from fllm_export.prompt import Prompt
-from fllm_export.table.layout import read_versioned
+from fllm_export.strict_json import read_versioned
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -72,17 +72,7 @@ class Manifest:
                 expected="a bundle",
                 fix="Name a bundle's directory, or run the build that makes it to its end",
             )
-        document = read_versioned(path, FORMAT_VERSION)
-        features = document.get("reader_features", [])
-        if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
-            raise BundleError(f"{path}: reader_features is {features!r}", expected="a list of names")
-        unknown = sorted(set(features) - READER_FEATURES)
-        if unknown:
-            raise BundleError(
-                f"{path} needs the reader features {', '.join(unknown)}",
-                expected="none that this fllm-export does not know",
-                fix="Upgrade fllm-export",
-            )
+        document = read_versioned(path, FORMAT_VERSION, READER_FEATURES)
         try:
             return cls(
                 files={str(name): FileEntry(**entry) for name, entry in document["files"].items()},

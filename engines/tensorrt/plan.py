@@ -25,7 +25,7 @@ from typing import Any
 
 from fllm_export.engines.tensorrt.library import Library
 from fllm_export.errors import BundleError, HardwareError
-from fllm_export.table.layout import read_versioned
+from fllm_export.strict_json import read_versioned
 
 RECORDS = "plans.json"
 """The file with the records of a folder of plans."""

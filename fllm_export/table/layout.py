@@ -8,14 +8,13 @@ from typing import Any
 
 from fllm_export.errors import BundleError
 from fllm_export.files import publish_json
-from fllm_export.strict_json import parse
+from fllm_export.strict_json import read_versioned
 from fllm_export.table.codecs import CODECS
 from fllm_export.table.sketch import BLOCK_ROWS, GROUP_DIMS
 
 FORMAT_VERSION = 1
 FILE_NAME = "table.json"
 
-_FILE_BYTES_MAX = 64 << 20
 _TILE_BYTES = 8 << 20
 _TILE_ROWS_MAX = 65_536
 _TILE_ROWS_MIN = 1_024
@@ -115,32 +114,6 @@ class TableLayout:
         total = sum(shard.rows for shard in self.shards)
         if total != self.rows:
             raise BundleError(f"{path}: the shards hold {total} rows", expected=f"{self.rows}, as `rows` says")
-
-
-def read_versioned(path: Path, supported: int) -> dict[str, Any]:
-    """Read a JSON object whose ``format_version`` is at most ``supported``.
-
-    Raises:
-        BundleError: it is no JSON object, or its version is missing or newer, with both numbers.
-    """
-    size = path.stat().st_size
-    if size > _FILE_BYTES_MAX:
-        raise BundleError(f"{path} has {size} bytes", expected=f"at most {_FILE_BYTES_MAX}")
-    try:
-        document = parse(path.read_bytes())
-    except ValueError as error:
-        raise BundleError(f"{path} is not JSON ({error})", fix="Build it again") from error
-    version = document.get("format_version") if isinstance(document, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BundleError(f"{path}: format_version is {version!r}", expected=f"a whole number from 1 to {supported}")
-    if version > supported:
-        raise BundleError(
-            f"{path} has format version {version}",
-            expected=f"at most {supported}, the newest that this fllm-export reads",
-            fix="Upgrade fllm-export, or build again with this one",
-        )
-    found: dict[str, Any] = document
-    return found
 
 
 def tile_rows(row_bytes: int, shard_bytes: int) -> int:
