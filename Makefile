@@ -93,9 +93,10 @@ fuzz: $(INSTALLED)  ## hostile shards and layouts for FUZZ_SECONDS each (needs c
 	  done; \
 	else echo "fuzz: skipped, there is no $(CLANG)"; fi
 
-lint: $(INSTALLED)  ## ruff
+lint: $(INSTALLED)  ## ruff, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	git ls-files -z '*.cpp' '*.hpp' '*.h' '*.cu' '*.cuh' | xargs -0 $(BIN)/clang-format --dry-run --Werror
 
 types: $(INSTALLED)  ## mypy --strict
 	$(BIN)/mypy

@@ -28,9 +28,9 @@ extern "C" {
 // codes int8 or e4m3 [block_rows, dim], scales float32 [block_rows], ids int64 [blocks, block_rows]; null and `message`
 // [512] on failure. Nothing is read after the call.
 __attribute__((visibility("default"))) void* gpu_scanner_open(const std::uint8_t* codes, int fp8, const float* scales,
-                                                             const std::int64_t* ids, std::uint64_t block_rows,
-                                                             std::uint64_t blocks, std::uint32_t dim,
-                                                             std::uint64_t gpu_bytes, char* message) {
+                                                              const std::int64_t* ids, std::uint64_t block_rows,
+                                                              std::uint64_t blocks, std::uint32_t dim,
+                                                              std::uint64_t gpu_bytes, char* message) {
   std::unique_ptr<fllm::cuda::CudaScanner> scanner;
   attempt(message, [&] {
     fllm::Layout layout;
@@ -57,8 +57,8 @@ __attribute__((visibility("default"))) std::uint64_t gpu_scanner_streamed_bytes(
 
 // z float32 [items, dim] in; ids int64 and scores float32 [items, k], logsumexp float64 [items] out.
 __attribute__((visibility("default"))) int gpu_scanner_search(void* scanner, const float* z, std::uint64_t items,
-                                                             std::uint64_t k, int log_probs, std::int64_t* ids,
-                                                             float* scores, double* logsumexp, char* message) {
+                                                              std::uint64_t k, int log_probs, std::int64_t* ids,
+                                                              float* scores, double* logsumexp, char* message) {
   return attempt(message, [&] {
     fllm::Search search;
     search.z = z;

@@ -22,7 +22,7 @@ class Metrics {
   std::string text(bool ready, std::int64_t generation, std::uint64_t rows) const;
 
  private:
-  static constexpr std::array<double, 15> kBoundsMs{0.1, 0.25, 0.5,  1,   2.5, 5,    10,  25,
+  static constexpr std::array<double, 15> kBoundsMs{0.1, 0.25, 0.5, 1,   2.5,  5,    10,   25,
                                                     50,  100,  250, 500, 1000, 2500, 10000};
   struct Histogram {
     std::array<std::atomic<std::uint64_t>, kBoundsMs.size() + 1> buckets{};  // the last one: above all bounds

@@ -35,7 +35,9 @@ Options Options::parse(int argc, char** argv) {
   Options options;
   constexpr std::size_t kMost = std::size_t{1} << 30;
   using Read = std::function<void(const std::string& name, const std::string& value)>;
-  const auto text = [](std::string& place) -> Read { return [&place](const auto&, const auto& value) { place = value; }; };
+  const auto text = [](std::string& place) -> Read {
+    return [&place](const auto&, const auto& value) { place = value; };
+  };
   const auto count = [](auto& place, auto least, auto most) -> Read {
     using Number = std::remove_reference_t<decltype(place)>;
     return [&place, least, most](const std::string& name, const std::string& value) {

@@ -159,8 +159,8 @@ json ServedBundle::answer(const Request& request, Metrics& metrics) const {
   if (request.budget_ms) {
     // What tokenising and encoding leave of the budget is the scan's, which always scores some rows.
     constexpr double kLeastMs = 1e-6;
-    options.budget = std::chrono::duration<double, std::milli>(
-        std::max(kLeastMs, *request.budget_ms - milliseconds_since(began)));
+    options.budget =
+        std::chrono::duration<double, std::milli>(std::max(kLeastMs, *request.budget_ms - milliseconds_since(began)));
   }
   const Clock::time_point scanning = Clock::now();
   const fllm::Answer found = table_.search(z, request.size(), options);

@@ -18,12 +18,9 @@ constexpr time_t kKeepAliveSeconds = 2;
 // A refused request is the caller's fault, missing memory passes, everything else is ours.
 int http_status(fllm_status status) {
   switch (status) {
-    case FLLM_USAGE:
-      return 400;
-    case FLLM_MEMORY:
-      return 503;
-    default:
-      return 500;
+    case FLLM_USAGE: return 400;
+    case FLLM_MEMORY: return 503;
+    default: return 500;
   }
 }
 
@@ -60,11 +57,11 @@ Service::Service(const Options& options) : options_(options) {
 }
 
 void Service::routes() {
-  http_.Post("/topk", [this](const httplib::Request& request, httplib::Response& response,
-                             const httplib::ContentReader& read) {
-    topk(request, response, read);
-    metrics_.count_request(response.status);
-  });
+  http_.Post("/topk",
+             [this](const httplib::Request& request, httplib::Response& response, const httplib::ContentReader& read) {
+               topk(request, response, read);
+               metrics_.count_request(response.status);
+             });
   http_.Post("/reload", [this](const httplib::Request&, httplib::Response& response) { reload(response); });
   http_.Get("/healthz", [this](const httplib::Request&, httplib::Response& response) { health(response); });
   http_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {

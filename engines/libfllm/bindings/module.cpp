@@ -62,8 +62,8 @@ fllm::Table open(const std::string& directory, unsigned threads, bool pin_thread
 }
 
 // user_ids, keys, scores [items, k]; logsumexp, rows_scored, complete, log_probs_exact [items]; generation, rows.
-nb::tuple search(const fllm::Table& table, Vectors z, std::size_t k, bool sample, std::optional<Seeds> seeds, bool exact,
-                 int log_probs, double budget_ms, const fllm::Filter* filter) {
+nb::tuple search(const fllm::Table& table, Vectors z, std::size_t k, bool sample, std::optional<Seeds> seeds,
+                 bool exact, int log_probs, double budget_ms, const fllm::Filter* filter) {
   const std::size_t items = z.shape(0);
   auto user_ids = make<std::int64_t>(items, k, 2);
   auto keys = make<float>(items, k, 2), scores = make<float>(items, k, 2);
@@ -143,6 +143,6 @@ NB_MODULE(_core, module) {
           },
           nb::arg("user_ids"), nb::arg("deny") = false)
       .def("search", &search, nb::arg("z"), nb::arg("k"), nb::kw_only(), nb::arg("sample") = false,
-           nb::arg("seeds") = nb::none(), nb::arg("exact") = true, nb::arg("log_probs") = 0,
-           nb::arg("budget_ms") = 0.0, nb::arg("filter") = nb::none());
+           nb::arg("seeds") = nb::none(), nb::arg("exact") = true, nb::arg("log_probs") = 0, nb::arg("budget_ms") = 0.0,
+           nb::arg("filter") = nb::none());
 }

@@ -98,16 +98,16 @@ constexpr Driver kDriver = {
     .describe = describe,
     .allocate = [](std::size_t bytes, void** pointer) { return outcome(cudaMalloc(pointer, bytes)); },
     .release = [](void* pointer) { outcome(cudaFree(pointer)); },
-    .allocate_pinned =
-        [](std::size_t bytes, void** pointer) { return outcome(cudaHostAlloc(pointer, bytes, cudaHostAllocPortable)); },
+    .allocate_pinned = [](std::size_t bytes,
+                          void** pointer) { return outcome(cudaHostAlloc(pointer, bytes, cudaHostAllocPortable)); },
     .release_pinned = [](void* pointer) { outcome(cudaFreeHost(pointer)); },
     .create_stream = create_stream,
     .destroy_stream = [](void* stream) { outcome(cudaStreamDestroy(stream_of(stream))); },
     .create_event = create_event,
     .destroy_event = [](void* event) { outcome(cudaEventDestroy(event_of(event))); },
     .record = [](void* event, void* stream) { return outcome(cudaEventRecord(event_of(event), stream_of(stream))); },
-    .wait =
-        [](void* stream, void* event) { return outcome(cudaStreamWaitEvent(stream_of(stream), event_of(event), 0)); },
+    .wait = [](void* stream,
+               void* event) { return outcome(cudaStreamWaitEvent(stream_of(stream), event_of(event), 0)); },
     .finish = [](void* stream) { return outcome(cudaStreamSynchronize(stream_of(stream))); },
     .finish_event = [](void* event) { return outcome(cudaEventSynchronize(event_of(event))); },
     .copy =
@@ -117,8 +117,8 @@ constexpr Driver kDriver = {
     .copy_rows =
         [](void* to, std::size_t to_pitch, const void* from, std::size_t from_pitch, std::size_t bytes,
            std::size_t rows, void* stream) {
-          return outcome(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, bytes, rows, cudaMemcpyDefault,
-                                           stream_of(stream)));
+          return outcome(
+              cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, bytes, rows, cudaMemcpyDefault, stream_of(stream)));
         },
     .begin_capture =
         [](void* stream) {

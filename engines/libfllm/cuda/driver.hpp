@@ -1,4 +1,5 @@
-// What libfllm_cuda offers to libfllm, which loads it when the engine `cuda` is asked for: memory, streams, and kernels.
+// What libfllm_cuda offers to libfllm, which loads it when the engine `cuda` is asked for: memory, streams, and
+// kernels.
 #pragma once
 
 #include <cstddef>

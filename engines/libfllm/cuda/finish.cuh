@@ -52,8 +52,8 @@ __global__ void __launch_bounds__(kFinishThreads) mark_infinite(ItemBatch batch,
 
 // `segments` blocks an item. A thread's candidate goes to the place that as many come before, by score descending and
 // row ascending.
-__global__ void __launch_bounds__(kFinishThreads) finish(ItemBatch batch, const TileFacts* tile, unsigned segments,
-                                                          Answers to) {
+__global__ void __launch_bounds__(kFinishThreads)
+    finish(ItemBatch batch, const TileFacts* tile, unsigned segments, Answers to) {
   __shared__ std::uint32_t keys[kFinishThreads];
   __shared__ std::int64_t rows[kFinishThreads];
   const unsigned item = blockIdx.x / segments, own = blockIdx.x % segments * kFinishThreads + threadIdx.x;

@@ -72,15 +72,16 @@ inline void launch_scan_one(const Wave& wave, const Item& item, const Candidates
   detail::scan_rows_of<Fp8Rows>(wave, item, out, shares, sample, blocks, stream);
 }
 
-// The most items that a block with so much shared memory scans together, at most 128; 0: rows of that length not at all.
+// The most items that a block with so much shared memory scans together, at most 128; 0: rows of that length not at
+// all.
 inline unsigned most_items_together(Codes kind, std::uint32_t dim, std::size_t shared_bytes) {
   if (dim % kPieceBytes != 0 || dim > kMostManyDim) return 0;
   if (kind == Codes::int8) return detail::most_items_of<Int8Tile, Int8Tile>(dim, shared_bytes);
   return detail::most_items_of<detail::WideFp8Tile, detail::NarrowFp8Tile>(dim, shared_bytes);
 }
 
-// Scores the rows of a wave for up to most_items_together() items; the shares are added to as by launch_scan_one. A scan
-// for one item must have gone before: its peaks are what exponentials are taken relative to. Where a score is far
+// Scores the rows of a wave for up to most_items_together() items; the shares are added to as by launch_scan_one. A
+// scan for one item must have gone before: its peaks are what exponentials are taken relative to. Where a score is far
 // above that, the share becomes infinite.
 inline void launch_scan_many(const Wave& wave, const ItemBatch& batch, unsigned blocks, Stream stream) {
   if (wave.kind == Codes::int8) {

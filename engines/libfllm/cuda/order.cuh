@@ -1,5 +1,5 @@
-// Floats as whole numbers that are smaller where the float is greater; the order of finite and infinite floats, in which
-// both zeros are one.
+// Floats as whole numbers that are smaller where the float is greater; the order of finite and infinite floats, in
+// which both zeros are one.
 #pragma once
 
 #include "cuda/device.hpp"

@@ -14,15 +14,15 @@ struct Preparation {
   TileFacts* tile;
   Item* items;
   Candidates* candidates;
-  std::int8_t* limbs;              // [count, 2, padded dim]
-  float* wholes;                   // [count, padded dim]
-  float* scores;                   // [count, capacity], and keys: a candidate's key is its score
-  std::int64_t* rows;              // [count, capacity]
-  std::uint32_t* counts;           // [count], as the following
+  std::int8_t* limbs;     // [count, 2, padded dim]
+  float* wholes;          // [count, padded dim]
+  float* scores;          // [count, capacity], and keys: a candidate's key is its score
+  std::int64_t* rows;     // [count, capacity]
+  std::uint32_t* counts;  // [count], as the following
   std::uint32_t* kept;
   std::uint32_t* peaks;
   float* thresholds;
-  Share* shares;                   // [count, stride]
+  Share* shares;  // [count, stride]
   std::uint32_t stride;
 };
 

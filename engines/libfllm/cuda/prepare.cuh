@@ -1,4 +1,5 @@
-// From item vectors in device memory to what scans read of them: the numbers of src/search/query.cpp, with the same bits.
+// From item vectors in device memory to what scans read of them: the numbers of src/search/query.cpp, with the same
+// bits.
 #pragma once
 
 #include "cuda/device.hpp"
@@ -66,11 +67,14 @@ __device__ inline void write_structs(const Preparation& to, unsigned item, doubl
   made.seed = 0;
   made.peak = to.peaks + item;
   float* const scores = to.scores + std::uint64_t{item} * to.capacity;
-  to.candidates[item] = {scores,           scores,
+  to.candidates[item] = {scores,
+                         scores,
                          to.rows + std::uint64_t{item} * to.capacity,
-                         to.counts + item, to.kept + item,
+                         to.counts + item,
+                         to.kept + item,
                          to.thresholds + item,
-                         to.capacity,      to.k};
+                         to.capacity,
+                         to.k};
   to.counts[item] = to.kept[item] = 0;
   to.peaks[item] = kNoPeak;
   to.thresholds[item] = -INFINITY;

@@ -39,7 +39,8 @@ struct Int8Rows {
   }
 };
 
-// e4m3 codes and the item's whole numbers in float32. The sum is rounded; what may reach the threshold is scored exactly.
+// e4m3 codes and the item's whole numbers in float32. The sum is rounded; what may reach the threshold is scored
+// exactly.
 struct Fp8Rows {
   using Sum = float;
   struct Part {

@@ -54,8 +54,13 @@ class ManyScan {
   using Layout = ManyLayout<Tile, kItemWarps>;
 
   __device__ ManyScan(const Wave& wave, const ItemBatch& batch)
-      : wave_(wave), batch_(batch), limb_stride_(Layout::limb_stride(wave.dim)), memory_(dynamic_shared()),
-        lane_(threadIdx.x % kWarpLanes), row_warp_(threadIdx.x / kWarpLanes / kItemWarps), item_warp_(threadIdx.x / kWarpLanes % kItemWarps),
+      : wave_(wave),
+        batch_(batch),
+        limb_stride_(Layout::limb_stride(wave.dim)),
+        memory_(dynamic_shared()),
+        lane_(threadIdx.x % kWarpLanes),
+        row_warp_(threadIdx.x / kWarpLanes / kItemWarps),
+        item_warp_(threadIdx.x / kWarpLanes % kItemWarps),
         chunks_((wave.dim + kChunkBytes - 1) / kChunkBytes) {}
 
   __device__ void run() {
@@ -105,8 +110,7 @@ class ManyScan {
     return reinterpret_cast<typename Tile::Hit*>(memory_ + Layout::kHitPlaces) + threadIdx.x / kWarpLanes * kHits;
   }
   __device__ unsigned* hit_count() const {
-    return reinterpret_cast<unsigned*>(memory_ + Layout::kHitCounts) +
-           threadIdx.x / kWarpLanes;
+    return reinterpret_cast<unsigned*>(memory_ + Layout::kHitCounts) + threadIdx.x / kWarpLanes;
   }
   __device__ std::uint64_t tile_row(unsigned tile) const {
     return (blockIdx.x + std::uint64_t{tile} * gridDim.x) * Layout::kRows;
@@ -114,8 +118,8 @@ class ManyScan {
 
   // Limbs, and what scores are judged by: a float32 score is never so far below the exact one that it falls below this
   // threshold when the exact one reaches the candidates'. At most five roundings, of sums that |score| + |bias| bounds.
-  // Where the sum is not exact, the score has been raised before by the most that it may be off, a margin of the item by
-  // the row's scale.
+  // Where the sum is not exact, the score has been raised before by the most that it may be off, a margin of the item
+  // by the row's scale.
   __device__ void load_items() {
     constexpr float kSlack = 0x1p-21f;
     for (unsigned i = threadIdx.x; i < Layout::kItems; i += kManyThreads) {

@@ -69,8 +69,8 @@ __device__ __forceinline__ Share scan_rows(const Wave& wave, const Item& item, c
       FLLM_UNROLL
       for (unsigned ahead = 0; ahead < kRowsAhead; ++ahead) {
         const std::uint64_t row = first + ahead * kRows + lane / kLanes;
-        codes[ahead] = row < wave.rows ? load_piece<kAligned>(wave.codes + row * wave.dim, piece, wave.dim)
-                                       : int4{0, 0, 0, 0};
+        codes[ahead] =
+            row < wave.rows ? load_piece<kAligned>(wave.codes + row * wave.dim, piece, wave.dim) : int4{0, 0, 0, 0};
       }
       const typename Rows::Part with = Rows::part(item, piece, piece < pieces);
       FLLM_UNROLL
@@ -94,8 +94,7 @@ __device__ __forceinline__ Share scan_rows(const Wave& wave, const Item& item, c
 
 // kDenominator: to `shares` [blocks] each block adds its own, null otherwise.
 template <class Rows, unsigned kLanes, bool kAligned, bool kDenominator, bool kSample>
-__global__ void __launch_bounds__(kScanThreads, 2)
-    scan_one(Wave wave, Item item, Candidates out, Share* shares) {
+__global__ void __launch_bounds__(kScanThreads, 2) scan_one(Wave wave, Item item, Candidates out, Share* shares) {
   const Share share = scan_rows<Rows, kLanes, kAligned, kDenominator, kSample>(wave, item, out, blockIdx.x, gridDim.x);
   if (kDenominator) write_share(share, shares[blockIdx.x], item.peak);
 }

@@ -9,8 +9,8 @@ __device__ __forceinline__ unsigned char* dynamic_shared() {
 }
 
 // sums[16, 8] += a[16, 32] b[32, 8], all lanes together. PTX's fragments of m16n8k32: lane 4 g + t has of `a` the bytes
-// 4 t to 4 t + 3 of row g and row g + 8, then the same 16 bytes on; of `b` the same of column g; of the sums columns 2 t
-// and 2 t + 1 of row g, then of row g + 8.
+// 4 t to 4 t + 3 of row g and row g + 8, then the same 16 bytes on; of `b` the same of column g; of the sums columns 2
+// t and 2 t + 1 of row g, then of row g + 8.
 __device__ __forceinline__ void multiply_tile(int (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -19,8 +19,9 @@ __device__ __forceinline__ void multiply_tile(int (&sums)[4], const unsigned (&a
 }
 
 // sums[16, 8] += a[16, 16] b[16, 8] of halves, all lanes together. PTX's fragments of m16n8k16: lane 4 g + t has of `a`
-// columns 2 t and 2 t + 1 of row g, the same of row g + 8, then both 8 columns on; of `b` rows 2 t and 2 t + 1 of column
-// g, then 8 rows on; sums as above. PTX promises at least the precision of single floats, and no order of the additions.
+// columns 2 t and 2 t + 1 of row g, the same of row g + 8, then both 8 columns on; of `b` rows 2 t and 2 t + 1 of
+// column g, then 8 rows on; sums as above. PTX promises at least the precision of single floats, and no order of the
+// additions.
 __device__ __forceinline__ void multiply_tile(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"

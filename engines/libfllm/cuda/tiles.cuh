@@ -42,11 +42,13 @@ class Int8Tile {
 
   __device__ __forceinline__ void clear() {
     FLLM_UNROLL
-    for (unsigned m = 0; m < kRowTiles; ++m)
+    for (unsigned m = 0; m < kRowTiles; ++m) {
       FLLM_UNROLL
-      for (unsigned n = 0; n < 4; ++n)
+      for (unsigned n = 0; n < 4; ++n) {
         FLLM_UNROLL
         for (unsigned i = 0; i < 4; ++i) high_[m][n][i] = low_[m][n][i] = 0;
+      }
+    }
   }
 
   __device__ __forceinline__ void multiply(const Chunk& chunk, unsigned lane) {
@@ -72,8 +74,7 @@ class Int8Tile {
   }
 
   __device__ __forceinline__ Hit hit(unsigned row, unsigned item, unsigned m, unsigned n, unsigned i) const {
-    return {static_cast<std::uint16_t>(row), static_cast<std::uint16_t>(item), high_[m][n][i],
-            low_[m][n][i]};
+    return {static_cast<std::uint16_t>(row), static_cast<std::uint16_t>(item), high_[m][n][i], low_[m][n][i]};
   }
 
   __device__ static double exact_sum(const Hit& hit, const std::int8_t*, const Item&, unsigned, unsigned) {
@@ -96,8 +97,8 @@ class Int8Tile {
   int high_[kRowTiles][4][4], low_[kRowTiles][4][4];  // [row tile, item tile, fragment]
 };
 
-// e4m3 codes and limbs, both made halves in registers: every product is exact, and one sum takes those of both limbs. It
-// is rounded as tensor cores round (host/item_error.hpp says how far off it may be), so it only tells which rows are
+// e4m3 codes and limbs, both made halves in registers: every product is exact, and one sum takes those of both limbs.
+// It is rounded as tensor cores round (host/item_error.hpp says how far off it may be), so it only tells which rows are
 // looked at again. Tensor cores for 8-bit floats are no help: older GPUs have none, and Hopper's keep about 14 bits.
 //
 // A lane's four bytes of a piece become the four halves that m16n8k16 wants of it. Which columns those are does not
@@ -121,11 +122,13 @@ class Fp8Tile {
 
   __device__ __forceinline__ void clear() {
     FLLM_UNROLL
-    for (unsigned m = 0; m < kRowTiles; ++m)
+    for (unsigned m = 0; m < kRowTiles; ++m) {
       FLLM_UNROLL
-      for (unsigned n = 0; n < 4; ++n)
+      for (unsigned n = 0; n < 4; ++n) {
         FLLM_UNROLL
         for (unsigned i = 0; i < 4; ++i) sums_[m][n][i] = 0.0f;
+      }
+    }
   }
 
   __device__ __forceinline__ void multiply(const Chunk& chunk, unsigned lane) {
@@ -156,7 +159,8 @@ class Fp8Tile {
 
   // kHitLanes lanes take turns at the row's words, `part` says which; each returns the whole sum. All lanes of the warp
   // call it, those that have nothing to sum with no columns.
-  __device__ static double exact_sum(const Hit&, const std::int8_t* row, const Item& item, unsigned dim, unsigned part) {
+  __device__ static double exact_sum(const Hit&, const std::int8_t* row, const Item& item, unsigned dim,
+                                     unsigned part) {
     long long sum = 0;
     FLLM_KEEP_LOOP
     for (unsigned first = 4 * part; first < dim; first += 4 * kHitLanes) {
@@ -173,8 +177,8 @@ class Fp8Tile {
   }
 
  private:
-  // A byte u below 128 after these makes the half 8192 + 8 u; 64 + u / 16. Less the middle, where u is 64, that is eight
-  // times the high limb, and a sixteenth of the low one: 128 times as much, as it should be.
+  // A byte u below 128 after these makes the half 8192 + 8 u; 64 + u / 16. Less the middle, where u is 64, that is
+  // eight times the high limb, and a sixteenth of the low one: 128 times as much, as it should be.
   static constexpr unsigned kHighOnes = 0x70707070u, kHighMiddle = 0x70407040u;
   static constexpr unsigned kLowOnes = 0x54545454u, kLowMiddle = 0x54405440u;
 

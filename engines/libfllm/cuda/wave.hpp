@@ -25,10 +25,10 @@ struct Wave {
   const float* bias;         // [rows], or null
   const std::int64_t* ids;   // [rows], or null: the id of a row is first_id + row
   std::int64_t first_id;
-  std::uint64_t first_row;   // the number of the wave's first row in the table
+  std::uint64_t first_row;  // the number of the wave's first row in the table
   std::uint64_t rows;
-  std::uint32_t dim;         // at most kMaxDim
-  float most_bias;           // the largest magnitude of a bias
+  std::uint32_t dim;  // at most kMaxDim
+  float most_bias;    // the largest magnitude of a bias
   Codes kind;
   const TileFacts* tile = nullptr;  // in device memory, where the host knows less; first_row counts from its first row
 };
@@ -40,10 +40,10 @@ struct Item {
   const float* whole;            // [dim], and as many zeros: 128 high + low
   const std::uint32_t* allowed;  // a bit for each row of the table, from the lowest of the first word on; null: all
   double scale;
-  float error;                   // of a float32 sum of fp8 codes' products with the whole numbers, at most
-  float error_together;          // of tensor cores' sum of their products with both limbs, at most
-  std::uint64_t seed;            // of the noise; sampling only
-  std::uint32_t* peak;           // the largest score that a scan for one item has met, as order.cuh writes it
+  float error;           // of a float32 sum of fp8 codes' products with the whole numbers, at most
+  float error_together;  // of tensor cores' sum of their products with both limbs, at most
+  std::uint64_t seed;    // of the noise; sampling only
+  std::uint32_t* peak;   // the largest score that a scan for one item has met, as order.cuh writes it
 };
 
 // The best users of an item so far, and those that may displace them; in no order.
@@ -55,7 +55,7 @@ struct Candidates {
   std::uint32_t* kept;   // how many the last pruning left, which lie first
   float* threshold;      // what a key must reach: that of the K-th best, or -infinity
   std::uint32_t capacity;
-  std::uint32_t k;       // less than the capacity
+  std::uint32_t k;  // less than the capacity
 };
 
 // A share of the softmax denominator: the largest score m, and the sum l of exp(score - m).

@@ -36,9 +36,9 @@ class IdGiver {
     }
     const TokenId given = model_.id_of(content).value_or(next_);
     if (given != token.integer("id")) {
-      throw Error(Status::bundle, sentence(token.name() + ": '" + content + "' has the id " +
-                                               std::to_string(token.integer("id")),
-                                           std::to_string(given) + ", the model's own or the next free one"));
+      throw Error(Status::bundle,
+                  sentence(token.name() + ": '" + content + "' has the id " + std::to_string(token.integer("id")),
+                           std::to_string(given) + ", the model's own or the next free one"));
     }
     next_ = std::max({next_, least_, given + 1});
   }
@@ -72,14 +72,12 @@ AddedTokens::AddedTokens(const JsonObject& tokenizer, const Model& model, const 
 
 void AddedTokens::insert(Index& index, Added token) {
   auto& same_start = index[token.content[0]];
-  const auto shorter = std::find_if(same_start.begin(), same_start.end(), [&](const Added& other) {
-    return other.content.size() < token.content.size();
-  });
+  const auto shorter = std::find_if(same_start.begin(), same_start.end(),
+                                    [&](const Added& other) { return other.content.size() < token.content.size(); });
   same_start.insert(shorter, std::move(token));
 }
 
-std::optional<AddedTokens::Match> AddedTokens::next_match(const Index& index, const GlyphText& text,
-                                                          std::size_t from) {
+std::optional<AddedTokens::Match> AddedTokens::next_match(const Index& index, const GlyphText& text, std::size_t from) {
   for (std::size_t start = from; start < text.size(); ++start) {
     const auto found = index.find(text[start].code);
     if (found == index.end()) continue;

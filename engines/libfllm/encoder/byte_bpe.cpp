@@ -41,9 +41,7 @@ struct Symbol {
 struct Candidate {
   std::size_t rank, left;
   TokenId id;
-  bool operator<(const Candidate& other) const {
-    return rank != other.rank ? rank > other.rank : left > other.left;
-  }
+  bool operator<(const Candidate& other) const { return rank != other.rank ? rank > other.rank : left > other.left; }
 };
 
 class ByteBpe : public Model {
@@ -100,7 +98,7 @@ class ByteBpe : public Model {
       const auto both = vocabulary_.find(left + right);
       if (!first || !second || !both) {
         throw Error(Status::bundle, sentence(model.name() + ": merge " + std::to_string(rank) + " of '" + left +
-                                                 "' and '" + right + "' names tokens that vocab lacks"));
+                                             "' and '" + right + "' names tokens that vocab lacks"));
       }
       merges_.insert_or_assign(key(*first, *second), Merge{rank++, *both});
     }

@@ -4,8 +4,8 @@
 #include <numeric>
 #include <vector>
 
-#include "status.hpp"
 #include "machine/thread_count.hpp"
+#include "status.hpp"
 
 namespace fllm {
 
@@ -16,9 +16,9 @@ constexpr std::size_t kBatch = 32;
 void check_lengths(std::span<const TokenIds> items, std::size_t max_length) {
   for (std::size_t i = 0; i < items.size(); ++i) {
     if (items[i].empty() || items[i].size() > max_length) {
-      throw Error(Status::usage, sentence("item " + std::to_string(i) + " has " + std::to_string(items[i].size()) +
-                                              " tokens",
-                                          "1 to " + std::to_string(max_length)));
+      throw Error(Status::usage,
+                  sentence("item " + std::to_string(i) + " has " + std::to_string(items[i].size()) + " tokens",
+                           "1 to " + std::to_string(max_length)));
     }
   }
 }

@@ -79,7 +79,7 @@ void JsonObject::unsupported(const char* field, const std::string& expected) con
 void JsonObject::must_be_off(const char* field) const {
   if (!has(field)) return;
   const nlohmann::json& value = at(field);
-  const bool off = value.is_boolean() ? !value.get<bool>()
+  const bool off = value.is_boolean()  ? !value.get<bool>()
                    : value.is_string() ? value.get_ref<const std::string&>().empty()
                                        : value.is_array() && value.empty();
   if (!off) unsupported(field, "none, because libfllm cannot do that");

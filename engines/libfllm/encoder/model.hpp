@@ -16,7 +16,7 @@ using TokenId = std::int64_t;
 
 struct Token {
   TokenId id;
-  std::uint32_t start, end;        // characters of the text that it stands for; both 0 for a token of the template
+  std::uint32_t start, end;         // characters of the text that it stands for; both 0 for a token of the template
   std::uint32_t spaces_before = 0;  // leading and trailing spaces of the token's own text
   std::uint32_t spaces_after = 0;
 };

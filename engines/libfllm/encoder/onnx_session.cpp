@@ -66,8 +66,8 @@ OnnxRuntime::OnnxRuntime(const std::string& path) {
   version_ = get_base()->GetVersionString();
   api_ = get_base()->GetApi(kApiVersion);
   if (api_ == nullptr) {
-    throw Error(Status::hardware, sentence(library + " is ONNX Runtime " + version_,
-                                           "1." + std::to_string(kApiVersion) + " or later"));
+    throw Error(Status::hardware,
+                sentence(library + " is ONNX Runtime " + version_, "1." + std::to_string(kApiVersion) + " or later"));
   }
 }
 
@@ -116,8 +116,7 @@ void OnnxSession::open(const OrtSessionOptions* options, bool cuda) {
   session_ = OrtOwned<OrtSession>(session, {api.ReleaseSession});
 }
 
-OrtOwned<OrtValue> OnnxSession::input(const std::vector<std::int64_t>& numbers,
-                                                const Prompt::Batch& batch) const {
+OrtOwned<OrtValue> OnnxSession::input(const std::vector<std::int64_t>& numbers, const Prompt::Batch& batch) const {
   const std::array<std::int64_t, 2> shape{static_cast<std::int64_t>(batch.items),
                                           static_cast<std::int64_t>(batch.longest)};
   OrtValue* value = nullptr;

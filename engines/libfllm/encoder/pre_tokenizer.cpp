@@ -96,9 +96,8 @@ void PreTokenizer::add_split(const JsonObject& step) {
   const JsonObject pattern = step.object("pattern");
   WordEnd word_end = pattern.has("Regex") ? known_pattern(pattern.text("Regex")) : WordEnd{};
   if (!word_end) step.unsupported("pattern", "the pattern of GPT-2, Llama 3 or Qwen 2");
-  steps_.emplace_back([word_end = std::move(word_end)](const GlyphText& piece, Pieces& out) {
-    split_words(piece, word_end, out);
-  });
+  steps_.emplace_back(
+      [word_end = std::move(word_end)](const GlyphText& piece, Pieces& out) { split_words(piece, word_end, out); });
 }
 
 std::vector<GlyphText> PreTokenizer::operator()(GlyphText text) const {

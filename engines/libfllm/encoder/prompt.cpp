@@ -66,10 +66,10 @@ TokenIds Prompt::truncate(const std::vector<Token>& tokens, std::size_t text_sta
   };
   const auto inside = static_cast<std::size_t>(std::count_if(tokens.begin(), tokens.end(), is_inside));
   if (inside < excess) {
-    throw Error(Status::usage, sentence("the template takes " + std::to_string(tokens.size() - inside) +
-                                            " tokens and max_length is " + std::to_string(max_length_),
-                                        "room for the template and some text",
-                                        "Raise max_length or shorten the template"));
+    throw Error(Status::usage,
+                sentence("the template takes " + std::to_string(tokens.size() - inside) + " tokens and max_length is " +
+                             std::to_string(max_length_),
+                         "room for the template and some text", "Raise max_length or shorten the template"));
   }
   TokenIds ids;
   for (auto token = tokens.rbegin(); token != tokens.rend(); ++token) {

@@ -7,14 +7,11 @@ namespace fllm {
 
 namespace {
 
-constexpr std::string_view kGpt2 =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kLlama3 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
-    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kQwen2 =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
-    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kLlama3 = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
+                                     R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr std::string_view kQwen2 = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
+                                    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 bool is_line_end(char32_t code) { return code == U'\r' || code == U'\n'; }
 bool is_other(char32_t code) { return !is_space(code) && !is_letter(code) && !is_number(code); }
@@ -39,10 +36,9 @@ std::size_t contraction_end(const GlyphText& text, std::size_t start, bool any_c
   if (text[start].code != U'\'') return start;
   for (const auto& ending : kEndings) {
     if (text.size() - start <= ending.size()) continue;
-    const bool same = std::equal(ending.begin(), ending.end(), text.begin() + static_cast<std::ptrdiff_t>(start) + 1,
-                                 [&](char32_t wanted, const Glyph& glyph) {
-                                   return wanted == (any_case ? folded(glyph.code) : glyph.code);
-                                 });
+    const bool same = std::equal(
+        ending.begin(), ending.end(), text.begin() + static_cast<std::ptrdiff_t>(start) + 1,
+        [&](char32_t wanted, const Glyph& glyph) { return wanted == (any_case ? folded(glyph.code) : glyph.code); });
     if (same) return start + 1 + ending.size();
   }
   return start;

@@ -15,8 +15,8 @@ Tokenizer::Tokenizer(const JsonObject& file)
       added_tokens_(file, *model_, normalizer_),
       post_processor_(file) {
   if (model_->byte_level() != pre_tokenizer_.byte_level()) {
-    file.unsupported("pre_tokenizer", model_->byte_level() ? "ByteLevel, at its end, for BPE"
-                                                           : "no ByteLevel for WordPiece");
+    file.unsupported("pre_tokenizer",
+                     model_->byte_level() ? "ByteLevel, at its end, for BPE" : "no ByteLevel for WordPiece");
   }
 }
 

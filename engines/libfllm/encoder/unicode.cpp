@@ -96,8 +96,8 @@ char32_t composed(char32_t starter, char32_t next) {
   if (starter >= kLeading && starter < kLeading + kLeadingCount && next >= kVowels && next < kVowels + kVowelCount) {
     return kSyllables + ((starter - kLeading) * kVowelCount + (next - kVowels)) * kTrailingCount;
   }
-  const bool without_trailing = starter >= kSyllables && starter < kSyllables + kSyllableCount &&
-                                (starter - kSyllables) % kTrailingCount == 0;
+  const bool without_trailing =
+      starter >= kSyllables && starter < kSyllables + kSyllableCount && (starter - kSyllables) % kTrailingCount == 0;
   if (without_trailing && next > kTrailing && next < kTrailing + kTrailingCount) return starter + (next - kTrailing);
   const auto found = compositions().find({starter, next});
   return found == compositions().end() ? 0 : found->second;

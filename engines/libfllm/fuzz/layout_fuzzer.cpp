@@ -3,8 +3,8 @@
 #include <cstdlib>
 #include <string_view>
 
-#include "status.hpp"
 #include "format/table.hpp"
+#include "status.hpp"
 
 namespace {
 
@@ -16,8 +16,7 @@ void require(bool condition) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   try {
-    const fllm::Layout layout =
-        fllm::Layout::parse({reinterpret_cast<const char*>(data), size}, "users/table.json");
+    const fllm::Layout layout = fllm::Layout::parse({reinterpret_cast<const char*>(data), size}, "users/table.json");
     require(layout.dim > 0 && layout.tile_rows > 0 && layout.generation > 0);
     std::uint64_t rows = 0;
     for (const fllm::ShardEntry& shard : layout.shards) {

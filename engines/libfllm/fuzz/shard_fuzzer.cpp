@@ -5,8 +5,8 @@
 
 #include "format/safetensors.hpp"
 #include "format/shard.hpp"
-#include "status.hpp"
 #include "search/tile_bounds.hpp"
+#include "status.hpp"
 
 namespace {
 
@@ -32,8 +32,8 @@ void require_end(const fllm::Tensors& tensors, const char* name, const void* fro
 
 void require_sketch(const fllm::Tensors& tensors, const fllm::Sketch& sketch, std::uint64_t rows) {
   const std::uint64_t blocks = (rows + fllm::kernels::kSketchBlockRows - 1) / fllm::kernels::kSketchBlockRows;
-  const std::uint64_t codes = blocks * (sketch.dims / fllm::kernels::kSketchGroupDims) *
-                              fllm::kernels::kSketchGroupBytes;
+  const std::uint64_t codes =
+      blocks * (sketch.dims / fllm::kernels::kSketchGroupDims) * fllm::kernels::kSketchGroupBytes;
   const std::uint64_t factors = blocks * sketch.parts() * fllm::kernels::kSketchBlockRows * sizeof(std::uint16_t);
   require_end(tensors, "sketch_coarse", sketch.coarse, codes);
   require_end(tensors, "sketch_fine", sketch.fine, codes);
@@ -79,8 +79,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const fllm::Tensors tensors = fllm::read_tensors(data, size, "shard");
     for (const auto& [name, tensor] : tensors) require_inside(tensor, data, size);
-    for (const fllm::Codec codec : {fllm::Codec::fp32, fllm::Codec::fp16, fllm::Codec::int8, fllm::Codec::fp8,
-                                    fllm::Codec::int4}) {
+    for (const fllm::Codec codec :
+         {fllm::Codec::fp32, fllm::Codec::fp16, fllm::Codec::int8, fllm::Codec::fp8, fllm::Codec::int4}) {
       for (const bool bias : {false, true}) view(tensors, codec, bias);
     }
   } catch (const fllm::Error& error) {

@@ -5,8 +5,8 @@
 #include <string_view>
 #include <vector>
 
-#include "machine/cpu.hpp"
 #include "kernels/kernels.hpp"
+#include "machine/cpu.hpp"
 #include "status.hpp"
 
 namespace fllm::kernels {

@@ -58,8 +58,6 @@ struct Int4 {
 
 }  // namespace
 
-void fill_float_avx2(Kernels& kernels) {
-  fill_float<Lanes, Fp32, Fp16, Fp8, Int4>(kernels);
-}
+void fill_float_avx2(Kernels& kernels) { fill_float<Lanes, Fp32, Fp16, Fp8, Int4>(kernels); }
 
 }  // namespace fllm::kernels

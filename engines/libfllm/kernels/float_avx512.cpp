@@ -44,9 +44,9 @@ struct Int4 {
   static constexpr bool kGrouped = true;
   static __m512 load(const std::uint8_t* p, __m512 multiplier) {
     const __m512i bytes = _mm512_broadcast_i32x4(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-    const __m512i spread = _mm512_setr_epi64(0x0000000000000000, 0x0000000100000001, 0x0000000200000002,
-                                             0x0000000300000003, 0x0000000400000004, 0x0000000500000005,
-                                             0x0000000600000006, 0x0000000700000007);
+    const __m512i spread =
+        _mm512_setr_epi64(0x0000000000000000, 0x0000000100000001, 0x0000000200000002, 0x0000000300000003,
+                          0x0000000400000004, 0x0000000500000005, 0x0000000600000006, 0x0000000700000007);
     const __m512i shifts = _mm512_set1_epi64(0x0000000400000000);
     const __m512i nibbles = _mm512_srlv_epi32(_mm512_shuffle_epi8(bytes, spread), shifts);
     const __m512 numbers = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
@@ -56,8 +56,6 @@ struct Int4 {
 
 }  // namespace
 
-void fill_float_avx512(Kernels& kernels) {
-  fill_float<Lanes, Fp32, Fp16, Fp8, Int4>(kernels);
-}
+void fill_float_avx512(Kernels& kernels) { fill_float<Lanes, Fp32, Fp16, Fp8, Int4>(kernels); }
 
 }  // namespace fllm::kernels

@@ -70,8 +70,6 @@ struct Int4 {
 
 }  // namespace
 
-void fill_float_neon(Kernels& kernels) {
-  fill_float<Lanes, Fp32, Fp16, Fp8, Int4>(kernels);
-}
+void fill_float_neon(Kernels& kernels) { fill_float<Lanes, Fp32, Fp16, Fp8, Int4>(kernels); }
 
 }  // namespace fllm::kernels

@@ -94,10 +94,10 @@ void one(const std::int8_t* codes, std::size_t rows, std::size_t dim, const void
     Sums fours[4];
 #pragma GCC unroll 4
     for (int k = 0; k < 4; ++k) fours[k] = four_rows<Step>(codes + (r + 4 * k) * dim, dim, limbs);
-    _mm512_storeu_si512(high + r, _mm512_add_epi32(high_offset, totals(fours[0].high, fours[1].high, fours[2].high,
-                                                                       fours[3].high)));
-    _mm512_storeu_si512(low + r, _mm512_add_epi32(low_offset, totals(fours[0].low, fours[1].low, fours[2].low,
-                                                                     fours[3].low)));
+    _mm512_storeu_si512(
+        high + r, _mm512_add_epi32(high_offset, totals(fours[0].high, fours[1].high, fours[2].high, fours[3].high)));
+    _mm512_storeu_si512(low + r,
+                        _mm512_add_epi32(low_offset, totals(fours[0].low, fours[1].low, fours[2].low, fours[3].low)));
   }
   for (; r < rows; ++r) {
     const Sums sums = row_sums<Step>(codes + r * dim, dim, limbs);

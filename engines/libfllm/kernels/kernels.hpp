@@ -32,10 +32,10 @@ struct Block {
 };
 
 struct Items {
-  std::size_t count;         // padded to kItemLanes; padding has scale 0 and threshold +infinity
-  const float* scales;       // [count]
-  const float* errors;       // [count], at least 0
-  const float* thresholds;   // [count]; -infinity while fewer than K users are known
+  std::size_t count;        // padded to kItemLanes; padding has scale 0 and threshold +infinity
+  const float* scales;      // [count]
+  const float* errors;      // [count], at least 0
+  const float* thresholds;  // [count]; -infinity while fewer than K users are known
 };
 
 // The softmax denominator of a block: sums[item] += exp(score - references[item]). A reference is raised, and the sum

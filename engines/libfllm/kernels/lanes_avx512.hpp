@@ -54,8 +54,8 @@ struct Lanes {
       folded[r] = _mm256_add_ps(_mm512_castps512_ps256(rows[r]), _mm512_extractf32x8_ps(rows[r], 1));
     const __m256 low = _mm256_hadd_ps(_mm256_hadd_ps(folded[0], folded[1]), _mm256_hadd_ps(folded[2], folded[3]));
     const __m256 high = _mm256_hadd_ps(_mm256_hadd_ps(folded[4], folded[5]), _mm256_hadd_ps(folded[6], folded[7]));
-    _mm256_storeu_ps(sums, _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20),
-                                         _mm256_permute2f128_ps(low, high, 0x31)));
+    _mm256_storeu_ps(sums,
+                     _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)));
   }
 
   static constexpr std::size_t kTileRows = 8;  // of float_many: rows by groups of items whose sums stay in registers

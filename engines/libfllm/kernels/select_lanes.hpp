@@ -188,9 +188,8 @@ std::size_t select(const Sums& sums, const Block& block, const Items& items, con
   while (row < block.rows) {
     const bool strip = block.rows - row >= R;
     const std::size_t rows = strip ? R : 1, first = row * items.count;
-    const std::size_t hot_groups =
-        strip ? scan<V, R>(sums, first, Rows<V, R>(block, row), items, denominator, hot)
-              : scan<V, 1>(sums, first, Rows<V, 1>(block, row), items, denominator, hot);
+    const std::size_t hot_groups = strip ? scan<V, R>(sums, first, Rows<V, R>(block, row), items, denominator, hot)
+                                         : scan<V, 1>(sums, first, Rows<V, 1>(block, row), items, denominator, hot);
     for (std::size_t r = row; hot_groups != 0 && r < row + rows; ++r)
       end = write_hits<V>(sums, block, r, items, hot, hot_groups, end);
     row += rows;
@@ -214,8 +213,8 @@ std::size_t select_int8_many(const std::int32_t* high, const std::int32_t* low, 
 }
 
 template <class V>
-std::size_t select_float_many(const float* sums, const Block& block, const Items& items,
-                              const Denominator* denominator, Hit* out) {
+std::size_t select_float_many(const float* sums, const Block& block, const Items& items, const Denominator* denominator,
+                              Hit* out) {
   return select<V>(FloatSums<V>{sums}, block, items, denominator, out);
 }
 

@@ -25,8 +25,6 @@ struct ExactScores {
 
 }  // namespace
 
-void fill_select_neon(Kernels& kernels) {
-  fill_select<Lanes, ExactScores>(kernels);
-}
+void fill_select_neon(Kernels& kernels) { fill_select<Lanes, ExactScores>(kernels); }
 
 }  // namespace fllm::kernels

@@ -18,9 +18,9 @@
 #include <cmath>
 #include <limits>
 
-#include "search/gumbel.hpp"
 #include "kernels/exponential.hpp"
 #include "kernels/kernels.hpp"
+#include "search/gumbel.hpp"
 
 namespace fllm::kernels {
 
@@ -123,8 +123,8 @@ std::size_t select_int8_many(const std::int32_t* high, const std::int32_t* low, 
   });
 }
 
-std::size_t select_float_many(const float* sums, const Block& block, const Items& items,
-                              const Denominator* denominator, Hit* out) {
+std::size_t select_float_many(const float* sums, const Block& block, const Items& items, const Denominator* denominator,
+                              Hit* out) {
   return select(block, items, denominator, out,
                 [&](std::size_t r, std::size_t i) { return static_cast<double>(sums[r * items.count + i]); });
 }

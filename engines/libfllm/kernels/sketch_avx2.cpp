@@ -51,8 +51,7 @@ inline void block_sums(const std::uint8_t* block, std::size_t groups, const std:
 inline __m256 bias_lanes(const SketchBlocks& blocks, std::size_t first) {
   if (first + kHalf <= blocks.rows) return _mm256_loadu_ps(blocks.bias + first);
   const int left = first < blocks.rows ? static_cast<int>(blocks.rows - first) : 0;
-  const __m256i present =
-      _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  const __m256i present = _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   return _mm256_maskload_ps(blocks.bias + (left == 0 ? 0 : first), present);
 }
 
@@ -60,8 +59,7 @@ inline __m256 bias_lanes(const SketchBlocks& blocks, std::size_t first) {
 inline void finish_half(__m256i dot, const SketchBlocks& blocks, std::size_t first, const SketchItem& item,
                         float* estimates, float* uppers) {
   const std::size_t block = first / kSketchBlockRows;
-  const std::uint16_t* factors =
-      blocks.factors + block * blocks.parts * kSketchBlockRows + first % kSketchBlockRows;
+  const std::uint16_t* factors = blocks.factors + block * blocks.parts * kSketchBlockRows + first % kSketchBlockRows;
   const __m256 scale = widen_lanes(factors);
   __m256 slack = _mm256_add_ps(_mm256_mul_ps(scale, _mm256_set1_ps(item.rounding)),
                                _mm256_mul_ps(widen_lanes(factors + kSketchBlockRows), _mm256_set1_ps(item.inner)));

@@ -48,8 +48,8 @@ inline void finish_quarter(int32x4_t dot, const SketchBlocks& blocks, std::size_
   const std::size_t block = first / kSketchBlockRows;
   const std::uint16_t* factors = blocks.factors + block * blocks.parts * kSketchBlockRows + first % kSketchBlockRows;
   const float32x4_t scale = widen_lanes(factors);
-  float32x4_t slack = vaddq_f32(vmulq_n_f32(scale, item.rounding),
-                                vmulq_n_f32(widen_lanes(factors + kSketchBlockRows), item.inner));
+  float32x4_t slack =
+      vaddq_f32(vmulq_n_f32(scale, item.rounding), vmulq_n_f32(widen_lanes(factors + kSketchBlockRows), item.inner));
   if (blocks.parts == 3) {
     slack = vaddq_f32(slack, vmulq_n_f32(widen_lanes(factors + 2 * kSketchBlockRows), item.outer));
   }

@@ -135,8 +135,9 @@ std::int32_t ScanPlugin::onShapeChange(const PluginTensorDesc* in, std::int32_t 
 std::int32_t ScanPlugin::enqueue(const PluginTensorDesc* in, const PluginTensorDesc*, const void* const* inputs,
                                  void* const* outputs, void* workspace, cudaStream_t stream) noexcept {
   if (inputs_ == 0) {
-    log_error("the scan was put on a stream before its shapes were known; expected onShapeChange first. "
-              "Tell us which version of TensorRT this is.");
+    log_error(
+        "the scan was put on a stream before its shapes were known; expected onShapeChange first. "
+        "Tell us which version of TensorRT this is.");
     return kRefused;
   }
   TileTensors tensors{};

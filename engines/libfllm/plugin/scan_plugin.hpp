@@ -7,7 +7,6 @@
 
 #include <NvInferRuntime.h>
 
-
 namespace fllm::plugin {
 
 inline constexpr const char* kPluginName = "FllmScan";

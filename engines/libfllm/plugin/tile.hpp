@@ -9,13 +9,13 @@ namespace fllm::plugin {
 
 struct TileShape {
   std::uint64_t rows;
-  std::uint32_t dim;    // at most cuda::kMaxDim
+  std::uint32_t dim;  // at most cuda::kMaxDim
   std::uint32_t items;
   std::uint32_t k;
 };
 
 struct TileTensors {
-  const std::int8_t* codes;        // [rows, dim], of either kind
+  const std::int8_t* codes;  // [rows, dim], of either kind
   cuda::Codes kind;
   const float* scales;             // [rows]
   const std::int64_t* valid_rows;  // rows from there on are padding

@@ -40,8 +40,13 @@ class TileScan {
  public:
   TileScan(const TileShape& shape, const TileTensors& tensors, const Processors& processors, void* workspace,
            Stream stream)
-      : shape_(shape), tensors_(tensors), processors_(processors), room_(shape),
-        workspace_(static_cast<std::uint8_t*>(workspace)), batch_(room_.batch(workspace_)), stream_(stream) {}
+      : shape_(shape),
+        tensors_(tensors),
+        processors_(processors),
+        room_(shape),
+        workspace_(static_cast<std::uint8_t*>(workspace)),
+        batch_(room_.batch(workspace_)),
+        stream_(stream) {}
 
   void run() {
     begin();

@@ -55,7 +55,8 @@ thread_local char last_failure[512] = "";
 int outcome(bool succeeded, int otherwise, const char* call) {
   if (succeeded) return kOk;
   const std::string reasons = the_log().take();
-  std::snprintf(last_failure, sizeof last_failure, "%s: %s", call, reasons.empty() ? "no reason given" : reasons.c_str());
+  std::snprintf(last_failure, sizeof last_failure, "%s: %s", call,
+                reasons.empty() ? "no reason given" : reasons.c_str());
   return otherwise;
 }
 

@@ -14,10 +14,10 @@ inline int result() {
 
 }  // namespace check
 
-#define CHECK(condition)                                                             \
-  do {                                                                               \
-    if (!(condition)) {                                                              \
+#define CHECK(condition)                                                                  \
+  do {                                                                                    \
+    if (!(condition)) {                                                                   \
       std::fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition); \
-      ++check::failures;                                                             \
-    }                                                                                \
+      ++check::failures;                                                                  \
+    }                                                                                     \
   } while (false)

@@ -52,8 +52,8 @@ void both_agree(const RandomTable& table, std::uint64_t gpu_bytes, unsigned gpus
   }
 }
 
-// Batches that tensor cores scan together: of all sizes, with filters that leave fewer than K, and with scores that rise
-// beyond what float32 exponentials bear. The last item of several is nothing but zeros.
+// Batches that tensor cores scan together: of all sizes, with filters that leave fewer than K, and with scores that
+// rise beyond what float32 exponentials bear. The last item of several is nothing but zeros.
 void batches_agree(const RandomTable& table, const std::vector<std::size_t>& sizes, float factor) {
   const fllm::Table cpu = open(table, "native"), gpu = open(table, "cuda");
   const std::int64_t few[] = {51, 59, 1000, 4000};

@@ -47,7 +47,7 @@ class Trial {
       low_.data()[j] = static_cast<std::int8_t>(draw(-64, 63));
     }
     for (std::size_t row = 0; row < wanted.rows; ++row) {
-      row_scales_.push_back(wanted.tiny            ? 0x1p-149f
+      row_scales_.push_back(wanted.tiny             ? 0x1p-149f
                             : wanted.largest == 127 ? 1e-3f * static_cast<float>(draw(1, 1000))
                                                     : 1.0f);
       bias_.push_back(static_cast<float>(draw(-1000, 1000)) * 0.25f);

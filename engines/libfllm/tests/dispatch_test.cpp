@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "check.hpp"
-#include "machine/cpu.hpp"
 #include "kernels/kernels.hpp"
+#include "machine/cpu.hpp"
 #include "status.hpp"
 
 namespace {

@@ -27,7 +27,7 @@ class RandomTable {
     int slope = 0;
     bool fp8 = false;
     std::uint64_t distinct = 0;  // rows that differ, with all that belongs to them; 0: all
-    bool alike = false;  // one row all along, scaled by the next float up in the last tenth
+    bool alike = false;          // one row all along, scaled by the next float up in the last tenth
   };
 
   explicit RandomTable(const Kind& kind) {
@@ -62,8 +62,9 @@ class RandomTable {
         // Equal rows of later shards win.
         if (kind.distinct > 0) ids[r] = static_cast<std::int64_t>(1000000 * (kind.shard_rows.size() - shard) + r);
       }
-      std::vector<writer::Piece> pieces = {{"codes", kind.fp8 ? "F8_E4M3" : "I8", {rows, kDim}, writer::bytes_of(codes)},
-                                           {"scales", "F32", {rows}, writer::bytes_of(scales)}};
+      std::vector<writer::Piece> pieces = {
+          {"codes", kind.fp8 ? "F8_E4M3" : "I8", {rows, kDim}, writer::bytes_of(codes)},
+          {"scales", "F32", {rows}, writer::bytes_of(scales)}};
       if (kind.bias) pieces.push_back({"bias", "F32", {rows}, writer::bytes_of(bias)});
       pieces.push_back({"ids", "I64", {rows}, writer::bytes_of(ids)});
       directory_.write(writer::shard_name(shard), writer::shard_of(pieces));

@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "check.hpp"
-#include "machine/cpu.hpp"
 #include "guarded.hpp"
 #include "kernels/kernels.hpp"
+#include "machine/cpu.hpp"
 
 namespace {
 

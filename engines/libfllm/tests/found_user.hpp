@@ -13,6 +13,4 @@ struct User {
   bool operator==(const User&) const = default;
 };
 
-inline bool ranks_before(const User& a, const User& b) {
-  return std::tuple(-a.key, a.id) < std::tuple(-b.key, b.id);
-}
+inline bool ranks_before(const User& a, const User& b) { return std::tuple(-a.key, a.id) < std::tuple(-b.key, b.id); }

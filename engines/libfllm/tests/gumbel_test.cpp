@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "check.hpp"
-#include "machine/cpu.hpp"
 #include "guarded.hpp"
 #include "kernels/kernels.hpp"
+#include "machine/cpu.hpp"
 
 namespace {
 

@@ -21,8 +21,8 @@ namespace int8_cases {
 
 using fllm::kernels::kAlign;
 using fllm::kernels::kBlockRows;
-using fllm::kernels::kItemLanes;
 using fllm::kernels::Kernels;
+using fllm::kernels::kItemLanes;
 
 // Bytes whose end is the end of the last readable page.
 class Guarded {
@@ -100,8 +100,8 @@ inline void check_one(const Kernels& kernels, const Case& c) {
   const Packed packed_low = allocate(kernels.int8_one_bytes(c.dim));
   kernels.int8_one_pack(high_limb.data(), c.dim, packed_high.get());
   kernels.int8_one_pack(low_limb.data(), c.dim, packed_low.get());
-  kernels.int8_one(codes.as<std::int8_t>(), c.rows, c.dim, packed_high.get(), packed_low.get(),
-                   high.as<std::int32_t>(), low.as<std::int32_t>());
+  kernels.int8_one(codes.as<std::int8_t>(), c.rows, c.dim, packed_high.get(), packed_low.get(), high.as<std::int32_t>(),
+                   low.as<std::int32_t>());
   std::size_t wrong = 0;
   for (std::size_t r = 0; r < c.rows; ++r) {
     const std::int8_t* row = codes.as<std::int8_t>() + r * c.dim;
@@ -113,7 +113,7 @@ inline void check_one(const Kernels& kernels, const Case& c) {
 
 // Wrong sums among those of the real items; what the padding columns hold is nobody's business.
 inline std::size_t wrong_sums(const Case& c, const std::int8_t* codes, const std::vector<std::int8_t>& limb,
-                       const std::int32_t* sums, std::size_t padded) {
+                              const std::int32_t* sums, std::size_t padded) {
   std::size_t wrong = 0;
   for (std::size_t r = 0; r < c.rows; ++r) {
     for (std::size_t i = 0; i < c.items; ++i) {

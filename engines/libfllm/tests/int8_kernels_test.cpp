@@ -2,8 +2,8 @@
 #include <cstdio>
 #include <string>
 
-#include "machine/cpu.hpp"
 #include "int8_cases.hpp"
+#include "machine/cpu.hpp"
 
 int main() {
   for (const std::string& level : fllm::cpu_levels()) {

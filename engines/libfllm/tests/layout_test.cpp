@@ -1,9 +1,9 @@
 // table.json: what is read from a good one, and how each lie is refused.
 #include <filesystem>
 
+#include "format/table.hpp"
 #include "refusal.hpp"
 #include "shard_writer.hpp"
-#include "format/table.hpp"
 
 namespace {
 

@@ -20,8 +20,8 @@ void tiles_of_any_kind(bool fp8) {
   answers_are_as_defined({fp8, 5000, 48, 40, 10, 4700, true});
   answers_are_as_defined({fp8, 4200, 16, 130, 7, 4200});  // more items than are scanned together
   answers_are_as_defined({fp8, 6000, 32, 5, 1000, 6000, true});
-  answers_are_as_defined({fp8, 5000, 19, 4, 50, 4999, true});   // rows of no whole pieces
-  answers_are_as_defined({fp8, 700, 1040, 2, 20, 600});         // rows too long for a scan of many
+  answers_are_as_defined({fp8, 5000, 19, 4, 50, 4999, true});  // rows of no whole pieces
+  answers_are_as_defined({fp8, 700, 1040, 2, 20, 600});        // rows too long for a scan of many
   answers_are_as_defined({fp8, 5000, 16, 2, 5000, 4800, true});
   // Fewer rows than users, and none.
   answers_are_as_defined({fp8, 60, 32, 3, 100, 60, true});
@@ -37,25 +37,38 @@ void odd_scores() {
   for (const std::size_t items : {1, 34}) {
     // Equal scores: rows decide.
     for (const int largest : {0, 2}) {
-      answers_are_as_defined({.fp8 = false, .rows = 5000, .dim = 16, .items = items, .k = 300, .valid = 5000,
-                              .largest = largest});
+      answers_are_as_defined(
+          {.fp8 = false, .rows = 5000, .dim = 16, .items = items, .k = 300, .valid = 5000, .largest = largest});
     }
     // Scores far smaller than their biases: what float32 rounds is far greater than what tells rows apart.
-    answers_are_as_defined({.fp8 = false, .rows = 6000, .dim = 16, .items = items, .k = 10, .valid = 6000, .bias = true,
-                            .row_scale = 1e5f, .cancelled = true});
+    answers_are_as_defined({.fp8 = false,
+                            .rows = 6000,
+                            .dim = 16,
+                            .items = items,
+                            .k = 10,
+                            .valid = 6000,
+                            .bias = true,
+                            .row_scale = 1e5f,
+                            .cancelled = true});
     for (const bool fp8 : {false, true}) {
       Case late{.fp8 = fp8, .rows = 5000, .dim = 32, .items = items, .k = 10, .valid = 4990};
       late.late = 4800;  // after the first wave
       answers_are_as_defined(late);
       late.late = 100;
       answers_are_as_defined(late);
-      answers_are_as_defined({.fp8 = fp8, .rows = 4400, .dim = 32, .items = items, .k = 10, .valid = 4400, .bias = true,
-                              .zeros = true});
+      answers_are_as_defined(
+          {.fp8 = fp8, .rows = 4400, .dim = 32, .items = items, .k = 10, .valid = 4400, .bias = true, .zeros = true});
       // Item vectors whose scale float32 does not hold as it should.
-      answers_are_as_defined({.fp8 = fp8, .rows = 6000, .dim = 16, .items = items, .k = 10, .valid = 6000,
-                              .magnitude = 1e-40f, .row_scale = 1e6f});
-      answers_are_as_defined({.fp8 = fp8, .rows = 4400, .dim = 16, .items = items, .k = 10, .valid = 4400,
-                              .magnitude = 1e25f});
+      answers_are_as_defined({.fp8 = fp8,
+                              .rows = 6000,
+                              .dim = 16,
+                              .items = items,
+                              .k = 10,
+                              .valid = 6000,
+                              .magnitude = 1e-40f,
+                              .row_scale = 1e6f});
+      answers_are_as_defined(
+          {.fp8 = fp8, .rows = 4400, .dim = 16, .items = items, .k = 10, .valid = 4400, .magnitude = 1e25f});
     }
   }
 }
@@ -143,7 +156,8 @@ void formats_are_linear_and_of_one_type_each() {
 void what_does_not_fit_is_told() {
   const std::int64_t wide = 10;
   const std::int32_t none = 0;
-  const PluginField wrong[] = {{"k", &wide, PluginFieldType::kINT64, 1}, {"k", &none, PluginFieldType::kINT32, 1},
+  const PluginField wrong[] = {{"k", &wide, PluginFieldType::kINT64, 1},
+                               {"k", &none, PluginFieldType::kINT32, 1},
                                {"users", &none, PluginFieldType::kINT32, 1}};
   const char* const told[] = {"expected one int32", "expected at least 1", "there is no field k"};
   for (int i = 0; i < 3; ++i) {

@@ -92,12 +92,12 @@ struct Case {
   std::size_t rows, dim, items, k;
   std::int64_t valid;
   bool bias = false;
-  int largest = 127;          // of the int8 codes; small ones make ties
-  std::size_t late = 0;       // a row whose score is e^100 times as probable as any other's; 0: none
-  float magnitude = 1.0f;     // of the item vectors
-  float row_scale = 1.0f;     // of the rows' scales
-  bool zeros = false;         // the first item vector has nothing but zeros
-  bool cancelled = false;     // biases cancel the first item's products; its logsumexp is then one of rounding
+  int largest = 127;       // of the int8 codes; small ones make ties
+  std::size_t late = 0;    // a row whose score is e^100 times as probable as any other's; 0: none
+  float magnitude = 1.0f;  // of the item vectors
+  float row_scale = 1.0f;  // of the rows' scales
+  bool zeros = false;      // the first item vector has nothing but zeros
+  bool cancelled = false;  // biases cancel the first item's products; its logsumexp is then one of rounding
 };
 
 struct Found {
@@ -242,9 +242,8 @@ class Trial {
       const auto score = static_cast<float>(scaled + bias);
       all.push_back({score, static_cast<std::int64_t>(row)});
     }
-    std::sort(all.begin(), all.end(), [](const Found& a, const Found& b) {
-      return std::tuple(-a.score, a.row) < std::tuple(-b.score, b.row);
-    });
+    std::sort(all.begin(), all.end(),
+              [](const Found& a, const Found& b) { return std::tuple(-a.score, a.row) < std::tuple(-b.score, b.row); });
     return all;
   }
 

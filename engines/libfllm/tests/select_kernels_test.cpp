@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "check.hpp"
-#include "machine/cpu.hpp"
 #include "guarded.hpp"
 #include "kernels/kernels.hpp"
+#include "machine/cpu.hpp"
 
 namespace {
 
@@ -57,9 +57,7 @@ struct Scene {
     for (std::size_t i = 0; i < items; i += 5) thresholds[i] = -kInfinity;
   }
 
-  Block block() const {
-    return {rows, scales.data(), row_errors.data(), with_bias ? bias.data() : nullptr};
-  }
+  Block block() const { return {rows, scales.data(), row_errors.data(), with_bias ? bias.data() : nullptr}; }
   Items items() const { return {count, item_scales.data(), item_errors.data(), thresholds.data()}; }
 
   double integer_sum(std::size_t at) const { return 128.0 * high[at] + (with_low ? low[at] : 0); }
@@ -85,8 +83,7 @@ void check_hits(const Scene& scene, const std::vector<Hit>& hits, Sum sum, Magni
       const std::size_t at = r * scene.count + i;
       const double score = scene.score(sum(at), r, i);
       const double error = static_cast<double>(scene.row_errors[r]) * scene.item_errors[i];
-      const double rounding =
-          scene.scale(r, i) * magnitude(at) * 0x1p-22 + std::abs(score) * 0x1p-23 + error * 0x1p-23;
+      const double rounding = scene.scale(r, i) * magnitude(at) * 0x1p-22 + std::abs(score) * 0x1p-23 + error * 0x1p-23;
       if (score + error - rounding >= scene.thresholds[i]) CHECK(hit[at] || scene.thresholds[i] == kInfinity);
       if (score + error + rounding < scene.thresholds[i]) CHECK(!hit[at]);
     }
@@ -104,8 +101,7 @@ std::vector<Hit> select_integers(const Kernels& kernels, const Scene& scene, con
 
 std::vector<Hit> select_floats(const Kernels& kernels, const Scene& scene, const Denominator* denominator) {
   std::vector<Hit> out(scene.rows * scene.count);
-  out.resize(
-      kernels.select_float_many(scene.sums.data(), scene.block(), scene.items(), denominator, out.data()));
+  out.resize(kernels.select_float_many(scene.sums.data(), scene.block(), scene.items(), denominator, out.data()));
   return out;
 }
 
@@ -246,7 +242,7 @@ struct Range {
   double low, high;
 };
 
-constexpr Range kRanges[] = {{-1, 1},     {0, 30},    {-30, 0},          {-200, 50},   {-1e30, -1e29}, {5.37, 5.37},
+constexpr Range kRanges[] = {{-1, 1},      {0, 30},   {-30, 0},          {-200, 50},      {-1e30, -1e29}, {5.37, 5.37},
                              {-0.3, 25.4}, {90, 200}, {-1000.5, -980.5}, {1e6, 1e6 + 40}, {0, 0}};
 
 // log of what a reference and a sum stand for, against that of the scores.

@@ -84,8 +84,8 @@ inline Json table_json(const std::vector<std::uint64_t>& shard_rows, std::uint64
     shards.push_back({{"name", shard_name(i)}, {"rows", shard_rows[i]}, {"bytes", 0}, {"sha256", ""}});
     rows += shard_rows[i];
   }
-  return {{"format_version", 1}, {"codec", "int8"}, {"dim", dim}, {"rows", rows},      {"tile_rows", tile_rows},
-          {"bias", false},       {"generation", 1}, {"shards", shards}};
+  return {{"format_version", 1},    {"codec", "int8"}, {"dim", dim},      {"rows", rows},
+          {"tile_rows", tile_rows}, {"bias", false},   {"generation", 1}, {"shards", shards}};
 }
 
 inline void write_table(const Directory& directory, const std::vector<std::uint64_t>& shard_rows, std::uint64_t dim,

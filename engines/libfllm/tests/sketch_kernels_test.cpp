@@ -8,11 +8,11 @@
 #include <random>
 #include <vector>
 
-#include "machine/aligned.hpp"
 #include "check.hpp"
-#include "machine/cpu.hpp"
-#include "kernels/sketch.hpp"
 #include "format/sketch.hpp"
+#include "kernels/sketch.hpp"
+#include "machine/aligned.hpp"
+#include "machine/cpu.hpp"
 
 namespace {
 
@@ -145,8 +145,10 @@ Matrix make_rows(std::size_t count, std::size_t dim) {
     if (r % 16 == 2) std::fill(rows[r].begin(), rows[r].end(), static_cast<double>(scale) * 127.0);
     if (r % 16 == 3) std::fill(rows[r].begin(), rows[r].end(), 0.0), rows[r][r % dim] = scale * 127.0;
     if (r % 16 == 4) rows[r][r % dim] = 1e6;
-    if (r % 16 == 5) for (double& number : rows[r]) number *= 1e-30;
-    if (r % 16 == 6) for (double& number : rows[r]) number *= 1e12;
+    if (r % 16 == 5)
+      for (double& number : rows[r]) number *= 1e-30;
+    if (r % 16 == 6)
+      for (double& number : rows[r]) number *= 1e12;
   }
   return rows;
 }
@@ -201,9 +203,12 @@ void check_bounds(std::size_t dim, std::size_t dims, std::size_t count, bool wit
     for (double& number : q) number = normal();
     if (item == 1) std::fill(q.begin(), q.end(), 0.0);
     if (item == 2) std::fill(q.begin(), q.end(), 0.0), q[dim / 2] = 3.0;
-    if (item == 3) for (double& number : q) number *= 1e-12;
-    if (item == 4) for (double& number : q) number *= 1e-40;
-    if (item == 5) for (double& number : q) number *= 1e6;
+    if (item == 3)
+      for (double& number : q) number *= 1e-12;
+    if (item == 4)
+      for (double& number : q) number *= 1e-40;
+    if (item == 5)
+      for (double& number : q) number *= 1e6;
     // What is left of a row after coarse coding points its own way; an item along it strains the bound most.
     if (item > 7) q = rows[static_cast<std::size_t>(item) % count];
     check_item(w, rows, bias, q);

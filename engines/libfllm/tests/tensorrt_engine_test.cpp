@@ -1,5 +1,5 @@
-// The engine `tensorrt` on the emulated GPU and the emulated TensorRT, whose scores err: the same users and scores as the
-// CPU's engine, bit for bit; graphs are used; and what happens when something is missing, foreign or too small.
+// The engine `tensorrt` on the emulated GPU and the emulated TensorRT, whose scores err: the same users and scores as
+// the CPU's engine, bit for bit; graphs are used; and what happens when something is missing, foreign or too small.
 #include <dlfcn.h>
 
 #include <array>
@@ -56,7 +56,8 @@ struct Counts {
   }
 };
 
-void searches_agree(const fllm::Table& gpu, const fllm::Table& cpu, std::size_t items, double tolerance, float factor = 1) {
+void searches_agree(const fllm::Table& gpu, const fllm::Table& cpu, std::size_t items, double tolerance,
+                    float factor = 1) {
   std::vector<float> z = item_vectors(items);
   for (float& x : z) x *= factor;
   for (const std::size_t k : {std::size_t{1}, std::size_t{100}, static_cast<std::size_t>(kPlanK)}) {
@@ -202,8 +203,9 @@ void what_it_cannot_do_is_told() {
   };
   fllm::SearchOptions options;
   options.k = kPlanK + 1;
-  refused(options, "finds 256 users a tile; expected at most 256. Build the plan with more: fllm-export build BUNDLE "
-                   "--engine tensorrt --plan-k 257");
+  refused(options,
+          "finds 256 users a tile; expected at most 256. Build the plan with more: fllm-export build BUNDLE "
+          "--engine tensorrt --plan-k 257");
   options.k = 10;
   options.mode = FLLM_SAMPLE;
   refused(options, "the engine 'tensorrt' cannot sample users. Use the engine 'cuda' or 'native'");

@@ -1,5 +1,5 @@
-// The parts of the engine `tensorrt`: items as limbs, plan headers, a table as tiles, what is made of a plan's answer, and
-// the plan driver over the full TensorRT.
+// The parts of the engine `tensorrt`: items as limbs, plan headers, a table as tiles, what is made of a plan's answer,
+// and the plan driver over the full TensorRT.
 #include <dlfcn.h>
 
 #include <cmath>
@@ -125,7 +125,8 @@ std::vector<std::uint8_t> fetched(const cuda::Stream& stream, const std::uint8_t
 }
 
 // Whether a block lies in the GPU's memory as in the table, and zeros behind it.
-void lies_as_it_should(const MemoryTable& table, const Block& block, const BlockAddresses& at, const cuda::Stream& stream) {
+void lies_as_it_should(const MemoryTable& table, const Block& block, const BlockAddresses& at,
+                       const cuda::Stream& stream) {
   const std::size_t dim = table.layout.dim, size = sizeof(float);
   const auto same = [&](const std::uint8_t* from, const void* own, std::size_t each) {
     std::vector<std::uint8_t> expected(block.rows * each);
@@ -148,7 +149,8 @@ void tables_are_tiled(const cuda::Device& device, Codec codec, bool bias, std::u
     CHECK(block.first == next && block.valid > 0 && block.rows % 128 == 0 && block.rows <= 512);
     next += block.valid;
     lies_as_it_should(table, block, tiled.bring(block, block.first / 128 % 2, stream), stream);
-    const Block part{block.first + 128, 128, std::min<std::uint64_t>(128, block.valid - std::min<std::uint64_t>(block.valid, 128))};
+    const Block part{block.first + 128, 128,
+                     std::min<std::uint64_t>(128, block.valid - std::min<std::uint64_t>(block.valid, 128))};
     if (part.valid > 0) lies_as_it_should(table, part, tiled.bring(part, 1, stream), stream);
     double reach = 0, most_bias = 0;
     const ExactRows exact(table.rows());

@@ -150,9 +150,8 @@ void bounds_hold_and_order(const fllm::Table& table, const Rows& rows, const fll
       // The bound of each tile is near enough here for the best one to be among the first.
       float best = -std::numeric_limits<float>::infinity();
       for (std::size_t tile = 0; tile < kTiles; ++tile) best = std::max(best, best_score(rows, z.data(), tile));
-      const auto found = std::find_if(order.begin(), order.end(), [&](std::size_t tile) {
-        return best_score(rows, z.data(), tile) == best;
-      });
+      const auto found = std::find_if(order.begin(), order.end(),
+                                      [&](std::size_t tile) { return best_score(rows, z.data(), tile) == best; });
       CHECK(found - order.begin() < 4);
     }
     std::sort(order.begin(), order.end());
@@ -187,7 +186,8 @@ int main() {
   const writer::Directory directory;
   write_table(directory, rows, bounds);
   const fllm::Table table(directory.path());
-  for (const std::string& isa : fllm::cpu_levels()) bounds_hold_and_order(table, rows, *fllm::kernels::find(isa.c_str()));
+  for (const std::string& isa : fllm::cpu_levels())
+    bounds_hold_and_order(table, rows, *fllm::kernels::find(isa.c_str()));
   extents_that_are_no_numbers_rule_nothing_out(rows, bounds);
   return check::result();
 }

@@ -37,8 +37,8 @@ Ids encode(const json& description, const std::string& text) {
 }
 
 json wordpiece() {
-  const json vocabulary = {{"[UNK]", 0}, {"[CLS]", 1}, {"cafe", 2}, {"play", 3},  {"##ing", 4}, {"##ed", 5},
-                           {"!", 6},     {"\u6f22", 7}, {"play!", 8}, {"i", 9}, {"##\u0307", 10}};
+  const json vocabulary = {{"[UNK]", 0}, {"[CLS]", 1},  {"cafe", 2},  {"play", 3}, {"##ing", 4},    {"##ed", 5},
+                           {"!", 6},     {"\u6f22", 7}, {"play!", 8}, {"i", 9},    {"##\u0307", 10}};
   return {{"normalizer", {{"type", "BertNormalizer"}}},
           {"pre_tokenizer", {{"type", "BertPreTokenizer"}}},
           {"model", {{"type", "WordPiece"}, {"vocab", vocabulary}, {"max_input_chars_per_word", 10}}},
@@ -139,11 +139,9 @@ void composition() {
 
 void padding() {
   for (const bool left : {true, false}) {
-    const json manifest = {{"prompt",
-                            {{"template", "{text}"},
-                             {"max_length", 4},
-                             {"padding_side", left ? "left" : "right"},
-                             {"pad_id", 9}}}};
+    const json manifest = {
+        {"prompt",
+         {{"template", "{text}"}, {"max_length", 4}, {"padding_side", left ? "left" : "right"}, {"pad_id", 9}}}};
     const fllm::Prompt prompt(fllm::JsonObject(manifest, "manifest"));
     const Ids longer{1, 2, 3}, shorter{4};
     const std::vector<const Ids*> rows{&longer, &shorter};

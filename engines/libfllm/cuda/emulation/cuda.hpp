@@ -65,8 +65,7 @@ struct Barrier {
 class Block {
  public:
   Block(unsigned threads, const std::function<void()>& body)
-      : body_(body), fibres_(threads), warps_((threads + kWarp - 1) / kWarp), shared_(warps_.size()),
-        slots_(threads) {}
+      : body_(body), fibres_(threads), warps_((threads + kWarp - 1) / kWarp), shared_(warps_.size()), slots_(threads) {}
 
   void run() {
     current_ = this;

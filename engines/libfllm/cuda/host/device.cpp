@@ -47,9 +47,9 @@ void Device::check(int status, const char* doing) const {
 
 void Device::check_memory(int status, std::size_t bytes, const char* where) const {
   if (status != static_cast<int>(Status::memory)) return check(status, "asking for memory");
-  throw Error(Status::memory,
-              sentence(name() + " needs " + gigabytes(bytes) + " more of " + where + " than there is: " + driver_.text(),
-                       "", "Free some, use more GPUs, or ask for fewer users or items at once"));
+  throw Error(Status::memory, sentence(name() + " needs " + gigabytes(bytes) + " more of " + where +
+                                           " than there is: " + driver_.text(),
+                                       "", "Free some, use more GPUs, or ask for fewer users or items at once"));
 }
 
 Memory Memory::of_gpu(const Device& device, std::size_t bytes) {

@@ -9,7 +9,8 @@ namespace fllm::cuda {
 
 namespace {
 
-constexpr std::uint64_t kTurnProducts = std::uint64_t{1} << 37;  // multiply-adds: well below a millisecond of a large GPU
+constexpr std::uint64_t kTurnProducts = std::uint64_t{1}
+                                        << 37;  // multiply-adds: well below a millisecond of a large GPU
 constexpr unsigned kBlocksPerProcessor = 4, kManyBlocksPerProcessor = 2;
 
 }  // namespace
@@ -111,8 +112,8 @@ void DeviceScan::score_together(const Wave& wave, bool denominator) {
 
 void DeviceScan::score_one(const Wave& wave, std::size_t item, const Candidates& out, bool denominator) {
   Share* const shares = denominator ? room_.shares(item) : nullptr;
-  const int status = device_.driver().scan_one(&wave, &room_.item(item), &out, shares, samples_ ? 1 : 0, blocks_,
-                                               scans_.get());
+  const int status =
+      device_.driver().scan_one(&wave, &room_.item(item), &out, shares, samples_ ? 1 : 0, blocks_, scans_.get());
   device_.check(status, "scanning for an item");
 }
 

@@ -6,11 +6,11 @@
 #include <cstdint>
 #include <vector>
 
-#include "search/denominator.hpp"
 #include "device.hpp"
 #include "device_filters.hpp"
 #include "device_table.hpp"
 #include "item_room.hpp"
+#include "search/denominator.hpp"
 #include "search/query.hpp"
 #include "staging.hpp"
 

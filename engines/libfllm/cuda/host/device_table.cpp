@@ -52,8 +52,8 @@ std::vector<DeviceTable::Run> DeviceTable::cut_runs(const Rows& table, TileRange
     if (!runs.empty() && runs.back().goes_on_with(tile, counted, dim_)) {
       runs.back().rows += tile.rows;
     } else {
-      runs.push_back({tile.codes, tile.scales, tile.bias, counted ? nullptr : tile.ids, tile.ids[0], tile.first_row,
-                      tile.rows});
+      runs.push_back(
+          {tile.codes, tile.scales, tile.bias, counted ? nullptr : tile.ids, tile.ids[0], tile.first_row, tile.rows});
     }
   }
   return runs;
@@ -84,7 +84,8 @@ void DeviceTable::place_runs(const std::vector<Run>& runs, std::uint64_t bytes) 
     const std::uint64_t each = row_bytes(run);
     for (std::uint64_t first = 0, rows = 0; first < run.rows; first += rows) {
       const std::uint64_t left = run.rows - first, room = std::min(free, kResidentBytes);
-      // Once rows are streamed, all that follow are: the resident ones come first, and copies begin while they are read.
+      // Once rows are streamed, all that follow are: the resident ones come first, and copies begin while they are
+      // read.
       const bool resident = resident_ == pieces_.size() && room >= each + kGaps;
       rows = std::min(left, ((resident ? room : place_bytes_) - kGaps) / each);
       if (resident) {

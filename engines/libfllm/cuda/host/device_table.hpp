@@ -17,9 +17,9 @@ struct Piece {
   std::uint64_t first_row = 0, rows = 0;
   std::int64_t first_id = 0;
   bool has_bias = false, has_ids = false;
-  float most_bias = 0;  // the largest magnitude
+  float most_bias = 0;                                   // the largest magnitude
   std::size_t scales = 0, bias = 0, ids = 0, bytes = 0;  // offsets in the block, and its size; codes lie first
-  bool resident = false;  // in the GPU's memory; otherwise pinned
+  bool resident = false;                                 // in the GPU's memory; otherwise pinned
   Memory block;
 };
 

@@ -28,12 +28,12 @@ inline float error_alone(std::size_t dim, const std::int8_t* high, const std::in
 // least single precision, and no order, no rounding, nothing of numbers below the normal ones. What was measured (Fasi,
 // Higham, Mikaitis and Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021): groups of g products and the sum
 // before are shifted to where the largest of them begins, what lies below some last place is cut off, and so it is of
-// what they add up to. That makes g + 2 cuts, at most 3 a product, hence at most 48 an instruction, whatever the groups;
-// single precision means that each takes less than 2^-23 of the largest number there. No number exceeds S, the sum of
-// the products' magnitudes, by more than was cut off before: 48 * 2^-23 * 2 * 64 < 0.0008 of S, for which 1.002 has
-// room, as it has for the roundings of the margin itself. Sixteen columns of a limb take an instruction; columns of
-// zeros lose nothing. Codes below the normal ones may be taken as zeros. As a share of the sum of the limbs' magnitudes, of
-// 128 high and of low.
+// what they add up to. That makes g + 2 cuts, at most 3 a product, hence at most 48 an instruction, whatever the
+// groups; single precision means that each takes less than 2^-23 of the largest number there. No number exceeds S, the
+// sum of the products' magnitudes, by more than was cut off before: 48 * 2^-23 * 2 * 64 < 0.0008 of S, for which 1.002
+// has room, as it has for the roundings of the margin itself. Sixteen columns of a limb take an instruction; columns of
+// zeros lose nothing. Codes below the normal ones may be taken as zeros. As a share of the sum of the limbs'
+// magnitudes, of 128 high and of low.
 inline double error_share_together(std::size_t dim) {
   constexpr double kCut = 48 * 0x1p-23, kLargestSubnormal = 7 * 0x1p-9;
   const auto instructions = static_cast<double>(2 * ((dim + kPieceBytes - 1) / kPieceBytes));

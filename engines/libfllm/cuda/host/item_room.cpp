@@ -12,7 +12,7 @@ namespace fllm::cuda {
 namespace {
 
 constexpr std::uint32_t kNoPeak = 0xFF800000u;  // -infinity, as cuda/order.cuh writes it
-constexpr std::size_t kLeastFree = 4096;  // candidates beside the K best
+constexpr std::size_t kLeastFree = 4096;        // candidates beside the K best
 
 constexpr Share kNoShare{-std::numeric_limits<float>::infinity(), 0.0};
 

@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "search/denominator.hpp"
 #include "device.hpp"
 #include "device_filters.hpp"
+#include "search/denominator.hpp"
 #include "search/query.hpp"
 
 namespace fllm::cuda {

@@ -46,9 +46,9 @@ typedef struct fllm_encoder_options {
   size_t size;
   uint32_t threads;        /* threads inside one call; 0: FLLM_NUM_THREADS or every CPU */
   const char* onnxruntime; /* path of ONNX Runtime's library; NULL: FLLM_ONNXRUNTIME, or libonnxruntime.so.1 */
-  const char* provider;    /* what ONNX Runtime runs the model on: "cpu", or "cuda" for its CUDA execution provider, whose
-                            * library must lie beside ONNX Runtime's; NULL: cpu */
-  int32_t gpu;             /* for "cuda": which of the GPUs that the process sees */
+  const char* provider; /* what ONNX Runtime runs the model on: "cpu", or "cuda" for its CUDA execution provider, whose
+                         * library must lie beside ONNX Runtime's; NULL: cpu */
+  int32_t gpu;          /* for "cuda": which of the GPUs that the process sees */
 } fllm_encoder_options;
 
 #define FLLM_ENCODER_OPTIONS_INIT {sizeof(fllm_encoder_options), 0, NULL, NULL, 0}
@@ -63,8 +63,8 @@ FLLM_API void fllm_encoder_release(fllm_encoder* encoder);
 
 typedef struct fllm_encoder_info {
   size_t size;
-  uint64_t dim;         /* numbers in an item vector */
-  uint64_t max_length;  /* tokens an item at most */
+  uint64_t dim;        /* numbers in an item vector */
+  uint64_t max_length; /* tokens an item at most */
   uint32_t threads;
   char onnxruntime[32]; /* its version */
 } fllm_encoder_info;

@@ -35,11 +35,11 @@ FLLM_API const char* fllm_version(void);
 /* Causes of failure; the numbers are also the exit codes of the command line. */
 typedef enum fllm_status {
   FLLM_OK = 0,
-  FLLM_INTERNAL = 1,  /* a bug of the library */
-  FLLM_USAGE = 2,     /* an argument has no meaning */
-  FLLM_BUNDLE = 4,    /* a file is missing, damaged or of a newer format */
-  FLLM_MEMORY = 5,    /* memory does not suffice */
-  FLLM_HARDWARE = 6,  /* this machine lacks what was asked for */
+  FLLM_INTERNAL = 1, /* a bug of the library */
+  FLLM_USAGE = 2,    /* an argument has no meaning */
+  FLLM_BUNDLE = 4,   /* a file is missing, damaged or of a newer format */
+  FLLM_MEMORY = 5,   /* memory does not suffice */
+  FLLM_HARDWARE = 6, /* this machine lacks what was asked for */
   FLLM_CANCELLED = 130
 } fllm_status;
 
@@ -50,7 +50,8 @@ typedef struct fllm_error {
 /* ---- Instruction sets ---- */
 
 /* Writes the names of the levels usable on this machine, weakest first, separated by commas, e.g.
- * "scalar,avx2,avx512,avx512_vnni". Returns the length needed without the final zero byte; writes at most `capacity`. */
+ * "scalar,avx2,avx512,avx512_vnni". Returns the length needed without the final zero byte; writes at most `capacity`.
+ */
 FLLM_API size_t fllm_cpu_levels(char* buffer, size_t capacity);
 
 /* ---- Noise ---- */
@@ -67,7 +68,7 @@ typedef struct fllm_table_options {
   uint32_t threads;         /* threads of one search, the caller's among them; 0: FLLM_NUM_THREADS or every CPU */
   int32_t pin_threads;      /* not 0: each thread of the pool stays on a CPU of its own */
   int32_t resident;         /* not 0: read the whole table at opening and keep it in memory */
-  uint32_t batch_window_us; /* how long a search waits for others to share its pass; 0: only with those waiting anyway */
+  uint32_t batch_window_us; /* how long a search waits to share its pass with later ones; 0: not at all */
   const char* isa;          /* instruction-set level; NULL: FLLM_ISA or the best */
   const char* engine;       /* "native": the CPU; "cuda": GPUs, by libfllm_cuda beside libfllm; "tensorrt": a GPU and a
                              * head plan, by libfllm_tensorrt and libfllm_cuda; NULL: native */
@@ -78,8 +79,8 @@ typedef struct fllm_table_options {
 
 #define FLLM_TABLE_OPTIONS_INIT {sizeof(fllm_table_options), 0, 0, 0, 0, NULL, NULL, 0, 0, NULL}
 
-/* Opens the table in `directory` (the one that holds table.json) in place; `options` may be NULL. Only headers are read,
- * unless it shall be resident. The handle written to *table is the caller's, to be released once. */
+/* Opens the table in `directory` (the one that holds table.json) in place; `options` may be NULL. Only headers are
+ * read, unless it shall be resident. The handle written to *table is the caller's, to be released once. */
 FLLM_API fllm_status fllm_table_open(const char* directory, const fllm_table_options* options, fllm_table** table,
                                      fllm_error* error);
 
@@ -99,12 +100,12 @@ typedef struct fllm_table_info {
   uint64_t rows;
   uint64_t dim;
   int64_t generation;
-  uint64_t bytes;    /* of all shards */
-  int32_t bias;      /* not 0: rows have a bias */
-  int32_t sketch;    /* not 0: rows have a sketch */
+  uint64_t bytes; /* of all shards */
+  int32_t bias;   /* not 0: rows have a bias */
+  int32_t sketch; /* not 0: rows have a sketch */
   uint32_t threads;
-  char codec[8];     /* "fp32", "fp16", "int8", "fp8" or "int4" */
-  char isa[16];      /* the level that scans, or the kind of GPU, as "sm_90" */
+  char codec[8]; /* "fp32", "fp16", "int8", "fp8" or "int4" */
+  char isa[16];  /* the level that scans, or the kind of GPU, as "sm_90" */
 } fllm_table_info;
 
 #define FLLM_TABLE_INFO_INIT {sizeof(fllm_table_info), 0, 0, 0, 0, 0, 0, 0, {0}, {0}}
@@ -137,41 +138,46 @@ typedef struct fllm_cancel {
 typedef enum fllm_mode { FLLM_TOPK = 0, FLLM_SAMPLE = 1 } fllm_mode;
 
 /* How log-probabilities are found: by a pass over every row, or estimated from what the search reads anyway. */
-typedef enum fllm_log_probs { FLLM_LOG_PROBS_EXACT = 0, FLLM_LOG_PROBS_ESTIMATE = 1, FLLM_LOG_PROBS_NONE = 2 } fllm_log_probs;
+typedef enum fllm_log_probs {
+  FLLM_LOG_PROBS_EXACT = 0,
+  FLLM_LOG_PROBS_ESTIMATE = 1,
+  FLLM_LOG_PROBS_NONE = 2
+} fllm_log_probs;
 
 typedef struct fllm_search_options {
   size_t size;
-  size_t k;               /* users an item, 1 to the table's rows */
-  int32_t mode;           /* fllm_mode */
-  int32_t exact;          /* 0: the sketch's statistical bounds may decide; needs log_probs other than exact */
-  int32_t log_probs;      /* fllm_log_probs */
-  double budget_ms;       /* from the call on; no further rows are begun after it; 0 or less: none */
-  const uint64_t* seeds;  /* [items] for FLLM_SAMPLE; NULL: all 0 */
-  const fllm_filter* filter;  /* NULL: all users; probabilities are over all users in any case */
-  const fllm_cancel* cancel;  /* NULL: none */
+  size_t k;                  /* users an item, 1 to the table's rows */
+  int32_t mode;              /* fllm_mode */
+  int32_t exact;             /* 0: the sketch's statistical bounds may decide; needs log_probs other than exact */
+  int32_t log_probs;         /* fllm_log_probs */
+  double budget_ms;          /* from the call on; no further rows are begun after it; 0 or less: none */
+  const uint64_t* seeds;     /* [items] for FLLM_SAMPLE; NULL: all 0 */
+  const fllm_filter* filter; /* NULL: all users; probabilities are over all users in any case */
+  const fllm_cancel* cancel; /* NULL: none */
 } fllm_search_options;
 
-#define FLLM_SEARCH_OPTIONS_INIT {sizeof(fllm_search_options), 100, FLLM_TOPK, 1, FLLM_LOG_PROBS_EXACT, 0.0, NULL, NULL, NULL}
+#define FLLM_SEARCH_OPTIONS_INIT \
+  {sizeof(fllm_search_options), 100, FLLM_TOPK, 1, FLLM_LOG_PROBS_EXACT, 0.0, NULL, NULL, NULL}
 
 /* Where the answer goes; all arrays are the caller's, and each may be NULL when it is not wanted. */
 typedef struct fllm_answer {
   size_t size;
-  int64_t* user_ids;      /* [items, k], by key descending, then id ascending; -1 where fewer were found */
-  float* keys;            /* [items, k], what the order is by: the score, or score plus noise; -infinity where none */
-  float* scores;          /* [items, k]; -infinity where none */
-  float* log_probs;       /* [items, k], score - logsumexp; NaN for FLLM_LOG_PROBS_NONE */
-  double* logsumexp;      /* [items], over the rows scored; NaN for FLLM_LOG_PROBS_NONE */
-  uint64_t* rows_scored;  /* [items], rows scored or proven not to matter */
-  uint8_t* complete;      /* [items], 1: what an unlimited budget gives */
+  int64_t* user_ids;        /* [items, k], by key descending, then id ascending; -1 where fewer were found */
+  float* keys;              /* [items, k], what the order is by: the score, or score plus noise; -infinity where none */
+  float* scores;            /* [items, k]; -infinity where none */
+  float* log_probs;         /* [items, k], score - logsumexp; NaN for FLLM_LOG_PROBS_NONE */
+  double* logsumexp;        /* [items], over the rows scored; NaN for FLLM_LOG_PROBS_NONE */
+  uint64_t* rows_scored;    /* [items], rows scored or proven not to matter */
+  uint8_t* complete;        /* [items], 1: what an unlimited budget gives */
   uint8_t* log_probs_exact; /* [items], 1: every row was scored */
-  int64_t generation;     /* of the table that answered */
-  uint64_t rows;          /* of that table */
+  int64_t generation;       /* of the table that answered */
+  uint64_t rows;            /* of that table */
 } fllm_answer;
 
 #define FLLM_ANSWER_INIT {sizeof(fllm_answer), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0}
 
-/* The best users of `items` item vectors z, float32 [items, dim], finite. Blocks until the answer is complete, the budget
- * is spent or the search is cancelled. Searches of several threads share passes over the table. */
+/* The best users of `items` item vectors z, float32 [items, dim], finite. Blocks until the answer is complete, the
+ * budget is spent or the search is cancelled. Searches of several threads share passes over the table. */
 FLLM_API fllm_status fllm_table_search(const fllm_table* table, const float* z, size_t items,
                                        const fllm_search_options* options, fllm_answer* answer, fllm_error* error);
 

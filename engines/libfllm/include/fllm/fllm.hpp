@@ -37,9 +37,9 @@ struct TableOptions {
   bool pin_threads = false;
   bool resident = false;
   std::chrono::microseconds batch_window{0};
-  std::string isa;     // empty: FLLM_ISA or the best
-  std::string engine;  // "native", "cuda" or "tensorrt"; empty: native
-  unsigned gpus = 0;   // that share the table; 0: one
+  std::string isa;              // empty: FLLM_ISA or the best
+  std::string engine;           // "native", "cuda" or "tensorrt"; empty: native
+  unsigned gpus = 0;            // that share the table; 0: one
   std::uint64_t gpu_bytes = 0;  // of each at most; 0: what is free
   std::string plan;             // path of the bundle's head plan, for "tensorrt" alone
 };
@@ -165,9 +165,18 @@ class Table {
   Answer room(std::size_t items, std::size_t k) const {
     // A K that no table can have is told by the library, not by a failed allocation.
     const std::size_t users = items * (k > describe().rows ? 0 : k);
-    Answer answer{items, k, std::vector<std::int64_t>(users), std::vector<float>(users), std::vector<float>(users),
-                  std::vector<float>(users), std::vector<double>(items), std::vector<std::uint64_t>(items),
-                  std::vector<std::uint8_t>(items), std::vector<std::uint8_t>(items), 0, 0};
+    Answer answer{items,
+                  k,
+                  std::vector<std::int64_t>(users),
+                  std::vector<float>(users),
+                  std::vector<float>(users),
+                  std::vector<float>(users),
+                  std::vector<double>(items),
+                  std::vector<std::uint64_t>(items),
+                  std::vector<std::uint8_t>(items),
+                  std::vector<std::uint8_t>(items),
+                  0,
+                  0};
     return answer;
   }
 

@@ -8,10 +8,10 @@
 #include <string>
 
 #include "api/boundary.hpp"
+#include "api/handle.hpp"
 #include "machine/cpu.hpp"
 #include "search/filter.hpp"
 #include "search/gumbel.hpp"
-#include "api/handle.hpp"
 #include "status.hpp"
 
 struct fllm_table : fllm::Handle {
@@ -56,9 +56,9 @@ void check_plan(const fllm_table_options& given, fllm::Processor processor) {
                     : sentence("a plan is given, and another engine than 'tensorrt' is asked for", "one or the other"));
   }
   if (processor == fllm::Processor::plan && given.gpus > 1) {
-    throw Error(Status::usage, sentence("the engine 'tensorrt' cannot share a table among " + std::to_string(given.gpus) +
-                                            " GPUs",
-                                        "one", "Use the engine 'cuda'"));
+    throw Error(Status::usage,
+                sentence("the engine 'tensorrt' cannot share a table among " + std::to_string(given.gpus) + " GPUs",
+                         "one", "Use the engine 'cuda'"));
   }
 }
 
@@ -66,8 +66,9 @@ fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options
                     fllm::Clock::time_point began) {
   const std::uint64_t rows = engine.table().layout().rows;
   if (options.k < 1 || options.k > rows) {
-    throw Error(Status::usage, sentence("k is " + std::to_string(options.k),
-                                        "a whole number from 1 to " + std::to_string(rows) + ", the users of this table"));
+    throw Error(Status::usage,
+                sentence("k is " + std::to_string(options.k),
+                         "a whole number from 1 to " + std::to_string(rows) + ", the users of this table"));
   }
   require(options.mode == FLLM_TOPK || options.mode == FLLM_SAMPLE, "the mode is unknown", "FLLM_TOPK or FLLM_SAMPLE");
   require(options.log_probs >= FLLM_LOG_PROBS_EXACT && options.log_probs <= FLLM_LOG_PROBS_NONE,
@@ -143,8 +144,10 @@ fllm_status fllm_gumbel(uint64_t seed, const int64_t* ids, size_t n, double* noi
 fllm_status fllm_table_open(const char* directory, const fllm_table_options* options, fllm_table** table,
                             fllm_error* error) {
   return guarded(error, [&] {
-    require(directory != nullptr && table != nullptr, "directory or table is NULL", "a path, and a place for the handle");
-    const fllm_table_options given = read_options(options, fllm_table_options FLLM_TABLE_OPTIONS_INIT, "fllm_table_options");
+    require(directory != nullptr && table != nullptr, "directory or table is NULL",
+            "a path, and a place for the handle");
+    const fllm_table_options given =
+        read_options(options, fllm_table_options FLLM_TABLE_OPTIONS_INIT, "fllm_table_options");
     fllm::HandleOptions wanted;
     wanted.threads = given.threads;
     wanted.pin_threads = given.pin_threads != 0;
@@ -200,7 +203,8 @@ fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, 
 fllm_status fllm_filter_create(const fllm_table* table, const int64_t* user_ids, size_t n, fllm_filter_kind kind,
                                fllm_filter** filter, fllm_error* error) {
   return guarded(error, [&] {
-    require(table != nullptr && filter != nullptr, "table or filter is NULL", "an open table, and a place for the filter");
+    require(table != nullptr && filter != nullptr, "table or filter is NULL",
+            "an open table, and a place for the filter");
     require(n == 0 || user_ids != nullptr, "user_ids is NULL", "an array of n ids");
     require(kind == FLLM_ALLOW || kind == FLLM_DENY, "the kind of filter is unknown", "FLLM_ALLOW or FLLM_DENY");
     std::shared_ptr<fllm::Engine> engine = table->engine();
@@ -215,7 +219,8 @@ fllm_status fllm_table_search(const fllm_table* table, const float* z, size_t it
                               fllm_answer* answer, fllm_error* error) {
   const fllm::Clock::time_point began = fllm::Clock::now();
   return guarded(error, [&] {
-    require(table != nullptr && answer != nullptr, "table or answer is NULL", "an open table, and a place for the answer");
+    require(table != nullptr && answer != nullptr, "table or answer is NULL",
+            "an open table, and a place for the answer");
     const fllm_search_options given =
         read_options(options, fllm_search_options FLLM_SEARCH_OPTIONS_INIT, "fllm_search_options");
     fllm_answer out = read_options(answer, fllm_answer FLLM_ANSWER_INIT, "fllm_answer");

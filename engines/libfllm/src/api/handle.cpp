@@ -1,10 +1,10 @@
 #include "api/handle.hpp"
 
 #include "machine/cpu.hpp"
+#include "machine/thread_count.hpp"
 #include "search/cpu_scanner.hpp"
 #include "status.hpp"
 #include "tensorrt/host/tensorrt_scanner.hpp"
-#include "machine/thread_count.hpp"
 
 namespace fllm {
 
@@ -15,7 +15,8 @@ const kernels::Kernels& find_kernels(const std::string& isa) {
   if (found != nullptr) return *found;
   std::string levels;
   for (const std::string& level : cpu_levels()) levels += (levels.empty() ? "" : ", ") + level;
-  throw Error(Status::hardware, sentence("the instruction set '" + isa + "' is not to be had here", "one of " + levels));
+  throw Error(Status::hardware,
+              sentence("the instruction set '" + isa + "' is not to be had here", "one of " + levels));
 }
 
 }  // namespace
@@ -42,8 +43,9 @@ void Handle::reopen(const std::string& directory) {
   const std::lock_guard lock(mutex_);
   const std::size_t dim = engine_->table().layout().dim;
   if (opened->table().layout().dim != dim) {
-    throw Error(Status::usage, sentence(next + " holds rows of " + std::to_string(opened->table().layout().dim) + " numbers",
-                                        std::to_string(dim) + ", as the table in use"));
+    throw Error(Status::usage,
+                sentence(next + " holds rows of " + std::to_string(opened->table().layout().dim) + " numbers",
+                         std::to_string(dim) + ", as the table in use"));
   }
   directory_ = next;
   // The old engine goes when its last search has returned, outside this lock.

@@ -8,8 +8,8 @@
 #include <string>
 
 #include "cuda/host/cuda_scanner.hpp"
-#include "search/engine.hpp"
 #include "kernels/kernels.hpp"
+#include "search/engine.hpp"
 
 namespace fllm {
 

@@ -5,8 +5,8 @@
 #include <stdexcept>
 
 #include "format/json_text.hpp"
-#include "status.hpp"
 #include "format/table.hpp"
+#include "status.hpp"
 
 namespace fllm {
 

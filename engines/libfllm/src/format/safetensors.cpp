@@ -106,8 +106,7 @@ Span check_entry(const std::string& path, const std::string& name, const json& e
   if (!countable || begin > end || end - begin != tensor.bytes) {
     const std::int64_t spanned = static_cast<std::int64_t>(end) - static_cast<std::int64_t>(begin);
     const std::string wanted = countable ? std::to_string(tensor.bytes) : "more than any file holds";
-    refuse(where + "spans " + std::to_string(spanned) + " bytes",
-           wanted + " for " + tensor.dtype + " " + shown(shape));
+    refuse(where + "spans " + std::to_string(spanned) + " bytes", wanted + " for " + tensor.dtype + " " + shown(shape));
   }
   if (begin % kPageBytes != 0 && !name.starts_with(kPadding)) {
     refuse(where + "starts at byte " + std::to_string(begin), "a multiple of " + std::to_string(kPageBytes));

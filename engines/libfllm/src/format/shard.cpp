@@ -3,8 +3,8 @@
 #include <bit>
 #include <vector>
 
-#include "status.hpp"
 #include "search/tile_bounds.hpp"
+#include "status.hpp"
 
 namespace fllm {
 
@@ -79,9 +79,9 @@ Shard Shard::view(const Tensors& tensors, const Layout& layout, std::uint64_t ro
     }
     const Tensor& tensor = found->second;
     if (tensor.dtype != expected.dtype || tensor.shape != expected.shape) {
-      throw Error(Status::bundle, sentence(path + ": tensor `" + expected.name + "` is " +
-                                               described(tensor.dtype, tensor.shape),
-                                           described(expected.dtype, expected.shape)));
+      throw Error(Status::bundle,
+                  sentence(path + ": tensor `" + expected.name + "` is " + described(tensor.dtype, tensor.shape),
+                           described(expected.dtype, expected.shape)));
     }
   }
   Shard shard;

@@ -1,18 +1,19 @@
-// The sketch of a shard and an item vector prepared for it (docs/internals/sketch.md); fllm_export.table.sketch writes them.
+// The sketch of a shard and an item vector prepared for it (docs/internals/sketch.md); fllm_export.table.sketch writes
+// them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "machine/aligned.hpp"
 #include "kernels/sketch.hpp"
+#include "machine/aligned.hpp"
 
 namespace fllm {
 
 // The sketch tensors of one shard, in place.
 struct Sketch {
   std::size_t dim = 0;
-  std::size_t dims = 0;  // of the sketch: a multiple of 16
+  std::size_t dims = 0;          // of the sketch: a multiple of 16
   const float* basis = nullptr;  // [dims, dim]
   std::size_t basis_number = 0;  // shards with the same numbers in their bases share it
   const std::uint8_t* coarse = nullptr;

@@ -4,8 +4,8 @@
 #include <cstring>
 #include <filesystem>
 
-#include "machine/memory.hpp"
 #include "format/shard.hpp"
+#include "machine/memory.hpp"
 
 namespace fllm {
 

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "machine/mapping.hpp"
 #include "format/sketch.hpp"
+#include "machine/mapping.hpp"
 
 namespace fllm {
 
@@ -30,10 +30,10 @@ struct Tile {
   const float* scales = nullptr;
   const float* bias = nullptr;  // null when the table has none
   const std::int64_t* ids = nullptr;
-  const Sketch* sketch = nullptr;  // of the tile's shard; null when the table has none
+  const Sketch* sketch = nullptr;    // of the tile's shard; null when the table has none
   const float* direction = nullptr;  // [dim], and
   const float* extents = nullptr;    // [4] of tile_bounds.hpp; null when the table has no bounds
-  std::size_t sketch_row = 0;      // number of the tile's first row in that shard, a multiple of a sketch's block
+  std::size_t sketch_row = 0;        // number of the tile's first row in that shard, a multiple of a sketch's block
 };
 
 struct ShardEntry {

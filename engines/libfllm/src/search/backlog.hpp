@@ -16,9 +16,9 @@ namespace fllm {
 class Backlog {
  public:
   struct Row {
-    const Span* span;    // outlives the pass
-    std::uint32_t row;   // of the span
-    float upper;         // no score exceeds it, or none is likely to
+    const Span* span;   // outlives the pass
+    std::uint32_t row;  // of the span
+    float upper;        // no score exceeds it, or none is likely to
 
     std::size_t in_tile() const { return span->first + row; }
   };

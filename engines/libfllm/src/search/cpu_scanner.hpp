@@ -3,10 +3,10 @@
 
 #include <string>
 
+#include "format/table.hpp"
 #include "kernels/kernels.hpp"
 #include "machine/pool.hpp"
 #include "search/scanner.hpp"
-#include "format/table.hpp"
 
 namespace fllm {
 

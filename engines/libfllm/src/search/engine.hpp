@@ -12,15 +12,15 @@
 #include <string>
 #include <vector>
 
+#include "format/table.hpp"
 #include "search/scanner.hpp"
 #include "search/search.hpp"
-#include "format/table.hpp"
 
 namespace fllm {
 
-// One pass runs at a time, on all that the scanner has. Searches that arrive meanwhile wait, and those of one kind share
-// the next pass: for a table larger than the caches many items cost little more than one. There is no thread of its own:
-// one of the waiting callers leads.
+// One pass runs at a time, on all that the scanner has. Searches that arrive meanwhile wait, and those of one kind
+// share the next pass: for a table larger than the caches many items cost little more than one. There is no thread of
+// its own: one of the waiting callers leads.
 class Engine {
  public:
   using MakeScanner = std::function<std::unique_ptr<Scanner>(const Table&)>;

@@ -19,7 +19,7 @@ class UserFilter {
   std::uint64_t allowed() const { return allowed_; }
   const std::vector<std::uint64_t>& bits() const { return bits_; }
   std::uint64_t number() const { return number_; }  // no other filter of the process has it
-  const Table* table() const { return table_; }  // for comparison only: it may be gone
+  const Table* table() const { return table_; }     // for comparison only: it may be gone
 
  private:
   const Table* table_;

@@ -8,12 +8,12 @@
 #include <optional>
 #include <vector>
 
+#include "format/table.hpp"
+#include "machine/pool.hpp"
 #include "search/best.hpp"
 #include "search/denominator.hpp"
-#include "machine/pool.hpp"
 #include "search/query.hpp"
 #include "search/search.hpp"
-#include "format/table.hpp"
 #include "search/tile_bounds.hpp"
 
 namespace fllm {

@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "machine/aligned.hpp"
-#include "kernels/kernels.hpp"
-#include "search/search.hpp"
 #include "format/table.hpp"
+#include "kernels/kernels.hpp"
+#include "machine/aligned.hpp"
+#include "search/search.hpp"
 
 namespace fllm {
 
@@ -32,11 +32,11 @@ Limbs quantise(const float* z, std::size_t dim);
 // The numbers [dim] that rows of a codec are multiplied with: the whole numbers times their scale, or z itself.
 std::vector<double> as_scored(Codec codec, const float* z, std::size_t dim);
 
-// Up to kGroupColumns columns whose scores one call of a many-item kernel makes. An int8 table has its packed limbs, any
-// other the packed float32 numbers [padded dim, items].
+// Up to kGroupColumns columns whose scores one call of a many-item kernel makes. An int8 table has its packed limbs,
+// any other the packed float32 numbers [padded dim, items].
 struct QueryGroup {
-  std::size_t count = 0;               // columns
-  std::size_t items = 0;               // the same, padded
+  std::size_t count = 0;                 // columns
+  std::size_t items = 0;                 // the same, padded
   std::uint32_t columns[kGroupColumns];  // of the pass
   const void* high = nullptr;
   const void* low = nullptr;  // null for the first limb only
@@ -51,11 +51,13 @@ struct GatheredGroup {
   Aligned<float> floats, scales, errors;
 };
 
-// The columns of a pass over a table. int8, fp8 and int4 rows meet whole-number items; fp32 and fp16 rows meet z itself.
+// The columns of a pass over a table. int8, fp8 and int4 rows meet whole-number items; fp32 and fp16 rows meet z
+// itself.
 class Queries {
  public:
   // `first_limb_only`: the many-item sums leave the low limb out, and errors() covers what that may cost.
-  Queries(const Table& table, const kernels::Kernels& kernels, const std::vector<Column>& columns, bool first_limb_only);
+  Queries(const Table& table, const kernels::Kernels& kernels, const std::vector<Column>& columns,
+          bool first_limb_only);
 
   std::size_t count() const { return scales_.size(); }
   std::size_t groups() const { return (count() + kGroupColumns - 1) / kGroupColumns; }

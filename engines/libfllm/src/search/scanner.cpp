@@ -5,9 +5,8 @@
 namespace fllm {
 
 bool any_goes_on(const std::vector<Column>& columns) {
-  return std::any_of(columns.begin(), columns.end(), [](const Column& column) {
-    return !column.search->is_cancelled() && !column.search->expired();
-  });
+  return std::any_of(columns.begin(), columns.end(),
+                     [](const Column& column) { return !column.search->is_cancelled() && !column.search->expired(); });
 }
 
 ItemAnswer ranked(std::vector<Candidate> users, std::size_t k) {

@@ -38,8 +38,8 @@ bool any_goes_on(const std::vector<Column>& columns);
 // The k best of some candidates, ranked.
 ItemAnswer ranked(std::vector<Candidate> users, std::size_t k);
 
-// The logarithm of a denominator that float32 scores make up. The users found are scored exactly: of a distribution that
-// these make up almost alone, their own sum is the better part of the truth, and no probability may exceed 1.
+// The logarithm of a denominator that float32 scores make up. The users found are scored exactly: of a distribution
+// that these make up almost alone, their own sum is the better part of the truth, and no probability may exceed 1.
 double at_least_of(const std::vector<Candidate>& users, const LogSumExp& denominator);
 
 }  // namespace fllm

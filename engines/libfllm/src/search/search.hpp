@@ -37,13 +37,15 @@ struct Search {
 
 // The K best users of one item and the softmax denominator, as far as rows were scored.
 struct Candidate {
-  float key;    // what the order is by: the score, or score plus noise
+  float key;  // what the order is by: the score, or score plus noise
   float score;
   std::int64_t id;
 };
 
 // (key descending, id ascending): the one order of rankings.
-inline bool ranks_before(const Candidate& a, const Candidate& b) { return a.key > b.key || (a.key == b.key && a.id < b.id); }
+inline bool ranks_before(const Candidate& a, const Candidate& b) {
+  return a.key > b.key || (a.key == b.key && a.id < b.id);
+}
 
 struct ItemAnswer {
   std::vector<Candidate> users;  // ranked, at most k

@@ -8,8 +8,9 @@ namespace fllm {
 
 namespace {
 
-constexpr double kDeviations = 3.5;  // of the statistical bounds; docs/internals/sketch.md has the recall that this gives
-constexpr float kNothing = -1e30f;   // the logarithm of what a row adds that is scored exactly instead
+constexpr double kDeviations =
+    3.5;  // of the statistical bounds; docs/internals/sketch.md has the recall that this gives
+constexpr float kNothing = -1e30f;  // the logarithm of what a row adds that is scored exactly instead
 
 }  // namespace
 
@@ -21,8 +22,7 @@ SketchScan::SketchScan(const Table& table, const kernels::Kernels& kernels, cons
       uppers_(kChunkRows),
       expected_(kChunkRows) {
   const Layout& layout = table.layout();
-  const std::vector<double> values =
-      as_scored(layout.codec, column.search->z + column.item * layout.dim, layout.dim);
+  const std::vector<double> values = as_scored(layout.codec, column.search->z + column.item * layout.dim, layout.dim);
   for (const Sketch& sketch : table.sketches()) {
     if (sketch.basis_number == queries_.size()) queries_.emplace_back(sketch, values.data());
   }

@@ -5,12 +5,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "search/denominator.hpp"
-#include "kernels/kernels.hpp"
-#include "kernels/sketch.hpp"
-#include "search/query.hpp"
 #include "format/sketch.hpp"
 #include "format/table.hpp"
+#include "kernels/kernels.hpp"
+#include "kernels/sketch.hpp"
+#include "search/denominator.hpp"
+#include "search/query.hpp"
 
 namespace fllm {
 
@@ -23,7 +23,8 @@ class SketchScan {
   SketchScan(const Table& table, const kernels::Kernels& kernels, const Column& column);
 
   // The rows of [first, first + rows) of a tile, at most kChunkRows, whose upper bound reaches `threshold`, counted
-  // from `first`; `out` has room for them all. Unless `denominator` is null, the estimates of all others are added to it.
+  // from `first`; `out` has room for them all. Unless `denominator` is null, the estimates of all others are added to
+  // it.
   //
   // The estimate of exp(score): given its code, a row's score is about normal around the least-squares estimate, with
   // the standard deviation of what the code leaves out, so its expectation is exp(estimate + variance / 2).
@@ -39,9 +40,9 @@ class SketchScan {
   const kernels::Kernels& kernels_;
   kernels::SketchBounds bounds_;
   bool exact_;
-  std::vector<SketchQuery> queries_;         // one a basis
+  std::vector<SketchQuery> queries_;        // one a basis
   std::vector<kernels::SketchItem> items_;  // what the kernel reads of each
-  float shrink_, spread_;             // of estimates to least squares, and from bounds to standard deviations
+  float shrink_, spread_;                   // of estimates to least squares, and from bounds to standard deviations
   std::vector<float> estimates_, uppers_, expected_;
 };
 

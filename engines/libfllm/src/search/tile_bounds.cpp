@@ -37,7 +37,8 @@ class TileBounds::Block {
  public:
   Block(const Table& table, std::size_t first, std::size_t last) : first_(first), tiles_(table.tiles().data() + first) {
     const std::size_t dim = table.layout().dim;
-    while (count_ < std::min(kBlockRows, last - first) && tiles_[count_].direction == tiles_->direction + count_ * dim) {
+    while (count_ < std::min(kBlockRows, last - first) &&
+           tiles_[count_].direction == tiles_->direction + count_ * dim) {
       ++count_;
     }
   }

@@ -6,11 +6,11 @@
 #include <cstdint>
 #include <vector>
 
-#include "machine/aligned.hpp"
+#include "format/table.hpp"
 #include "kernels/kernels.hpp"
+#include "machine/aligned.hpp"
 #include "machine/pool.hpp"
 #include "search/query.hpp"
-#include "format/table.hpp"
 
 namespace fllm {
 
@@ -46,7 +46,7 @@ class TileBounds {
   const kernels::Kernels& kernels_;
   std::size_t columns_, padded_dim_;
   std::vector<Item> items_;
-  Aligned<float> one_, many_;  // [columns, padded dim]; by groups of columns, [padded dim, padded columns]
+  Aligned<float> one_, many_;             // [columns, padded dim]; by groups of columns, [padded dim, padded columns]
   std::vector<float> uppers_, promises_;  // [tiles, columns]
 };
 

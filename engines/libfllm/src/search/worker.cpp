@@ -145,8 +145,8 @@ void Worker::put_off_survivors(const Span& span, std::size_t offset, std::size_t
   LogSumExp* denominator = pass_.wants_denominator() ? &span_denominators_[column] : nullptr;
   const UserFilter* filter = denominator == nullptr ? pass_.columns()[column].search->filter : nullptr;
   SketchScan& sketch = sketches_[column];
-  const std::size_t found = sketch.survivors(*span.tile, span.first + offset, rows, thresholds_[column], denominator,
-                                             survivors_.data());
+  const std::size_t found =
+      sketch.survivors(*span.tile, span.first + offset, rows, thresholds_[column], denominator, survivors_.data());
   Backlog& backlog = backlogs_[column];
   for (std::size_t i = 0; i < found; ++i) {
     const auto row = static_cast<std::uint32_t>(offset + survivors_[i]);
@@ -244,8 +244,8 @@ void Worker::decode(const Rows& rows) {
     case Codec::fp16: return kernels_.decode_fp16(from, rows.count, dim_, values_.data(), norms_.data());
     case Codec::fp8: return kernels_.decode_fp8(from, rows.count, dim_, values_.data(), norms_.data());
     case Codec::int4:
-      return kernels_.decode_int4(from, rows.tile->groups + rows.first * group_bytes_, rows.count, dim_,
-                                  values_.data(), norms_.data());
+      return kernels_.decode_int4(from, rows.tile->groups + rows.first * group_bytes_, rows.count, dim_, values_.data(),
+                                  norms_.data());
     case Codec::int8: return;  // read as it is
   }
 }
@@ -322,7 +322,8 @@ void Worker::score_group(const Rows& rows, const QueryGroup& group) {
 
 float Worker::exact_score(const Rows& rows, std::size_t row, std::size_t column) {
   if (codec_ != Codec::int8) {
-    const double scaled = exact_sum(row, column) * (static_cast<double>(rows.block.scales[row]) * queries_.scale(column));
+    const double scaled =
+        exact_sum(row, column) * (static_cast<double>(rows.block.scales[row]) * queries_.scale(column));
     const double bias = rows.block.bias == nullptr ? 0.0 : static_cast<double>(rows.block.bias[row]);
     return static_cast<float>(scaled + bias);
   }

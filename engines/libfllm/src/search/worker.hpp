@@ -71,17 +71,17 @@ class Worker {
   std::vector<QueryGroup> groups_;
   std::vector<GatheredGroup> gathered_;
   Aligned<float> thresholds_, lane_thresholds_;  // [padded columns], lowered by the rounding of scores; of one group
-  Aligned<float> references_, exp_sums_;    // [padded columns], of the block under way
-  Aligned<std::int32_t> high_, low_;        // [rows, group columns]
-  Aligned<float> values_, norms_, errors_;  // [rows, padded dim] and [rows]; not for int8
-  Aligned<float> sums_, scores_, uppers_;   // [rows, group columns], [rows], [rows]
+  Aligned<float> references_, exp_sums_;         // [padded columns], of the block under way
+  Aligned<std::int32_t> high_, low_;             // [rows, group columns]
+  Aligned<float> values_, norms_, errors_;       // [rows, padded dim] and [rows]; not for int8
+  Aligned<float> sums_, scores_, uppers_;        // [rows, group columns], [rows], [rows]
   std::vector<double> noise_;
   std::vector<kernels::Hit> hits_;
   std::vector<std::uint16_t> indices_;
   std::vector<SketchScan> sketches_;  // one a column, when the pass uses the sketch
   std::vector<std::uint16_t> survivors_;
-  std::vector<Backlog> backlogs_;        // one a column
-  std::vector<Backlog::Row> waiting_;    // taken from a backlog
+  std::vector<Backlog> backlogs_;         // one a column
+  std::vector<Backlog::Row> waiting_;     // taken from a backlog
   Aligned<std::uint8_t> gathered_codes_;  // [rows, dim], int8 rows that lie apart; their scales and biases
   Aligned<float> gathered_scales_, gathered_bias_;
 };

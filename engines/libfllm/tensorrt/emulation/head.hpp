@@ -80,9 +80,8 @@ class Head {
     std::iota(order_.begin(), order_.end(), std::int64_t{0});
     const auto k = static_cast<std::ptrdiff_t>(plan_.k);
     const auto at = [&](std::int64_t row) { return scores_[static_cast<std::size_t>(row)]; };
-    std::partial_sort(order_.begin(), order_.begin() + k, order_.end(), [&](std::int64_t a, std::int64_t b) {
-      return at(a) > at(b) || (at(a) == at(b) && a < b);
-    });
+    std::partial_sort(order_.begin(), order_.begin() + k, order_.end(),
+                      [&](std::int64_t a, std::int64_t b) { return at(a) > at(b) || (at(a) == at(b) && a < b); });
     for (std::ptrdiff_t place = 0; place < k; ++place) {
       const std::int64_t row = order_[static_cast<std::size_t>(place)];
       t_.rows[item * k + place] = row;

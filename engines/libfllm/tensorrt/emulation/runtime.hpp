@@ -144,12 +144,13 @@ class IExecutionContext {
     // What lies on the host is read now, and a graph keeps it.
     const std::optional<std::int64_t> kept =
         plan_.valid_rows_on_host ? std::optional(*tensors().valid_rows) : std::nullopt;
-    stream->work.push_back([plan = plan_, rows = rows_, batch = batch_, own = tensors(), scratch = scratch_, bytes, kept] {
-      std::memset(scratch, 0xA5, bytes);
-      emulation::HeadTensors with = own;
-      if (kept) with.valid_rows = &*kept;
-      fllm::tensorrt::emulation::Head(plan, rows, batch, with).run();
-    });
+    stream->work.push_back(
+        [plan = plan_, rows = rows_, batch = batch_, own = tensors(), scratch = scratch_, bytes, kept] {
+          std::memset(scratch, 0xA5, bytes);
+          emulation::HeadTensors with = own;
+          if (kept) with.valid_rows = &*kept;
+          fllm::tensorrt::emulation::Head(plan, rows, batch, with).run();
+        });
     return true;
   }
 
@@ -178,9 +179,16 @@ class IExecutionContext {
   }
 
   emulation::HeadTensors tensors() noexcept {
-    return {address<std::uint8_t>("codes"), address<float>("scales"), address<float>("bias"), address<float>("limbs"),
-            address<float>("query_scale"), address<std::int64_t>("valid_rows"), address<float>("scores"),
-            address<std::int64_t>("rows"), address<float>("m"), address<float>("l")};
+    return {address<std::uint8_t>("codes"),
+            address<float>("scales"),
+            address<float>("bias"),
+            address<float>("limbs"),
+            address<float>("query_scale"),
+            address<std::int64_t>("valid_rows"),
+            address<float>("scores"),
+            address<std::int64_t>("rows"),
+            address<float>("m"),
+            address<float>("l")};
   }
 
   const emulation::HeadPlan& plan_;
@@ -200,7 +208,9 @@ class ICudaEngine {
   virtual ~ICudaEngine() = default;
 
   std::int32_t getNbIOTensors() const noexcept { return static_cast<std::int32_t>(tensors_.size()); }
-  const char* getIOTensorName(std::int32_t index) const noexcept { return tensors_[static_cast<std::size_t>(index)].name; }
+  const char* getIOTensorName(std::int32_t index) const noexcept {
+    return tensors_[static_cast<std::size_t>(index)].name;
+  }
   Dims getTensorShape(const char* name) const noexcept { return emulation::dims_of(named(name).sizes, -1, -1); }
   DataType getTensorDataType(const char* name) const noexcept { return named(name).type; }
   TensorIOMode getTensorIOMode(const char* name) const noexcept {

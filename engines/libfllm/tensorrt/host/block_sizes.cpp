@@ -8,7 +8,8 @@ namespace fllm::tensorrt {
 
 namespace {
 
-// Of a block: well below a millisecond of a large GPU, and fewer than the 2^31 elements that a tensor of TensorRT's holds.
+// Of a block: well below a millisecond of a large GPU, and fewer than the 2^31 elements that a tensor of TensorRT's
+// holds.
 constexpr std::uint64_t kScores = std::uint64_t{1} << 26, kCodes = std::uint64_t{1} << 30;
 constexpr std::uint64_t kPlaceBytes = std::uint64_t{64} << 20;  // of a streamed block: long enough for full speed
 constexpr std::uint64_t kScratchShare = 16, kPlaceShare = 8;    // of the memory

@@ -12,8 +12,8 @@ namespace fllm::tensorrt {
 
 class BlockSizes {
  public:
-  // For a table of so many rows, of `row_bytes` each, when a plan may use `limit` bytes of the GPU's memory. Throws Error
-  // (Status::memory) when it is too little for a block of any size.
+  // For a table of so many rows, of `row_bytes` each, when a plan may use `limit` bytes of the GPU's memory. Throws
+  // Error (Status::memory) when it is too little for a block of any size.
   BlockSizes(const Plan& plan, const Lane& lane, std::uint64_t rows, std::uint64_t row_bytes, std::uint64_t limit);
 
   // Items that are scored together are padded to one of a few counts, so that there are few graphs.

@@ -94,7 +94,8 @@ const HeadScan::Pieces& HeadScan::pieces_for(std::size_t batch) {
   return pieces_.emplace(batch, std::move(pieces)).first->second;
 }
 
-// Two blocks are on their way at once, one a lane; before a third is begun the first has ended, and the clock is looked at.
+// Two blocks are on their way at once, one a lane; before a third is begun the first has ended, and the clock is looked
+// at.
 void HeadScan::score_blocks(const std::vector<Column>& columns, Answer& answer) {
   const bool denominator = columns.front().search->wants_denominator();
   const Pieces& pieces = pieces_for(sizes_.batch_for(columns.size()));

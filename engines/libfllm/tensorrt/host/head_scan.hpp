@@ -41,8 +41,8 @@ class HeadScan {
     std::uint64_t rows = 0;    // that were scored
   };
 
-  // The first block is scored for everybody; none is begun once all searches have ended, and neither is a proof. One call
-  // at a time.
+  // The first block is scored for everybody; none is begun once all searches have ended, and neither is a proof. One
+  // call at a time.
   Answer run(const std::vector<Column>& columns, const std::vector<WholeItem>& items);
 
  private:

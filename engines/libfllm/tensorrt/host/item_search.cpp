@@ -10,8 +10,8 @@ namespace {
 
 constexpr std::size_t kLeastKept = 1024;  // proposals, before any are dropped
 
-// Tells places that hold a row of a block, each row once. Rows that a plan chose by their scores differ; where padding was
-// chosen too, nothing is said of what else stands beside a score of -infinity.
+// Tells places that hold a row of a block, each row once. Rows that a plan chose by their scores differ; where padding
+// was chosen too, nothing is said of what else stands beside a score of -infinity.
 class Rows {
  public:
   Rows(const Block& block, std::size_t k) : valid_(block.valid), plain_(block.valid > k) {}

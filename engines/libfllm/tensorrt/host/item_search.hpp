@@ -8,9 +8,9 @@
 #include <optional>
 #include <vector>
 
-#include "search/denominator.hpp"
 #include "exact_rows.hpp"
 #include "plan_table.hpp"
+#include "search/denominator.hpp"
 #include "search/search.hpp"
 #include "whole_item.hpp"
 
@@ -72,8 +72,8 @@ class ItemSearch {
   std::size_t k_;
   const ExactRows* rows_;
   std::vector<Proposal> proposals_;
-  double least_ = -kInfinity;  // proposals that cannot reach it need not be kept
-  std::vector<Scored> best_;  // and some more, among which a row may be twice
+  double least_ = -kInfinity;      // proposals that cannot reach it need not be kept
+  std::vector<Scored> best_;       // and some more, among which a row may be twice
   std::optional<Candidate> last_;  // the K-th best of them, when they were cut last
   float threshold_ = -std::numeric_limits<float>::infinity();
   LogSumExp denominator_;

@@ -94,8 +94,8 @@ void Lane::bind(const PlanContext& context, const BlockAddresses& addresses) con
   context.set_address(Tensor::codes, addresses.codes);
   context.set_address(Tensor::scales, addresses.scales);
   if (plan_.has_bias()) context.set_address(Tensor::bias, addresses.bias);
-  for (const Tensor tensor : {Tensor::valid_rows, Tensor::limbs, Tensor::query_scale, Tensor::scores, Tensor::rows,
-                              Tensor::m, Tensor::l}) {
+  for (const Tensor tensor :
+       {Tensor::valid_rows, Tensor::limbs, Tensor::query_scale, Tensor::scores, Tensor::rows, Tensor::m, Tensor::l}) {
     context.set_address(tensor, address(tensor));
   }
 }

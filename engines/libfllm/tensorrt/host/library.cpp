@@ -10,10 +10,11 @@ namespace fllm::tensorrt {
 namespace {
 
 [[noreturn]] void refuse(const std::string& found) {
-  throw Error(Status::hardware,
-              sentence("the engine 'tensorrt' cannot run: " + found, "",
-                       "Build libfllm with FLLM_TENSORRT_ROOT (docs/guides/tensorrt.md) and keep TensorRT's libraries on the "
-                       "loader's path, or use the engine 'cuda' or 'native'"));
+  throw Error(
+      Status::hardware,
+      sentence("the engine 'tensorrt' cannot run: " + found, "",
+               "Build libfllm with FLLM_TENSORRT_ROOT (docs/guides/tensorrt.md) and keep TensorRT's libraries on the "
+               "loader's path, or use the engine 'cuda' or 'native'"));
 }
 
 const PlanDriver& load() {

@@ -88,9 +88,9 @@ void Plan::describe(const Layout& table) {
     throw Error(Status::bundle, sentence(path_ + " has no tensor '" + kNames[tensor] + "'", "a head plan", kRebuild));
   }
   if (has_bias() != table.bias) {
-    throw Error(Status::usage, sentence(path_ + " is for tables with" + (table.bias ? "out" : "") + " a bias",
-                                        std::string("one for a table with") + (table.bias ? "" : "out") + " a bias",
-                                        kRebuild));
+    throw Error(Status::usage,
+                sentence(path_ + " is for tables with" + (table.bias ? "out" : "") + " a bias",
+                         std::string("one for a table with") + (table.bias ? "" : "out") + " a bias", kRebuild));
   }
 }
 
@@ -142,7 +142,9 @@ void Plan::read_profiles() {
   if (profiles_.empty() || most_rows(1) == 0 || most_rows(most_batch()) == 0 || least < k_) {
     throw Error(Status::bundle, sentence(path_ + " allows no tile of " + std::to_string(least) + " rows",
                                          "profiles for one item and for several, of tiles of at least K rows in chunks "
-                                         "of " + std::to_string(kChunkRows), kRebuild));
+                                         "of " +
+                                             std::to_string(kChunkRows),
+                                         kRebuild));
   }
 }
 
@@ -170,8 +172,8 @@ std::int32_t Plan::profile(std::size_t batch, std::uint64_t rows) const {
   const auto found = std::find_if(profiles_.begin(), profiles_.end(),
                                   [&](const Profile& profile) { return profile.allows(batch, rows); });
   if (found == profiles_.end()) {
-    throw Error(Status::internal, sentence("no profile of " + path_ + " allows " + std::to_string(batch) + " items and " +
-                                           std::to_string(rows) + " rows"));
+    throw Error(Status::internal, sentence("no profile of " + path_ + " allows " + std::to_string(batch) +
+                                           " items and " + std::to_string(rows) + " rows"));
   }
   return static_cast<std::int32_t>(found - profiles_.begin());
 }

@@ -57,7 +57,9 @@ std::string architectures_of(const std::string& plan, const std::string& wanted,
 
 }  // namespace
 
-std::string library_name(const LibraryFacts& library) { return std::string(library.name) + " " + dotted(library.version); }
+std::string library_name(const LibraryFacts& library) {
+  return std::string(library.name) + " " + dotted(library.version);
+}
 
 void check_header(const std::string& path, const std::string& plan, const LibraryFacts& library,
                   const std::string& architecture) {

@@ -12,9 +12,9 @@ namespace fllm::tensorrt {
 // The command that makes a plan anew, for messages.
 inline constexpr const char* kRebuild = "Run: fllm-export build BUNDLE --engine tensorrt";
 
-// Throws Error unless a plan is one that this library can run on this GPU: Status::hardware for another library, version
-// or GPU, Status::bundle for a damaged file. Plans of the full TensorRT say nothing of this in a documented place; their
-// own library checks them. `architecture` is such as "sm89".
+// Throws Error unless a plan is one that this library can run on this GPU: Status::hardware for another library,
+// version or GPU, Status::bundle for a damaged file. Plans of the full TensorRT say nothing of this in a documented
+// place; their own library checks them. `architecture` is such as "sm89".
 void check_header(const std::string& path, const std::string& plan, const LibraryFacts& library,
                   const std::string& architecture);
 

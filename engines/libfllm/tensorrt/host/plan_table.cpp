@@ -5,8 +5,8 @@
 #include <cstring>
 #include <limits>
 
-#include "machine/aligned.hpp"
 #include "cuda/host/packing.hpp"
+#include "machine/aligned.hpp"
 #include "status.hpp"
 
 namespace fllm::tensorrt {
@@ -47,9 +47,9 @@ void PlanTable::place(const TableCut& cut) {
   if (arrays_of(all).bytes > cut.bytes) {
     const std::size_t place_bytes = arrays_of(cut.most_rows).bytes;
     if (kPlaces * place_bytes > cut.bytes) {
-      throw Error(Status::memory, sentence(device_.name() + " has no memory to work with",
-                                           "room for two blocks of " + std::to_string(cut.most_rows) + " rows",
-                                           "Free some"));
+      throw Error(Status::memory,
+                  sentence(device_.name() + " has no memory to work with",
+                           "room for two blocks of " + std::to_string(cut.most_rows) + " rows", "Free some"));
     }
     streamed_rows_ = cut.most_rows;
     places_ = cuda::Memory::of_gpu(device_, kPlaces * place_bytes);
@@ -105,7 +105,8 @@ void PlanTable::measure(const Tile& tile, std::uint64_t first, std::uint64_t row
   const std::size_t padded = (dim + kernels::kItemLanes - 1) / kernels::kItemLanes * kernels::kItemLanes;
   const bool fp8 = table_.layout.codec == Codec::fp8;
   Aligned<float> values(fp8 ? kernels::kBlockRows * padded : 0), norms(kernels::kBlockRows);
-  std::fill_n(norms.data(), norms.size(), static_cast<float>(kLargestInt8 * std::sqrt(static_cast<double>(dim)) * 1.0001));
+  std::fill_n(norms.data(), norms.size(),
+              static_cast<float>(kLargestInt8 * std::sqrt(static_cast<double>(dim)) * 1.0001));
   for (std::uint64_t done = 0; done < rows; done += kernels::kBlockRows) {
     const std::uint64_t count = std::min<std::uint64_t>(kernels::kBlockRows, rows - done);
     if (fp8) kernels_.decode_fp8(tile.codes + (first + done) * dim, count, dim, values.data(), norms.data());

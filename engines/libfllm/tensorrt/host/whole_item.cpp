@@ -13,7 +13,7 @@ namespace {
 constexpr double kInt8Error = 0x1p-20;  // the limbs' sums are exact; then float32
 constexpr double kFp8Error = 0x1p-11;   // 8-bit floating tensor cores keep about 13 bits of a sum, for 128 products
 constexpr double kFp8Products = 128.0;
-constexpr double kVanished = 0x1p-60;   // what products that float32 flushes to zero take from a score
+constexpr double kVanished = 0x1p-60;  // what products that float32 flushes to zero take from a score
 
 // Balanced digits in [-base/2, base/2), most significant first; the first takes what is left.
 void cut(std::int32_t whole, std::int32_t base, std::size_t count, std::int32_t* digits) {

@@ -1,5 +1,5 @@
-// An item vector as the plan takes it, z = scale * q with whole numbers q cut into limbs, and how far the plan's score of
-// it may be from the exact one.
+// An item vector as the plan takes it, z = scale * q with whole numbers q cut into limbs, and how far the plan's score
+// of it may be from the exact one.
 #pragma once
 
 #include <cstddef>
