@@ -61,13 +61,13 @@ $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h:
 	  touch onnxruntime_c_api.h
 
 test-cpp: $(INSTALLED)  ## the C++ tests, plain and under sanitizers
-	$(CMAKE) -B build/cpp -DFLLM_BUILD_TESTS=ON
+	$(CMAKE) --preset tests
 	cmake --build build/cpp --parallel 2
 	ctest --test-dir build/cpp --output-on-failure
-	$(CMAKE) -B build/cpp-sanitized -DFLLM_BUILD_TESTS=ON -DFLLM_SANITIZE=address,undefined
+	$(CMAKE) --preset sanitized
 	cmake --build build/cpp-sanitized --parallel 2
 	ctest --test-dir build/cpp-sanitized --output-on-failure --parallel 2
-	$(CMAKE) -B build/cpp-threads -DFLLM_BUILD_TESTS=ON -DFLLM_SANITIZE=thread
+	$(CMAKE) --preset threads
 	cmake --build build/cpp-threads --parallel 2 --target search_test
 	ctest --test-dir build/cpp-threads --output-on-failure -R search_test
 
@@ -85,7 +85,7 @@ test-neon: $(INSTALLED)  ## the kernel tests for 64-bit Arm, in QEMU
 
 fuzz: $(INSTALLED)  ## hostile shards and layouts for FUZZ_SECONDS each (needs clang++)
 	@if command -v $(CLANG) > /dev/null; then \
-	  $(CMAKE) -B build/fuzz -DFLLM_BUILD_FUZZERS=ON -DCMAKE_C_COMPILER=$(subst ++,,$(CLANG)) -DCMAKE_CXX_COMPILER=$(CLANG) && \
+	  $(CMAKE) --preset fuzz -DCMAKE_C_COMPILER=$(subst ++,,$(CLANG)) -DCMAKE_CXX_COMPILER=$(CLANG) && \
 	  cmake --build build/fuzz --parallel 2 --target shard_fuzzer layout_fuzzer && \
 	  for kind in shard layout; do \
 	    rm -rf build/fuzz/$$kind && cp -r engines/libfllm/fuzz/corpus/$$kind build/fuzz/$$kind && \
