@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from fllm_export.errors import BundleError, HardwareError, UsageError
 from fllm_export.files import sha256_file
+from fllm_export.strict_json import parse
 
 COLUMN = "text"
 
@@ -95,7 +95,7 @@ def _read_jsonl(path: Path) -> Sequence[object]:
     texts = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            item = json.loads(line)
+            item = parse(line)
         except ValueError as error:
             raise BundleError(f"{path}, line {number} is not JSON ({error})") from error
         if not isinstance(item, dict) or COLUMN not in item:

@@ -81,7 +81,7 @@ class Manifest:
                 generation=int(document["generation"]),
                 provenance=dict(document["provenance"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, FllmError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, FllmError) as error:
             raise BundleError(f"{path} is not a manifest ({error!r})", fix="Build the bundle again") from error
 
     def verify(self, bundle: Path, names: Iterable[str] | None = None) -> int:

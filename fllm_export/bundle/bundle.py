@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from fllm_export.bundle.parity import Parity
 from fllm_export.errors import BundleError
 from fllm_export.manifest import Manifest
+from fllm_export.strict_json import read_object
 from fllm_export.table.table import Table
 
 PARITY_REPORT = "reports/parity.json"
@@ -68,9 +68,4 @@ class Bundle:
         Raises:
             BundleError: it is missing or is not JSON.
         """
-        path = self.path / name
-        try:
-            report: dict[str, Any] = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise BundleError(f"{path} cannot be read ({error})", fix="Build the bundle again") from error
-        return report
+        return read_object(self.path / name, fix="Build the bundle again")

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fllm_export.errors import UsageError
+from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish_json, sha256_file
+from fllm_export.strict_json import read_object
 
 FILE_NAME = ".build.json"
 LOCK_NAME = ".build.lock"
@@ -22,6 +23,7 @@ class Ledger:
     wrote is still there with the same bytes. While the ledger is entered as a context, no other build can enter it.
 
     Raises:
+        BundleError: the record is damaged.
         UsageError: on entering, when another build works in the directory.
     """
 
@@ -29,7 +31,7 @@ class Ledger:
         self._directory = directory
         self._path = directory / FILE_NAME
         self._lock = directory / LOCK_NAME
-        self._steps: dict[str, Any] = json.loads(self._path.read_bytes()) if self._path.exists() else {}
+        self._steps = _read(self._path) if self._path.exists() else {}
 
     def __enter__(self) -> Ledger:
         self._held = self._lock.open("w")
@@ -63,6 +65,16 @@ class Ledger:
         """Remove the ledger and its lock: the directory is complete."""
         self._path.unlink(missing_ok=True)
         self._lock.unlink()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    again = f"Delete {path.parent} to build from the start"
+    steps = read_object(path, fix=again)
+    for step in steps.values():
+        whole = isinstance(step, dict) and set(step) == {"key", "files"} and isinstance(step["files"], dict)
+        if not whole:
+            raise BundleError(f"{path} holds the step {step!r:.80}", expected="a key and files", fix=again)
+    return steps
 
 
 def step_key(*inputs: Any) -> str:

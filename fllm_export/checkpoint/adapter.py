@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fllm_export.checkpoint.spec import read_json
 from fllm_export.checkpoint.tensors import StoredTensor, open_tensors
 from fllm_export.errors import BundleError
+from fllm_export.strict_json import read_object
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_FILES = (CONFIG_FILE, WEIGHTS_FILE)
@@ -42,7 +42,7 @@ def check_adapter(folder: Path) -> dict[str, Any]:
             expected="weights in the safetensors format",
             fix="Save the adapter again with PEFT's save_pretrained, which writes safetensors",
         )
-    config = read_json(folder / CONFIG_FILE)
+    config = read_object(folder / CONFIG_FILE)
     if config.get("peft_type") not in PEFT_TYPES:
         raise BundleError(
             f"{folder / CONFIG_FILE}: peft_type is {config.get('peft_type')!r}",

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fllm_export.checkpoint.spec import read_json
 from fllm_export.checkpoint.tensors import StoredTensor, open_tensors
 from fllm_export.errors import BundleError
 from fllm_export.prompt import load_tokenizer
+from fllm_export.strict_json import read_object
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 CONFIG_FILE, TOKENIZER_FILE = "config.json", "tokenizer.json"
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_GENERATION = "generation_config.json"
 _SMALL_FILES = (
     CONFIG_FILE,
     TOKENIZER_FILE,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "generation_config.json",
+    _GENERATION,
     "chat_template.jinja",
     "tokenizer.model",
     "vocab.txt",
@@ -62,7 +63,9 @@ class BaseModel:
             path / TOKENIZER_FILE,
             "Write it with transformers.AutoTokenizer.from_pretrained(directory).save_pretrained(directory)",
         )
-        model = cls(path, read_json(path / CONFIG_FILE))
+        model = cls(path, read_object(path / CONFIG_FILE))
+        if (path / _GENERATION).is_file():
+            read_object(path / _GENERATION)  # Transformers reads it without a limit.
         for file in model.weight_files():
             open_tensors(file)
         return model
@@ -91,7 +94,7 @@ class BaseModel:
                 expected="weights in the safetensors format",
                 fix="Load the model with transformers and save it with save_pretrained, which writes safetensors",
             )
-        index = read_json(self.path / _INDEX)
+        index = read_object(self.path / _INDEX)
         names = index.get("weight_map")
         if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
             raise BundleError(f"{self.path / _INDEX} has no weight_map", expected="a file name for each tensor")
@@ -123,7 +126,7 @@ class BaseModel:
         """
         tokenizer_config = self.path / "tokenizer_config.json"
         if tokenizer_config.is_file():
-            token = read_json(tokenizer_config).get("pad_token")
+            token = read_object(tokenizer_config).get("pad_token")
             # Older files hold the token as an object with its content and flags.
             content = token.get("content") if isinstance(token, dict) else token
             found = self.tokenizer().token_to_id(content) if isinstance(content, str) else None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 from fllm_export.errors import BundleError
 from fllm_export.prompt import PLACEHOLDER, PaddingSide
+from fllm_export.strict_json import read_object
 
 SCHEMA_VERSION = 1
 SPEC_FILE = "filterllm.json"
@@ -70,14 +70,12 @@ class CheckpointSpec:
         """Check every field of ``content`` and return the spec.
 
         Args:
-            content: what ``json.loads`` gave for the file.
+            content: the JSON object in the file.
             source: the file, named in messages.
 
         Raises:
             BundleError: a newer schema version, a missing or unknown key, or a value of the wrong type or range.
         """
-        if not isinstance(content, dict):
-            raise BundleError(f"{source} holds a JSON {type(content).__name__}", expected="a JSON object")
         _check_version(content.get("schema_version"), source)
         fields = {key: value for key, value in content.items() if key != "schema_version"}
         _check_keys(fields, source)
@@ -104,22 +102,7 @@ class CheckpointSpec:
         Raises:
             BundleError: the file is not JSON or breaks a rule of :meth:`from_json`.
         """
-        return cls.from_json(read_json(path), path)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-        BundleError: the file is not UTF-8 JSON or holds something other than an object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"{path} is not valid JSON: {error}", expected="a JSON object in UTF-8") from error
-    if not isinstance(content, dict):
-        raise BundleError(f"{path} holds a JSON {type(content).__name__}", expected="a JSON object")
-    return cast(dict[str, Any], content)
+        return cls.from_json(read_object(path), path)
 
 
 def _check_version(version: object, source: Path) -> None:

@@ -6,7 +6,6 @@ and because a table of user rows must be read a slice at a time, without being m
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from fllm_export.errors import BundleError
+from fllm_export.strict_json import parse
 
 FloatArray = npt.NDArray[np.float32]
 IdArray = npt.NDArray[np.int64]
@@ -120,7 +120,10 @@ def open_tensors(path: Path) -> Mapping[str, StoredTensor]:
         ) from error
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(header_bytes))
+        try:
+            header = parse(file.read(header_bytes))
+        except ValueError as error:
+            raise BundleError(f"{path} has a damaged header ({error})", expected="a safetensors file") from error
     data = 8 + header_bytes
     return {
         name: StoredTensor(path, name, entry["dtype"], tuple(entry["shape"]), data + entry["data_offsets"][0])

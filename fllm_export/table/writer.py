@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.errors import UsageError
+from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish_text, sha256_file
 from fllm_export.progress import Progress, silent
+from fllm_export.strict_json import parse
 from fllm_export.table.choice import Choice
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_ids, check_unique
@@ -197,9 +198,13 @@ class TableWriter:
             if any(self._directory.iterdir()):
                 raise UsageError(f"{self._directory} is not empty", expected="a new or empty directory for the table")
             return []
-        head, *lines = [json.loads(line) for line in ledger.read_text().splitlines()]
-        same = self._resume_key is not None and head["resume_key"] == self._resume_key
-        entries = [ShardEntry(**line) for line in lines] if same else []
+        try:
+            head, *lines = [parse(line) for line in ledger.read_bytes().splitlines()]
+            same = self._resume_key is not None and head["resume_key"] == self._resume_key
+            entries = [ShardEntry(**line) for line in lines] if same else []
+        except (ValueError, KeyError, TypeError) as error:
+            again = f"Delete {self._directory} and write the table again"
+            raise BundleError(f"{ledger} is damaged ({error})", expected="a record of shards", fix=again) from error
         kept = []
         for entry in entries:
             path = self._directory / entry.name

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish, publish_json
+from fllm_export.strict_json import read_object
 
 RUN_FILE = "run.json"
 
@@ -71,15 +72,14 @@ class RunState:
         if not path.is_file():
             state._write()
             return state
+        again = f"Delete {directory} to start again"
+        content = read_object(path, fix=again)
         try:
-            content = json.loads(path.read_text("utf-8"))
             state.records = [EpochRecord(**record) for record in content["records"]]
             state.seconds = dict(content["seconds"])
             found = dict(content["identity"])
         except (ValueError, KeyError, TypeError) as error:
-            raise BundleError(
-                f"{path} is damaged: {error}", expected="the state of a run", fix=f"Delete {directory} to begin anew"
-            ) from error
+            raise BundleError(f"{path} is damaged: {error}", expected="the state of a run", fix=again) from error
         state._check(found, path)
         return state
 

@@ -31,7 +31,7 @@ def test_adapter_cut_off(folder: Path) -> None:
 
 def test_adapter_config_that_is_not_json(folder: Path) -> None:
     (folder / "adapter" / "adapter_config.json").write_text("{'r': 4}")
-    refused(load(folder), folder / "adapter" / "adapter_config.json", "is not valid JSON")
+    refused(load(folder), folder / "adapter" / "adapter_config.json", "is not JSON")
 
 
 def test_adapter_that_cannot_be_folded(folder: Path) -> None:

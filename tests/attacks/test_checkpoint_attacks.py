@@ -29,7 +29,7 @@ def test_no_checkpoint_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"", b"nothing"])
 def test_spec_that_is_not_json(content: bytes, folder: Path) -> None:
     (folder / "filterllm.json").write_bytes(content)
-    refused(load(folder), folder / "filterllm.json", "is not valid JSON", "a JSON object")
+    refused(load(folder), folder / "filterllm.json", "is not JSON", "a JSON object")
 
 
 def test_spec_that_is_a_list(folder: Path) -> None:
