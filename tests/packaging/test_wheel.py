@@ -102,6 +102,12 @@ def test_every_package_is_on_the_map_and_its_sub_folders_are_looked_into() -> No
     assert ROOT / "fllm_export" / "engines" / "tensorrt" / "builder.py" in sources("engines")
 
 
+def test_single_modules_are_below_all_packages() -> None:
+    for path in (ROOT / "fllm_export").glob("*.py"):
+        if path.name != "__init__.py":
+            assert not imports(path) & {*ALLOWED, "cli"}, f"{path.name} imports a package"
+
+
 @pytest.mark.parametrize("package", ALLOWED)
 def test_dependencies_point_one_way(package: str) -> None:
     packages = {*ALLOWED, "cli"}
