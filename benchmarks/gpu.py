@@ -33,12 +33,12 @@ BLOCK_ROWS = 15 * CHUNK_ROWS
 LARGEST = 8127
 
 
-def compile_scanner(folder: Path) -> Path:
+def compile_engine(folder: Path) -> Path:
     """Build the host's side of the engine, without what reads files; return the library."""
-    sources = [ROOT / "benchmarks" / "gpu_scanner.cpp", *sorted((LIBFLLM / "cuda" / "host").glob("*.cpp"))]
-    parts = ["status", "format/codec", "machine/companion", "machine/pool", "search/query", "search/scanner"]
+    sources = [ROOT / "benchmarks" / "gpu_engine.cpp", *sorted((LIBFLLM / "cuda" / "host").glob("*.cpp"))]
+    parts = ["status", "format/codec", "machine/companion", "machine/pool", "search/query", "search/engine"]
     sources += [LIBFLLM / "src" / f"{part}.cpp" for part in parts]
-    library = folder / "libgpu_scanner.so"
+    library = folder / "libgpu_engine.so"
     options = ["-std=c++20", "-O2", "-shared", "-fPIC", "-ffp-contract=off", "-pthread"]
     paths = [f"-I{LIBFLLM}", f"-I{LIBFLLM / 'src'}", f"-I{LIBFLLM / 'include'}"]
     subprocess.run([os.environ.get("CXX", "g++"), *options, *paths, *sources, "-o", library, "-ldl"], check=True)
@@ -56,11 +56,11 @@ def compile_driver(folder: Path) -> Path:
     return library
 
 
-class Scanner:
+class Engine:
     """A table in GPU memory: ``blocks`` times the same rows, under ids that count up.
 
     Args:
-        library: what :func:`compile_scanner` built; ``FLLM_CUDA_LIBRARY`` names the driver.
+        library: what :func:`compile_engine` built; ``FLLM_CUDA_LIBRARY`` names the driver.
         codes: int8 or float8_e4m3fn [rows, dim].
         scales: float32 [rows], of either device.
         blocks: how often the rows are taken.
@@ -71,13 +71,13 @@ class Scanner:
         self, library: Path, codes: torch.Tensor, scales: torch.Tensor, blocks: int = 1, gpu_bytes: int = 0
     ) -> None:
         self._library = ctypes.CDLL(str(library))
-        self._library.gpu_scanner_open.restype = ctypes.c_void_p
-        self._library.gpu_scanner_streamed_bytes.restype = ctypes.c_uint64
+        self._library.gpu_engine_open.restype = ctypes.c_void_p
+        self._library.gpu_engine_streamed_bytes.restype = ctypes.c_uint64
         self._message = ctypes.create_string_buffer(512)
         self.rows, self.dim = len(codes) * blocks, codes.shape[1]
         ids = np.arange(self.rows, dtype=np.int64)
         stored, row_scales = codes.cpu().view(torch.uint8).numpy(), scales.cpu().numpy()
-        handle = self._library.gpu_scanner_open(
+        handle = self._library.gpu_engine_open(
             stored.ctypes.data_as(ctypes.c_void_p),
             ctypes.c_int(codes.dtype == torch.float8_e4m3fn),
             *(array.ctypes.data_as(ctypes.c_void_p) for array in (row_scales, ids)),
@@ -93,13 +93,13 @@ class Scanner:
     @property
     def streamed_bytes(self) -> int:
         """Bytes that every pass copies from the host."""
-        return int(self._library.gpu_scanner_streamed_bytes(self._handle))
+        return int(self._library.gpu_engine_streamed_bytes(self._handle))
 
     def search(self, z: np.ndarray, k: int, *, log_probs: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return ids int64 [B, k], scores float32 [B, k] and logsumexp float64 [B] for float32 z [B, dim]."""
         ids, scores = np.empty((len(z), k), np.int64), np.empty((len(z), k), np.float32)
         logsumexp = np.empty(len(z))
-        failed = self._library.gpu_scanner_search(
+        failed = self._library.gpu_engine_search(
             self._handle,
             z.ctypes.data_as(ctypes.c_void_p),
             *(ctypes.c_uint64(number) for number in (len(z), k)),
@@ -113,13 +113,13 @@ class Scanner:
 
     def close(self) -> None:
         """Give the GPU's memory back."""
-        self._library.gpu_scanner_close(self._handle)
+        self._library.gpu_engine_close(self._handle)
 
 
 def defined(
     codes: torch.Tensor, scales: torch.Tensor, blocks: int, z: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what :meth:`Scanner.search` must: whole-number sums, float64, (score descending, id ascending)."""
+    """Return what :meth:`Engine.search` must: whole-number sums, float64, (score descending, id ascending)."""
     rows = len(codes)
     ids, scores, logsumexp = [], [], []
     for vector in z:
@@ -217,7 +217,7 @@ class Bench:
 
     def table(
         self, rows: int, dim: int, gpu_bytes: int = 0, dtype: torch.dtype = torch.int8
-    ) -> tuple[Scanner, torch.Tensor, torch.Tensor, int]:
+    ) -> tuple[Engine, torch.Tensor, torch.Tensor, int]:
         """Return a table of about ``rows`` rows, and the block that it repeats."""
         blocks = max(1, round(rows * self.scale / BLOCK_ROWS))
         generator = torch.Generator(device="cuda").manual_seed(dim)
@@ -225,8 +225,8 @@ class Bench:
         for part in codes.split(CHUNK_ROWS):
             part.copy_(torch.randint(-127, 128, part.shape, device="cuda", generator=generator).to(dtype))
         scales = torch.rand(BLOCK_ROWS, device="cuda", generator=generator) * 1e-3 + 1e-3
-        scanner = Scanner(self.library, codes, scales, blocks, gpu_bytes)
-        return scanner, codes, scales, blocks
+        engine = Engine(self.library, codes, scales, blocks, gpu_bytes)
+        return engine, codes, scales, blocks
 
     def say(self, case: str, value: float, unit: str, bar: str, met: bool, exact: bool, note: str = "") -> None:
         """Print one line and keep it."""
@@ -236,60 +236,60 @@ class Bench:
 
     def scans(self, name: str, rows: int, dim: int, batch: int, dtype: torch.dtype = torch.int8) -> None:
         """One item at the speed of memory; a batch at the speed of arithmetic, or of memory still."""
-        scanner, codes, scales, blocks = self.table(rows, dim, dtype=dtype)
+        engine, codes, scales, blocks = self.table(rows, dim, dtype=dtype)
         z = np.random.default_rng(0).standard_normal((batch, dim)).astype(np.float32)
         expected = defined(codes, scales, blocks, z, 100)
         first = tuple(part[:1] for part in expected)
-        one = call_seconds(lambda: scanner.search(z[:1], 100))
-        exact = is_as_defined(scanner.search(z[:1], 100), first, log_probs=True)
-        read = scanner.rows * (dim + 4) / self.ceilings["device_read_gb_s"] / 1e9
+        one = call_seconds(lambda: engine.search(z[:1], 100))
+        exact = is_as_defined(engine.search(z[:1], 100), first, log_probs=True)
+        read = engine.rows * (dim + 4) / self.ceilings["device_read_gb_s"] / 1e9
         self.say(f"{name}, one item, ms", one * 1e3, "ms", f"<= 1.25 x read ({read * 1e3:.2f} ms)", one <= 1.25 * read,
                  exact, f"{one / read:.2f} x")  # fmt: skip
         for log_probs in (True, False):
-            many = call_seconds(lambda log_probs=log_probs: scanner.search(z, 100, log_probs=log_probs))
-            exact = is_as_defined(scanner.search(z, 100, log_probs=log_probs), expected, log_probs=log_probs)
+            many = call_seconds(lambda log_probs=log_probs: engine.search(z, 100, log_probs=log_probs))
+            exact = is_as_defined(engine.search(z, 100, log_probs=log_probs), expected, log_probs=log_probs)
             label = f"{name}, {batch} items" + ("" if log_probs else ", no log-probs")
             if batch == 64:
                 self.say(label, many * 1e3, "ms", f"<= 1.5 x one item ({one * 1e3:.2f} ms)", many <= 1.5 * one, exact,
                          f"{many / one:.2f} x")  # fmt: skip
             else:
                 # Two limbs an item: twice the products of one matrix, of bytes or, for fp8, of halves.
-                rate = 2 * 2 * scanner.rows * dim * batch / many / 1e12
+                rate = 2 * 2 * engine.rows * dim * batch / many / 1e12
                 top = self.ceilings["int8_tops" if dtype == torch.int8 else "fp16_tops"]
                 self.say(label, rate, "TOPS", f">= 50 % of {top:.0f} TOPS", rate >= top / 2, exact,
                          f"{100 * rate / top:.0f} %, {many * 1e3:.2f} ms")  # fmt: skip
-        scanner.close()
+        engine.close()
 
     def rivals(self) -> None:
         """The same rows by torch, in chunks: with what fp16 rounds away, and as exactly as ours."""
-        scanner, codes, scales, blocks = self.table(20_000_000, 128)
+        engine, codes, scales, blocks = self.table(20_000_000, 128)
         z = np.random.default_rng(1).standard_normal((64, 128)).astype(np.float32)
         expected = defined(codes, scales, blocks, z, 100)
         half = codes.half() * scales[:, None].half()
         for batch in (1, 64):
             part = z[:batch]
-            ours = call_seconds(lambda part=part: scanner.search(part, 100))
-            exact = is_as_defined(scanner.search(part, 100), tuple(array[:batch] for array in expected), log_probs=True)
+            ours = call_seconds(lambda part=part: engine.search(part, 100))
+            exact = is_as_defined(engine.search(part, 100), tuple(array[:batch] for array in expected), log_probs=True)
             vectors = torch.from_numpy(part).cuda()
             fp16 = call_seconds(lambda v=vectors: torch_fp16(half, v, blocks))
             int8 = call_seconds(lambda v=vectors: torch_int8(codes, scales, v, blocks))
             for rival, seconds in (("torch fp16", fp16), ("torch int8, two limbs", int8)):
                 self.say(f"{batch} items against {rival}", seconds / ours, "x", ">= 5 x", seconds >= 5 * ours, exact,
                          f"{ours * 1e3:.2f} ms, {seconds * 1e3:.2f} ms")  # fmt: skip
-        scanner.close()
+        engine.close()
 
     def streaming(self) -> None:
         """A table of which a quarter fits the memory that is given."""
         limit = int(8e9 * self.scale)
-        scanner, codes, scales, blocks = self.table(240_000_000, 128, limit)
+        engine, codes, scales, blocks = self.table(240_000_000, 128, limit)
         z = np.random.default_rng(2).standard_normal((1, 128)).astype(np.float32)
-        seconds = call_seconds(lambda: scanner.search(z, 100), 3)
-        exact = is_as_defined(scanner.search(z, 100), defined(codes, scales, blocks, z, 100), log_probs=True)
-        rate, top = scanner.streamed_bytes / seconds / 1e9, self.ceilings["host_to_device_gb_s"]
+        seconds = call_seconds(lambda: engine.search(z, 100), 3)
+        exact = is_as_defined(engine.search(z, 100), defined(codes, scales, blocks, z, 100), log_probs=True)
+        rate, top = engine.streamed_bytes / seconds / 1e9, self.ceilings["host_to_device_gb_s"]
         met = rate >= 0.85 * top
         self.say("larger than the card, streamed", rate, "GB/s", f">= 85 % of {top:.1f} GB/s", met, exact,
                  f"{100 * rate / top:.0f} %")  # fmt: skip
-        scanner.close()
+        engine.close()
 
     def plans(self) -> None:
         """The engine ``tensorrt`` by a head plan built here, where there is a TensorRT."""
@@ -304,14 +304,14 @@ class Bench:
 
     def text_to_users(self) -> None:
         """An encoder of Llama-3.2-1B's shape, random weights, 64 tokens, in torch; then 10^9 users."""
-        scanner, codes, scales, blocks = self.table(1_000_000_000, 64)
+        engine, codes, scales, blocks = self.table(1_000_000_000, 64)
         encode = llama_encoder(dim=64)
         z = encode()
-        exact = is_as_defined(scanner.search(z, 100), defined(codes, scales, blocks, z, 100), log_probs=True)
-        seconds = call_seconds(lambda: scanner.search(encode(), 100))
+        exact = is_as_defined(engine.search(z, 100), defined(codes, scales, blocks, z, 100), log_probs=True)
+        seconds = call_seconds(lambda: engine.search(encode(), 100))
         self.say("text to top-100, encoder in torch fp16", seconds * 1e3, "ms", "<= 50 ms", seconds <= 0.05, exact,
                  f"encoder alone {call_seconds(encode) * 1e3:.2f} ms")  # fmt: skip
-        scanner.close()
+        engine.close()
 
 
 def torch_fp16(rows: torch.Tensor, z: torch.Tensor, blocks: int) -> torch.Tensor:
@@ -439,7 +439,7 @@ def main() -> int:
         return 6
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FLLM_CUDA_LIBRARY"] = str(compile_driver(Path(folder)))
-        bench = Bench(compile_scanner(Path(folder)), arguments.scale)
+        bench = Bench(compile_engine(Path(folder)), arguments.scale)
         print(", ".join(facts().values()))
         print(", ".join(f"{name} {value:.1f}" for name, value in bench.ceilings.items()))
         for name in arguments.only:

@@ -23,11 +23,11 @@ def gpu() -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def library(gpu: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return gpu.compile_scanner(tmp_path_factory.mktemp("scanner"))
+    return gpu.compile_engine(tmp_path_factory.mktemp("engine"))
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)
-def test_the_scanner_answers_as_defined(
+def test_the_engine_answers_as_defined(
     gpu: SimpleNamespace, library: Path, emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
     monkeypatch.setenv("FLLM_CUDA_LIBRARY", str(emulated_gpu))
@@ -36,16 +36,16 @@ def test_the_scanner_answers_as_defined(
     scales = torch.from_numpy(generator.random(2000, np.float32)) * 1e-3
     z = generator.standard_normal((3, 64)).astype(np.float32)
     for gpu_bytes in (0, 300_000):
-        scanner = gpu.Scanner(library, codes, scales, 3, gpu_bytes)
-        assert (scanner.streamed_bytes > 0) == (gpu_bytes > 0)
+        engine = gpu.Engine(library, codes, scales, 3, gpu_bytes)
+        assert (engine.streamed_bytes > 0) == (gpu_bytes > 0)
         for k in (1, 100):
             expected = gpu.defined(codes, scales, 3, z, k)
             for log_probs in (True, False):
-                found = scanner.search(z, k, log_probs=log_probs)
+                found = engine.search(z, k, log_probs=log_probs)
                 assert gpu.is_as_defined(found, expected, log_probs=log_probs)
             wrong = (expected[0][:, ::-1], *expected[1:])
-            assert k == 1 or not gpu.is_as_defined(scanner.search(z, k), wrong, log_probs=True)
-        scanner.close()
+            assert k == 1 or not gpu.is_as_defined(engine.search(z, k), wrong, log_probs=True)
+        engine.close()
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)
@@ -57,9 +57,9 @@ def test_as_many_items_as_go_together_answer_as_defined(
     codes = torch.from_numpy(generator.integers(-127, 128, (1100, 32))).to(dtype)
     scales = torch.from_numpy(generator.random(1100, np.float32)) * 1e-3
     z = generator.standard_normal((128, 32)).astype(np.float32)
-    scanner = gpu.Scanner(library, codes, scales, 4)
-    assert gpu.is_as_defined(scanner.search(z, 10), gpu.defined(codes, scales, 4, z, 10), log_probs=True)
-    scanner.close()
+    engine = gpu.Engine(library, codes, scales, 4)
+    assert gpu.is_as_defined(engine.search(z, 10), gpu.defined(codes, scales, 4, z, 10), log_probs=True)
+    engine.close()
 
 
 def test_without_a_gpu_it_says_so() -> None:

@@ -2,7 +2,7 @@
 # when the engine cuda is asked for, so that libfllm depends on nothing of CUDA's.
 target_sources(fllm_objects PRIVATE
   cuda/host/device.cpp cuda/host/device_filters.cpp cuda/host/device_table.cpp cuda/host/item_room.cpp
-  cuda/host/staging.cpp cuda/host/device_scan.cpp cuda/host/library.cpp cuda/host/cuda_scanner.cpp)
+  cuda/host/staging.cpp cuda/host/device_scan.cpp cuda/host/library.cpp cuda/host/cuda_engine.cpp)
 target_link_libraries(fllm_objects PUBLIC ${CMAKE_DL_LIBS})
 
 if(FLLM_CUDA)

@@ -4,7 +4,7 @@ target_sources(fllm_objects PRIVATE
   tensorrt/host/library.cpp tensorrt/host/plan_header.cpp tensorrt/host/plan.cpp tensorrt/host/plan_context.cpp
   tensorrt/host/whole_item.cpp tensorrt/host/exact_rows.cpp tensorrt/host/plan_table.cpp tensorrt/host/lane.cpp
   tensorrt/host/item_search.cpp tensorrt/host/block_sizes.cpp tensorrt/host/head_scan.cpp
-  tensorrt/host/tensorrt_scanner.cpp)
+  tensorrt/host/tensorrt_engine.cpp)
 
 if(FLLM_TENSORRT_ROOT)
   find_package(CUDAToolkit REQUIRED)  # TensorRT's headers include those of the CUDA runtime

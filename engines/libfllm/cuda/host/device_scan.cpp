@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "search/scanner.hpp"
+#include "search/engine.hpp"
 
 namespace fllm::cuda {
 

@@ -19,7 +19,7 @@ struct fllm_table : fllm::Handle {
 };
 
 struct fllm_filter {
-  std::shared_ptr<fllm::Engine> engine;  // keeps the table that the rows are of
+  std::shared_ptr<fllm::OpenTable> open;  // keeps the table that the rows are of
   fllm::UserFilter rows;
 };
 
@@ -62,9 +62,9 @@ void check_plan(const fllm_table_options& given, fllm::Processor processor) {
   }
 }
 
-fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options& options, const fllm::Engine& engine,
+fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options& options, const fllm::OpenTable& open,
                     fllm::Clock::time_point began) {
-  const std::uint64_t rows = engine.table().layout().rows;
+  const std::uint64_t rows = open.table().layout().rows;
   if (options.k < 1 || options.k > rows) {
     throw Error(Status::usage,
                 sentence("k is " + std::to_string(options.k),
@@ -76,7 +76,7 @@ fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options
   require(options.exact != 0 || options.log_probs != FLLM_LOG_PROBS_EXACT,
           "exact is 0 while log-probabilities are to be exact", "FLLM_LOG_PROBS_ESTIMATE or FLLM_LOG_PROBS_NONE");
   require(!std::isnan(options.budget_ms), "budget_ms is not a number", "milliseconds");
-  require(options.filter == nullptr || options.filter->rows.table() == &engine.table(),
+  require(options.filter == nullptr || options.filter->rows.table() == &open.table(),
           "the filter was made for another table, or before the table was opened again", "a filter of this table");
   fllm::Search search;
   search.z = z;
@@ -108,7 +108,7 @@ void write_users(const fllm::ItemAnswer& found, std::size_t item, std::size_t k,
   }
 }
 
-void write(const std::vector<fllm::ItemAnswer>& answers, std::size_t k, const fllm::Engine& engine, fllm_answer& out) {
+void write(const std::vector<fllm::ItemAnswer>& answers, std::size_t k, const fllm::OpenTable& open, fllm_answer& out) {
   for (std::size_t item = 0; item < answers.size(); ++item) {
     const fllm::ItemAnswer& found = answers[item];
     write_users(found, item, k, out);
@@ -117,8 +117,8 @@ void write(const std::vector<fllm::ItemAnswer>& answers, std::size_t k, const fl
     if (out.complete != nullptr) out.complete[item] = found.complete ? 1 : 0;
     if (out.log_probs_exact != nullptr) out.log_probs_exact[item] = found.log_probs_exact ? 1 : 0;
   }
-  out.generation = engine.table().layout().generation;
-  out.rows = engine.table().layout().rows;
+  out.generation = open.table().layout().generation;
+  out.rows = open.table().layout().rows;
 }
 
 }  // namespace
@@ -182,8 +182,8 @@ fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, 
   return guarded(error, [&] {
     require(table != nullptr && info != nullptr, "table or info is NULL", "an open table, and a place for its facts");
     fllm_table_info facts = read_options(info, fllm_table_info FLLM_TABLE_INFO_INIT, "fllm_table_info");
-    const std::shared_ptr<fllm::Engine> engine = table->engine();
-    const fllm::Layout& layout = engine->table().layout();
+    const std::shared_ptr<fllm::OpenTable> open = table->current();
+    const fllm::Layout& layout = open->table().layout();
     const std::size_t size = facts.size;
     facts = fllm_table_info FLLM_TABLE_INFO_INIT;
     facts.size = size;
@@ -195,7 +195,7 @@ fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, 
     facts.sketch = layout.sketch_dims > 0 ? 1 : 0;
     facts.threads = static_cast<uint32_t>(table->threads());
     std::snprintf(facts.codec, sizeof facts.codec, "%s", fllm::codec_name(layout.codec));
-    std::snprintf(facts.isa, sizeof facts.isa, "%s", engine->scanner().level().c_str());
+    std::snprintf(facts.isa, sizeof facts.isa, "%s", open->engine().level().c_str());
     std::memcpy(info, &facts, size);
   });
 }
@@ -207,9 +207,9 @@ fllm_status fllm_filter_create(const fllm_table* table, const int64_t* user_ids,
             "an open table, and a place for the filter");
     require(n == 0 || user_ids != nullptr, "user_ids is NULL", "an array of n ids");
     require(kind == FLLM_ALLOW || kind == FLLM_DENY, "the kind of filter is unknown", "FLLM_ALLOW or FLLM_DENY");
-    std::shared_ptr<fllm::Engine> engine = table->engine();
-    fllm::UserFilter rows(engine->table(), user_ids, n, kind == FLLM_DENY);
-    *filter = new fllm_filter{std::move(engine), std::move(rows)};
+    std::shared_ptr<fllm::OpenTable> open = table->current();
+    fllm::UserFilter rows(open->table(), user_ids, n, kind == FLLM_DENY);
+    *filter = new fllm_filter{std::move(open), std::move(rows)};
   });
 }
 
@@ -224,10 +224,10 @@ fllm_status fllm_table_search(const fllm_table* table, const float* z, size_t it
     const fllm_search_options given =
         read_options(options, fllm_search_options FLLM_SEARCH_OPTIONS_INIT, "fllm_search_options");
     fllm_answer out = read_options(answer, fllm_answer FLLM_ANSWER_INIT, "fllm_answer");
-    const std::shared_ptr<fllm::Engine> engine = table->engine();
-    check_vectors(z, items, engine->table().layout().dim);
-    const fllm::Search search = wanted(z, items, given, *engine, began);
-    write(engine->search(search), search.k, *engine, out);
+    const std::shared_ptr<fllm::OpenTable> open = table->current();
+    check_vectors(z, items, open->table().layout().dim);
+    const fllm::Search search = wanted(z, items, given, *open, began);
+    write(open->search(search), search.k, *open, out);
     std::memcpy(answer, &out, out.size);
   });
 }

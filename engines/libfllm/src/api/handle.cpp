@@ -2,9 +2,9 @@
 
 #include "machine/cpu.hpp"
 #include "machine/thread_count.hpp"
-#include "search/cpu_scanner.hpp"
+#include "search/cpu_engine.hpp"
 #include "status.hpp"
-#include "tensorrt/host/tensorrt_scanner.hpp"
+#include "tensorrt/host/tensorrt_engine.hpp"
 
 namespace fllm {
 
@@ -26,11 +26,11 @@ Handle::Handle(const std::string& directory, const HandleOptions& options)
       threads_(thread_count(options.threads)),
       kernels_(find_kernels(options.isa)),
       directory_(directory),
-      engine_(open(directory)) {}
+      current_(open(directory)) {}
 
-std::shared_ptr<Engine> Handle::engine() const {
+std::shared_ptr<OpenTable> Handle::current() const {
   const std::lock_guard lock(mutex_);
-  return engine_;
+  return current_;
 }
 
 void Handle::reopen(const std::string& directory) {
@@ -39,31 +39,31 @@ void Handle::reopen(const std::string& directory) {
     const std::lock_guard lock(mutex_);
     next = directory_;
   }
-  std::shared_ptr<Engine> opened = open(next);
+  std::shared_ptr<OpenTable> opened = open(next);
   const std::lock_guard lock(mutex_);
-  const std::size_t dim = engine_->table().layout().dim;
+  const std::size_t dim = current_->table().layout().dim;
   if (opened->table().layout().dim != dim) {
     throw Error(Status::usage,
                 sentence(next + " holds rows of " + std::to_string(opened->table().layout().dim) + " numbers",
                          std::to_string(dim) + ", as the table in use"));
   }
   directory_ = next;
-  // The old engine goes when its last search has returned, outside this lock.
-  std::swap(engine_, opened);
+  // The old table goes when its last search has returned, outside this lock.
+  std::swap(current_, opened);
 }
 
-std::shared_ptr<Engine> Handle::open(const std::string& directory) const {
-  const Engine::MakeScanner make = [this](const Table& table) -> std::unique_ptr<Scanner> {
+std::shared_ptr<OpenTable> Handle::open(const std::string& directory) const {
+  const OpenTable::MakeEngine make = [this](const Table& table) -> std::unique_ptr<Engine> {
     if (options_.processor == Processor::gpu) {
-      return std::make_unique<cuda::CudaScanner>(cuda::Rows{table.layout(), table.tiles()}, options_.gpu);
+      return std::make_unique<cuda::CudaEngine>(cuda::Rows{table.layout(), table.tiles()}, options_.gpu);
     }
     if (options_.processor == Processor::plan) {
-      return std::make_unique<tensorrt::TensorRtScanner>(cuda::Rows{table.layout(), table.tiles()}, kernels_,
-                                                         tensorrt::PlanOptions{options_.plan, options_.gpu.bytes});
+      return std::make_unique<tensorrt::TensorRtEngine>(cuda::Rows{table.layout(), table.tiles()}, kernels_,
+                                                        tensorrt::PlanOptions{options_.plan, options_.gpu.bytes});
     }
-    return std::make_unique<CpuScanner>(table, kernels_, threads_, options_.pin_threads);
+    return std::make_unique<CpuEngine>(table, kernels_, threads_, options_.pin_threads);
   };
-  return std::make_shared<Engine>(directory, options_.residency, make, options_.batch_window);
+  return std::make_shared<OpenTable>(directory, options_.residency, make, options_.batch_window);
 }
 
 }  // namespace fllm

@@ -1,4 +1,4 @@
-// What a table handle of the C interface stands for: the options, and the engine that is current.
+// What a table handle of the C interface stands for: the options, and the open table that is current.
 #pragma once
 
 #include <atomic>
@@ -7,9 +7,9 @@
 #include <mutex>
 #include <string>
 
-#include "cuda/host/cuda_scanner.hpp"
+#include "cuda/host/cuda_engine.hpp"
 #include "kernels/kernels.hpp"
-#include "search/engine.hpp"
+#include "search/open_table.hpp"
 
 namespace fllm {
 
@@ -30,8 +30,8 @@ class Handle {
  public:
   Handle(const std::string& directory, const HandleOptions& options);
 
-  // The current engine; it lives as long as the pointer is held, whatever reopen() does meanwhile.
-  std::shared_ptr<Engine> engine() const;
+  // The open table that is current; it lives as long as the pointer is held, whatever reopen() does meanwhile.
+  std::shared_ptr<OpenTable> current() const;
   std::size_t threads() const { return threads_; }
 
   // Opens `directory` (empty: the same as before) and makes it current. On failure nothing changes.
@@ -42,7 +42,7 @@ class Handle {
   bool release() { return owners_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
 
  private:
-  std::shared_ptr<Engine> open(const std::string& directory) const;
+  std::shared_ptr<OpenTable> open(const std::string& directory) const;
 
   HandleOptions options_;
   std::size_t threads_;
@@ -50,7 +50,7 @@ class Handle {
   std::atomic<std::size_t> owners_{1};
   mutable std::mutex mutex_;
   std::string directory_;
-  std::shared_ptr<Engine> engine_;
+  std::shared_ptr<OpenTable> current_;
 };
 
 }  // namespace fllm

@@ -2,110 +2,27 @@
 
 #include <algorithm>
 
-#include "status.hpp"
-
 namespace fllm {
 
-namespace {
-
-constexpr std::size_t kCandidateBytes = 512u << 20;  // of all items' candidates at most
-
-bool of_one_kind(const Search& a, const Search& b) {
-  return a.mode == b.mode && a.log_probs == b.log_probs && a.exact == b.exact;
+bool any_goes_on(const std::vector<Column>& columns) {
+  return std::any_of(columns.begin(), columns.end(),
+                     [](const Column& column) { return !column.search->is_cancelled() && !column.search->expired(); });
 }
 
-}  // namespace
-
-Engine::Engine(const std::string& directory, Residency residency, const MakeScanner& make,
-               std::chrono::microseconds window)
-    : table_(directory, residency), scanner_(make(table_)), window_(window) {}
-
-std::vector<ItemAnswer> Engine::search(const Search& search) {
-  scanner_->check(search);  // before it shares a pass with others
-  Ticket ticket{&search, 0, {}, nullptr};
-  std::unique_lock lock(mutex_);
-  queue_.push_back(&ticket);
-  changed_.notify_all();
-  while (!ticket.done()) {
-    if (leading_) {
-      changed_.wait(lock);
-    } else {
-      lead(lock);
-    }
-  }
-  if (ticket.failure) std::rethrow_exception(ticket.failure);
-  if (search.is_cancelled()) throw Error(Status::cancelled, sentence("the search was cancelled"));
-  return std::move(ticket.answers);
+ItemAnswer ranked(std::vector<Candidate> users, std::size_t k) {
+  const auto end = users.begin() + static_cast<std::ptrdiff_t>(std::min(k, users.size()));
+  std::nth_element(users.begin(), end, users.end(), ranks_before);
+  users.erase(end, users.end());
+  std::sort(users.begin(), users.end(), ranks_before);
+  ItemAnswer answer;
+  answer.users = std::move(users);
+  return answer;
 }
 
-// Runs one pass for the front of the queue, which need not hold the caller's own search.
-void Engine::lead(std::unique_lock<std::mutex>& lock) {
-  leading_ = true;
-  if (window_.count() > 0) {
-    const auto until = Clock::now() + window_;
-    while (changed_.wait_until(lock, until) != std::cv_status::timeout) {
-    }
-  }
-  const std::vector<Share> shares = take_shares();
-  lock.unlock();
-  run(shares);
-  lock.lock();
-  leading_ = false;
-  changed_.notify_all();
-}
-
-std::vector<Engine::Share> Engine::take_shares() {
-  std::vector<Share> shares;
-  std::deque<Ticket*> rest;
-  std::size_t free_columns = scanner_->most_columns();
-  std::size_t free_bytes = kCandidateBytes;
-  const Search& first = *queue_.front()->search;
-  for (Ticket* ticket : queue_) {
-    const Search& search = *ticket->search;
-    const std::size_t each = scanner_->candidate_bytes(search.k);
-    std::size_t items = std::min({free_columns, free_bytes / each, search.items - ticket->begun});
-    if (shares.empty()) items = std::max<std::size_t>(items, 1);
-    if (!of_one_kind(first, search) || items == 0) {
-      rest.push_back(ticket);
-      continue;
-    }
-    shares.push_back({ticket, items});
-    free_columns -= items;
-    free_bytes -= std::min(free_bytes, items * each);
-  }
-  for (const Share& share : shares) {
-    // What does not fit stands at the back of the queue again, so that large searches do not hold up small ones.
-    if (share.ticket->begun + share.items < share.ticket->search->items) rest.push_back(share.ticket);
-  }
-  queue_ = std::move(rest);
-  return shares;
-}
-
-void Engine::run(const std::vector<Share>& shares) {
-  std::vector<Column> columns;
-  for (const Share& share : shares) {
-    for (std::size_t i = 0; i < share.items; ++i) columns.push_back({share.ticket->search, share.ticket->begun + i});
-  }
-  std::vector<ItemAnswer> answers;
-  std::exception_ptr failure;
-  try {
-    answers = scanner_->scan(std::move(columns));
-  } catch (...) {
-    failure = std::current_exception();
-  }
-  const std::lock_guard lock(mutex_);
-  auto next = answers.begin();
-  for (const Share& share : shares) {
-    share.ticket->begun += share.items;
-    if (failure) {
-      share.ticket->failure = failure;
-      std::erase(queue_, share.ticket);
-      continue;
-    }
-    const auto end = next + static_cast<std::ptrdiff_t>(share.items);
-    std::move(next, end, std::back_inserter(share.ticket->answers));
-    next = end;
-  }
+double at_least_of(const std::vector<Candidate>& users, const LogSumExp& denominator) {
+  LogSumExp sum;
+  for (const Candidate& user : users) sum.add(user.score, 1.0);
+  return std::max(denominator.value(), sum.value());
 }
 
 }  // namespace fllm

@@ -1,62 +1,45 @@
-// An open table, and the queue in which searches of many threads wait to share a pass.
+// What makes passes over a table: the CPU's threads, or GPUs.
 #pragma once
 
-#include <chrono>
-#include <condition_variable>
 #include <cstddef>
-#include <deque>
-#include <exception>
-#include <functional>
-#include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
-#include "format/table.hpp"
-#include "search/scanner.hpp"
+#include "search/denominator.hpp"
+#include "search/query.hpp"
 #include "search/search.hpp"
 
 namespace fllm {
 
-// One pass runs at a time, on all that the scanner has. Searches that arrive meanwhile wait, and those of one kind
-// share the next pass: for a table larger than the caches many items cost little more than one. There is no thread of
-// its own: one of the waiting callers leads.
 class Engine {
  public:
-  using MakeScanner = std::function<std::unique_ptr<Scanner>(const Table&)>;
+  virtual ~Engine() = default;
 
-  Engine(const std::string& directory, Residency residency, const MakeScanner& make, std::chrono::microseconds window);
+  // One pass for columns that want the same mode, kind of log-probabilities and exactness; the answers in their order.
+  // A search that was cancelled has incomplete ones. One call at a time.
+  virtual std::vector<ItemAnswer> scan(std::vector<Column> columns) = 0;
 
-  const Table& table() const { return table_; }
-  const Scanner& scanner() const { return *scanner_; }
+  // Of a pass; more would not be cheaper together.
+  virtual std::size_t most_columns() const = 0;
 
-  // Throws Error with Status::cancelled when the search was cancelled.
-  std::vector<ItemAnswer> search(const Search& search);
+  // What an item takes while its K best users are sought.
+  virtual std::size_t candidate_bytes(std::size_t k) const = 0;
 
- private:
-  struct Ticket {
-    const Search* search;
-    std::size_t begun = 0;  // items that passes have been made or are being made for
-    std::vector<ItemAnswer> answers;
-    std::exception_ptr failure;
-    bool done() const { return failure != nullptr || answers.size() == search->items; }
-  };
-  struct Share {
-    Ticket* ticket;
-    std::size_t items;
-  };
+  // Throws Error (Status::usage) for a search that this engine cannot make.
+  virtual void check(const Search&) const {}
 
-  void lead(std::unique_lock<std::mutex>& lock);
-  std::vector<Share> take_shares();
-  void run(const std::vector<Share>& shares);
-
-  Table table_;
-  std::unique_ptr<Scanner> scanner_;
-  std::chrono::microseconds window_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool leading_ = false;
-  std::deque<Ticket*> queue_;
+  // The instruction set, or the kind of GPU.
+  virtual const std::string& level() const = 0;
 };
+
+// Whether a search of some columns still wants more: none does once all are cancelled or their time is over.
+bool any_goes_on(const std::vector<Column>& columns);
+
+// The k best of some candidates, ranked.
+ItemAnswer ranked(std::vector<Candidate> users, std::size_t k);
+
+// The logarithm of a denominator that float32 scores make up. The users found are scored exactly: of a distribution
+// that these make up almost alone, their own sum is the better part of the truth, and no probability may exceed 1.
+double at_least_of(const std::vector<Candidate>& users, const LogSumExp& denominator);
 
 }  // namespace fllm

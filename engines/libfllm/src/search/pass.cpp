@@ -5,7 +5,7 @@
 #include <mutex>
 #include <numeric>
 
-#include "search/scanner.hpp"
+#include "search/engine.hpp"
 #include "search/worker.hpp"
 
 namespace fllm {

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "search/scanner.hpp"
+#include "search/engine.hpp"
 
 namespace fllm::tensorrt {
 

@@ -1,4 +1,4 @@
-#include "cuda_scanner.hpp"
+#include "cuda_engine.hpp"
 
 #include <algorithm>
 #include <iterator>
@@ -26,7 +26,7 @@ std::vector<TileRange> share_out(const Rows& table, std::size_t parts) {
 
 }  // namespace
 
-CudaScanner::CudaScanner(const Rows& table, const DeviceOptions& options) : rows_(table.layout.rows) {
+CudaEngine::CudaEngine(const Rows& table, const DeviceOptions& options) : rows_(table.layout.rows) {
   const Codec codec = table.layout.codec;
   if ((codec != Codec::int8 && codec != Codec::fp8) || table.layout.dim > kMaxDim) {
     throw Error(Status::usage,
@@ -52,7 +52,7 @@ CudaScanner::CudaScanner(const Rows& table, const DeviceOptions& options) : rows
   level_ = "sm_" + std::to_string(facts.major) + std::to_string(facts.minor);
 }
 
-std::uint64_t CudaScanner::streamed_bytes() const {
+std::uint64_t CudaEngine::streamed_bytes() const {
   std::uint64_t bytes = 0;
   for (const std::unique_ptr<DeviceScan>& scan : scans_) {
     for (const Piece& piece : scan->table().pieces()) bytes += piece.resident ? 0 : piece.bytes;
@@ -60,7 +60,7 @@ std::uint64_t CudaScanner::streamed_bytes() const {
   return bytes;
 }
 
-std::vector<ItemAnswer> CudaScanner::scan(std::vector<Column> columns) {
+std::vector<ItemAnswer> CudaEngine::scan(std::vector<Column> columns) {
   std::vector<std::vector<DeviceAnswer>> found(scans_.size());
   pool_->run(scans_.size(), [&](std::size_t number) { found[number] = scans_[number]->run(columns); });
   std::vector<ItemAnswer> answers;
@@ -70,8 +70,8 @@ std::vector<ItemAnswer> CudaScanner::scan(std::vector<Column> columns) {
   return answers;
 }
 
-ItemAnswer CudaScanner::merge(const Search& search, std::vector<std::vector<DeviceAnswer>>& found,
-                              std::size_t column) const {
+ItemAnswer CudaEngine::merge(const Search& search, std::vector<std::vector<DeviceAnswer>>& found,
+                             std::size_t column) const {
   std::vector<Candidate> users;
   LogSumExp denominator;
   std::uint64_t rows = 0;

@@ -1,4 +1,4 @@
-#include "tensorrt_scanner.hpp"
+#include "tensorrt_engine.hpp"
 
 #include "cuda/host/library.hpp"
 #include "library.hpp"
@@ -30,13 +30,13 @@ const cuda::Driver& checked_driver() {
 
 }  // namespace
 
-TensorRtScanner::TensorRtScanner(const cuda::Rows& table, const kernels::Kernels& kernels, const PlanOptions& options)
+TensorRtEngine::TensorRtEngine(const cuda::Rows& table, const kernels::Kernels& kernels, const PlanOptions& options)
     : layout_(table.layout), scan_(checked_driver(), load_plan_driver(), checked(table), kernels, options) {
   const cuda::DeviceFacts& facts = scan_.device().facts();
   level_ = "sm_" + std::to_string(facts.major) + std::to_string(facts.minor);
 }
 
-void TensorRtScanner::check(const Search& search) const {
+void TensorRtEngine::check(const Search& search) const {
   if (search.mode == Mode::sample) cannot("sample users");
   if (search.filter != nullptr) cannot("filter users");
   const std::size_t most = scan_.plan().k();
@@ -48,11 +48,11 @@ void TensorRtScanner::check(const Search& search) const {
                                           std::to_string(search.k)));
 }
 
-std::size_t TensorRtScanner::candidate_bytes(std::size_t k) const {
+std::size_t TensorRtEngine::candidate_bytes(std::size_t k) const {
   return std::max(k, scan_.plan().k()) * kProposalBytes;
 }
 
-std::vector<ItemAnswer> TensorRtScanner::scan(std::vector<Column> columns) {
+std::vector<ItemAnswer> TensorRtEngine::scan(std::vector<Column> columns) {
   std::vector<WholeItem> items;
   for (const Column& column : columns) {
     items.emplace_back(layout_.codec, column.search->z + column.item * layout_.dim, layout_.dim);

@@ -1,4 +1,4 @@
-#include "search/cpu_scanner.hpp"
+#include "search/cpu_engine.hpp"
 
 #include <algorithm>
 
@@ -13,18 +13,18 @@ constexpr std::size_t kTileBounds = std::size_t{1} << 26;  // of all columns at 
 
 }  // namespace
 
-CpuScanner::CpuScanner(const Table& table, const kernels::Kernels& kernels, std::size_t threads, bool pin_threads)
+CpuEngine::CpuEngine(const Table& table, const kernels::Kernels& kernels, std::size_t threads, bool pin_threads)
     : table_(table), kernels_(kernels), pool_(threads, pin_threads), level_(kernels.isa) {}
 
-std::vector<ItemAnswer> CpuScanner::scan(std::vector<Column> columns) {
+std::vector<ItemAnswer> CpuEngine::scan(std::vector<Column> columns) {
   return Pass(table_, kernels_, std::move(columns)).run(pool_);
 }
 
-std::size_t CpuScanner::most_columns() const {
+std::size_t CpuEngine::most_columns() const {
   return std::clamp<std::size_t>(kTileBounds / table_.tiles().size(), 1, kColumns);
 }
 
-std::size_t CpuScanner::candidate_bytes(std::size_t k) const {
+std::size_t CpuEngine::candidate_bytes(std::size_t k) const {
   return pool_.threads() * (k + k / 2) * sizeof(Candidate);
 }
 

@@ -8,7 +8,7 @@
 
 #include "device_scan.hpp"
 #include "machine/pool.hpp"
-#include "search/scanner.hpp"
+#include "search/engine.hpp"
 
 namespace fllm::cuda {
 
@@ -17,11 +17,11 @@ struct DeviceOptions {
   std::uint64_t bytes = 0;    // of each one's memory at most; 0: what is free
 };
 
-class CudaScanner : public Scanner {
+class CudaEngine : public Engine {
  public:
   // Throws Error: Status::usage for a codec that GPUs do not scan, Status::hardware when there are no such GPUs,
   // Status::memory when neither their memory nor the host's suffices.
-  CudaScanner(const Rows& table, const DeviceOptions& options);
+  CudaEngine(const Rows& table, const DeviceOptions& options);
 
   std::vector<ItemAnswer> scan(std::vector<Column> columns) override;
   std::size_t most_columns() const override { return 256; }

@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "cuda/host/cuda_scanner.hpp"
+#include "cuda/host/cuda_engine.hpp"
 
 namespace {
 
@@ -27,11 +27,11 @@ extern "C" {
 
 // codes int8 or e4m3 [block_rows, dim], scales float32 [block_rows], ids int64 [blocks, block_rows]; null and `message`
 // [512] on failure. Nothing is read after the call.
-__attribute__((visibility("default"))) void* gpu_scanner_open(const std::uint8_t* codes, int fp8, const float* scales,
-                                                              const std::int64_t* ids, std::uint64_t block_rows,
-                                                              std::uint64_t blocks, std::uint32_t dim,
-                                                              std::uint64_t gpu_bytes, char* message) {
-  std::unique_ptr<fllm::cuda::CudaScanner> scanner;
+__attribute__((visibility("default"))) void* gpu_engine_open(const std::uint8_t* codes, int fp8, const float* scales,
+                                                             const std::int64_t* ids, std::uint64_t block_rows,
+                                                             std::uint64_t blocks, std::uint32_t dim,
+                                                             std::uint64_t gpu_bytes, char* message) {
+  std::unique_ptr<fllm::cuda::CudaEngine> engine;
   attempt(message, [&] {
     fllm::Layout layout;
     layout.codec = fp8 != 0 ? fllm::Codec::fp8 : fllm::Codec::int8;
@@ -45,20 +45,20 @@ __attribute__((visibility("default"))) void* gpu_scanner_open(const std::uint8_t
       tiles[block].scales = scales;
       tiles[block].ids = ids + block * block_rows;
     }
-    scanner = std::make_unique<fllm::cuda::CudaScanner>(fllm::cuda::Rows{layout, tiles},
-                                                        fllm::cuda::DeviceOptions{1, gpu_bytes});
+    engine = std::make_unique<fllm::cuda::CudaEngine>(fllm::cuda::Rows{layout, tiles},
+                                                      fllm::cuda::DeviceOptions{1, gpu_bytes});
   });
-  return scanner.release();
+  return engine.release();
 }
 
-__attribute__((visibility("default"))) std::uint64_t gpu_scanner_streamed_bytes(void* scanner) {
-  return static_cast<fllm::cuda::CudaScanner*>(scanner)->streamed_bytes();
+__attribute__((visibility("default"))) std::uint64_t gpu_engine_streamed_bytes(void* engine) {
+  return static_cast<fllm::cuda::CudaEngine*>(engine)->streamed_bytes();
 }
 
 // z float32 [items, dim] in; ids int64 and scores float32 [items, k], logsumexp float64 [items] out.
-__attribute__((visibility("default"))) int gpu_scanner_search(void* scanner, const float* z, std::uint64_t items,
-                                                              std::uint64_t k, int log_probs, std::int64_t* ids,
-                                                              float* scores, double* logsumexp, char* message) {
+__attribute__((visibility("default"))) int gpu_engine_search(void* engine, const float* z, std::uint64_t items,
+                                                             std::uint64_t k, int log_probs, std::int64_t* ids,
+                                                             float* scores, double* logsumexp, char* message) {
   return attempt(message, [&] {
     fllm::Search search;
     search.z = z;
@@ -67,7 +67,7 @@ __attribute__((visibility("default"))) int gpu_scanner_search(void* scanner, con
     search.log_probs = log_probs != 0 ? fllm::LogProbs::exact : fllm::LogProbs::none;
     std::vector<fllm::Column> columns;
     for (std::uint64_t item = 0; item < items; ++item) columns.push_back({&search, item});
-    const std::vector<fllm::ItemAnswer> answers = static_cast<fllm::cuda::CudaScanner*>(scanner)->scan(columns);
+    const std::vector<fllm::ItemAnswer> answers = static_cast<fllm::cuda::CudaEngine*>(engine)->scan(columns);
     for (std::uint64_t item = 0; item < items; ++item) {
       logsumexp[item] = answers[item].logsumexp;
       for (std::uint64_t rank = 0; rank < k; ++rank) {
@@ -78,8 +78,8 @@ __attribute__((visibility("default"))) int gpu_scanner_search(void* scanner, con
   });
 }
 
-__attribute__((visibility("default"))) void gpu_scanner_close(void* scanner) {
-  delete static_cast<fllm::cuda::CudaScanner*>(scanner);
+__attribute__((visibility("default"))) void gpu_engine_close(void* engine) {
+  delete static_cast<fllm::cuda::CudaEngine*>(engine);
 }
 
 }  // extern "C"

@@ -6,15 +6,15 @@
 #include <vector>
 
 #include "head_scan.hpp"
-#include "search/scanner.hpp"
+#include "search/engine.hpp"
 
 namespace fllm::tensorrt {
 
-class TensorRtScanner : public Scanner {
+class TensorRtEngine : public Engine {
  public:
   // Throws Error: Status::usage for a table that the plan is not for, Status::hardware when a library or the GPU is
   // missing or another than the plan's, Status::bundle for a damaged plan, Status::memory when memory does not suffice.
-  TensorRtScanner(const cuda::Rows& table, const kernels::Kernels& kernels, const PlanOptions& options);
+  TensorRtEngine(const cuda::Rows& table, const kernels::Kernels& kernels, const PlanOptions& options);
 
   std::vector<ItemAnswer> scan(std::vector<Column> columns) override;
   void check(const Search& search) const override;

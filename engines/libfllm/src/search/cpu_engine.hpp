@@ -6,13 +6,13 @@
 #include "format/table.hpp"
 #include "kernels/kernels.hpp"
 #include "machine/pool.hpp"
-#include "search/scanner.hpp"
+#include "search/engine.hpp"
 
 namespace fllm {
 
-class CpuScanner : public Scanner {
+class CpuEngine : public Engine {
  public:
-  CpuScanner(const Table& table, const kernels::Kernels& kernels, std::size_t threads, bool pin_threads);
+  CpuEngine(const Table& table, const kernels::Kernels& kernels, std::size_t threads, bool pin_threads);
 
   std::vector<ItemAnswer> scan(std::vector<Column> columns) override;
   std::size_t most_columns() const override;
