@@ -83,11 +83,11 @@ test-neon: $(INSTALLED)  ## the kernel tests for 64-bit Arm, in QEMU
 	cmake --build build/cpp-neon --parallel 2 && \
 	ctest --test-dir build/cpp-neon --output-on-failure
 
-fuzz: $(INSTALLED)  ## hostile shards and layouts for FUZZ_SECONDS each (needs clang++)
+fuzz: $(INSTALLED)  ## hostile shards, layouts and requests for FUZZ_SECONDS each (needs clang++)
 	@if command -v $(CLANG) > /dev/null; then \
 	  $(CMAKE) --preset fuzz -DCMAKE_C_COMPILER=$(subst ++,,$(CLANG)) -DCMAKE_CXX_COMPILER=$(CLANG) && \
-	  cmake --build build/fuzz --parallel 2 --target shard_fuzzer layout_fuzzer && \
-	  for kind in shard layout; do \
+	  cmake --build build/fuzz --parallel 2 --target shard_fuzzer layout_fuzzer request_fuzzer && \
+	  for kind in shard layout request; do \
 	    rm -rf build/fuzz/$$kind && cp -r engines/libfllm/fuzz/corpus/$$kind build/fuzz/$$kind && \
 	    build/fuzz/$${kind}_fuzzer -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/$$kind || exit 1; \
 	  done; \

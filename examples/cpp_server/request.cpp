@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fllm/json.hpp>
 #include <limits>
 #include <nlohmann/json.hpp>
 
@@ -13,6 +14,14 @@ using nlohmann::json;
 
 [[noreturn]] void refuse(const std::string& why) { throw fllm::Error(FLLM_USAGE, why); }
 
+json parsed(std::string_view body) {
+  try {
+    return fllm::parse_json(body);
+  } catch (const std::invalid_argument& failure) {
+    refuse("the body is not JSON: " + std::string(failure.what()) + ".");
+  }
+}
+
 // The beginning of a value, as messages quote it.
 std::string shown(const json& value) { return value.dump().substr(0, 60); }
 
@@ -23,7 +32,7 @@ void limit_items(std::size_t count, const std::string& field, const Options& lim
 }
 
 const json& list(const json& value, const std::string& field) {
-  if (!value.is_array()) refuse(field + " is no list.");
+  if (!value.is_array()) refuse(field + " is not a list.");
   return value;
 }
 
@@ -31,7 +40,7 @@ Texts texts_of(const json& value, const Options& limits) {
   limit_items(list(value, "texts").size(), "texts", limits);
   Texts texts;
   for (const json& text : value) {
-    if (!text.is_string()) refuse("texts holds something that is no string.");
+    if (!text.is_string()) refuse("texts holds something that is not a string.");
     texts.push_back(text.get<std::string>());
   }
   return texts;
@@ -44,7 +53,7 @@ TokenIds token_ids_of(const json& value, const Options& limits) {
     auto& ids = items.emplace_back();
     for (const json& id : list(item, "an item of token_ids")) {
       const bool fits = id.is_number_unsigned() && id.get<std::uint64_t>() <= INT32_MAX;
-      if (!fits) refuse("token_ids holds what is no token id.");
+      if (!fits) refuse("token_ids holds something that is not a token id.");
       ids.push_back(id.get<std::int64_t>());
     }
   }
@@ -57,7 +66,7 @@ ItemVectors item_vectors_of(const json& value, const Options& limits) {
   for (const json& item : value) {
     auto& vector = items.emplace_back();
     for (const json& number : list(item, "an item of item_vectors")) {
-      if (!number.is_number()) refuse("item_vectors holds something that is no number.");
+      if (!number.is_number()) refuse("item_vectors holds something that is not a number.");
       const double wide = number.get<double>();
       if (!(std::abs(wide) <= static_cast<double>(std::numeric_limits<float>::max()))) {
         refuse("item_vectors holds a number that is not finite in float32.");
@@ -69,7 +78,7 @@ ItemVectors item_vectors_of(const json& value, const Options& limits) {
 }
 
 std::uint64_t whole(const json& value, const std::string& field) {
-  if (!value.is_number_unsigned()) refuse(field + " is " + shown(value) + "; expected a whole number, 0 or more.");
+  if (!value.is_number_unsigned()) refuse(field + " is " + shown(value) + "; expected an integer, 0 or more.");
   return value.get<std::uint64_t>();
 }
 
@@ -81,7 +90,7 @@ void read_option(Request& request, const std::string& name, const json& value) {
     request.mode = value == "sample" ? FLLM_SAMPLE : FLLM_TOPK;
   } else if (name == "budget_ms") {
     if (value.is_null()) return;
-    if (!value.is_number() || !(value.get<double>() > 0)) refuse("budget_ms is no number of milliseconds above 0.");
+    if (!value.is_number() || !(value.get<double>() > 0)) refuse("budget_ms is not a number of milliseconds above 0.");
     request.budget_ms = value.get<double>();
   } else if (name == "seed") {
     for (const json& seed : value.is_array() ? value : json::array({value})) {
@@ -100,9 +109,8 @@ std::size_t Request::size() const {
 }
 
 Request Request::parse(std::string_view body, const Options& limits) {
-  const json document = json::parse(body, nullptr, /*allow_exceptions=*/false);
-  if (document.is_discarded()) refuse("the body is not JSON.");
-  if (!document.is_object()) refuse("the body is no JSON object.");
+  const json document = parsed(body);
+  if (!document.is_object()) refuse("the body is not a JSON object.");
   Request request;
   std::size_t sources = 0;
   for (const auto& [name, value] : document.items()) {
@@ -123,7 +131,7 @@ Request Request::parse(std::string_view body, const Options& limits) {
   if (sources != 1) refuse("expected exactly one of text, texts, token_ids and item_vectors.");
   if (request.seeds.empty()) request.seeds.push_back(0);
   if (request.seeds.size() == 1) request.seeds.resize(request.size(), request.seeds[0]);
-  if (request.seeds.size() != request.size()) refuse("seed holds neither one number nor one an item.");
+  if (request.seeds.size() != request.size()) refuse("seed holds neither one integer nor one per item.");
   if (request.k > limits.answer_users / request.size()) {
     refuse("k times the items is more than " + std::to_string(limits.answer_users) + "; ask for less at once.");
   }

@@ -21,12 +21,12 @@ struct Request {
   std::variant<Texts, TokenIds, ItemVectors> items;
   std::size_t k = 100;
   fllm_mode mode = FLLM_TOPK;
-  std::vector<std::uint64_t> seeds;  // one an item
+  std::vector<std::uint64_t> seeds;  // one per item
   std::optional<double> budget_ms;
 
   std::size_t size() const;
 
-  // Throws fllm::Error(FLLM_USAGE): the body is no such request, or is larger than the options allow.
+  // Throws fllm::Error(FLLM_USAGE): the body is not such a request, or is larger than the options allow.
   static Request parse(std::string_view body, const Options& limits);
 };
 

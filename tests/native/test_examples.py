@@ -204,18 +204,32 @@ def test_token_ids_and_item_vectors(
     assert found["timings_ms"].keys() == {"scan", "merge"}
 
 
+REQUEST_FIELDS = ("text", "texts", "token_ids", "item_vectors", "k", "mode", "seed", "budget_ms", "other")
+
+
+def nested(name: str, depth: int) -> bytes:
+    """A request with one field of `depth` brackets."""
+    return b'{"%s": %s%s}' % (name.encode(), b"[" * depth, b"]" * depth)
+
+
 BAD = [
     (b"", "not JSON"),
     (b"{", "not JSON"),
     (b"\xff\xfe", "not JSON"),
-    (b"[" * 90000, "not JSON"),
-    (b"[]", "no JSON object"),
+    (b"[" * 90000, "nested deeper than 64"),
+    *((nested(name, depth), "nested deeper than 64") for name in REQUEST_FIELDS for depth in (64, 49_000)),
+    (nested("k", 63), "k is [[["),
+    (b'{"k": 1, "k": 2, "text": "a"}', "'k' stands twice"),
+    (b'{"text": "a\0"}', "zero byte"),
+    (b'{"text": "a", "k": 1e999}', "unreadable at byte"),
+    (b'{"text": "a", "seed": [[1]]}', "seed is [1]"),
+    (b"[]", "not a JSON object"),
     (b"{}", "exactly one of"),
     (b'{"text": "a", "texts": ["b"]}', "exactly one of"),
-    (b'{"text": 3}', "no string"),
+    (b'{"text": 3}', "not a string"),
     (b'{"text": ""}', "text 0 is empty"),
     (b'{"texts": ["a", " \\n"]}', "text 1 is empty"),
-    (b'{"texts": "a"}', "no list"),
+    (b'{"texts": "a"}', "not a list"),
     (b'{"texts": []}', "0 items; expected 1 to 20"),
     (json.dumps({"texts": ["a"] * 21}).encode(), "21 items"),
     (b'{"text": "a", "k": 0}', "k is 0"),
@@ -225,19 +239,19 @@ BAD = [
     (b'{"text": "a", "k": 18446744073709551615}', "ask for less"),
     (b'{"text": "a", "mode": "best"}', "topk or sample"),
     (b'{"text": "a", "seed": -1}', "seed is -1"),
-    (b'{"text": "a", "seed": [1, 2]}', "neither one number nor one an item"),
+    (b'{"text": "a", "seed": [1, 2]}', "neither one integer nor one per item"),
     (b'{"text": "a", "budget_ms": 0}', "above 0"),
     (b'{"text": "a", "budget_ms": "soon"}', "above 0"),
     (b'{"text": "a", "user": 1}', "'user' is unknown"),
     (b'{"token_ids": [[]]}', "0 tokens"),
-    (b'{"token_ids": [[1, -2]]}', "no token id"),
-    (b'{"token_ids": [[1, 2.5]]}', "no token id"),
+    (b'{"token_ids": [[1, -2]]}', "not a token id"),
+    (b'{"token_ids": [[1, 2.5]]}', "not a token id"),
     (b'{"token_ids": [[99999999]]}', "cannot run"),
     (json.dumps({"token_ids": [[1] * 65]}).encode(), "65 tokens; expected 1 to 64"),
     (b'{"item_vectors": [[1, 2]]}', "2 numbers; expected 16"),
-    (b'{"item_vectors": [["a"]]}', "no number"),
+    (b'{"item_vectors": [["a"]]}', "not a number"),
     (json.dumps({"item_vectors": [[1e39] * DIM]}).encode(), "not finite"),
-    (json.dumps({"item_vectors": [[1] * DIM, 3]}).encode(), "no list"),
+    (json.dumps({"item_vectors": [[1] * DIM, 3]}).encode(), "not a list"),
 ]
 
 

@@ -10,11 +10,13 @@ else()
 endif()
 
 install(TARGETS fllm EXPORT fllmTargets LIBRARY DESTINATION ${root}lib INCLUDES DESTINATION ${root}include)
-install(FILES include/fllm/fllm.h include/fllm/fllm.hpp DESTINATION ${root}include/fllm)
+install(FILES include/fllm/fllm.h include/fllm/fllm.hpp include/fllm/json.hpp DESTINATION ${root}include/fllm)
 if(FLLM_ENCODER)
   install(TARGETS fllm_encoder EXPORT fllmTargets
     LIBRARY DESTINATION ${root}lib INCLUDES DESTINATION ${root}include)
   install(FILES include/fllm/encoder.h DESTINATION ${root}include/fllm)
+  configure_file(cmake/fllm_encoder.pc.in ${CMAKE_CURRENT_BINARY_DIR}/fllm_encoder.pc @ONLY)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fllm_encoder.pc DESTINATION ${root}lib/pkgconfig)
 endif()
 if(FLLM_CUDA)
   install(TARGETS fllm_cuda LIBRARY DESTINATION ${root}lib)
@@ -30,6 +32,7 @@ configure_package_config_file(cmake/fllmConfig.cmake.in ${CMAKE_CURRENT_BINARY_D
   INSTALL_DESTINATION ${root}lib/cmake/fllm)
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/fllmConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 configure_file(cmake/fllm.pc.in ${CMAKE_CURRENT_BINARY_DIR}/fllm.pc @ONLY)
+# The module finds the JSON library that fllm/json.hpp needs, for programs that include it.
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fllmConfig.cmake ${CMAKE_CURRENT_BINARY_DIR}/fllmConfigVersion.cmake
-  DESTINATION ${root}lib/cmake/fllm)
+  cmake/FindNlohmannJson.cmake DESTINATION ${root}lib/cmake/fllm)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/fllm.pc DESTINATION ${root}lib/pkgconfig)

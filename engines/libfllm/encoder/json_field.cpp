@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "fllm/json.hpp"
 #include "format/json_text.hpp"
 #include "status.hpp"
 

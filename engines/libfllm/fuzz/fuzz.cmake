@@ -4,12 +4,17 @@ if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   message(FATAL_ERROR "FLLM_BUILD_FUZZERS needs Clang, found ${CMAKE_CXX_COMPILER_ID}. Set CMAKE_CXX_COMPILER=clang++.")
 endif()
 
+# The sources once more, as the fuzzer must see their branches.
+set(server ${CMAKE_CURRENT_SOURCE_DIR}/../../examples/cpp_server)
 foreach(name shard layout)
-  # The library's sources once more, as the fuzzer must see their branches.
-  add_executable(${name}_fuzzer fuzz/${name}_fuzzer.cpp
-    src/status.cpp src/format/codec.cpp src/format/json_text.cpp src/format/layout.cpp src/format/safetensors.cpp
-    src/format/shard.cpp)
-  target_include_directories(${name}_fuzzer PRIVATE src ${CMAKE_CURRENT_SOURCE_DIR})
+  set(${name}_sources src/status.cpp src/format/codec.cpp src/format/json_text.cpp src/format/layout.cpp
+    src/format/safetensors.cpp src/format/shard.cpp)
+endforeach()
+set(request_sources ${server}/request.cpp)
+
+foreach(name shard layout request)
+  add_executable(${name}_fuzzer fuzz/${name}_fuzzer.cpp ${${name}_sources})
+  target_include_directories(${name}_fuzzer PRIVATE include src ${CMAKE_CURRENT_SOURCE_DIR} ${server})
   target_include_directories(${name}_fuzzer SYSTEM PRIVATE ${NLOHMANN_JSON_INCLUDE_DIR})
   target_compile_options(${name}_fuzzer PRIVATE
     -Wall -Wextra -Wpedantic -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all)

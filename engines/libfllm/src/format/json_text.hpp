@@ -1,4 +1,4 @@
-// JSON from files that nobody has vouched for, and its values as messages show them.
+// JSON values as messages show them; fllm/json.hpp reads them.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -6,10 +6,6 @@
 #include <string_view>
 
 namespace fllm {
-
-// Throws std::invalid_argument, saying why, when the text is not JSON. Refused too is what one reader may understand
-// differently from the next: a name that stands twice in an object, and nesting deeper than 64.
-nlohmann::json parse_json(std::string_view text);
 
 // A value, or a string, as Python's repr writes it; a long one is cut.
 std::string shown(const nlohmann::json& value);

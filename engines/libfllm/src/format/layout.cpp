@@ -4,6 +4,7 @@
 #include <iterator>
 #include <stdexcept>
 
+#include "fllm/json.hpp"
 #include "format/json_text.hpp"
 #include "format/table.hpp"
 #include "status.hpp"

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "fllm/json.hpp"
 #include "format/json_text.hpp"
 #include "status.hpp"
 
