@@ -50,6 +50,7 @@ fllm::SearchOptions best(std::size_t k) {
 void answers_are_a_plain_sorts(const fllm::Table& table, const std::vector<float>& z) {
   for (const std::size_t k : {std::size_t{1}, kUsers, std::size_t{kRows}}) {
     const fllm::Answer answer = table.search(z, kItems, best(k));
+    CHECK(table.search(z.data(), kItems, best(k)).scores == answer.scores);
     for (std::size_t item = 0; item < kItems; ++item) {
       const std::vector<std::int64_t> expected = ranked(z.data() + item * kDim);
       CHECK(std::equal(expected.begin(), expected.begin() + static_cast<std::ptrdiff_t>(k),

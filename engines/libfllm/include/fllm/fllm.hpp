@@ -142,6 +142,11 @@ class Table {
     return answer;
   }
 
+  // The same from a pointer to items * dim numbers.
+  Answer search(const float* z, std::size_t items, const SearchOptions& options = {}) const {
+    return search(std::span(z, items * describe().dim), items, options);
+  }
+
   // The same into arrays of the caller's.
   void search(std::span<const float> z, std::size_t items, const SearchOptions& options, fllm_answer& out) const {
     if (z.size() != items * describe().dim) throw Error(FLLM_USAGE, "z does not hold items * dim numbers.");
