@@ -7,21 +7,19 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from fllm_export.cli.options import DIRECTORY, threads_option
+from fllm_export.cli.options import DIRECTORY, table_options, threads_option
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
 from fllm_export.cli.plans import PlanChoices, check_source, make_plans, plan_options, plans_text
-from fllm_export.table.choice import CHOICES, Choice
-from fllm_export.table.codec_names import CODEC_NAMES
 
 if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
     from fllm_export.bundle.estimate import Estimate
+    from fllm_export.table.options import TableOptions
 
 
 @click.command()
 @click.argument("source", type=DIRECTORY)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory of the new bundle.")
-@click.option("--quant", type=click.Choice(CODEC_NAMES), default="int8", show_default=True, help="Codec of user rows.")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
@@ -42,20 +40,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What turns the encoder into ONNX.",
 )
-@click.option(
-    "--sketch",
-    type=click.Choice(CHOICES),
-    default="auto",
-    show_default=True,
-    help="A sketch, by which searches rule most rows out unread; auto: for int8 tables of several shards.",
-)
-@click.option(
-    "--cluster",
-    type=click.Choice(CHOICES),
-    default="auto",
-    show_default=True,
-    help="Tiles of rows that lie together, with bounds; auto: for tables of several shards.",
-)
+@table_options
 @plan_options
 @threads_option
 @click.option("--dry-run", is_flag=True, help="Print files, bytes, memory and time, and build nothing.")
@@ -65,13 +50,11 @@ def build(
     output: Output,
     source: Path,
     out: Path | None,
-    quant: str,
     calibration: Path | None,
     min_recall: float,
     k: int,
     exporter: Literal["torch", "optimum"],
-    sketch: Choice,
-    cluster: Choice,
+    table: TableOptions,
     plans: PlanChoices,
     threads: int | None,
     dry_run: bool,
@@ -90,35 +73,20 @@ def build(
         records = make_plans(output, Bundle.load(source), plans, calibration, threads)
         output.result({"bundle": str(source), "plans": records}, plans_text(records))
         return
-    if dry_run:
-        from fllm_export.bundle.estimate import estimate
-        from fllm_export.bundle.job import Job, Options, item_texts
-        from fllm_export.checkpoint.checkpoint import Checkpoint
-        from fllm_export.environment import thread_count
-        from fllm_export.table.writer import SHARD_BYTES
+    from fllm_export.bundle.estimate import estimate
+    from fllm_export.bundle.job import Job, Options
+    from fllm_export.bundle.pipeline import run
+    from fllm_export.environment import thread_count
 
-        options = Options(quant, min_recall, k, exporter, thread_count(threads), SHARD_BYTES, sketch, cluster)
-        job = Job(Checkpoint.load(source), item_texts(calibration), options, output.progress)
+    options = Options(table, min_recall, k, exporter, thread_count(threads))
+    job = Job.prepare(source, calibration, options, output.progress)
+    if dry_run:
         forecast = estimate(job)
         output.result({"dry_run": True, **forecast.to_dict()}, _forecast_text(forecast))
         forecast.check(out)
         return
-    from fllm_export.bundle.pipeline import build as build_bundle
-
     before = _written_at(out)
-    bundle = build_bundle(
-        source,
-        out,
-        calibration=calibration,
-        quant=quant,
-        min_recall=min_recall,
-        k=k,
-        exporter=exporter,
-        threads=threads,
-        sketch=sketch,
-        cluster=cluster,
-        progress=output.progress,
-    )
+    bundle = run(job, out)
     if before is not None:
         same = _written_at(out) == before
         output.say("up to date: nothing was built" if same else f"replaced the bundle that was at {out}")

@@ -89,7 +89,7 @@ class Estimate:
 
 def estimate(job: Job) -> Estimate:
     """Forecast a build."""
-    checkpoint, quant, shard_bytes = job.checkpoint, job.options.quant, job.options.shard_bytes
+    checkpoint, quant, shard_bytes = job.checkpoint, job.options.table.quant, job.options.table.shard_bytes
     users = checkpoint.users
     row_bytes = codec(quant).row_bytes(users.dim) + 8 + (4 if users.bias is not None else 0)
     beside = _Beside.of(job, row_bytes)
@@ -143,7 +143,7 @@ class _Beside:
     @classmethod
     def of(cls, job: Job, row_bytes: int) -> _Beside:
         """Return what ``yes`` asks for, and ``auto`` where rows of ``row_bytes`` take more than one shard."""
-        options, users = job.options, job.checkpoint.users
+        options, users = job.options.table, job.checkpoint.users
         kind, several = codec(options.quant), users.rows * row_bytes > options.shard_bytes
         maker = SketchMaker(options.sketch, kind, users.dim)
         tiles = TileMaker(options.cluster, kind, users.dim, tile_rows(row_bytes, options.shard_bytes))
@@ -171,7 +171,7 @@ def _parameters(job: Job) -> int:
 
 def _time(job: Job, beside: _Beside, encoder_bytes: int) -> Quantity:
     users, parity_texts = job.checkpoint.users, len(job.sample)
-    rows_per_s = _PROBE_ROWS / _encoding_s(users.dim, job.options.quant, beside)
+    rows_per_s = _PROBE_ROWS / _encoding_s(users.dim, job.options.table.quant, beside)
     table_s = users.rows / rows_per_s
     export_s = _EXPORT_S + _EXPORT_S_PER_GB * encoder_bytes / 1e9
     parity_s = parity_texts / _PARITY_TEXTS_PER_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,8 +19,7 @@ from fllm_export.errors import HardwareError, UsageError
 from fllm_export.item_texts import ItemTexts
 from fllm_export.manifest import Manifest
 from fllm_export.progress import Progress
-from fllm_export.table.choice import Choice, check_choice
-from fllm_export.table.codecs import codec
+from fllm_export.table.options import TableOptions
 
 if TYPE_CHECKING:
     from fllm_export.checkpoint.adapted import AdaptedModel
@@ -38,38 +37,29 @@ class Options:
     """What the caller may choose about a build.
 
     Attributes:
-        quant: codec of the user table.
+        table: how the user table is written.
         min_recall: the least recall@k of the bundle against the fp32 checkpoint.
         k: the depth of that recall.
         exporter: ``torch`` (torch.onnx) or ``optimum``.
         threads: threads for encoding and scanning.
-        shard_bytes: size of a table shard at most.
-        sketch: whether the table gets a sketch.
-        cluster: whether the table's tiles hold rows that lie together.
 
     Raises:
-        UsageError: a value is unfit.
+        UsageError: a value is invalid.
     """
 
-    quant: str
+    table: TableOptions
     min_recall: float
     k: int
     exporter: Exporter
     threads: int
-    shard_bytes: int
-    sketch: Choice
-    cluster: Choice
 
     def __post_init__(self) -> None:
-        codec(self.quant)
         if not 0 <= self.min_recall <= 1:
             raise UsageError(f"min_recall is {self.min_recall}", expected="a share from 0 to 1")
         if self.k < 1:
             raise UsageError(f"k is {self.k}", expected="at least 1")
         if self.exporter not in EXPORTERS:
             raise UsageError(f"there is no exporter {self.exporter!r}", expected="one of " + ", ".join(EXPORTERS))
-        check_choice("sketch", self.sketch)
-        check_choice("cluster", self.cluster)
 
 
 class Job:
@@ -98,6 +88,23 @@ class Job:
         self.sample = texts.sample(PARITY_TEXTS)
         self.options = options
         self.progress = progress
+
+    @classmethod
+    def prepare(
+        cls,
+        checkpoint: Checkpoint | str | Path,
+        calibration: str | Path | Sequence[str],
+        options: Options,
+        progress: Progress,
+    ) -> Job:
+        """Load what is given by its path.
+
+        Raises:
+            BundleError: the checkpoint or the file of texts is damaged.
+            UsageError: there is no text, or ``k`` is not below the number of users.
+        """
+        source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.load(checkpoint)
+        return cls(source, item_texts(calibration), options, progress)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -137,9 +144,9 @@ class Job:
 
     @property
     def table_facts(self) -> dict[str, Any]:
-        """What decides the user table's form."""
+        """What decides the head graphs."""
         users = self.checkpoint.users
-        return {"quant": self.options.quant, "dim": users.dim, "bias": users.bias is not None}
+        return {"quant": self.options.table.quant, "dim": users.dim, "bias": users.bias is not None}
 
     @property
     def draft_manifest(self) -> Manifest:
@@ -153,9 +160,8 @@ class Job:
     @property
     def users_key(self) -> str:
         """A hash of everything that decides the user table. The texts do where item vectors choose a sketch."""
-        options = self.options
-        texts = None if options.sketch == "no" else self.texts.sha256
-        return self.key("users", self.table_facts, options.shard_bytes, options.sketch, options.cluster, texts)
+        table = self.options.table
+        return self.key("users", asdict(table), None if table.sketch == "no" else self.texts.sha256)
 
     @property
     def build_key(self) -> str:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from fllm_export.bundle import steps
 from fllm_export.bundle.bundle import BUILD_REPORT, ENCODER_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.card import write_card
 from fllm_export.bundle.estimate import estimate
-from fllm_export.bundle.job import Exporter, Job, Options, item_texts
+from fllm_export.bundle.job import Exporter, Job, Options
 from fllm_export.bundle.ledger import Ledger
 from fllm_export.bundle.parity import Parity
 from fllm_export.bundle.report import write_report
+from fllm_export.bundle.steps import STEPS, Step
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.environment import thread_count
 from fllm_export.errors import ParityError, UsageError
@@ -25,8 +25,7 @@ from fllm_export.files import publish_json, sync_directory
 from fllm_export.manifest import FILE_NAME as MANIFEST
 from fllm_export.manifest import describe_files
 from fllm_export.progress import Progress, silent
-from fllm_export.table.choice import Choice
-from fllm_export.table.writer import SHARD_BYTES
+from fllm_export.table.options import TableChoices, TableOptions
 
 _PACKAGES = (
     "fllm-export",
@@ -46,15 +45,12 @@ def build(
     output: str | Path,
     *,
     calibration: str | Path | Sequence[str],
-    quant: str = "int8",
     min_recall: float = 0.99,
     k: int = 100,
     exporter: Exporter = "torch",
     threads: int | None = None,
-    shard_bytes: int = SHARD_BYTES,
-    sketch: Choice = "auto",
-    cluster: Choice = "auto",
     progress: Progress = silent,
+    **table: Unpack[TableChoices],
 ) -> Bundle:
     """Build a bundle, or return it when the same inputs have built it already.
 
@@ -65,18 +61,14 @@ def build(
         checkpoint: a checkpoint, or its directory.
         output: the bundle's directory.
         calibration: real item texts: a file (see :meth:`ItemTexts.load`) or the texts themselves. Parity is measured
-            on up to 256 of them.
-        quant: codec of the user table: fp32, fp16, int8, fp8 or int4.
+            on up to 256 of them, and the sketch is chosen by their item vectors.
         min_recall: the least recall@k against the unmerged fp32 checkpoint.
         k: the depth of that recall.
         exporter: ``torch``, or ``optimum`` in an environment that has optimum-onnx.
         threads: threads for encoding and scanning; ``FLLM_NUM_THREADS`` or every CPU when not given.
-        shard_bytes: size of a table shard at most.
-        sketch: whether the table gets a sketch, by which most rows are ruled out unread: ``yes``, ``no``, or ``auto``
-            for int8 tables of more than one shard. It is chosen by the calibration texts' item vectors.
-        cluster: whether its tiles hold rows that lie together, with bounds: ``yes``, ``no``, or ``auto`` for tables
-            of more than one shard.
         progress: told of every stage.
+        **table: ``quant``, ``shard_bytes``, ``sketch`` and ``cluster`` of the user table, as :class:`TableOptions`
+            describes them.
 
     Raises:
         ParityError: recall is below ``min_recall``, or export or merge changed the model; the report is in
@@ -84,27 +76,25 @@ def build(
         BundleError: the checkpoint or a text file is damaged.
         BudgetError: disk or memory would not suffice.
         HardwareError: the ``build`` extra is not installed.
-        UsageError: an argument is unfit.
+        UsageError: an argument is invalid.
     """
-    options = Options(quant, min_recall, k, exporter, thread_count(threads), shard_bytes, sketch, cluster)
-    source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.load(checkpoint)
-    job = Job(source, item_texts(calibration), options, progress)
-    target = Path(output)
-    finished = _finished(target, job.build_key)
+    options = Options(TableOptions(**table), min_recall, k, exporter, thread_count(threads))
+    return run(Job.prepare(checkpoint, calibration, options, progress), Path(output))
+
+
+def run(job: Job, output: Path, steps: Sequence[Step] = STEPS) -> Bundle:
+    """Run the steps of a job that are not done yet, and publish the bundle; errors as of :func:`build`."""
+    finished = _finished(output, job.build_key)
     if finished is not None:
-        _check_recall(finished, options)
+        _check_recall(finished, job.options)
         return finished
-    return _make(job, target)
-
-
-def _make(job: Job, output: Path) -> Bundle:
-    """Run the steps that are not done, then publish."""
     forecast = estimate(job)
     forecast.check(output)
     staging = output.with_name(output.name + ".partial")
     staging.mkdir(parents=True, exist_ok=True)
     with Ledger(staging) as ledger:
-        _run_steps(job, staging, ledger)
+        for step in steps:
+            _run_step(step, job, staging, ledger)
         staged = Bundle(staging, job.draft_manifest)
         write_report(staged, job.options.min_recall)
         _check_recall(staged, job.options)
@@ -115,18 +105,12 @@ def _make(job: Job, output: Path) -> Bundle:
     return Bundle.load(output)
 
 
-def _run_steps(job: Job, staging: Path, ledger: Ledger) -> None:
-    work = (
-        (steps.encoder, job.key("encoder", job.options.exporter)),
-        (steps.head, job.key("head", job.table_facts)),
-        (steps.users, job.users_key),
-        (steps.parity, job.build_key),
-    )
-    for step, key in work:
-        if ledger.is_done(step.__name__, key):
-            job.progress(f"{step.__name__} (done before)", 1, 1)
-        else:
-            ledger.record(step.__name__, key, step(job, staging))
+def _run_step(step: Step, job: Job, staging: Path, ledger: Ledger) -> None:
+    key = step.key(job)
+    if ledger.is_done(step.name, key):
+        job.progress(f"{step.name} (done before)", 1, 1)
+    else:
+        ledger.record(step.name, key, step.work(job, staging))
 
 
 def _finished(output: Path, build_key: str) -> Bundle | None:
@@ -148,7 +132,7 @@ def _check_recall(bundle: Bundle, options: Options) -> None:
     recall = parity.recall[parity.k]
     if recall < options.min_recall:
         raise ParityError(
-            f"recall@{parity.k} of the {options.quant} bundle against the fp32 checkpoint is {recall:.4f}",
+            f"recall@{parity.k} of the {options.table.quant} bundle against the fp32 checkpoint is {recall:.4f}",
             expected=f"at least {options.min_recall}",
             fix=f"Read {bundle.path / PARITY_REPORT}, then choose a finer codec (--quant) or a lower --min-recall",
         )

@@ -1,9 +1,10 @@
-"""The steps of a build. Each writes its files below the staging directory and returns their paths."""
+"""The steps of a build, in their order. Each writes its files below the staging directory and returns their paths."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT
@@ -72,17 +73,14 @@ def users(job: Job, staging: Path) -> list[Path]:
     folder = staging / "users"
     if (folder / "table.json").exists():  # of other inputs, or damaged since
         shutil.rmtree(folder)
-    rows, options = job.merged.users, job.options
+    rows, options = job.merged.users, job.options.table
     writer = TableWriter(
         folder,
+        options,
         dim=rows.dim,
-        quant=options.quant,
         bias=rows.bias is not None,
-        shard_bytes=options.shard_bytes,
-        resume_key=job.users_key,
-        sketch=options.sketch,
-        cluster=options.cluster,
         items=None if options.sketch == "no" else job.item_vectors,
+        resume_key=job.users_key,
     )
     chunks = ((part, ids, bias) for ids, part, bias in rows.labelled_chunks())
     write_table(writer, chunks, rows.rows, job.progress)
@@ -100,5 +98,28 @@ def parity(job: Job, staging: Path) -> list[Path]:
     measured = measure(runtime, job.item_vectors, job.reference.users, job.sample, job.options.k, job.progress)
     report = staging / PARITY_REPORT
     texts = {"source": job.texts.source, "sha256": job.texts.sha256, "texts": len(job.texts.texts)}
-    publish_json(report, {"parity": measured.to_dict(), "item_texts": texts, "quant": job.options.quant})
+    publish_json(report, {"parity": measured.to_dict(), "item_texts": texts, "quant": job.options.table.quant})
     return [report]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a build.
+
+    Attributes:
+        name: what progress and the ledger call it.
+        key: a hash of everything that decides what it writes.
+        work: writes files below the staging directory and returns their paths.
+    """
+
+    name: str
+    key: Callable[[Job], str]
+    work: Callable[[Job, Path], list[Path]]
+
+
+STEPS: tuple[Step, ...] = (
+    Step("encoder", lambda job: job.key("encoder", job.options.exporter), encoder),
+    Step("head", lambda job: job.key("head", job.table_facts), head),
+    Step("users", lambda job: job.users_key, users),
+    Step("parity", lambda job: job.build_key, parity),
+)

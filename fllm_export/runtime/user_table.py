@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,9 @@ from fllm_export.engines.registry import engine_name, open_engine
 from fllm_export.environment import thread_count
 from fllm_export.errors import UsageError
 from fllm_export.runtime.topk import TopK
-from fllm_export.table.choice import Choice
+from fllm_export.table.options import TableChoices, TableOptions
 from fllm_export.table.table import Table
-from fllm_export.table.writer import SHARD_BYTES, TableWriter, write_table
+from fllm_export.table.writer import TableWriter, write_table
 
 Rows = npt.NDArray[np.float32]
 
@@ -41,11 +42,8 @@ class UserTable:
         ids: npt.ArrayLike | None = None,
         *,
         bias: npt.ArrayLike | None = None,
-        quant: str = "int8",
-        shard_bytes: int = SHARD_BYTES,
-        sketch: Choice = "auto",
-        cluster: Choice = "auto",
         items: npt.ArrayLike | None = None,
+        **options: Unpack[TableChoices],
     ) -> UserTable:
         """Write a table and open it.
 
@@ -54,16 +52,9 @@ class UserTable:
             rows: float32 [N, d], or an iterable of [n, d] chunks for tables larger than memory.
             ids: int64 [N], unique and not negative; 0 to N - 1 when not given.
             bias: float32 [N], added to the scores.
-            quant: fp32, fp16, int8, fp8 or int4.
-            shard_bytes: size of a shard at most; about three of them are held in memory.
-            sketch: ``yes`` stores a sketch beside each row, half as many bytes again, by which a search that needs no
-                exact log-probabilities rules most rows out unread; ``no`` does not; ``auto`` does for int8 tables of
-                more than one shard.
-            cluster: ``yes`` stores rows that lie together in one tile, with bounds on the tile's scores: a search then
-                leaves tiles out whole, and one that a budget cuts off has seen the best tiles first; ``no`` does not;
-                ``auto`` does for tables of more than one shard.
             items: float32 [n, d], some hundred item vectors like those that will be asked for. The sketch is made
                 for them where they fill fewer directions than rows do; no exact answer depends on them.
+            **options: ``quant``, ``shard_bytes``, ``sketch`` and ``cluster``, as :class:`TableOptions` describes them.
 
         Raises:
             UsageError: the rows, ids, bias or items are unfit, or the directory holds a table already.
@@ -78,12 +69,9 @@ class UserTable:
         bias_array = None if bias is None else np.asarray(bias)
         writer = TableWriter(
             Path(directory),
+            TableOptions(**options),
             dim=first.shape[1],
-            quant=quant,
             bias=bias is not None,
-            shard_bytes=shard_bytes,
-            sketch=sketch,
-            cluster=cluster,
             items=items,
         )
         write_table(writer, _aligned(first, chunks, id_array, bias_array))

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from fllm_export.errors import UsageError
 from fllm_export.table import sketch
-from fllm_export.table.choice import Choice, check_choice
 from fllm_export.table.codecs import Codec
+from fllm_export.table.options import Choice
 
 Array = npt.NDArray[np.generic]
 
@@ -35,11 +35,10 @@ class SketchMaker:
             cannot change an exact answer.
 
     Raises:
-        UsageError: the choice is unknown, or the items are unfit.
+        UsageError: the items are unfit.
     """
 
     def __init__(self, choice: Choice, codec: Codec, dim: int, items: npt.ArrayLike | None = None) -> None:
-        check_choice("sketch", choice)
         self._always = choice == "yes"
         self._wanted = self._always or (choice == "auto" and codec.name == "int8" and dim >= _AUTO_DIM)
         self._codec = codec

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.table import tile_bounds
-from fllm_export.table.choice import Choice, check_choice
 from fllm_export.table.clusters import clustered, features, principal_directions
 from fllm_export.table.codecs import Codec
+from fllm_export.table.options import Choice
 
 Array = npt.NDArray[np.generic]
 
@@ -30,13 +30,9 @@ class TileMaker:
         codec: the table's.
         dim: numbers in a row.
         tile_rows: rows of a tile where nothing is clustered; a clustered one has no more.
-
-    Raises:
-        UsageError: the choice is unknown.
     """
 
     def __init__(self, choice: Choice, codec: Codec, dim: int, tile_rows: int) -> None:
-        check_choice("cluster", choice)
         self._choice = choice
         self._codec = codec
         self._dim = dim

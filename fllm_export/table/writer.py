@@ -15,16 +15,15 @@ from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish_text, sha256_file
 from fllm_export.progress import Progress, silent
 from fllm_export.strict_json import parse
-from fllm_export.table.choice import Choice
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_ids, check_unique
 from fllm_export.table.layout import FORMAT_VERSION, ShardEntry, TableLayout, tile_rows
+from fllm_export.table.options import TableOptions
 from fllm_export.table.shard import Array, Shard, ShardShape, row_tensors, write_shard
 from fllm_export.table.sketch import BLOCK_ROWS
 from fllm_export.table.sketch_maker import SketchMaker
 from fllm_export.table.tile_maker import TileMaker
 
-SHARD_BYTES = 256 << 20
 _LEDGER = ".writing.jsonl"
 _OWN_FILE = re.compile(r"\d{5}\.safetensors|\.\d{5}\.safetensors\..*")
 
@@ -42,43 +41,37 @@ class TableWriter:
 
     Args:
         directory: created when missing; must not hold a finished table.
-        dim: numbers in a row.
-        quant: codec name.
+        options: how rows are stored.
+        dim: dimension of a row.
         bias: whether rows have a bias.
-        shard_bytes: a shard's size at most, and the memory that writing takes.
-        resume_key: fingerprint of the rows; shards of another fingerprint are removed.
-        sketch: whether rows get a sketch; ``auto`` gives one to int8 tables of more than one shard.
-        cluster: whether tiles hold rows that lie together, with bounds; ``auto`` in tables of more than one shard.
         items: item vectors [n, d] like those to come, by which the sketch is chosen.
+        resume_key: fingerprint of the rows; shards of another fingerprint are removed.
 
     Raises:
-        UsageError: the codec is unknown, items are unfit, or the directory holds a table, or files of other origin.
+        UsageError: items are unfit, or the directory holds a table, or files of other origin.
     """
 
     def __init__(
         self,
         directory: Path,
+        options: TableOptions,
         *,
         dim: int,
-        quant: str = "int8",
         bias: bool = False,
-        shard_bytes: int = SHARD_BYTES,
-        resume_key: str | None = None,
-        sketch: Choice = "auto",
-        cluster: Choice = "auto",
         items: npt.ArrayLike | None = None,
+        resume_key: str | None = None,
     ) -> None:
         self._directory = directory
-        self._codec = codec(quant)
+        self._codec = codec(options.quant)
         self._dim = dim
         self._bias = bias
-        self._sketch = SketchMaker(sketch, self._codec, dim, items)
+        self._sketch = SketchMaker(options.sketch, self._codec, dim, items)
         row_bytes = self._codec.row_bytes(dim) + self._sketch.row_bytes
-        step = tile_rows(row_bytes, shard_bytes)
+        step = tile_rows(row_bytes, options.shard_bytes)
         if self._sketch.row_bytes:
             step = max(BLOCK_ROWS, step)
-        self._tiles = TileMaker(cluster, self._codec, dim, step)
-        self._shard_rows = max(1, shard_bytes // ((row_bytes + self._tiles.row_bytes) * step)) * step
+        self._tiles = TileMaker(options.cluster, self._codec, dim, step)
+        self._shard_rows = max(1, options.shard_bytes // ((row_bytes + self._tiles.row_bytes) * step)) * step
         if (directory / "table.json").exists():
             raise UsageError(f"{directory} holds a table already", fix="Choose another directory, or remove it first")
         directory.mkdir(parents=True, exist_ok=True)

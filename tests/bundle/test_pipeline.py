@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,12 @@ import pytest
 from fllm_export import BudgetError, Bundle, BundleError, Checkpoint, ParityError, Runtime, UsageError, build
 from fllm_export.bundle import estimate as estimate_module
 from fllm_export.bundle import steps
+from fllm_export.bundle.job import Job, Options
+from fllm_export.bundle.pipeline import run
+from fllm_export.bundle.steps import STEPS, Step
+from fllm_export.progress import silent
 from fllm_export.table.codecs import CODECS
+from fllm_export.table.options import TableOptions
 
 TEXTS = [f"a paper on {topic} number {i}" for i in range(12) for topic in ("graphs", "films", "genes")]
 
@@ -42,15 +49,14 @@ def out(exported: Path, tmp_path: Path) -> Path:
     return tmp_path / "bundle"
 
 
-def interrupted_at(step: str, checkpoint: Checkpoint, path: Path) -> None:
-    def interrupt(*_: object) -> list[Path]:
-        raise KeyboardInterrupt
+def interrupt(*_: object) -> list[Path]:
+    raise KeyboardInterrupt
 
-    interrupt.__name__ = step
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, step, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            build(checkpoint, path, calibration=TEXTS, min_recall=0.9)
+
+def interrupted_at(name: str, checkpoint: Checkpoint, path: Path) -> None:
+    job = Job.prepare(checkpoint, TEXTS, Options(TableOptions(), 0.9, 100, "torch", 2), silent)
+    with pytest.raises(KeyboardInterrupt):
+        run(job, path, [replace(step, work=interrupt) if step.name == name else step for step in STEPS])
 
 
 def reference_scores(checkpoint: Checkpoint, texts: list[str]) -> np.ndarray:
@@ -107,6 +113,22 @@ def test_the_same_inputs_are_not_built_again(checkpoint: Checkpoint, built: Bund
     assert again.manifest == built.manifest
     assert (built.path / "manifest.json").stat().st_mtime_ns == before
     assert set(stages) == {"fingerprint"}
+
+
+def test_a_step_can_be_put_into_a_build(checkpoint: Checkpoint, out: Path) -> None:
+    def sweep(job: Job, staging: Path) -> list[Path]:
+        calls.append(job)
+        (staging / "reports" / "sweep.json").write_text("{}")
+        return [staging / "reports" / "sweep.json"]
+
+    calls: list[Job] = []
+    job = Job.prepare(checkpoint, TEXTS, Options(TableOptions(), 0.9, 100, "torch", 2), silent)
+    extra = Step("sweep", lambda job: job.key("sweep", job.texts.sha256), sweep)
+    for end in ([replace(STEPS[-1], work=interrupt)], STEPS[-1:]):
+        with contextlib.suppress(KeyboardInterrupt):
+            run(job, out, [*STEPS[:-1], extra, *end])
+    assert calls == [job]
+    assert "reports/sweep.json" in Bundle.load(out).manifest.files
 
 
 def test_an_interrupted_build_goes_on(checkpoint: Checkpoint, built: Bundle, out: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from fllm_export import BundleError, UsageError
 from fllm_export.files import sha256_file
 from fllm_export.table.codecs import CODECS
+from fllm_export.table.options import TableOptions
 from fllm_export.table.shard import PAGE_BYTES
 from fllm_export.table.table import Table
 from fllm_export.table.writer import TableWriter, write_table
@@ -23,7 +24,7 @@ SMALL_SHARD = 1024 * 60
 
 
 def write(directory: Path, quant: str = "int8", chunk: int = 700, **options: object) -> Table:
-    writer = TableWriter(directory, dim=48, quant=quant, shard_bytes=SMALL_SHARD, **options)
+    writer = TableWriter(directory, TableOptions(quant, SMALL_SHARD), dim=48, **options)
     chunks = ((ROWS[i : i + chunk], IDS[i : i + chunk], None) for i in range(0, len(ROWS), chunk))
     write_table(writer, chunks)
     return Table(directory)
@@ -65,9 +66,9 @@ def test_a_shard_is_plain_safetensors_on_page_boundaries(tmp_path: Path) -> None
 
 def test_an_interrupted_writer_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     whole = write(tmp_path / "whole", resume_key="k")
-    first = TableWriter(tmp_path / "cut", dim=48, shard_bytes=SMALL_SHARD, resume_key="k")
+    first = TableWriter(tmp_path / "cut", TableOptions(shard_bytes=SMALL_SHARD), dim=48, resume_key="k")
     first.add(ROWS[:3000], IDS[:3000])
-    second = TableWriter(tmp_path / "cut", dim=48, shard_bytes=SMALL_SHARD, resume_key="k")
+    second = TableWriter(tmp_path / "cut", TableOptions(shard_bytes=SMALL_SHARD), dim=48, resume_key="k")
     assert 0 < second.rows_done < 3000
     write_table(second, [(ROWS, IDS, None)])
     assert (tmp_path / "cut" / "table.json").read_bytes() == (whole.directory / "table.json").read_bytes()
@@ -75,9 +76,9 @@ def test_an_interrupted_writer_goes_on_and_ends_with_the_same_bytes(tmp_path: Pa
 
 
 def test_a_writer_of_other_rows_starts_afresh(tmp_path: Path) -> None:
-    first = TableWriter(tmp_path / "t", dim=48, shard_bytes=SMALL_SHARD, resume_key="a")
+    first = TableWriter(tmp_path / "t", TableOptions(shard_bytes=SMALL_SHARD), dim=48, resume_key="a")
     first.add(ROWS[:3000], IDS[:3000])
-    second = TableWriter(tmp_path / "t", dim=48, shard_bytes=SMALL_SHARD, resume_key="b")
+    second = TableWriter(tmp_path / "t", TableOptions(shard_bytes=SMALL_SHARD), dim=48, resume_key="b")
     assert second.rows_done == 0
     assert not list((tmp_path / "t").glob("*.safetensors"))
 
@@ -85,13 +86,13 @@ def test_a_writer_of_other_rows_starts_afresh(tmp_path: Path) -> None:
 def test_a_finished_table_is_not_overwritten(tmp_path: Path) -> None:
     write(tmp_path / "users")
     with pytest.raises(UsageError, match="holds a table already"):
-        TableWriter(tmp_path / "users", dim=48)
+        TableWriter(tmp_path / "users", TableOptions(), dim=48)
 
 
 def test_files_of_other_origin_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"someone's weights")
     with pytest.raises(UsageError, match="is not empty; expected a new or empty directory"):
-        TableWriter(tmp_path, dim=48)
+        TableWriter(tmp_path, TableOptions(), dim=48)
     assert (tmp_path / "model.safetensors").read_bytes() == b"someone's weights"
 
 
@@ -107,13 +108,13 @@ def test_files_of_other_origin_are_left_alone(tmp_path: Path) -> None:
 )
 def test_unfit_rows_and_ids_are_refused(tmp_path: Path, rows: np.ndarray, ids: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        TableWriter(tmp_path / "users", dim=48).add(rows, ids)
+        TableWriter(tmp_path / "users", TableOptions(), dim=48).add(rows, ids)
 
 
 def test_an_id_that_occurs_twice_is_found_across_shards(tmp_path: Path) -> None:
     ids = IDS.copy()
     ids[4900] = ids[10]
-    writer = TableWriter(tmp_path / "users", dim=48, shard_bytes=SMALL_SHARD)
+    writer = TableWriter(tmp_path / "users", TableOptions(shard_bytes=SMALL_SHARD), dim=48)
     with pytest.raises(UsageError, match=f"user id {ids[10]} occurs more than once"):
         write_table(writer, [(ROWS, ids, None)])
     assert not (tmp_path / "users" / "table.json").exists()
@@ -123,7 +124,7 @@ def test_an_id_that_occurs_twice_is_found_across_shards(tmp_path: Path) -> None:
 
 def test_bias_is_stored_and_must_be_given_for_all_rows(tmp_path: Path) -> None:
     bias = np.arange(100, dtype=np.float32)
-    writer = TableWriter(tmp_path / "users", dim=48, bias=True)
+    writer = TableWriter(tmp_path / "users", TableOptions(), dim=48, bias=True)
     writer.add(ROWS[:100], IDS[:100], bias)
     with pytest.raises(UsageError, match="no bias was given"):
         writer.add(ROWS[100:200], IDS[100:200])
@@ -166,7 +167,7 @@ def test_writing_from_chunks_takes_bounded_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("quant", CODECS)
 def test_a_clustered_table_holds_the_same_rows_and_bounds_that_are_true(tmp_path: Path, quant: str) -> None:
     bias = GENERATOR.standard_normal(len(ROWS)).astype(np.float32)
-    writer = TableWriter(tmp_path / "t", dim=48, quant=quant, bias=True, shard_bytes=1 << 20, cluster="yes")
+    writer = TableWriter(tmp_path / "t", TableOptions(quant, 1 << 20, cluster="yes"), dim=48, bias=True)
     write_table(writer, [(ROWS, IDS, bias)])
     table = Table(tmp_path / "t")
     table.verify()
@@ -180,14 +181,14 @@ def test_a_clustered_table_holds_the_same_rows_and_bounds_that_are_true(tmp_path
 
 def test_small_tables_are_not_clustered_unless_asked(tmp_path: Path) -> None:
     for choice, clustered in (("auto", False), ("yes", True), ("no", False)):
-        writer = TableWriter(tmp_path / choice, dim=48, cluster=choice)
+        writer = TableWriter(tmp_path / choice, TableOptions(cluster=choice), dim=48)
         assert write_table(writer, [(ROWS, IDS, None)]).tile_bounds is clustered
     with pytest.raises(UsageError, match="cluster is 'maybe'"):
-        TableWriter(tmp_path / "t", dim=48, cluster="maybe")
+        TableOptions(cluster="maybe")
 
 
 def test_verify_sees_bounds_that_are_not_true(tmp_path: Path) -> None:
-    writer = TableWriter(tmp_path / "t", dim=48, cluster="yes")
+    writer = TableWriter(tmp_path / "t", TableOptions(cluster="yes"), dim=48)
     write_table(writer, [(ROWS, IDS, None)])
     shard = Table(tmp_path / "t").shards[0]
     raw = bytearray(shard.path.read_bytes())

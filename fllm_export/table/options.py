@@ -1,0 +1,71 @@
+"""What a caller may choose about how a table is written. Without NumPy, so that the command line can read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from operator import index
+from typing import Literal, SupportsIndex, TypedDict, get_args
+
+from fllm_export.errors import UsageError
+from fllm_export.table.codec_names import CODEC_NAMES, CodecName
+
+Choice = Literal["auto", "yes", "no"]
+CHOICES: tuple[Choice, ...] = get_args(Choice)
+
+
+class TableChoices(TypedDict, total=False):
+    """The fields of :class:`TableOptions` as keyword arguments, for signatures that pass them on."""
+
+    quant: CodecName
+    shard_bytes: int
+    sketch: Choice
+    cluster: Choice
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How a table is written. Nothing here depends on the rows.
+
+    A field with ``help`` in its metadata is an option of every verb that writes a table.
+
+    Attributes:
+        quant: how a row is stored: fp32, fp16, int8, fp8 or int4.
+        shard_bytes: size of a shard at most. About three shards are held in memory while they are written, and where
+            rows get a sketch or are clustered also one shard's rows as float32.
+        sketch: ``yes`` stores a sketch beside each row, half as many bytes again, by which a search that needs no
+            exact log-probabilities rules most rows out unread; ``no`` does not; ``auto`` does for int8 tables of
+            more than one shard.
+        cluster: ``yes`` stores rows that lie together in one tile, with bounds on the tile's scores: a search then
+            leaves whole tiles out, and one that a budget cuts off has seen the best tiles first; ``no`` does not;
+            ``auto`` does for tables of more than one shard.
+
+    Raises:
+        UsageError: a value is invalid.
+    """
+
+    quant: CodecName = field(default="int8", metadata={"help": "Codec of user rows.", "values": CODEC_NAMES})
+    shard_bytes: int = 256 << 20
+    sketch: Choice = field(
+        default="auto",
+        metadata={
+            "help": "A sketch, by which searches rule most rows out unread; auto: for int8 tables of several shards.",
+            "values": CHOICES,
+        },
+    )
+    cluster: Choice = field(
+        default="auto",
+        metadata={
+            "help": "Tiles of rows that lie together, with bounds; auto: for tables of several shards.",
+            "values": CHOICES,
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.quant not in CODEC_NAMES:
+            raise UsageError(f"there is no codec {self.quant!r}", expected="one of " + ", ".join(CODEC_NAMES))
+        if not isinstance(self.shard_bytes, SupportsIndex) or index(self.shard_bytes) < 1:
+            raise UsageError(f"shard_bytes is {self.shard_bytes!r}", expected="an integer of at least 1")
+        object.__setattr__(self, "shard_bytes", index(self.shard_bytes))
+        for name, choice in (("sketch", self.sketch), ("cluster", self.cluster)):
+            if choice not in CHOICES:
+                raise UsageError(f"{name} is {choice!r}", expected="one of " + ", ".join(CHOICES))
