@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
 from fllm_export.table.codec_names import CodecName
+from fllm_export.table.rounding import Grid, Rounding, nearest
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -47,17 +49,32 @@ class Codec(ABC):
         """Return each stored tensor's safetensors dtype and its shape for one row."""
 
     @abstractmethod
-    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
-        """Return the stored tensors of ``rows`` [n, d]; ``scales`` is float32 [n]."""
+    def grid(self, rows: F32) -> tuple[Grid, dict[str, npt.NDArray[np.generic]]]:
+        """Decide the scales of ``rows`` [n, d]; return the grid, and the stored tensors beside ``codes``."""
+
+    def pack(self, codes: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Return the tensor ``codes`` as it is stored, from one code per number [n, d]."""
+        return codes
+
+    def encode(self, rows: F32, rounding: Rounding = nearest) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the stored tensors of finite ``rows`` [n, d]; ``scales`` is float32 [n]."""
+        grid, beside = self.grid(rows)
+        return {"codes": self.pack(rounding(rows, grid)), **beside}
 
     @abstractmethod
+    def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
+        """Return the unscaled values [n, d] of stored rows, in any type that holds them exactly, as float32 does."""
+
     def values(self, stored: Tensors, dim: int) -> F64:
         """Return the unscaled values [n, d] of stored rows."""
+        return self.numbers(stored, dim).astype(np.float64)
 
     def decode(self, stored: Tensors, dim: int) -> F32:
-        """Return the rows [n, d] that the stored tensors stand for."""
+        """Return the rows [n, d] that the stored tensors stand for, rounded to float32."""
         # A row at the end of float32's range may round past it.
-        return self.rows(stored, dim).clip(-_LARGEST, _LARGEST).astype(np.float32)
+        with np.errstate(over="ignore"):
+            rows = self.numbers(stored, dim).astype(np.float32) * stored["scales"].view(np.float32)[:, None]
+        return rows.clip(-_LARGEST, _LARGEST, out=rows)
 
     def rows(self, stored: Tensors, dim: int) -> F64:
         """Return the same rows, exact to float64."""
@@ -79,13 +96,14 @@ class Fp32(Codec):
         """Return the layout: codes F32 [d], scale."""
         return {"codes": ("F32", (dim,)), "scales": ("F32", ())}
 
-    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
-        """Return the rows and unit scales."""
-        return {"codes": rows, "scales": np.ones(len(rows), np.float32)}
+    def grid(self, rows: F32) -> tuple[Grid, dict[str, npt.NDArray[np.generic]]]:
+        """Return all of float32 and unit scales."""
+        scales = np.ones(len(rows), np.float32)
+        return Grid(scales[:, None], _same, _as_float32), {"scales": scales}
 
-    def values(self, stored: Tensors, dim: int) -> F64:
-        """Return the rows in float64."""
-        return stored["codes"].astype(np.float64)
+    def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
+        """Return the rows."""
+        return stored["codes"]
 
 
 class Fp16(Codec):
@@ -98,15 +116,15 @@ class Fp16(Codec):
         """Return the layout: codes F16 [d], scale."""
         return {"codes": ("F16", (dim,)), "scales": ("F32", ())}
 
-    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
-        """Scale each row into (-1, 1] by a power of two, which costs no precision, and round to half."""
+    def grid(self, rows: F32) -> tuple[Grid, dict[str, npt.NDArray[np.generic]]]:
+        """Scale each row into (-1, 1] by a power of two, which costs no precision, and round to float16."""
         _, exponents = np.frexp(np.abs(rows).max(1, initial=0.0))
         scales = np.ldexp(np.float32(1), exponents.clip(-125, 127)).astype(np.float32)
-        return {"codes": (rows / scales[:, None]).astype(np.float16), "scales": scales}
+        return Grid(scales[:, None], _to_float16, _as_float32), {"scales": scales}
 
-    def values(self, stored: Tensors, dim: int) -> F64:
-        """Return the half-precision values in float64."""
-        return stored["codes"].astype(np.float64)
+    def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
+        """Return the float16 values."""
+        return stored["codes"]
 
 
 class Int8(Codec):
@@ -119,15 +137,14 @@ class Int8(Codec):
         """Return the layout: codes I8 [d], scale."""
         return {"codes": ("I8", (dim,)), "scales": ("F32", ())}
 
-    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
+    def grid(self, rows: F32) -> tuple[Grid, dict[str, npt.NDArray[np.generic]]]:
         """Round to the nearest integer, ties to even."""
         scales = _scales(np.abs(rows).max(1, initial=0.0), 127)
-        codes = np.rint(rows / scales[:, None]).clip(-127, 127).astype(np.int8)
-        return {"codes": codes, "scales": scales}
+        return Grid(scales[:, None], partial(_to_integers, largest=127), _as_float32), {"scales": scales}
 
-    def values(self, stored: Tensors, dim: int) -> F64:
-        """Return the integers in float64."""
-        return stored["codes"].astype(np.float64)
+    def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
+        """Return the integers."""
+        return stored["codes"]
 
 
 class Fp8(Codec):
@@ -140,12 +157,12 @@ class Fp8(Codec):
         """Return the layout: codes F8_E4M3 [d], scale."""
         return {"codes": ("F8_E4M3", (dim,)), "scales": ("F32", ())}
 
-    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
+    def grid(self, rows: F32) -> tuple[Grid, dict[str, npt.NDArray[np.generic]]]:
         """Round to the nearest e4m3 number, ties to even."""
         scales = _scales(np.abs(rows).max(1, initial=0.0), _FP8_MAX)
-        return {"codes": _to_e4m3(rows / scales[:, None]), "scales": scales}
+        return Grid(scales[:, None], _to_e4m3, _of_e4m3), {"scales": scales}
 
-    def values(self, stored: Tensors, dim: int) -> F64:
+    def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
         """Look the bytes up in the table of the 256 e4m3 numbers."""
         return _E4M3[stored["codes"].view(np.uint8)]
 
@@ -165,26 +182,29 @@ class Int4(Codec):
         groups = -(-dim // INT4_GROUP)
         return {"codes": ("U8", (-(-dim // 2),)), "groups": ("U8", (groups,)), "scales": ("F32", ())}
 
-    def encode(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
-        """Choose the group multipliers by the groups' maxima, then round each number to the nearest integer."""
+    def grid(self, rows: F32) -> tuple[Grid, dict[str, npt.NDArray[np.generic]]]:
+        """Choose the group multipliers by the groups' maxima; each number is rounded to the nearest integer."""
         count, dim = rows.shape
         padded = _pad(rows, INT4_GROUP).reshape(count, -1, INT4_GROUP)
         maxima = np.abs(padded).max(2, initial=0.0)
         scales = _scales(maxima.max(1, initial=0.0), 7 * 255)
         groups = np.ceil(maxima / (7 * scales[:, None])).clip(0, 255).astype(np.uint8)
-        steps = np.maximum(scales[:, None] * groups, _TINY)[:, :, None]
-        integers = np.rint(padded / steps).clip(-7, 7).astype(np.int8).reshape(count, -1)[:, :dim]
-        nibbles = _pad((integers + 8).astype(np.uint8), 2)
-        return {"codes": nibbles[:, ::2] | (nibbles[:, 1::2] << 4), "groups": groups, "scales": scales}
+        steps = np.repeat(np.maximum(scales[:, None] * groups, _TINY), INT4_GROUP, axis=1)[:, :dim]
+        return Grid(steps, partial(_to_integers, largest=7), _as_float32), {"groups": groups, "scales": scales}
 
-    def values(self, stored: Tensors, dim: int) -> F64:
+    def pack(self, codes: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Put two integers into a byte."""
+        nibbles = _pad((codes.view(np.int8) + 8).astype(np.uint8), 2)
+        return nibbles[:, ::2] | (nibbles[:, 1::2] << 4)
+
+    def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
         """Return nibble times group multiplier: integers of at most 1,785."""
         codes = stored["codes"].view(np.uint8)
         nibbles = np.empty((len(codes), 2 * codes.shape[1]), np.int16)
         nibbles[:, ::2] = codes & 15
         nibbles[:, 1::2] = codes >> 4
         groups = np.repeat(stored["groups"].astype(np.int16), INT4_GROUP, axis=1)[:, :dim]
-        return ((nibbles[:, :dim] - 8) * groups).astype(np.float64)
+        return (nibbles[:, :dim] - 8) * groups
 
 
 def codec(name: str) -> Codec:
@@ -209,11 +229,31 @@ def _scales(maxima: npt.NDArray[np.floating], largest: float) -> F32:
     return np.where(maxima > 0, np.maximum(scales, _TINY), np.float32(1)).astype(np.float32)
 
 
+def _same(numbers: F32) -> F32:
+    return numbers
+
+
+def _as_float32(codes: npt.NDArray[np.generic]) -> F32:
+    return codes.astype(np.float32, copy=False)
+
+
+def _to_float16(numbers: F32) -> npt.NDArray[np.float16]:
+    return numbers.astype(np.float16)
+
+
+def _to_integers(numbers: F32, largest: int) -> npt.NDArray[np.int8]:
+    return np.rint(numbers).clip(-largest, largest).astype(np.int8)
+
+
+def _of_e4m3(codes: npt.NDArray[np.generic]) -> F32:
+    return _E4M3[codes.view(np.uint8)]
+
+
 def _pad(rows: npt.NDArray[Number], multiple: int) -> npt.NDArray[Number]:
     return np.pad(rows, ((0, 0), (0, -rows.shape[1] % multiple)))
 
 
-def _e4m3_numbers() -> F64:
+def _e4m3_numbers() -> F32:
     """Return the 256 numbers of the OCP 8-bit format E4M3: bias 7, no infinities, NaN at 0x7f and 0xff."""
     byte = np.arange(256)
     sign = np.where(byte & 0x80, -1.0, 1.0)
@@ -221,7 +261,7 @@ def _e4m3_numbers() -> F64:
     normal = (1 + mantissa / 8) * np.exp2(exponent - 7.0)
     numbers = sign * np.where(exponent == 0, mantissa / 8 * 2.0**-6, normal)
     numbers[[0x7F, 0xFF]] = np.nan
-    return numbers
+    return numbers.astype(np.float32)
 
 
 _E4M3 = _e4m3_numbers()

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from fllm_export import UsageError
 from fllm_export.table.codecs import CODECS, Codec, codec
+from fllm_export.table.rounding import Grid, nearest
 
 ROWS = st.integers(1, 70).flatmap(
     lambda dim: arrays(np.float32, st.tuples(st.integers(1, 8), st.just(dim)), elements=st.floats(-1e6, 1e6, width=32))
@@ -91,3 +92,32 @@ def test_values_are_multiples_of_one_step_so_that_sums_are_exact(quant: str) -> 
 def test_an_unknown_codec_is_named() -> None:
     with pytest.raises(UsageError, match=r"no codec 'int3'.*fp32, fp16, int8, fp8, int4"):
         codec("int3")
+
+
+def passed_on(rows: np.ndarray, grid: Grid) -> np.ndarray:
+    """Round dimension by dimension; each takes over the error of the one before it."""
+    error = np.zeros((len(rows), 1), np.float32)
+    codes = []
+    for dim in range(rows.shape[1]):
+        here = slice(dim, dim + 1)
+        meant = rows[:, here] + error
+        codes.append(grid.nearest(meant, here))
+        error = meant - grid.rows(codes[-1], here)
+    return np.concatenate(codes, 1)
+
+
+@pytest.mark.parametrize("quant", CODECS.values(), ids=CODECS)
+def test_a_rounding_that_feeds_errors_back_needs_nothing_of_the_codec(quant: Codec) -> None:
+    rows = np.random.default_rng(3).standard_normal((50, 70)).astype(np.float32)
+    plain, fed = (quant.decode(quant.encode(rows, rule), 70) for rule in (nearest, passed_on))
+    sums = [np.abs((decoded - rows).sum(1, dtype=np.float64)).max() for decoded in (plain, fed)]
+    # One step at most is left of the sum of a whole row, where independent errors add up.
+    assert sums[1] <= 2 * HALF_STEP[quant.name] * np.abs(rows).max() + 1e-4
+    assert quant.name in ("fp32", "fp16") or sums[1] < sums[0]
+
+
+@pytest.mark.parametrize("quant", CODECS.values(), ids=CODECS)
+def test_the_grid_says_what_its_codes_stand_for(quant: Codec) -> None:
+    rows = np.random.default_rng(4).standard_normal((20, 45)).astype(np.float32)
+    grid, _ = quant.grid(rows)
+    np.testing.assert_allclose(grid.rows(nearest(rows, grid)), quant.decode(quant.encode(rows), 45), rtol=1e-6)
