@@ -20,7 +20,7 @@ from pathlib import Path
 
 ARCHITECTURES = ("80", "86", "89", "90a", "120")
 LIBRARY = Path(__file__).parents[1]
-SOURCES = (LIBRARY / "cuda" / "driver.cu", LIBRARY / "plugin" / "tile_scan.cu")
+SOURCE = LIBRARY / "cuda" / "driver.cu"
 FIGURES = ("registers", "shared", "stack", "stores", "loads")
 
 _KERNEL = re.compile(
@@ -33,18 +33,9 @@ _BY_BYTES = re.compile(r"RowsELj\d+ELb0E")
 
 def report(nvcc: str, architecture: str) -> dict[str, list[dict[str, int]]]:
     """Compile for one architecture and return the figures of each form of a kernel."""
-    kernels: dict[str, list[dict[str, int]]] = {}
-    for source in SOURCES:
-        for name, forms in report_source(nvcc, architecture, source).items():
-            kernels.setdefault(name, forms)
-    return kernels
-
-
-def report_source(nvcc: str, architecture: str, source: Path) -> dict[str, list[dict[str, int]]]:
-    """Compile one file and return the figures of each form of its kernels."""
     with tempfile.TemporaryDirectory() as folder:
         target = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
-        command = [nvcc, "-std=c++20", f"-I{LIBRARY}", "-Xptxas", "-v", target, "-c", str(source)]
+        command = [nvcc, "-std=c++20", f"-I{LIBRARY}", "-Xptxas", "-v", target, "-c", str(SOURCE)]
         done = subprocess.run([*command, "-o", f"{folder}/kernels.o"], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)

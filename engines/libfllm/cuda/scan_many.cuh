@@ -5,7 +5,6 @@
 #include "cuda/device.hpp"
 #include "cuda/order.cuh"
 #include "cuda/score.cuh"
-#include "cuda/tile.cuh"
 #include "cuda/tiles.cuh"
 #include "cuda/wave.hpp"
 
@@ -65,7 +64,7 @@ class ManyScan {
 
   __device__ void run() {
     load_items();
-    const std::uint64_t tiles = (rows_of(wave_) + Layout::kRows - 1) / Layout::kRows;
+    const std::uint64_t tiles = (wave_.rows + Layout::kRows - 1) / Layout::kRows;
     const std::uint64_t own = blockIdx.x < tiles ? (tiles - blockIdx.x + gridDim.x - 1) / gridDim.x : 0;
     const std::uint64_t steps = own * chunks_;
     for (unsigned stage = 0; stage + 1 < Layout::kStages; ++stage) bring();
@@ -126,7 +125,7 @@ class ManyScan {
       const bool there = i < batch_.count;
       const float exact = there ? *batch_.candidates[i].threshold : INFINITY;
       item_scales()[i] = there ? static_cast<float>(batch_.items[i].scale) * Tile::kUnit : 0.0f;
-      thresholds()[i] = exact - kSlack * (fabsf(exact) + most_bias_of(wave_)) - 0x1p-126f;
+      thresholds()[i] = exact - kSlack * (fabsf(exact) + wave_.most_bias) - 0x1p-126f;
       references()[i] = there ? from_descending(*batch_.items[i].peak) : 0.0f;
       if (Tile::kExact) continue;
       margins()[i] = there ? static_cast<float>(batch_.items[i].scale * batch_.items[i].error_together) : 0.0f;
@@ -150,7 +149,7 @@ class ManyScan {
 
   // Puts the next chunk of the block's rows on its way, with scales and biases when it is a tile's first.
   __device__ void bring() {
-    const std::uint64_t first = tile_row(next_tile_), rows = rows_of(wave_);
+    const std::uint64_t first = tile_row(next_tile_), rows = wave_.rows;
     std::int8_t* const to = codes(next_stage_);
     FLLM_KEEP_LOOP
     for (unsigned i = threadIdx.x; i < Layout::kRows * kChunkPieces; i += kManyThreads) {
@@ -191,7 +190,7 @@ class ManyScan {
     FLLM_UNROLL
     for (unsigned r = 0; r < 4; ++r) {
       const unsigned row = row_of(kFirst + r / 2, 2 * (r % 2));
-      const bool there = tile_row(tile) + row < rows_of(wave_);
+      const bool there = tile_row(tile) + row < wave_.rows;
       scale[r] = there ? scales(tile)[row] : 0.0f;
       add[r] = !there ? -INFINITY : wave_.bias == nullptr ? 0.0f : bias(tile)[row];
     }
@@ -251,7 +250,7 @@ class ManyScan {
       const typename Tile::Hit hit = hits()[at < count ? at : first];
       const std::uint64_t row = tile_row(tile) + hit.row;
       if (Tile::kHitLanes == 1 && at >= count) break;
-      const bool there = at < count && row < rows_of(wave_) && hit.item < batch_.count;
+      const bool there = at < count && row < wave_.rows && hit.item < batch_.count;
       const Item& item = batch_.items[there ? hit.item : 0];
       const bool counts = there && is_allowed(wave_, item, row);
       const double sum = Tile::exact_sum(hit, wave_.codes + row * wave_.dim, item, counts ? wave_.dim : 0, part);

@@ -51,17 +51,16 @@ __device__ inline void write_share(Share share, Share& sum, std::uint32_t* peak)
   atomicMin(peak, descending(parts[0].m));
 }
 
-// Scores the rows that fall to one of some blocks, kLanes lanes a row; returns the thread's share of the denominator.
+// Scores the rows that fall to this block, kLanes lanes per row; returns the thread's share of the denominator.
 template <class Rows, unsigned kLanes, bool kAligned, bool kDenominator, bool kSample>
-__device__ __forceinline__ Share scan_rows(const Wave& wave, const Item& item, const Candidates& out, unsigned block,
-                                           unsigned blocks) {
+__device__ __forceinline__ Share scan_rows(const Wave& wave, const Item& item, const Candidates& out) {
   constexpr unsigned kRows = kWarpLanes / kLanes;  // of a warp at once
   const unsigned lane = threadIdx.x % kWarpLanes, part = lane % kLanes;
   const unsigned pieces = (wave.dim + kPieceBytes - 1) / kPieceBytes;
   const float threshold = *out.threshold;
   Share share{-INFINITY, 0.0};
-  const std::uint64_t step = std::uint64_t{blocks} * kScanWarps * kRows * kRowsAhead;
-  std::uint64_t first = (std::uint64_t{block} * kScanWarps + threadIdx.x / kWarpLanes) * kRows * kRowsAhead;
+  const std::uint64_t step = std::uint64_t{gridDim.x} * kScanWarps * kRows * kRowsAhead;
+  std::uint64_t first = (std::uint64_t{blockIdx.x} * kScanWarps + threadIdx.x / kWarpLanes) * kRows * kRowsAhead;
   for (; first < wave.rows; first += step) {
     typename Rows::Sum sums[kRowsAhead] = {};
     for (unsigned piece = part; piece - part < pieces; piece += kLanes) {
@@ -95,7 +94,7 @@ __device__ __forceinline__ Share scan_rows(const Wave& wave, const Item& item, c
 // kDenominator: to `shares` [blocks] each block adds its own, null otherwise.
 template <class Rows, unsigned kLanes, bool kAligned, bool kDenominator, bool kSample>
 __global__ void __launch_bounds__(kScanThreads, 2) scan_one(Wave wave, Item item, Candidates out, Share* shares) {
-  const Share share = scan_rows<Rows, kLanes, kAligned, kDenominator, kSample>(wave, item, out, blockIdx.x, gridDim.x);
+  const Share share = scan_rows<Rows, kLanes, kAligned, kDenominator, kSample>(wave, item, out);
   if (kDenominator) write_share(share, shares[blockIdx.x], item.peak);
 }
 

@@ -12,12 +12,6 @@ constexpr unsigned kPieceBytes = 16;  // of a row's codes, that a lane loads at 
 
 enum class Codes : std::uint32_t { int8, fp8 };  // fp8 is e4m3
 
-// What only the device knows of a tile that its waves are cut from.
-struct TileFacts {
-  std::uint64_t rows;  // that are there: those of a wave from there on are not
-  float most_bias;     // as a wave's
-};
-
 // The rows of a *wave*: those that are scored between two looks at the thresholds.
 struct Wave {
   const std::int8_t* codes;  // [rows, dim], of either kind
@@ -30,7 +24,6 @@ struct Wave {
   std::uint32_t dim;  // at most kMaxDim
   float most_bias;    // the largest magnitude of a bias
   Codes kind;
-  const TileFacts* tile = nullptr;  // in device memory, where the host knows less; first_row counts from its first row
 };
 
 // An item vector, scale * (128 high + low), limbs in [-64, 63].

@@ -277,7 +277,6 @@ inline std::uint32_t __byte_perm(std::uint32_t a, std::uint32_t b, std::uint32_t
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __ddiv_rn(double a, double b) { return a / b; }
-inline int __double2int_rn(double a) { return static_cast<int>(std::nearbyint(a)); }
 inline float __double2float_rn(double a) { return static_cast<float>(a); }
 inline std::uint32_t __float_as_uint(float a) { return emulation::from_bits<std::uint32_t>(emulation::bits(a)); }
 inline float __uint_as_float(std::uint32_t a) { return emulation::from_bits<float>(a); }

@@ -12,14 +12,11 @@ namespace fllm::cuda {
 
 inline constexpr double kLargestE4m3 = 448;
 
-// Of float32 sums of products with the whole numbers q, in any order, every addition rounded to nearest: as a
-// share of the sum of their magnitudes.
-inline double error_share_alone(std::size_t dim) { return kernels::float_error(dim) * kLargestE4m3 * 1.001; }
-
+// Of float32 sums of products with the integers q, in any order, every addition rounded to nearest.
 inline float error_alone(std::size_t dim, const std::int8_t* high, const std::int8_t* low) {
   double magnitudes = 0;
   for (std::size_t j = 0; j < dim; ++j) magnitudes += std::abs(128 * high[j] + low[j]);
-  return static_cast<float>(error_share_alone(dim) * magnitudes);
+  return static_cast<float>(kernels::float_error(dim) * kLargestE4m3 * 1.001 * magnitudes);
 }
 
 // Of tensor cores' sums of products with both limbs, 128 high and low, for rows of at most kMostManyDim numbers.
@@ -32,18 +29,13 @@ inline float error_alone(std::size_t dim, const std::int8_t* high, const std::in
 // groups; single precision means that each takes less than 2^-23 of the largest number there. No number exceeds S, the
 // sum of the products' magnitudes, by more than was cut off before: 48 * 2^-23 * 2 * 64 < 0.0008 of S, for which 1.002
 // has room, as it has for the roundings of the margin itself. Sixteen columns of a limb take an instruction; columns of
-// zeros lose nothing. Codes below the normal ones may be taken as zeros. As a share of the sum of the limbs'
-// magnitudes, of 128 high and of low.
-inline double error_share_together(std::size_t dim) {
+// zeros lose nothing. Codes below the normal ones may be taken as zeros.
+inline float error_together(std::size_t dim, const std::int8_t* high, const std::int8_t* low) {
   constexpr double kCut = 48 * 0x1p-23, kLargestSubnormal = 7 * 0x1p-9;
   const auto instructions = static_cast<double>(2 * ((dim + kPieceBytes - 1) / kPieceBytes));
-  return (kCut * instructions * kLargestE4m3 + kLargestSubnormal) * 1.002;
-}
-
-inline float error_together(std::size_t dim, const std::int8_t* high, const std::int8_t* low) {
   double magnitudes = 0;
   for (std::size_t j = 0; j < dim; ++j) magnitudes += std::abs(128 * high[j]) + std::abs(low[j]);
-  return static_cast<float>(error_share_together(dim) * magnitudes);
+  return static_cast<float>((kCut * instructions * kLargestE4m3 + kLargestSubnormal) * 1.002 * magnitudes);
 }
 
 }  // namespace fllm::cuda
