@@ -3,6 +3,7 @@
 #include <string>
 
 #include "machine/companion.hpp"
+#include "machine/fork.hpp"
 #include "status.hpp"
 
 namespace fllm::cuda {
@@ -29,6 +30,14 @@ const Driver& load() {
 }  // namespace
 
 const Driver& load_driver() {
+  static const std::uint64_t process = process_number();
+  if (process != process_number()) {
+    throw Error(Status::hardware,
+                sentence("the process was forked after its parent had used a GPU, and CUDA works in the "
+                         "parent alone",
+                         "tables on GPUs that are opened after the fork, in the child",
+                         "Start other processes before, or by spawn"));
+  }
   static const Driver& driver = load();
   return driver;
 }

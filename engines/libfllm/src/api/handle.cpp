@@ -1,6 +1,7 @@
 #include "api/handle.hpp"
 
 #include "machine/cpu.hpp"
+#include "machine/fork.hpp"
 #include "machine/thread_count.hpp"
 #include "search/cpu_engine.hpp"
 #include "status.hpp"
@@ -29,18 +30,18 @@ Handle::Handle(const std::string& directory, const HandleOptions& options)
       current_(open(directory)) {}
 
 std::shared_ptr<OpenTable> Handle::current() const {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(handles_mutex());
   return current_;
 }
 
 void Handle::reopen(const std::string& directory) {
   std::string next = directory;
   if (next.empty()) {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(handles_mutex());
     next = directory_;
   }
   std::shared_ptr<OpenTable> opened = open(next);
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(handles_mutex());
   const std::size_t dim = current_->table().layout().dim;
   if (opened->table().layout().dim != dim) {
     throw Error(Status::usage,
@@ -53,17 +54,19 @@ void Handle::reopen(const std::string& directory) {
 }
 
 std::shared_ptr<OpenTable> Handle::open(const std::string& directory) const {
-  const OpenTable::MakeEngine make = [this](const Table& table) -> std::unique_ptr<Engine> {
-    if (options_.processor == Processor::gpu) {
-      return std::make_unique<cuda::CudaEngine>(cuda::Rows{table.layout(), table.tiles()}, options_.gpu);
+  // The open table may outlive this handle, and make its engine again after a fork.
+  OpenTable::MakeEngine make = [options = options_, &kernels = kernels_,
+                                threads = threads_](const Table& table) -> std::unique_ptr<Engine> {
+    if (options.processor == Processor::gpu) {
+      return std::make_unique<cuda::CudaEngine>(cuda::Rows{table.layout(), table.tiles()}, options.gpu);
     }
-    if (options_.processor == Processor::plan) {
-      return std::make_unique<tensorrt::TensorRtEngine>(cuda::Rows{table.layout(), table.tiles()}, kernels_,
-                                                        tensorrt::PlanOptions{options_.plan, options_.gpu.bytes});
+    if (options.processor == Processor::plan) {
+      return std::make_unique<tensorrt::TensorRtEngine>(cuda::Rows{table.layout(), table.tiles()}, kernels,
+                                                        tensorrt::PlanOptions{options.plan, options.gpu.bytes});
     }
-    return std::make_unique<CpuEngine>(table, kernels_, threads_, options_.pin_threads);
+    return std::make_unique<CpuEngine>(table, kernels, threads, options.pin_threads);
   };
-  return std::make_shared<OpenTable>(directory, options_.residency, make, options_.batch_window);
+  return std::make_shared<OpenTable>(directory, options_.residency, std::move(make), options_.batch_window);
 }
 
 }  // namespace fllm

@@ -4,7 +4,6 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "cuda/host/cuda_engine.hpp"
@@ -48,8 +47,7 @@ class Handle {
   std::size_t threads_;
   const kernels::Kernels& kernels_;
   std::atomic<std::size_t> owners_{1};
-  mutable std::mutex mutex_;
-  std::string directory_;
+  std::string directory_;  // this and the next one are guarded by handles_mutex()
   std::shared_ptr<OpenTable> current_;
 };
 

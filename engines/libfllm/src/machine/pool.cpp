@@ -4,6 +4,10 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <string>
+#include <system_error>
+
+#include "status.hpp"
 
 namespace fllm {
 
@@ -28,13 +32,29 @@ void pin(std::thread& thread, std::size_t number) {
 }  // namespace
 
 Pool::Pool(std::size_t threads, bool pinned) {
-  for (std::size_t number = 1; number < threads; ++number) {
-    helpers_.emplace_back([this, number] { help(number); });
-    if (pinned) pin(helpers_.back(), number);
+  try {
+    for (std::size_t number = 1; number < threads; ++number) {
+      helpers_.emplace_back([this, number] { help(number); });
+      if (pinned) pin(helpers_.back(), number);
+    }
+  } catch (const std::system_error& failure) {
+    const std::string found = "thread " + std::to_string(helpers_.size() + 2) + " of " + std::to_string(threads) +
+                              " cannot be started (" + failure.code().message() + ")";
+    stop();
+    throw Error(
+        Status::memory,
+        sentence(found, "all of them",
+                 "Use fewer threads (FLLM_NUM_THREADS), or raise the limit of processes (ulimit -u, the control "
+                 "group's pids.max) or of memory (ulimit -v)"));
+  } catch (...) {
+    stop();
+    throw;
   }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { stop(); }
+
+void Pool::stop() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;

@@ -15,6 +15,7 @@ namespace fllm {
 class Pool {
  public:
   // `pinned`: each helper thread stays on one CPU of those the process may use.
+  // Throws Error (Status::memory): the system refuses to start a thread; none is left behind then.
   Pool(std::size_t threads, bool pinned);
   ~Pool();
   Pool(const Pool&) = delete;
@@ -27,6 +28,7 @@ class Pool {
   void run(std::size_t wanted, const std::function<void(std::size_t)>& work);
 
  private:
+  void stop();
   void help(std::size_t number);
   void attempt(std::size_t number, const std::function<void(std::size_t)>& work);
 

@@ -1,111 +1,31 @@
 #include "search/open_table.hpp"
 
-#include <algorithm>
+#include <utility>
 
-#include "status.hpp"
+#include "machine/fork.hpp"
 
 namespace fllm {
 
-namespace {
-
-constexpr std::size_t kCandidateBytes = 512u << 20;  // of all items' candidates at most
-
-bool of_one_kind(const Search& a, const Search& b) {
-  return a.mode == b.mode && a.log_probs == b.log_probs && a.exact == b.exact;
-}
-
-}  // namespace
-
-OpenTable::OpenTable(const std::string& directory, Residency residency, const MakeEngine& make,
+OpenTable::OpenTable(const std::string& directory, Residency residency, MakeEngine make,
                      std::chrono::microseconds window)
-    : table_(directory, residency), engine_(make(table_)), window_(window) {}
+    : table_(directory, residency), make_engine_(std::move(make)), window_(window), serving_(this->make().release()) {}
 
-std::vector<ItemAnswer> OpenTable::search(const Search& search) {
-  engine_->check(search);  // before it shares a pass with others
-  Ticket ticket{&search, 0, {}, nullptr};
-  std::unique_lock lock(mutex_);
-  queue_.push_back(&ticket);
-  changed_.notify_all();
-  while (!ticket.done()) {
-    if (leading_) {
-      changed_.wait(lock);
-    } else {
-      lead(lock);
-    }
-  }
-  if (ticket.failure) std::rethrow_exception(ticket.failure);
-  if (search.is_cancelled()) throw Error(Status::cancelled, sentence("the search was cancelled"));
-  return std::move(ticket.answers);
+OpenTable::~OpenTable() {
+  // To destroy what the parent of a fork made would be to wait for its threads, which are not here.
+  Serving* const last = serving_.load();
+  if (last->process == process_number()) delete last;
 }
 
-// Runs one pass for the front of the queue, which need not hold the caller's own search.
-void OpenTable::lead(std::unique_lock<std::mutex>& lock) {
-  leading_ = true;
-  if (window_.count() > 0) {
-    const auto until = Clock::now() + window_;
-    while (changed_.wait_until(lock, until) != std::cv_status::timeout) {
-    }
-  }
-  const std::vector<Share> shares = take_shares();
-  lock.unlock();
-  run(shares);
-  lock.lock();
-  leading_ = false;
-  changed_.notify_all();
+std::unique_ptr<OpenTable::Serving> OpenTable::make() const {
+  return std::unique_ptr<Serving>(new Serving{process_number(), {make_engine_(table_), window_}});
 }
 
-std::vector<OpenTable::Share> OpenTable::take_shares() {
-  std::vector<Share> shares;
-  std::deque<Ticket*> rest;
-  std::size_t free_columns = engine_->most_columns();
-  std::size_t free_bytes = kCandidateBytes;
-  const Search& first = *queue_.front()->search;
-  for (Ticket* ticket : queue_) {
-    const Search& search = *ticket->search;
-    const std::size_t each = engine_->candidate_bytes(search.k);
-    std::size_t items = std::min({free_columns, free_bytes / each, search.items - ticket->begun});
-    if (shares.empty()) items = std::max<std::size_t>(items, 1);
-    if (!of_one_kind(first, search) || items == 0) {
-      rest.push_back(ticket);
-      continue;
-    }
-    shares.push_back({ticket, items});
-    free_columns -= items;
-    free_bytes -= std::min(free_bytes, items * each);
-  }
-  for (const Share& share : shares) {
-    // What does not fit stands at the back of the queue again, so that large searches do not hold up small ones.
-    if (share.ticket->begun + share.items < share.ticket->search->items) rest.push_back(share.ticket);
-  }
-  queue_ = std::move(rest);
-  return shares;
-}
-
-void OpenTable::run(const std::vector<Share>& shares) {
-  std::vector<Column> columns;
-  for (const Share& share : shares) {
-    for (std::size_t i = 0; i < share.items; ++i) columns.push_back({share.ticket->search, share.ticket->begun + i});
-  }
-  std::vector<ItemAnswer> answers;
-  std::exception_ptr failure;
-  try {
-    answers = engine_->scan(std::move(columns));
-  } catch (...) {
-    failure = std::current_exception();
-  }
-  const std::lock_guard lock(mutex_);
-  auto next = answers.begin();
-  for (const Share& share : shares) {
-    share.ticket->begun += share.items;
-    if (failure) {
-      share.ticket->failure = failure;
-      std::erase(queue_, share.ticket);
-      continue;
-    }
-    const auto end = next + static_cast<std::ptrdiff_t>(share.items);
-    std::move(next, end, std::back_inserter(share.ticket->answers));
-    next = end;
-  }
+OpenTable::Serving& OpenTable::serving() const {
+  Serving* current = serving_.load();
+  if (current->process == process_number()) return *current;
+  std::unique_ptr<Serving> fresh = make();
+  // Another thread of this child may have been first.
+  return serving_.compare_exchange_strong(current, fresh.get()) ? *fresh.release() : *current;
 }
 
 }  // namespace fllm

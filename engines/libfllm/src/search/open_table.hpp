@@ -1,63 +1,50 @@
-// An open table, and the queue in which searches of many threads wait to share a pass.
+// An open table, and the engine that serves it.
 #pragma once
 
+#include <atomic>
 #include <chrono>
-#include <condition_variable>
-#include <cstddef>
-#include <deque>
-#include <exception>
+#include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "format/table.hpp"
-#include "search/engine.hpp"
-#include "search/search.hpp"
+#include "search/queue.hpp"
 
 namespace fllm {
 
-// One pass runs at a time, on all that the engine has. Searches that arrive meanwhile wait, and those of one kind
-// share the next pass: for a table larger than the caches many items cost little more than one. There is no thread of
-// its own: one of the waiting callers leads.
+// A child of a fork inherits the mapped files, but no thread: its first search makes an engine of its own for the same
+// table, and what belongs to the parent's engine is never touched again.
 class OpenTable {
  public:
   using MakeEngine = std::function<std::unique_ptr<Engine>(const Table&)>;
 
-  OpenTable(const std::string& directory, Residency residency, const MakeEngine& make,
-            std::chrono::microseconds window);
+  OpenTable(const std::string& directory, Residency residency, MakeEngine make, std::chrono::microseconds window);
+  ~OpenTable();
+  OpenTable(const OpenTable&) = delete;
+  OpenTable& operator=(const OpenTable&) = delete;
 
   const Table& table() const { return table_; }
-  const Engine& engine() const { return *engine_; }
+  const Engine& engine() const { return serving().queue.engine(); }
 
   // Throws Error with Status::cancelled when the search was cancelled.
-  std::vector<ItemAnswer> search(const Search& search);
+  std::vector<ItemAnswer> search(const Search& search) { return serving().queue.search(search); }
 
  private:
-  struct Ticket {
-    const Search* search;
-    std::size_t begun = 0;  // items that passes have been made or are being made for
-    std::vector<ItemAnswer> answers;
-    std::exception_ptr failure;
-    bool done() const { return failure != nullptr || answers.size() == search->items; }
-  };
-  struct Share {
-    Ticket* ticket;
-    std::size_t items;
+  // An engine and its queue, which one process alone can use.
+  struct Serving {
+    std::uint64_t process;
+    Queue queue;
   };
 
-  void lead(std::unique_lock<std::mutex>& lock);
-  std::vector<Share> take_shares();
-  void run(const std::vector<Share>& shares);
+  std::unique_ptr<Serving> make() const;
+  Serving& serving() const;
 
   Table table_;
-  std::unique_ptr<Engine> engine_;
+  MakeEngine make_engine_;
   std::chrono::microseconds window_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool leading_ = false;
-  std::deque<Ticket*> queue_;
+  mutable std::atomic<Serving*> serving_;
 };
 
 }  // namespace fllm
