@@ -77,10 +77,10 @@ def make_plans(
     """Build the plans that were asked for, and return their records."""
     if choices["engine"] is None:
         return []
-    from fllm_export.bundle.job import item_texts
     from fllm_export.bundle.plans import add_plans
+    from fllm_export.item_texts import ItemTexts
 
-    texts = [] if calibration is None else list(item_texts(calibration).texts)
+    texts = [] if calibration is None else list(ItemTexts.load(calibration).texts)
     options = replace(_plan_options(choices), threads=threads)
     plans = add_plans(bundle, options, texts, output.progress)
     if plans[0].cosine is None:

@@ -1,19 +1,19 @@
-"""Item texts read from a file: what calibration and parity are measured on."""
+"""Item texts, from a file or from what a caller has in memory, every one of them checked."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fllm_export.errors import BundleError, HardwareError, UsageError
+from fllm_export.errors import BundleError, FllmError, UsageError
 from fllm_export.files import sha256_file
-from fllm_export.strict_json import parse
-
-COLUMN = "text"
+from fllm_export.text_file import TEXT, Columns, read_columns
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ItemTexts:
     """Texts and where they came from.
 
     Attributes:
-        texts: in the file's order.
+        texts: in the order given.
         source: the file's name, or ``memory``.
         sha256: of the file's bytes, or of the texts themselves.
     """
@@ -32,24 +32,33 @@ class ItemTexts:
 
     @classmethod
     def load(cls, path: str | Path) -> ItemTexts:
-        """Read ``.parquet``, ``.csv`` or ``.jsonl`` with a column ``text``, or ``.txt`` with a text a line.
+        """Read the column ``text`` of a file, or the lines of a ``.txt`` (see :mod:`fllm_export.text_file`).
 
         Raises:
-            UsageError: the ending is none of these, or the file is missing.
-            BundleError: the file has no column ``text``, an empty text, or no texts.
+            UsageError: the file's ending is unknown, or there is no such file.
+            BundleError: the file is damaged, has no column ``text`` or no texts, or a text is empty or not Unicode;
+                the line and the number of the text are named.
             HardwareError: Parquet is to be read and pyarrow is not installed.
         """
-        file = Path(path)
-        if file.suffix not in _READERS:
-            raise UsageError(f"{file} ends in {file.suffix!r}", expected="one of " + ", ".join(_READERS))
-        if not file.is_file():
-            raise UsageError(f"{file} is missing", expected="a file of item texts")
-        texts = _READERS[file.suffix](file)
+        columns = read_columns(path)
+        texts = text_column(columns)
         if not texts:
-            raise BundleError(f"{file} holds no texts", expected="at least one")
-        return cls(
-            tuple(_checked(file, number, text) for number, text in enumerate(texts)), file.name, sha256_file(file)
-        )
+            raise BundleError(f"{path} holds no texts", expected="at least one")
+        return cls(tuple(texts), columns.path.name, sha256_file(columns.path))
+
+    @classmethod
+    def of(cls, source: Any, argument: str) -> ItemTexts:
+        """Return the texts of a file (``str`` or ``Path``), or those that :func:`as_texts` takes.
+
+        Raises:
+            UsageError: the argument is neither, or is empty.
+            BundleError: as :meth:`load`.
+        """
+        if isinstance(source, str | Path):
+            return cls.load(source)
+        texts = as_texts(source, argument)
+        digest = hashlib.sha256(json.dumps(texts).encode())
+        return cls(tuple(texts), "memory", digest.hexdigest())
 
     def sample(self, count: int, seed: int = 0) -> list[str]:
         """Return ``count`` of the texts (or all, if there are fewer), drawn without replacement."""
@@ -59,57 +68,52 @@ class ItemTexts:
         return [self.texts[i] for i in sorted(chosen)]
 
 
-def _checked(path: Path, number: int, text: object) -> str:
-    if not isinstance(text, str) or not text.strip():
-        raise BundleError(f"{path}: text {number} is {text!r}", expected="a text that is not empty")
-    return text
+def as_texts(values: Any, argument: str) -> list[str]:
+    """Return the texts that a caller passed: a list, tuple, generator, Series, or array of strings.
 
+    Args:
+        values: any iterable of strings with an order; pandas, polars, NumPy and Arrow columns are.
+        argument: its name, for messages.
 
-def _read_parquet(path: Path) -> Sequence[object]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise HardwareError(
-            "reading Parquet needs pyarrow, which is not installed", fix="Run pip install 'fllm-export[build]'"
-        ) from error
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise BundleError(f"{path} is not a Parquet file ({error})") from error
-    if COLUMN not in table.column_names:
-        raise _no_column(path, table.column_names)
-    values: list[object] = table.column(COLUMN).to_pylist()
-    return values
-
-
-def _read_csv(path: Path) -> Sequence[object]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if COLUMN not in (reader.fieldnames or []):
-            raise _no_column(path, list(reader.fieldnames or []))
-        return [row[COLUMN] for row in reader]
-
-
-def _read_jsonl(path: Path) -> Sequence[object]:
-    texts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            item = parse(line)
-        except ValueError as error:
-            raise BundleError(f"{path}, line {number} is not JSON ({error})") from error
-        if not isinstance(item, dict) or COLUMN not in item:
-            raise _no_column(path, list(item) if isinstance(item, dict) else [])
-        texts.append(item[COLUMN])
+    Raises:
+        UsageError: it is something else, is empty, or one of its texts is empty or not Unicode.
+    """
+    if isinstance(values, str | bytes):
+        raise UsageError(f"{argument} is a single text", expected="a list of texts", fix="Put it in a list: [text]")
+    dimensions = getattr(values, "ndim", 1)
+    if isinstance(values, Mapping | Set) or not isinstance(values, Iterable) or dimensions != 1:
+        kind = type(values).__name__ + (f" of {dimensions} dimensions" if dimensions != 1 else "")
+        raise UsageError(f"{argument} is a {kind}", expected="a list, a Series or a 1-d array of texts")
+    plain = values.to_pylist() if hasattr(values, "to_pylist") else values
+    texts = [_checked(text, number, lambda n: f"{argument}: text {n}", UsageError) for number, text in enumerate(plain)]
+    if not texts:
+        raise UsageError(f"{argument} is empty", expected="at least one text")
     return texts
 
 
-def _read_lines(path: Path) -> Sequence[object]:
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+def text_column(columns: Columns, name: str = TEXT) -> list[str]:
+    """Return a column of texts, each of them checked.
+
+    Raises:
+        BundleError: a text is missing, empty or not Unicode; the line and the number of the text are named.
+    """
+
+    def where(row: int) -> str:
+        return f"{columns.where(row)}: {name} {row}"
+
+    return [_checked(text, row, where, BundleError) for row, text in enumerate(columns.objects(name))]
 
 
-def _no_column(path: Path, found: Sequence[str]) -> BundleError:
-    return BundleError(f"{path} has the columns {', '.join(found) or 'none'}", expected=f"a column `{COLUMN}`")
-
-
-_READERS = {".parquet": _read_parquet, ".csv": _read_csv, ".jsonl": _read_jsonl, ".txt": _read_lines}
+def _checked(text: object, number: int, where: Callable[[int], str], kind: type[FllmError]) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise kind(f"{where(number)} is {text!r:.60}", expected="a text that is not empty")
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise kind(
+                f"{where(number)} holds U+{ord(text[error.start]):04X} at character {error.start}",
+                expected="Unicode text, without half a surrogate pair",
+                fix="Decode the bytes that the text was made of by their own encoding",
+            ) from error
+    return str(text)

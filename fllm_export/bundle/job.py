@@ -104,7 +104,7 @@ class Job:
             UsageError: there is no text, or ``k`` is not below the number of users.
         """
         source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.load(checkpoint)
-        return cls(source, item_texts(calibration), options, progress)
+        return cls(source, ItemTexts.of(calibration, "calibration"), options, progress)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -167,15 +167,6 @@ class Job:
     def build_key(self) -> str:
         """A hash of everything that decides the bundle, the recall it must reach excepted."""
         return self.key("bundle", self.users_key, self.options.exporter, self.options.k, self.texts.sha256)
-
-
-def item_texts(calibration: str | Path | Sequence[str]) -> ItemTexts:
-    """Return the texts of a file, or the texts themselves with a hash of their own."""
-    if isinstance(calibration, str | Path):
-        return ItemTexts.load(calibration)
-    if not calibration:
-        raise UsageError("calibration is empty", expected="at least one item text")
-    return ItemTexts(tuple(calibration), "memory", step_key(list(calibration)))
 
 
 def require(module: str) -> Any:

@@ -7,20 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.errors import BundleError, HardwareError
+from fllm_export.errors import BundleError
 from fllm_export.files import sha256_file
-
-if TYPE_CHECKING:
-    import pyarrow
+from fllm_export.item_texts import text_column
+from fllm_export.text_file import ENDINGS, Columns, read_columns
 
 Positions = npt.NDArray[np.int64]
 
-ITEMS_FILE, INTERACTIONS_FILE = "items.parquet", "interactions.parquet"
+ITEMS, INTERACTIONS = "items", "interactions"
 WARM_SPLITS = ("train", "warm_val", "warm_test")
 COLD_SPLITS = ("cold_val", "cold_test")
 SPLITS = WARM_SPLITS + COLD_SPLITS
@@ -64,10 +62,11 @@ class Dataset:
 
     Attributes:
         item_ids: int64 [I], ascending.
-        texts: one text an item.
+        texts: one text per item.
         user_ids: int64 [U], ascending: the users of the split ``train``.
         splits: the pairs by split; a split without pairs is there and empty.
         sha256: of both files.
+        left_out: number of users without a pair in ``train``; they and their pairs are not in here.
     """
 
     item_ids: Positions
@@ -75,23 +74,28 @@ class Dataset:
     user_ids: Positions
     splits: dict[str, Pairs]
     sha256: str
+    left_out: int = 0
 
     @classmethod
-    def load(cls, directory: str | Path) -> Dataset:
-        """Read ``items.parquet`` (item_id, text) and ``interactions.parquet`` (user_id, item_id, split).
+    def load(cls, directory: str | Path, *, strict: bool = False) -> Dataset:
+        """Read ``items`` (item_id, text) and ``interactions`` (user_id, item_id, split).
+
+        Args:
+            directory: holds both, each as ``.parquet``, ``.csv``, ``.tsv`` or ``.jsonl`` (see
+                :mod:`fllm_export.text_file`).
+            strict: refuse a user without a pair in ``train``, instead of leaving the user out.
 
         Raises:
             BundleError: a file or column is missing or damaged, an item has no text, a pair repeats, a cold item
-                occurs in another split, or a user or warm item has no pair in ``train``.
+                occurs in another split, or a warm item (``strict``: or a user) has no pair in ``train``.
             HardwareError: pyarrow is not installed.
         """
-        items_file, pairs_file = Path(directory) / ITEMS_FILE, Path(directory) / INTERACTIONS_FILE
-        items = _read(items_file, ["item_id", "text"])
-        pairs = _read(pairs_file, ["user_id", "item_id", "split"])
-        item_ids, texts = _items(items, items_file)
-        user_ids, splits = _splits(pairs, pairs_file, item_ids)
+        items_file, pairs_file = _file(directory, ITEMS), _file(directory, INTERACTIONS)
+        item_ids, texts = _items(read_columns(items_file, ["item_id", "text"]))
+        pairs = read_columns(pairs_file, ["user_id", "item_id", "split"])
+        user_ids, splits, left_out = _splits(pairs, item_ids, strict)
         digest = hashlib.sha256(f"{sha256_file(items_file)} {sha256_file(pairs_file)}".encode()).hexdigest()
-        return cls(item_ids, texts, user_ids, splits, digest)
+        return cls(item_ids, texts, user_ids, splits, digest, left_out)
 
     def pairs(self, *splits: str) -> Pairs:
         """Return the pairs of one or more splits together."""
@@ -99,80 +103,64 @@ class Dataset:
         return Pairs(np.concatenate([p.users for p in parts]), np.concatenate([p.items for p in parts]))
 
 
-def _read(path: Path, columns: list[str]) -> pyarrow.Table:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise HardwareError(
-            "reading Parquet needs pyarrow, which is not installed", fix="Run pip install 'fllm-export[train]'"
-        ) from error
-    if not path.is_file():
-        raise BundleError(f"{path} is missing", expected=f"a data set directory with {ITEMS_FILE}, {INTERACTIONS_FILE}")
-    try:
-        names = parquet.read_schema(path).names
-        missing = [name for name in columns if name not in names]
-        if not missing:
-            return parquet.read_table(path, columns=columns)
-    except pa.ArrowException as error:
-        raise BundleError(f"{path} cannot be read as Parquet: {error}", expected="a Parquet file") from error
-    raise BundleError(f"{path} has no column `{missing[0]}`", expected="the columns " + ", ".join(columns))
+def _file(directory: str | Path, stem: str) -> Path:
+    """Return the one file of that stem whose ending can be read."""
+    directory = Path(directory)
+    names = {f"{stem}{ending}{packed}" for ending in ENDINGS for packed in ("", ".gz")}
+    found = sorted(path for path in directory.iterdir() if path.name.lower() in names) if directory.is_dir() else []
+    if not found:
+        raise BundleError(
+            f"{directory / stem}.parquet is missing",
+            expected=f"a data set directory with {ITEMS} and {INTERACTIONS}, each in one of " + ", ".join(ENDINGS),
+        )
+    if len(found) > 1:
+        raise BundleError(f"{directory} holds {found[0].name} and {found[1].name}", expected=f"one file of {stem}")
+    return found[0]
 
 
-def _integers(table: pyarrow.Table, column: str, path: Path) -> Positions:
-    import pyarrow as pa
-
-    values = table[column]
-    if not pa.types.is_integer(values.type):
-        raise BundleError(f"{path}: `{column}` is of type {values.type}", expected="integers")
-    if values.null_count:
-        raise BundleError(f"{path}: `{column}` has {values.null_count} nulls", expected="an integer in every row")
-    numbers: Positions = values.to_numpy().astype(np.int64)
-    if len(numbers) and numbers.min() < 0:
-        raise BundleError(f"{path}: `{column}` holds {numbers.min()}", expected="ids of 0 or more")
-    return numbers
+def _ids(columns: Columns, name: str) -> Positions:
+    ids = columns.integers(name)
+    _reject(columns, ids < 0, lambda r: f"`{name}` is {ids[r]}", "an id of 0 or more")
+    return ids
 
 
-def _strings(table: pyarrow.Table, column: str, path: Path) -> list[str]:
-    values: list[str] = table[column].to_pylist()
-    for row, value in enumerate(values):
-        if not isinstance(value, str) or not value.strip():
-            raise BundleError(f"{path}: `{column}` is {value!r} in row {row}", expected="a string that is not empty")
-    return values
-
-
-def _items(table: pyarrow.Table, path: Path) -> tuple[Positions, tuple[str, ...]]:
-    ids = _integers(table, "item_id", path)
-    texts = _strings(table, "text", path)
+def _items(columns: Columns) -> tuple[Positions, tuple[str, ...]]:
+    ids = _ids(columns, "item_id")
+    texts = text_column(columns)
     if not len(ids):
-        raise BundleError(f"{path} holds no items", expected="at least one")
+        raise BundleError(f"{columns.path} holds no items", expected="at least one")
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
     repeated = np.flatnonzero(ids[1:] == ids[:-1])
     if len(repeated):
-        raise BundleError(f"{path}: item_id {ids[repeated[0]]} occurs twice", expected="each item once")
+        row = int(order[repeated[0] + 1])
+        raise BundleError(f"{columns.where(row)}: item_id {ids[repeated[0]]} occurs twice", expected="each item once")
     return ids, tuple(texts[i] for i in order)
 
 
-def _splits(table: pyarrow.Table, path: Path, item_ids: Positions) -> tuple[Positions, dict[str, Pairs]]:
-    users, items = _integers(table, "user_id", path), _integers(table, "item_id", path)
-    names = np.array(_strings(table, "split", path), dtype=str)
-    unknown = sorted(set(names.tolist()) - set(SPLITS))
-    if unknown:
-        raise BundleError(f"{path}: the split {unknown[0]!r} is unknown", expected="one of " + ", ".join(SPLITS))
+def _splits(columns: Columns, item_ids: Positions, strict: bool) -> tuple[Positions, dict[str, Pairs], int]:
+    users, items = _ids(columns, "user_id"), _ids(columns, "item_id")
+    named = columns.objects("split")
+    unknown = np.array([name not in SPLITS for name in named], bool)
+    _reject(columns, unknown, lambda r: f"the split is {named[r]!r:.60}", "one of " + ", ".join(SPLITS))
+    names = np.array(named, str)
     train = names == "train"
     if not train.any():
-        raise BundleError(f"{path} has no row of the split train", expected="at least one")
+        raise BundleError(f"{columns.path} has no row of the split train", expected="at least one")
     user_ids = np.unique(users[train])
-    columns, rows = _locate(item_ids, items), _locate(user_ids, users)
-    _reject(path, columns < 0, lambda r: f"item_id {items[r]} is not in {ITEMS_FILE}", "every item to have a text")
-    _reject(path, rows < 0, lambda r: f"user_id {users[r]} has no row of the split train", "every user to have one")
-    order = np.lexsort((columns, rows))
+    rows, places = _locate(user_ids, users), _locate(item_ids, items)
+    _reject(columns, places < 0, lambda r: f"item_id {items[r]} is not among the items", "every item to have a text")
+    untrained = rows < 0
+    if strict:
+        _reject(columns, untrained, lambda r: f"user_id {users[r]} has no row of the split train", "one for every user")
+    order = np.lexsort((items, users))
     repeats = np.zeros(len(rows), bool)
-    repeats[order[1:]] = (np.diff(rows[order]) == 0) & (np.diff(columns[order]) == 0)
-    _reject(path, repeats, lambda r: f"user {users[r]} and item {items[r]} occur together twice", "each pair once")
-    _check_items(path, names, items)
-    return user_ids, {name: Pairs(rows[names == name], columns[names == name]) for name in SPLITS}
+    repeats[order[1:]] = (np.diff(users[order]) == 0) & (np.diff(items[order]) == 0)
+    _reject(columns, repeats, lambda r: f"user {users[r]} and item {items[r]} occur together twice", "each pair once")
+    _check_items(columns, names, items)
+    left_out = len(np.unique(users[untrained]))
+    kept = {name: (names == name) & ~untrained for name in SPLITS}
+    return user_ids, {name: Pairs(rows[chosen], places[chosen]) for name, chosen in kept.items()}, left_out
 
 
 def _locate(ids: Positions, wanted: Positions) -> Positions:
@@ -181,19 +169,19 @@ def _locate(ids: Positions, wanted: Positions) -> Positions:
     return np.where(ids[at] == wanted, at, -1)
 
 
-def _reject(path: Path, bad: npt.NDArray[np.bool_], found: Callable[[int], str], expected: str) -> None:
+def _reject(columns: Columns, bad: npt.NDArray[np.bool_], found: Callable[[int], str], expected: str) -> None:
     if bad.any():
         row = int(np.argmax(bad))
-        raise BundleError(f"{path}: {found(row)} (row {row})", expected=expected)
+        raise BundleError(f"{columns.where(row)}: {found(row)}", expected=expected)
 
 
-def _check_items(path: Path, names: npt.NDArray[np.str_], items: Positions) -> None:
+def _check_items(columns: Columns, names: npt.NDArray[np.str_], items: Positions) -> None:
     """Check that cold items are in one split only, and that every warm item is trained on."""
     trained = items[names == "train"]
     for split in WARM_SPLITS[1:]:
         bad = (names == split) & ~np.isin(items, trained)
-        _reject(path, bad, lambda r: f"item {items[r]} of {names[r]} has no row of the split train", "one or more")
+        _reject(columns, bad, lambda r: f"item {items[r]} of {names[r]} has no row of the split train", "one or more")
     for split in COLD_SPLITS:
         elsewhere = items[names != split]
         bad = (names == split) & np.isin(items, elsewhere)
-        _reject(path, bad, lambda r: f"item {items[r]} of {names[r]} is in another split too", "cold items in one")
+        _reject(columns, bad, lambda r: f"item {items[r]} of {names[r]} is in another split too", "cold items in one")

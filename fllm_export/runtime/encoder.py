@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.errors import UsageError
+from fllm_export.item_texts import as_texts
 from fllm_export.prompt import Prompt, load_tokenizer
 from fllm_export.runtime.item_model import open_item_model
 
@@ -40,14 +40,10 @@ class Encoder:
         """Return each text's token ids, prompt included.
 
         Raises:
-            UsageError: ``texts`` is a single string or empty, or holds something else than strings, or a blank one.
+            UsageError: ``texts`` is not a list, Series or 1-d array of at least one text, or a text is empty or not
+                Unicode; its number is named.
         """
-        if isinstance(texts, str) or not texts or not all(isinstance(text, str) for text in texts):
-            raise UsageError(f"texts are {texts!r:.60}", expected="a list of at least one string")
-        for number, text in enumerate(texts):
-            if not text.strip():
-                raise UsageError(f"text {number} is {text!r}", expected="a text that is not empty")
-        return self._prompt.tokenize(self._tokenizer, texts)
+        return self._prompt.tokenize(self._tokenizer, as_texts(texts, "texts"))
 
     def encode(self, ids: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         """Return item vectors, float32 [items, d]; items of similar length share a batch."""
