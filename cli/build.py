@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="Real item texts (.parquet, .csv, .jsonl with a column `text`, or .txt); parity is measured on them.",
+    help="Real item texts (.parquet, .csv, .tsv, .jsonl with a column `text`, or .txt); parity is measured on them.",
 )
 @click.option(
     "--min-recall",

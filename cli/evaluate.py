@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fllm_export.cli.dataset import open_dataset
 from fllm_export.cli.options import DIRECTORY
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 
@@ -35,12 +36,11 @@ def evaluate(output: Output, model: Path, dataset: Path, split: str, k: int) -> 
     everything else that the user is known to like.
     """
     from fllm_export.evaluation import evaluation
-    from fllm_export.evaluation.dataset import Dataset
     from fllm_export.evaluation.ranker import open_ranker
 
-    data = Dataset.load(dataset)
+    data = open_dataset(output, dataset)
     found = evaluation.evaluate(open_ranker(model), data, split, k, output.progress)
-    output.result({"model": str(model), **found.to_json()}, _table(found))
+    output.result({"model": str(model), "users_left_out": data.left_out, **found.to_json()}, _table(found))
 
 
 def _table(found: Evaluation) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fllm_export.cli.dataset import open_dataset
 from fllm_export.cli.options import DIRECTORY, threads_option
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 from fllm_export.errors import HardwareError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=int, default=3, show_default=True, help="LoRA epochs; 0 keeps the encoder frozen.")
 @click.option("--max-steps", type=int, help="Stop after so many LoRA steps: a short run on the items of those steps.")
 @click.option("--seed", type=int, default=42, show_default=True, help="Seed of all random numbers.")
+@click.option("--strict", is_flag=True, help="Refuse users without a training pair, instead of leaving them out.")
 @threads_option
 @json_option
 @pass_output
@@ -54,9 +56,13 @@ def train(
     epochs: int,
     max_steps: int | None,
     seed: int,
+    strict: bool,
     threads: int | None,
 ) -> None:
-    """Train a FilterLLM on DATASET, a directory with items.parquet and interactions.parquet.
+    """Train a FilterLLM on DATASET, a directory of two files.
+
+    items.parquet has the columns item_id and text, interactions.parquet user_id, item_id and split. Both may also be
+    .csv, .tsv or .jsonl. Users without a training pair are left out.
 
     Interrupted, the same command goes on after the last full epoch.
     """
@@ -66,7 +72,6 @@ def train(
     import torch
 
     from fllm_export.environment import thread_count
-    from fllm_export.evaluation.dataset import Dataset
     from fllm_export.training import trainer
     from fllm_export.training.recipe import Recipe
 
@@ -80,8 +85,10 @@ def train(
         max_steps=max_steps,
     )
     torch.set_num_threads(thread_count(threads))
-    report = trainer.train(Dataset.load(dataset), out, recipe, encoder=encoder, progress=output.progress)
-    output.result({"checkpoint": str(out), **report.to_json()}, _table(report, out))
+    data = open_dataset(output, dataset, strict=strict)
+    report = trainer.train(data, out, recipe, encoder=encoder, progress=output.progress)
+    result = {"checkpoint": str(out), "users_left_out": data.left_out, **report.to_json()}
+    output.result(result, _table(report, out))
 
 
 def _table(report: TrainingReport, out: Path) -> str:

@@ -91,9 +91,7 @@ def test_users_without_a_training_pair_are_left_out(tmp_path):
         assert found.users.tolist() == whole.splits[split].users.tolist()
         assert found.items.tolist() == whole.splits[split].items.tolist()
     write(tmp_path, ITEMS, pairs)
-    with pytest.raises(
-        BundleError, match="row 6: user_id 15 has no row of the split train; expected one for every user"
-    ):
+    with pytest.raises(BundleError, match="row 6: user_id 15 has no row of the split train; expected one"):
         Dataset.load(tmp_path, strict=True)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
 pytest.importorskip("torch")
 pytest.importorskip("peft")
-pytest.importorskip("pyarrow")
+pa = pytest.importorskip("pyarrow")
 
-from fllm_export.cli.main import main
+from fllm_export.cli.main import main  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -48,6 +49,26 @@ def test_evaluate_prints_metrics_of_both_questions(checkpoint, small_dataset):
     table = CliRunner().invoke(main, arguments)
     assert f"{printed['users_of_items']['recall']:.4f}" in table.stdout
     assert "recall@10" in table.stdout
+
+
+def test_users_without_a_training_pair_are_left_out_and_counted(checkpoint, small_dataset, tmp_path):
+    from pyarrow import parquet
+
+    out, printed = checkpoint
+    assert printed["users_left_out"] == 0
+    shutil.copytree(small_dataset, tmp_path / "data")
+    pairs = parquet.read_table(small_dataset / "interactions.parquet").to_pydict()
+    cold = pairs["item_id"][pairs["split"].index("cold_test")]
+    for name, values in (("user_id", [7, 8]), ("item_id", [cold, cold]), ("split", ["cold_test"] * 2)):
+        pairs[name] += values
+    parquet.write_table(pa.table(pairs), tmp_path / "data" / "interactions.parquet")
+    result = CliRunner().invoke(main, ["evaluate", str(out), str(tmp_path / "data"), "-k", "10", "--json"])
+    assert result.exit_code == 0, result.output
+    assert "left out: 2 users without a pair in train, and their pairs in other splits" in result.stderr
+    assert json.loads(result.stdout)["users_left_out"] == 2
+    strict = CliRunner().invoke(main, ["train", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--strict"])
+    assert strict.exit_code == 4
+    assert "user_id 7 has no row of the split train" in strict.stderr
 
 
 def test_errors_have_their_exit_codes(checkpoint, small_dataset, tmp_path):
