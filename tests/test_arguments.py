@@ -31,7 +31,10 @@ def test_integers(value: Any) -> None:
     assert type(found) is int
 
 
-@pytest.mark.parametrize("value", [True, np.True_, 8.0, np.float32(8), "8", None, [8], np.array([8]), 0, 9, 10**5000])
+@pytest.mark.parametrize(
+    "value",
+    [True, np.True_, 8.0, np.float32(8), "8", None, [8], np.array([8]), 0, 9, pytest.param(10**5000, id="huge")],
+)
 def test_what_is_no_such_integer(value: Any) -> None:
     with pytest.raises(UsageError, match=r"^k is .*; expected an integer from 1 to 8"):
         arguments.integer(value, "k", least=1, most=8)
