@@ -13,7 +13,7 @@ from fllm_export.cli.output import Output, columns, json_option, pass_output
 from fllm_export.errors import UsageError
 
 if TYPE_CHECKING:
-    from fllm_export.engines.base import Mode
+    from fllm_export.engines.names import Mode
     from fllm_export.runtime.topk import TopK
 
 _HEADING = 120

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.engines.names import LogProbs, Mode
 from fllm_export.engines.partial import Partial
-
-Mode = Literal["topk", "sample"]
-MODES: tuple[Mode, ...] = ("topk", "sample")
-
-LogProbs = Literal["exact", "estimate", "none"]
-LOG_PROBS: tuple[LogProbs, ...] = ("exact", "estimate", "none")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export import _core
-from fllm_export.engines.base import LOG_PROBS, Request, Scan, UserFilter
+from fllm_export.engines.base import Request, Scan, UserFilter
+from fllm_export.engines.names import LOG_PROBS
 from fllm_export.engines.partial import Partial
 from fllm_export.errors import BudgetError, BundleError, FllmError, HardwareError, UsageError
 from fllm_export.table.table import Table

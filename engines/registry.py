@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from fllm_export.engines.base import Engine
+from fllm_export.engines.names import ENGINES
 from fllm_export.environment import default_engine
 from fllm_export.errors import UsageError
 from fllm_export.table.table import Table
 
-ENGINES = ("native", "cuda", "tensorrt", "onnxruntime", "numpy")
 DEFAULT = "native"
 
 
@@ -22,7 +22,7 @@ def open_engine(name: str, table: Table, *, head: Path, threads: int) -> Engine:
     """Return an engine on ``table``.
 
     Args:
-        name: one of :data:`ENGINES`.
+        name: one of :data:`fllm_export.engines.names.ENGINES`.
         table: the open table.
         head: where the head graph would be, and ``plans`` beside it; ONNX Runtime and TensorRT need them.
         threads: threads inside one call, where the engine can choose.

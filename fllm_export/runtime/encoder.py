@@ -21,7 +21,7 @@ class Encoder:
         prompt: how texts become tokens.
         dim: numbers of an item vector.
         threads: threads inside one call on the CPU.
-        where: what runs it, one of ``item_model.ENCODERS``.
+        where: what runs it, one of ``engines.names.ENCODERS``.
 
     Raises:
         BundleError: ``tokenizer.json``, ``encoder/model.onnx`` or a plan is missing or unreadable.

@@ -8,11 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.engines.names import ENCODERS
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.onnx_session import cpu_session, cuda_session
-
-ENCODERS = ("cpu", "cuda", "tensorrt", "tensorrt-fp16", "tensorrt-bf16", "tensorrt-fp8")
-"""ONNX Runtime on CPU or GPU; a plan, the first there is in this order or of the precision named."""
 
 _BATCH = 32
 
@@ -59,7 +57,7 @@ def open_item_model(name: str, bundle: Path, dim: int, threads: int) -> ItemMode
     """Open a bundle's encoder.
 
     Args:
-        name: one of :data:`ENCODERS`.
+        name: one of :data:`fllm_export.engines.names.ENCODERS`.
         bundle: the bundle's directory.
         dim: numbers of an item vector.
         threads: threads inside one call on the CPU.

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.base import LogProbs, Mode, UserFilter
+from fllm_export.engines.base import UserFilter
+from fllm_export.engines.names import LogProbs, Mode
 from fllm_export.engines.registry import engine_name
 from fllm_export.environment import chosen_encoder, thread_count
 from fllm_export.errors import BundleError

@@ -11,7 +11,8 @@ from typing import Unpack
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.base import LOG_PROBS, MODES, Engine, LogProbs, Mode, Request, Scan, UserFilter
+from fllm_export.engines.base import Engine, Request, Scan, UserFilter
+from fllm_export.engines.names import LOG_PROBS, MODES, LogProbs, Mode
 from fllm_export.engines.partial import NO_USER
 from fllm_export.engines.registry import engine_name, open_engine
 from fllm_export.environment import thread_count

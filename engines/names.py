@@ -1,0 +1,21 @@
+"""Names by which callers choose, apart from the engines, which need NumPy: `--help` is printed without it."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+EngineName = Literal["native", "cuda", "tensorrt", "onnxruntime", "numpy"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+"""What executes searches."""
+
+EncoderName = Literal["cpu", "cuda", "tensorrt", "tensorrt-fp16", "tensorrt-bf16", "tensorrt-fp8"]
+ENCODERS: tuple[EncoderName, ...] = get_args(EncoderName)
+"""What encodes texts: ONNX Runtime on CPU or GPU; a plan, the first there is or that of the precision named."""
+
+Mode = Literal["topk", "sample"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+"""What is returned: the K best users, or K users drawn from the distribution."""
+
+LogProbs = Literal["exact", "estimate", "none"]
+LOG_PROBS: tuple[LogProbs, ...] = get_args(LogProbs)
+"""Where the softmax denominator comes from: every row, what the search reads anyway, or it is left out."""
