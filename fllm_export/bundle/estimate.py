@@ -18,6 +18,7 @@ from fllm_export.table import sketch
 from fllm_export.table.codecs import codec
 from fllm_export.table.layout import tile_rows
 from fllm_export.table.shard import PAGE_BYTES
+from fllm_export.table.shard_rows import ShardRows
 from fllm_export.table.sketch_maker import SketchMaker
 from fllm_export.table.tile_maker import TileMaker
 
@@ -112,7 +113,8 @@ def estimate(job: Job) -> Estimate:
     }
     disk = sum(file.value for file in files.values())
     shard = min(shard_bytes, table_bytes)
-    memory = _INTERPRETER_BYTES + _MODEL_COPIES * encoder_bytes + _SHARD_COPIES * shard
+    decoded = math.ceil(shard / row_bytes) * users.dim * _FP32_BYTES if beside.row_bytes else 0
+    memory = _INTERPRETER_BYTES + _MODEL_COPIES * encoder_bytes + _SHARD_COPIES * shard + decoded
     return Estimate(
         files=files,
         disk=Quantity(disk, "bytes", "sum of the files"),
@@ -120,7 +122,7 @@ def estimate(job: Job) -> Estimate:
             memory,
             "bytes",
             f"{_INTERPRETER_BYTES:,} libraries + {_MODEL_COPIES} x {encoder_bytes:,} encoder "
-            f"+ {_SHARD_COPIES} x {shard:,} shard",
+            f"+ {_SHARD_COPIES} x {shard:,} shard" + (f" + {decoded:,} its rows in fp32" if decoded else ""),
         ),
         time=_time(job, beside, encoder_bytes),
     )
@@ -144,9 +146,9 @@ class _Beside:
     def of(cls, job: Job, row_bytes: int) -> _Beside:
         """Return what ``yes`` asks for, and ``auto`` where rows of ``row_bytes`` take more than one shard."""
         options, users = job.options.table, job.checkpoint.users
-        kind, several = codec(options.quant), users.rows * row_bytes > options.shard_bytes
-        maker = SketchMaker(options.sketch, kind, users.dim)
-        tiles = TileMaker(options.cluster, kind, users.dim, tile_rows(row_bytes, options.shard_bytes))
+        several = users.rows * row_bytes > options.shard_bytes
+        maker = SketchMaker(options.sketch, options.quant, users.dim)
+        tiles = TileMaker(options.cluster, users.dim, tile_rows(row_bytes, options.shard_bytes))
         sketch_bytes = maker.row_bytes if several or options.sketch == "yes" else 0
         bounds_bytes = tiles.row_bytes if several or options.cluster == "yes" else 0
         pages = _PLAIN_TENSORS + (_SKETCH_TENSORS if sketch_bytes else 0) + (_BOUNDS_TENSORS if bounds_bytes else 0)
@@ -187,15 +189,17 @@ def _encoding_s(dim: int, quant: str, beside: _Beside) -> float:
     """Encode some rows as the table will have them."""
     rows = np.random.default_rng(0).standard_normal((_PROBE_ROWS, dim)).astype(np.float32)
     basis = sketch.make_basis(dim, _whole(dim)) if beside.sketch else None
-    tiles = TileMaker("yes" if beside.bounds else "no", codec(quant), dim, _PROBE_ROWS)
+    tiles = TileMaker("yes" if beside.bounds else "no", dim, _PROBE_ROWS)
     tiles.decide(whole_table=False)
     began = time.perf_counter()
     stored = codec(quant).encode(rows)
-    if tiles.clusters:
-        order = tiles.order(stored)
-        tiles.tensors({name: array[order] for name, array in stored.items()})
-    if basis is not None:
-        sketch.encode(codec(quant).decode(stored, dim), basis)
+    if tiles.clusters or basis is not None:
+        decoded = ShardRows(codec(quant).decode(stored, dim))
+        if tiles.clusters:
+            decoded.reorder(tiles.order(decoded))
+            tiles.tensors(decoded, None)
+        if basis is not None:
+            sketch.encode(decoded.part(0, len(decoded)), basis)
     return time.perf_counter() - began
 
 

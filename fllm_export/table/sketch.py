@@ -122,8 +122,9 @@ def encode(values: F32, basis: F32) -> dict[str, Array]:
     """Return the sketch tensors of rows float32 [n, d], without the basis; the last block is filled up with zeros."""
     matrix = basis.astype(np.float64)
     sketch_dims, dim = basis.shape
-    turned: F64 = values.astype(np.float64) @ matrix.T
-    norms: F64 = np.sqrt((values.astype(np.float64) ** 2).sum(1))
+    wide = values.astype(np.float64)
+    turned: F64 = wide @ matrix.T
+    norms: F64 = np.sqrt(np.einsum("ij,ij->i", wide, wide))
     levels = _levels(turned)
     if sketch_dims < dim:
         defect = float(np.linalg.norm(np.eye(sketch_dims) - matrix @ matrix.T)) + _NORM_SLACK

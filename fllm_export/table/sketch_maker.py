@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
 from fllm_export.table import sketch
-from fllm_export.table.codecs import Codec
+from fllm_export.table.codec_names import CodecName
 from fllm_export.table.options import Choice
+from fllm_export.table.shard_rows import ShardRows
 
 Array = npt.NDArray[np.generic]
 
@@ -29,8 +29,8 @@ class SketchMaker:
     Args:
         choice: ``auto`` makes one for int8 tables of at least 64 dimensions that have more than one shard: on smaller
             ones a full pass takes no time worth saving.
-        codec: the table's.
-        dim: numbers in a row.
+        quant: name of the table's codec.
+        dim: dimension of a row.
         items: item vectors [n, d] like those to come, some hundred of them, by which the basis is chosen too; they
             cannot change an exact answer.
 
@@ -38,10 +38,9 @@ class SketchMaker:
         UsageError: the items are unfit.
     """
 
-    def __init__(self, choice: Choice, codec: Codec, dim: int, items: npt.ArrayLike | None = None) -> None:
+    def __init__(self, choice: Choice, quant: CodecName, dim: int, items: npt.ArrayLike | None = None) -> None:
         self._always = choice == "yes"
-        self._wanted = self._always or (choice == "auto" and codec.name == "int8" and dim >= _AUTO_DIM)
-        self._codec = codec
+        self._wanted = self._always or (choice == "auto" and quant == "int8" and dim >= _AUTO_DIM)
         self._dim = dim
         self._items = None if items is None else _checked(items, dim)
         self._basis: npt.NDArray[np.float32] | None = None
@@ -63,33 +62,23 @@ class SketchMaker:
         """Go on with the basis of a shard that was written before."""
         self._basis = stored["sketch_basis"].view(np.float32)
 
-    def tensors(self, stored: Mapping[str, Array], *, whole_table: bool) -> dict[str, Any]:
-        """Return the sketch tensors of a shard's rows; none where no sketch is wanted.
+    def makes(self, *, whole_table: bool) -> bool:
+        """Return whether a shard gets a sketch; ``whole_table`` tells that it is the table's only one."""
+        return self._wanted and (self._always or not whole_table)
 
-        Args:
-            stored: the shard's tensors.
-            whole_table: whether this shard is the table's only one.
-        """
-        if not self._wanted or (whole_table and not self._always):
-            return {}
+    def tensors(self, rows: ShardRows) -> dict[str, Array]:
+        """Return the sketch tensors of a shard's rows; the first shard's rows choose the basis."""
         if self._basis is None:
-            self._basis = self._choose(stored)
+            self._basis = self._choose(rows)
         step = max(1, _CHUNK_NUMBERS // self._dim // sketch.BLOCK_ROWS) * sketch.BLOCK_ROWS
-        rows = len(stored["scales"])
-        parts = [sketch.encode(self._decoded(stored, slice(at, at + step)), self._basis) for at in range(0, rows, step)]
+        parts = [sketch.encode(rows.part(at, at + step), self._basis) for at in range(0, len(rows), step)]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return {**joined, "sketch_basis": self._basis}
 
-    def _choose(self, stored: Mapping[str, Array]) -> npt.NDArray[np.float32]:
-        rows = len(stored["scales"])
-        sample = min(rows, _SAMPLE_ROWS, max(1024, _SAMPLE_NUMBERS // self._dim))
-        rows_taken = self._decoded(stored, np.linspace(0, rows - 1, sample).astype(np.int64))
-        dims = sketch.choose_dims(rows_taken, self._items)
-        return sketch.make_basis(self._dim, dims, rows_taken, self._items)
-
-    def _decoded(self, stored: Mapping[str, Array], rows: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        names = self._codec.tensors(self._dim)
-        return self._codec.decode({name: stored[name][rows] for name in names}, self._dim)
+    def _choose(self, rows: ShardRows) -> npt.NDArray[np.float32]:
+        sample = rows.sample(min(_SAMPLE_ROWS, max(1024, _SAMPLE_NUMBERS // self._dim)))
+        dims = sketch.choose_dims(sample, self._items)
+        return sketch.make_basis(self._dim, dims, sample, self._items)
 
 
 def _checked(items: npt.ArrayLike, dim: int) -> npt.NDArray[np.float32]:

@@ -21,6 +21,8 @@ EXTENTS = 4
 """Numbers a tile beside its direction: least and greatest part along it, greatest rest, greatest bias."""
 
 _FLOAT64_SLACK = 1e-9
+_ROW_SLACK = 2.0**-23
+"""A row given as float32 differs from its codes times its scale, which it stands for, by less than this of its norm."""
 _UNIT_SLACK = 2.0**-20
 """By how much the squared length of a float32 direction may exceed 1, and more."""
 _SLACK = 2.0**-20
@@ -33,22 +35,25 @@ def tensors(rows: int, dim: int, tile_rows: int) -> dict[str, tuple[str, tuple[i
     return {"tile_directions": ("F32", (tiles, dim)), "tile_extents": ("F32", (tiles, EXTENTS))}
 
 
-def describe(rows: F64, bias: F32 | None) -> tuple[F32, F32]:
+def describe(rows: F32, bias: F32 | None) -> tuple[F32, F32]:
     """Return the direction [d] and the extents [4] of one tile.
 
     Args:
-        rows: what the codes stand for, float64 [n, d].
+        rows: what the codes stand for, float32 [n, d].
         bias: float32 [n] or None.
     """
-    mean = rows.mean(0)
+    wide = rows.astype(np.float64)
+    mean = wide.mean(0)
     length = float(np.linalg.norm(mean))
     direction = (mean / length if length > 0 else np.zeros_like(mean)).astype(np.float32)
     unit = direction.astype(np.float64)
-    along = rows @ unit
-    rest = np.sqrt(((rows - along[:, None] * unit) ** 2).sum(1))
-    lost = _FLOAT64_SLACK * float(np.sqrt((rows**2).sum(1)).max())
+    along = wide @ unit
+    longest = float(np.sqrt(np.einsum("ij,ij->i", wide, wide).max()))
+    wide -= along[:, None] * unit
+    rest = float(np.sqrt(np.einsum("ij,ij->i", wide, wide).max()))
+    lost = (_FLOAT64_SLACK + _ROW_SLACK) * longest
     highest = 0.0 if bias is None else float(bias.max())
-    extents = [-_above(lost - along.min()), _above(along.max() + lost), _above(rest.max() + lost), highest]
+    extents = [-_above(lost - along.min()), _above(along.max() + lost), _above(rest + lost), highest]
     return direction, np.array(extents, np.float32)
 
 

@@ -20,6 +20,7 @@ from fllm_export.table.ids import check_ids, check_unique
 from fllm_export.table.layout import FORMAT_VERSION, ShardEntry, TableLayout, tile_rows
 from fllm_export.table.options import TableOptions
 from fllm_export.table.shard import Array, Shard, ShardShape, row_tensors, write_shard
+from fllm_export.table.shard_rows import ShardRows
 from fllm_export.table.sketch import BLOCK_ROWS
 from fllm_export.table.sketch_maker import SketchMaker
 from fllm_export.table.tile_maker import TileMaker
@@ -65,12 +66,12 @@ class TableWriter:
         self._codec = codec(options.quant)
         self._dim = dim
         self._bias = bias
-        self._sketch = SketchMaker(options.sketch, self._codec, dim, items)
+        self._sketch = SketchMaker(options.sketch, options.quant, dim, items)
         row_bytes = self._codec.row_bytes(dim) + self._sketch.row_bytes
         step = tile_rows(row_bytes, options.shard_bytes)
         if self._sketch.row_bytes:
             step = max(BLOCK_ROWS, step)
-        self._tiles = TileMaker(options.cluster, self._codec, dim, step)
+        self._tiles = TileMaker(options.cluster, dim, step)
         self._shard_rows = max(1, options.shard_bytes // ((row_bytes + self._tiles.row_bytes) * step)) * step
         if (directory / "table.json").exists():
             raise UsageError(f"{directory} holds a table already", fix="Choose another directory, or remove it first")
@@ -161,19 +162,30 @@ class TableWriter:
         whole_table = last and not self._entries
         if not self._entries:
             self._tiles.decide(whole_table=whole_table)
-        if self._tiles.clusters:
-            order = self._tiles.order(tensors)
-            tensors = {name: array[order] for name, array in tensors.items()}
+        if self._tiles.clusters or self._sketch.makes(whole_table=whole_table):
+            tensors = self._described(tensors, whole_table=whole_table)
         name = f"{len(self._entries):05d}.safetensors"
         rows = len(tensors["ids"])
-        tensors |= self._tiles.tensors(tensors)
-        tensors |= self._sketch.tensors(tensors, whole_table=whole_table)
         dtypes = {key: dtype for key, (dtype, _) in self._shape(self._sketch.dims).tensors(rows).items()}
         metadata = {"format": "fllm-users", "format_version": str(FORMAT_VERSION), "codec": self._codec.name}
         path = self._directory / name
         size = write_shard(path, dtypes, tensors, metadata)
         self._entries.append(ShardEntry(name, rows, size, sha256_file(path)))
         self._save_ledger()
+
+    def _described(self, tensors: dict[str, Array], *, whole_table: bool) -> dict[str, Array]:
+        """Return a shard's tensors in tile order, with what rules rows and tiles out."""
+        rows = ShardRows(self._codec.decode(tensors, self._dim))
+        beside: dict[str, Array] = {}
+        if self._tiles.clusters:
+            order = self._tiles.order(rows)
+            tensors = {name: array[order] for name, array in tensors.items()}
+            rows.reorder(order)
+            bias = tensors["bias"].view(np.float32) if self._bias else None
+            beside |= self._tiles.tensors(rows, bias)
+        if self._sketch.makes(whole_table=whole_table):
+            beside |= self._sketch.tensors(rows)
+        return {**tensors, **beside}
 
     def _save_ledger(self) -> None:
         head = {
