@@ -43,6 +43,17 @@ std::vector<std::string> cpu_levels() {
   return levels;
 }
 
+nb::list engines() {
+  nb::list found;
+  for (const fllm_engine_info& engine : fllm::engines()) {
+    nb::list codecs;
+    std::istringstream names(engine.codecs);
+    for (std::string codec; std::getline(names, codec, ',');) codecs.append(codec);
+    found.append(nb::make_tuple(engine.name, nb::tuple(codecs), engine.takes_plan != 0));
+  }
+  return found;
+}
+
 nb::object gumbel(std::uint64_t seed, Ids ids) {
   auto noise = make<double>(ids.shape(0), 1, 1);
   fllm_error error;
@@ -105,6 +116,7 @@ nb::dict describe(const fllm::Table& table) {
   facts["sketch"] = info.sketch != 0;
   facts["threads"] = info.threads;
   facts["isa"] = info.isa;
+  facts["engine"] = info.engine;
   return facts;
 }
 
@@ -126,6 +138,7 @@ NB_MODULE(_core, module) {
   module.doc() = "libfllm for Python; fllm_export.engines.native gives it the house's types and errors.";
   register_error(module);
   module.def("cpu_levels", &cpu_levels, "Return the instruction-set levels usable here, weakest first.");
+  module.def("engines", &engines, "Return the name, codecs and whether it takes a plan of each engine, default first.");
   module.def("gumbel", &gumbel, nb::arg("seed"), nb::arg("ids"),
              "Return standard Gumbel noise for each int64 id, float64 [n]; equal bits to fllm_export.engines.gumbel.");
   nb::class_<fllm::Filter>(module, "Filter", "Which users of a table may be returned.");

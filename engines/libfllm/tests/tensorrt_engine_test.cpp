@@ -219,10 +219,10 @@ void what_it_cannot_do_is_told() {
   CHECK(status_of([&] { table.open(open); }, "cannot share a table among 2 GPUs") == FLLM_USAGE);
   open.gpus = 1;
   open.engine = "cuda";
-  CHECK(status_of([&] { table.open(open); }, "a plan is given") == FLLM_USAGE);
+  CHECK(status_of([&] { table.open(open); }, "runs no plan, and one is given") == FLLM_USAGE);
   open.engine = "tensorrt";
   open.plan = "";
-  CHECK(status_of([&] { table.open(open); }, "asked for without a plan") == FLLM_USAGE);
+  CHECK(status_of([&] { table.open(open); }, "requested without a plan") == FLLM_USAGE);
   // The options of a program that was compiled before there were plans.
   fllm_table_options old = FLLM_TABLE_OPTIONS_INIT;
   old.size = offsetof(fllm_table_options, plan);

@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "library.hpp"
+#include "search/engines.hpp"
 #include "status.hpp"
 
 namespace fllm::cuda {
@@ -27,12 +28,10 @@ std::vector<TileRange> share_out(const Rows& table, std::size_t parts) {
 }  // namespace
 
 CudaEngine::CudaEngine(const Rows& table, const DeviceOptions& options) : rows_(table.layout.rows) {
-  const Codec codec = table.layout.codec;
-  if ((codec != Codec::int8 && codec != Codec::fp8) || table.layout.dim > kMaxDim) {
+  if (table.layout.dim > kMaxDim) {
     throw Error(Status::usage,
-                sentence("the engine 'cuda' does not scan rows of " + std::string(codec_name(codec)) + " with " +
-                             std::to_string(table.layout.dim) + " numbers",
-                         "int8 or fp8 with at most " + std::to_string(kMaxDim), "Use the engine 'native'"));
+                sentence("the engine 'cuda' cannot scan rows of dimension " + std::to_string(table.layout.dim),
+                         "at most " + std::to_string(kMaxDim), "Use the engine 'native'"));
   }
   const Driver& driver = load_driver();
   const std::size_t wanted = std::max<std::uint32_t>(1, options.devices);
@@ -91,3 +90,12 @@ ItemAnswer CudaEngine::merge(const Search& search, std::vector<std::vector<Devic
 }
 
 }  // namespace fllm::cuda
+
+namespace fllm {
+
+std::unique_ptr<Engine> make_cuda_engine(const Table& table, const EngineOptions& options) {
+  const cuda::DeviceOptions gpus{options.gpus, options.gpu_bytes};
+  return std::make_unique<cuda::CudaEngine>(cuda::Rows{table.layout(), table.tiles()}, gpus);
+}
+
+}  // namespace fllm

@@ -19,7 +19,7 @@ struct DeviceOptions {
 
 class CudaEngine : public Engine {
  public:
-  // Throws Error: Status::usage for a codec that GPUs do not scan, Status::hardware when there are no such GPUs,
+  // Throws Error: Status::usage for rows that are too long, Status::hardware when there are no such GPUs,
   // Status::memory when neither their memory nor the host's suffices.
   CudaEngine(const Rows& table, const DeviceOptions& options);
 

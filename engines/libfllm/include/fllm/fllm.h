@@ -54,6 +54,18 @@ typedef struct fllm_error {
  */
 FLLM_API size_t fllm_cpu_levels(char* buffer, size_t capacity);
 
+/* ---- Engines ---- */
+
+typedef struct fllm_engine_info {
+  char name[16];      /* what fllm_table_options.engine takes */
+  char codecs[64];    /* of the tables that it serves, separated by commas */
+  int32_t takes_plan; /* not 0: it runs a plan, whose path fllm_table_options.plan gives */
+} fllm_engine_info;
+
+/* Describes the engines of this library, the default one first; writes at most `capacity`. Returns how many there are.
+ * Whether this machine has what an engine needs is found out when a table is opened. */
+FLLM_API size_t fllm_engines(fllm_engine_info* engines, size_t capacity);
+
 /* ---- Noise ---- */
 
 /* Standard Gumbel noise of (seed, id) for n user ids: the same bits on every machine. */
@@ -70,8 +82,8 @@ typedef struct fllm_table_options {
   int32_t resident;         /* not 0: read the whole table at opening and keep it in memory */
   uint32_t batch_window_us; /* how long a search waits to share its pass with later ones; 0: not at all */
   const char* isa;          /* instruction-set level; NULL: FLLM_ISA or the best */
-  const char* engine;       /* "native": the CPU; "cuda": GPUs, by libfllm_cuda beside libfllm; "tensorrt": a GPU and a
-                             * head plan, by libfllm_tensorrt and libfllm_cuda; NULL: native */
+  const char* engine;       /* one of fllm_engines(): "native", the CPU; "cuda", GPUs, by libfllm_cuda beside libfllm;
+                             * "tensorrt", a GPU and a head plan, by libfllm_tensorrt and libfllm_cuda; NULL: native */
   uint32_t gpus;            /* how many GPUs share the table, of those that the process sees; 0: one */
   uint64_t gpu_bytes;       /* of each GPU's memory at most; rows beyond stream from pinned memory; 0: what is free */
   const char* plan;         /* path of the bundle's head plan, for "tensorrt" alone */
@@ -104,11 +116,12 @@ typedef struct fllm_table_info {
   int32_t bias;   /* not 0: rows have a bias */
   int32_t sketch; /* not 0: rows have a sketch */
   uint32_t threads;
-  char codec[8]; /* "fp32", "fp16", "int8", "fp8" or "int4" */
-  char isa[16];  /* the level that scans, or the kind of GPU, as "sm_90" */
+  char codec[8];   /* such as "int8" */
+  char isa[16];    /* the level that scans, or the kind of GPU, as "sm_90" */
+  char engine[16]; /* its name */
 } fllm_table_info;
 
-#define FLLM_TABLE_INFO_INIT {sizeof(fllm_table_info), 0, 0, 0, 0, 0, 0, 0, {0}, {0}}
+#define FLLM_TABLE_INFO_INIT {sizeof(fllm_table_info), 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}}
 
 FLLM_API fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, fllm_error* error);
 

@@ -32,13 +32,20 @@ inline void check(fllm_status status, const fllm_error& error) {
   if (status != FLLM_OK) throw Error(status, error.message);
 }
 
+// The engines of the library, the default one first.
+inline std::vector<fllm_engine_info> engines() {
+  std::vector<fllm_engine_info> found(fllm_engines(nullptr, 0));
+  fllm_engines(found.data(), found.size());
+  return found;
+}
+
 struct TableOptions {
   unsigned threads = 0;  // 0: FLLM_NUM_THREADS or every CPU
   bool pin_threads = false;
   bool resident = false;
   std::chrono::microseconds batch_window{0};
   std::string isa;              // empty: FLLM_ISA or the best
-  std::string engine;           // "native", "cuda" or "tensorrt"; empty: native
+  std::string engine;           // the name of one of engines(); empty: native
   unsigned gpus = 0;            // that share the table; 0: one
   std::uint64_t gpu_bytes = 0;  // of each at most; 0: what is free
   std::string plan;             // path of the bundle's head plan, for "tensorrt" alone

@@ -1,10 +1,12 @@
 // The C interface: checks what comes in, turns exceptions into statuses, and lays the answer out.
 #include "fllm/fllm.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <span>
 #include <string>
 
 #include "api/boundary.hpp"
@@ -36,29 +38,6 @@ void check_vectors(const float* z, std::size_t items, std::size_t dim) {
   require(z != nullptr && items > 0, "there are no item vectors", "at least one");
   for (std::size_t i = 0; i < items * dim; ++i) {
     require(std::isfinite(z[i]), "an item vector holds a number that is not finite", "finite numbers");
-  }
-}
-
-fllm::Processor processor_of(const char* engine) {
-  if (engine == nullptr || std::strcmp(engine, "native") == 0) return fllm::Processor::cpu;
-  if (std::strcmp(engine, "cuda") == 0) return fllm::Processor::gpu;
-  if (std::strcmp(engine, "tensorrt") == 0) return fllm::Processor::plan;
-  throw Error(Status::usage,
-              sentence("there is no engine '" + std::string(engine) + "'", "'native', 'cuda' or 'tensorrt'"));
-}
-
-void check_plan(const fllm_table_options& given, fllm::Processor processor) {
-  if ((processor == fllm::Processor::plan) != (given.plan != nullptr)) {
-    throw Error(Status::usage,
-                given.plan == nullptr
-                    ? sentence("the engine 'tensorrt' was asked for without a plan", "the path of a head plan",
-                               "Build one: fllm-export build BUNDLE --engine tensorrt")
-                    : sentence("a plan is given, and another engine than 'tensorrt' is asked for", "one or the other"));
-  }
-  if (processor == fllm::Processor::plan && given.gpus > 1) {
-    throw Error(Status::usage,
-                sentence("the engine 'tensorrt' cannot share a table among " + std::to_string(given.gpus) + " GPUs",
-                         "one", "Use the engine 'cuda'"));
   }
 }
 
@@ -134,6 +113,21 @@ size_t fllm_cpu_levels(char* buffer, size_t capacity) {
   return levels.size();
 }
 
+size_t fllm_engines(fllm_engine_info* engines, size_t capacity) {
+  const std::span<const fllm::EngineKind> kinds = fllm::engine_kinds();
+  for (std::size_t i = 0; i < std::min(capacity, kinds.size()); ++i) {
+    std::string codecs;
+    for (const fllm::Codec codec : kinds[i].codecs) {
+      codecs += (codecs.empty() ? "" : ",") + std::string(fllm::codec_name(codec));
+    }
+    engines[i] = fllm_engine_info{};
+    std::snprintf(engines[i].name, sizeof engines[i].name, "%s", kinds[i].name);
+    std::snprintf(engines[i].codecs, sizeof engines[i].codecs, "%s", codecs.c_str());
+    engines[i].takes_plan = kinds[i].takes_plan ? 1 : 0;
+  }
+  return kinds.size();
+}
+
 fllm_status fllm_gumbel(uint64_t seed, const int64_t* ids, size_t n, double* noise, fllm_error* error) {
   return guarded(error, [&] {
     require(n == 0 || (ids != nullptr && noise != nullptr), "ids or noise is NULL", "arrays");
@@ -149,16 +143,13 @@ fllm_status fllm_table_open(const char* directory, const fllm_table_options* opt
     const fllm_table_options given =
         read_options(options, fllm_table_options FLLM_TABLE_OPTIONS_INIT, "fllm_table_options");
     fllm::HandleOptions wanted;
-    wanted.threads = given.threads;
-    wanted.pin_threads = given.pin_threads != 0;
+    if (given.engine != nullptr) wanted.engine = given.engine;
+    if (given.isa != nullptr) wanted.isa = given.isa;
+    wanted.given = {given.threads, given.pin_threads != 0, nullptr, given.gpus, given.gpu_bytes, {}};
+    if (given.plan != nullptr) wanted.given.plan = given.plan;
     wanted.residency.resident = given.resident != 0;
     wanted.batch_window = std::chrono::microseconds(given.batch_window_us);
-    if (given.isa != nullptr) wanted.isa = given.isa;
-    wanted.processor = processor_of(given.engine);
-    check_plan(given, wanted.processor);
-    wanted.gpu = {given.gpus, given.gpu_bytes};
-    if (given.plan != nullptr) wanted.plan = given.plan;
-    *table = new fllm_table(directory, wanted);
+    *table = new fllm_table(directory, std::move(wanted));
   });
 }
 
@@ -195,6 +186,7 @@ fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, 
     facts.sketch = layout.sketch_dims > 0 ? 1 : 0;
     facts.threads = static_cast<uint32_t>(table->threads());
     std::snprintf(facts.codec, sizeof facts.codec, "%s", fllm::codec_name(layout.codec));
+    std::snprintf(facts.engine, sizeof facts.engine, "%s", table->engine());
     std::snprintf(facts.isa, sizeof facts.isa, "%s", open->engine().level().c_str());
     std::memcpy(info, &facts, size);
   });

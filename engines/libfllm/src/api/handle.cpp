@@ -3,9 +3,7 @@
 #include "machine/cpu.hpp"
 #include "machine/fork.hpp"
 #include "machine/thread_count.hpp"
-#include "search/cpu_engine.hpp"
 #include "status.hpp"
-#include "tensorrt/host/tensorrt_engine.hpp"
 
 namespace fllm {
 
@@ -17,15 +15,22 @@ const kernels::Kernels& find_kernels(const std::string& isa) {
   std::string levels;
   for (const std::string& level : cpu_levels()) levels += (levels.empty() ? "" : ", ") + level;
   throw Error(Status::hardware,
-              sentence("the instruction set '" + isa + "' is not to be had here", "one of " + levels));
+              sentence("the instruction set '" + isa + "' is not available here", "one of " + levels));
+}
+
+// What is left to this machine is decided once, for this opening and every later one.
+HandleOptions decided(HandleOptions options, const EngineKind& kind) {
+  kind.check(options.given);
+  options.given.threads = thread_count(options.given.threads);
+  options.given.kernels = &find_kernels(options.isa);
+  return options;
 }
 
 }  // namespace
 
-Handle::Handle(const std::string& directory, const HandleOptions& options)
-    : options_(options),
-      threads_(thread_count(options.threads)),
-      kernels_(find_kernels(options.isa)),
+Handle::Handle(const std::string& directory, HandleOptions options)
+    : kind_(find_engine(options.engine)),
+      options_(decided(std::move(options), kind_)),
       directory_(directory),
       current_(open(directory)) {}
 
@@ -55,16 +60,8 @@ void Handle::reopen(const std::string& directory) {
 
 std::shared_ptr<OpenTable> Handle::open(const std::string& directory) const {
   // The open table may outlive this handle, and make its engine again after a fork.
-  OpenTable::MakeEngine make = [options = options_, &kernels = kernels_,
-                                threads = threads_](const Table& table) -> std::unique_ptr<Engine> {
-    if (options.processor == Processor::gpu) {
-      return std::make_unique<cuda::CudaEngine>(cuda::Rows{table.layout(), table.tiles()}, options.gpu);
-    }
-    if (options.processor == Processor::plan) {
-      return std::make_unique<tensorrt::TensorRtEngine>(cuda::Rows{table.layout(), table.tiles()}, kernels,
-                                                        tensorrt::PlanOptions{options.plan, options.gpu.bytes});
-    }
-    return std::make_unique<CpuEngine>(table, kernels, threads, options.pin_threads);
+  OpenTable::MakeEngine make = [&kind = kind_, given = options_.given](const Table& table) {
+    return kind.open(table, given);
   };
   return std::make_shared<OpenTable>(directory, options_.residency, std::move(make), options_.batch_window);
 }

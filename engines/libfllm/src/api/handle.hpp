@@ -6,32 +6,27 @@
 #include <memory>
 #include <string>
 
-#include "cuda/host/cuda_engine.hpp"
-#include "kernels/kernels.hpp"
+#include "search/engines.hpp"
 #include "search/open_table.hpp"
 
 namespace fllm {
 
-enum class Processor { cpu, gpu, plan };  // a plan of TensorRT's, on a GPU
-
 struct HandleOptions {
-  Processor processor = Processor::cpu;
-  std::size_t threads = 0;  // 0: FLLM_NUM_THREADS, or every CPU that the process may use
-  bool pin_threads = false;
+  std::string engine;   // empty: the first of engine_kinds()
+  EngineOptions given;  // threads 0: FLLM_NUM_THREADS, or every CPU that the process may use; kernels: those of `isa`
+  std::string isa;      // empty: FLLM_ISA, or the best of this machine
   Residency residency;
   std::chrono::microseconds batch_window{0};
-  std::string isa;  // empty: FLLM_ISA, or the best of this machine
-  cuda::DeviceOptions gpu;
-  std::string plan;  // its file
 };
 
 class Handle {
  public:
-  Handle(const std::string& directory, const HandleOptions& options);
+  Handle(const std::string& directory, HandleOptions options);
 
   // The open table that is current; it lives as long as the pointer is held, whatever reopen() does meanwhile.
   std::shared_ptr<OpenTable> current() const;
-  std::size_t threads() const { return threads_; }
+  std::size_t threads() const { return options_.given.threads; }
+  const char* engine() const { return kind_.name; }
 
   // Opens `directory` (empty: the same as before) and makes it current. On failure nothing changes.
   void reopen(const std::string& directory);
@@ -43,9 +38,8 @@ class Handle {
  private:
   std::shared_ptr<OpenTable> open(const std::string& directory) const;
 
+  const EngineKind& kind_;
   HandleOptions options_;
-  std::size_t threads_;
-  const kernels::Kernels& kernels_;
   std::atomic<std::size_t> owners_{1};
   std::string directory_;  // this and the next one are guarded by handles_mutex()
   std::shared_ptr<OpenTable> current_;

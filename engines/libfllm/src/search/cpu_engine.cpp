@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "search/engines.hpp"
 #include "search/pass.hpp"
 
 namespace fllm {
@@ -12,6 +13,10 @@ constexpr std::size_t kColumns = 256;                      // more would not rea
 constexpr std::size_t kTileBounds = std::size_t{1} << 26;  // of all columns at most
 
 }  // namespace
+
+std::unique_ptr<Engine> make_cpu_engine(const Table& table, const EngineOptions& options) {
+  return std::make_unique<CpuEngine>(table, *options.kernels, options.threads, options.pin_threads);
+}
 
 CpuEngine::CpuEngine(const Table& table, const kernels::Kernels& kernels, std::size_t threads, bool pin_threads)
     : table_(table), kernels_(kernels), pool_(threads, pin_threads), level_(kernels.isa) {}

@@ -2,6 +2,7 @@
 
 #include "cuda/host/library.hpp"
 #include "library.hpp"
+#include "search/engines.hpp"
 #include "status.hpp"
 
 namespace fllm::tensorrt {
@@ -9,14 +10,6 @@ namespace fllm::tensorrt {
 namespace {
 
 constexpr std::size_t kProposalBytes = 5 * 24;  // of a place of K: proposals are dropped when there are so many
-
-// Throws for a codec that no head plan takes.
-const cuda::Rows& checked(const cuda::Rows& table) {
-  const Codec codec = table.layout.codec;
-  if (codec == Codec::int8 || codec == Codec::fp8) return table;
-  throw Error(Status::usage, sentence(std::string("the engine 'tensorrt' cannot scan ") + codec_name(codec) + " rows",
-                                      "an int8 or fp8 table", "Use the engine 'native'"));
-}
 
 const cuda::Driver& checked_driver() {
   const cuda::Driver& driver = cuda::load_driver();
@@ -31,7 +24,7 @@ const cuda::Driver& checked_driver() {
 }  // namespace
 
 TensorRtEngine::TensorRtEngine(const cuda::Rows& table, const kernels::Kernels& kernels, const PlanOptions& options)
-    : layout_(table.layout), scan_(checked_driver(), load_plan_driver(), checked(table), kernels, options) {
+    : layout_(table.layout), scan_(checked_driver(), load_plan_driver(), table, kernels, options) {
   const cuda::DeviceFacts& facts = scan_.device().facts();
   level_ = "sm_" + std::to_string(facts.major) + std::to_string(facts.minor);
 }
@@ -74,3 +67,17 @@ std::vector<ItemAnswer> TensorRtEngine::scan(std::vector<Column> columns) {
 }
 
 }  // namespace fllm::tensorrt
+
+namespace fllm {
+
+std::unique_ptr<Engine> make_tensorrt_engine(const Table& table, const EngineOptions& options) {
+  if (options.gpus > 1) {
+    throw Error(Status::usage,
+                sentence("the engine 'tensorrt' cannot share a table among " + std::to_string(options.gpus) + " GPUs",
+                         "one", "Use the engine 'cuda'"));
+  }
+  const tensorrt::PlanOptions plan{options.plan, options.gpu_bytes};
+  return std::make_unique<tensorrt::TensorRtEngine>(cuda::Rows{table.layout(), table.tiles()}, *options.kernels, plan);
+}
+
+}  // namespace fllm

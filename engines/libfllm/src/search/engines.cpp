@@ -1,0 +1,87 @@
+#include "search/engines.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "status.hpp"
+
+namespace fllm {
+
+// Each is defined in the folder of its engine.
+std::unique_ptr<Engine> make_cpu_engine(const Table&, const EngineOptions&);
+std::unique_ptr<Engine> make_cuda_engine(const Table&, const EngineOptions&);
+std::unique_ptr<Engine> make_tensorrt_engine(const Table&, const EngineOptions&);
+
+namespace {
+
+constexpr Codec kAll[] = {Codec::fp32, Codec::fp16, Codec::int8, Codec::fp8, Codec::int4};
+constexpr Codec kEightBits[] = {Codec::int8, Codec::fp8};
+
+constexpr EngineKind kEngines[] = {
+    // name, codecs, whether it takes a plan, maker
+    {"native", kAll, false, make_cpu_engine},
+    {"cuda", kEightBits, false, make_cuda_engine},
+    {"tensorrt", kEightBits, true, make_tensorrt_engine},
+};
+
+// "'native', 'cuda' or 'tensorrt'"
+std::string one_of(const std::vector<std::string>& names) {
+  std::string text;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    text += (i == 0 ? "'" : i + 1 == names.size() ? " or '" : ", '") + names[i] + "'";
+  }
+  return text;
+}
+
+template <class Holds>
+std::string engines_that(Holds holds) {
+  std::vector<std::string> names;
+  for (const EngineKind& kind : kEngines) {
+    if (holds(kind)) names.emplace_back(kind.name);
+  }
+  return one_of(names);
+}
+
+[[noreturn]] void refuse(const std::string& found, const std::string& expected, const std::string& fix = "") {
+  throw Error(Status::usage, sentence(found, expected, fix));
+}
+
+bool serves(const EngineKind& kind, Codec codec) {
+  return std::find(kind.codecs.begin(), kind.codecs.end(), codec) != kind.codecs.end();
+}
+
+}  // namespace
+
+std::span<const EngineKind> engine_kinds() { return kEngines; }
+
+const EngineKind& find_engine(const std::string& name) {
+  if (name.empty()) return kEngines[0];
+  for (const EngineKind& kind : kEngines) {
+    if (name == kind.name) return kind;
+  }
+  refuse("there is no engine '" + name + "'", engines_that([](const EngineKind&) { return true; }));
+}
+
+void EngineKind::check(const EngineOptions& options) const {
+  const std::string self = std::string("the engine '") + name + "'";
+  if (takes_plan && options.plan.empty()) {
+    refuse(self + " was requested without a plan", "the path of a head plan",
+           "Build one: fllm-export build BUNDLE --engine " + std::string(name));
+  }
+  if (!takes_plan && !options.plan.empty()) {
+    refuse(self + " runs no plan, and one is given",
+           "the engine " + engines_that([](const EngineKind& kind) { return kind.takes_plan; }) + ", or no plan");
+  }
+}
+
+std::unique_ptr<Engine> EngineKind::open(const Table& table, const EngineOptions& options) const {
+  const Codec codec = table.layout().codec;
+  if (serves(*this, codec)) return make(table, options);
+  std::vector<std::string> served;
+  for (const Codec each : codecs) served.emplace_back(codec_name(each));
+  refuse("the engine '" + std::string(name) + "' cannot scan " + codec_name(codec) + " rows",
+         "a table of codec " + one_of(served),
+         "Use the engine " + engines_that([codec](const EngineKind& kind) { return serves(kind, codec); }));
+}
+
+}  // namespace fllm
