@@ -15,17 +15,24 @@ Ids = npt.NDArray[np.int64]
 _BUCKET_ROWS = 1 << 22
 
 
-def check_ids(ids: npt.ArrayLike, rows: int) -> Ids:
-    """Return ``ids`` as int64 [rows].
+def check_ids(ids: npt.ArrayLike, rows: int, first: int = 0) -> Ids:
+    """Return ``ids`` as int64 [rows]; nothing else than an integer is converted.
+
+    Args:
+        ids: integers of any type, one per row.
+        rows: how many rows there are.
+        first: number of the first of them, for messages.
 
     Raises:
-        UsageError: they are not whole numbers, negative, or not one for each row.
+        UsageError: they are not integers or not one for each row, or one is out of range, with its row.
     """
     array = np.asarray(ids)
     if array.dtype.kind not in "iu" or array.shape != (rows,):
-        raise UsageError(f"ids are {array.dtype} {list(array.shape)}", expected=f"whole numbers [{rows}], one a row")
-    if rows and (int(array.min()) < 0 or int(array.max()) >= 1 << 63):
-        raise UsageError(f"ids run from {array.min()} to {array.max()}", expected="0 to 2^63 - 1")
+        raise UsageError(f"ids are {array.dtype} {list(array.shape)}", expected=f"integers [{rows}], one per row")
+    invalid = (array < 0) | (array > np.iinfo(np.int64).max)
+    if invalid.any():
+        at = int(np.argmax(invalid))
+        raise UsageError(f"row {first + at} has the user id {array[at]}", expected="ids from 0 to 2^63 - 1")
     return array.astype(np.int64)
 
 

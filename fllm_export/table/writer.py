@@ -88,7 +88,8 @@ class TableWriter:
         """Encode rows [n, d]; without ids, rows are numbered on from 0.
 
         Raises:
-            UsageError: a shape is wrong, a number is not finite, or ids or bias are unfit.
+            UsageError: a type or a shape is wrong, or a row, a bias or an id is not finite or out of range; the message
+                names the row.
         """
         encoded = self._encode(rows, ids, bias)
         self._rows_seen += len(encoded["ids"])
@@ -128,27 +129,37 @@ class TableWriter:
         return layout
 
     def _encode(self, rows: npt.ArrayLike, ids: npt.ArrayLike | None, bias: npt.ArrayLike | None) -> dict[str, Array]:
-        matrix = np.asarray(rows, np.float32)
-        if matrix.ndim != 2 or matrix.shape[1] != self._dim:
-            raise UsageError(f"rows have shape {list(matrix.shape)}", expected=f"[n, {self._dim}]")
-        finite = np.isfinite(matrix).all(1)
-        if not finite.all():
-            bad = self._rows_seen + int(np.argmin(finite))
-            raise UsageError(f"row {bad} holds a number that is not finite", expected="finite rows")
+        matrix = self._finite("rows", rows, (None, self._dim))
         numbers = np.arange(self._rows_seen, self._rows_seen + len(matrix)) if ids is None else ids
-        encoded = self._codec.encode(matrix)
         if self._bias != (bias is not None):
             raise UsageError(
                 "bias was given" if bias is not None else "no bias was given",
                 expected="bias for every row of the table, or for none",
             )
+        encoded = self._codec.encode(matrix)
         if bias is not None:
-            values = np.asarray(bias, np.float32)
-            if values.shape != (len(matrix),) or not np.isfinite(values).all():
-                raise UsageError(f"bias has shape {list(values.shape)}", expected=f"finite numbers [{len(matrix)}]")
-            encoded["bias"] = values
-        encoded["ids"] = check_ids(numbers, len(matrix))
+            encoded["bias"] = self._finite("bias", bias, (len(matrix),))
+        encoded["ids"] = check_ids(numbers, len(matrix), self._rows_seen)
         return encoded
+
+    def _finite(self, name: str, values: npt.ArrayLike, shape: tuple[int | None, ...]) -> Rows:
+        """Return numbers as finite float32 of a shape, in which None is any length; errors name the table's row."""
+        given = np.asarray(values)
+        fits = given.ndim == len(shape) and all(
+            wanted in (None, found) for wanted, found in zip(shape, given.shape, strict=True)
+        )
+        if not fits or given.dtype.kind not in "fiu":
+            words = ", ".join("n" if length is None else str(length) for length in shape)
+            raise UsageError(f"`{name}` is {given.dtype} {list(given.shape)}", expected=f"numbers [{words}]")
+        with np.errstate(over="ignore"):
+            numbers = given.astype(np.float32, copy=False)
+        finite = np.isfinite(numbers).reshape(len(numbers), -1).all(1)
+        if not finite.all():
+            at = self._rows_seen + int(np.argmin(finite))
+            raise UsageError(
+                f"`{name}` has a number in row {at} that is not finite", expected="finite numbers within float32's range"
+            )
+        return numbers
 
     def _publish_shard(self, *, last: bool = False) -> None:
         tensors = {

@@ -99,16 +99,33 @@ def test_files_of_other_origin_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "ids", "message"),
     [
-        (ROWS[:2, :5], None, r"rows have shape \[2, 5\]; expected \[n, 48\]"),
-        (np.full((2, 48), np.nan, np.float32), None, "row 0 holds a number that is not finite"),
+        (ROWS[:2, :5], None, r"`rows` is float32 \[2, 5\]; expected numbers \[n, 48\]"),
+        ([["a"] * 48], None, r"`rows` is <U1 \[1, 48\]; expected numbers"),
+        (ROWS[:2] * 1j, None, r"`rows` is complex64"),
         (ROWS[:2], [1], r"ids are int64 \[1\]"),
         (ROWS[:2], [0.5, 1.5], "ids are float64"),
-        (ROWS[:2], [-1, 3], "ids run from -1 to 3"),
+        (ROWS[:2], [4, -1], "row 1 has the user id -1; expected ids from 0"),
+        (ROWS[:2], np.array([1, 1 << 63], np.uint64), "row 1 has the user id 9223372036854775808"),
     ],
 )
 def test_unfit_rows_and_ids_are_refused(tmp_path: Path, rows: np.ndarray, ids: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         TableWriter(tmp_path / "users", TableOptions(), dim=48).add(rows, ids)
+
+
+@pytest.mark.parametrize("spoilt", ["rows", "large rows", "bias", "ids"])
+def test_what_is_not_finite_or_out_of_range_is_named_with_its_row(tmp_path: Path, spoilt: str) -> None:
+    rows, ids, bias = ROWS[:200].astype(np.float64), np.arange(200), np.zeros(200)
+    if spoilt == "ids":
+        ids[150] = -7
+    elif spoilt == "bias":
+        bias[150] = np.inf
+    else:
+        rows[150, 3] = 1e39 if spoilt == "large rows" else np.nan
+    writer = TableWriter(tmp_path / "users", TableOptions(), dim=48, bias=True)
+    with pytest.raises(UsageError, match="row 150 "):
+        write_table(writer, [(rows[i : i + 70], ids[i : i + 70], bias[i : i + 70]) for i in range(0, 200, 70)])
+    assert not (tmp_path / "users" / "table.json").exists()
 
 
 def test_an_id_that_occurs_twice_is_found_across_shards(tmp_path: Path) -> None:
