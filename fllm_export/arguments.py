@@ -147,6 +147,22 @@ def ids(values: Any, argument: str, rows: int | None = None) -> npt.NDArray[np.i
     return found.astype(np.int64)
 
 
+def unique_ids(values: Any, argument: str, rows: int) -> npt.NDArray[np.int64]:
+    """Return ids as :func:`ids` does, one per row and each of them once.
+
+    Raises:
+        UsageError: as :func:`ids`, or an id occurs twice, which is named.
+    """
+    import numpy as np
+
+    found = ids(values, argument, rows)
+    ascending = np.sort(found)
+    repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+    if len(repeated):
+        raise UsageError(f"{argument} holds {repeated[0]} twice", expected="each id once")
+    return found
+
+
 def _integers_in(found: npt.NDArray[np.generic], argument: str) -> npt.NDArray[np.generic]:
     """Return an array of objects as int64 (uint64 where one is above 2^63 - 1), all of them being integers."""
     import numpy as np

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from fllm_export import arguments
 from fllm_export.errors import UsageError
 
 VARIABLES: dict[str, str] = {
@@ -25,13 +26,11 @@ def thread_count(threads: int | None) -> int:
     """Return the number of threads to use: the caller's, or else the environment's.
 
     Raises:
-        UsageError: it is less than 1.
+        UsageError: it is not an integer, or is less than 1.
     """
     if threads is None:
         return default_threads()
-    if threads < 1:
-        raise UsageError(f"threads is {threads}", expected="at least 1")
-    return threads
+    return arguments.integer(threads, "threads", least=1)
 
 
 def default_threads() -> int:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export import arguments
 from fllm_export.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 PLACEHOLDER = "{text}"
 
 PaddingSide = Literal["left", "right"]
+PADDING_SIDES: tuple[PaddingSide, ...] = get_args(PaddingSide)
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,17 @@ class Prompt:
     pad_id: int
 
     def __post_init__(self) -> None:
+        if not isinstance(self.template, str):
+            raise UsageError(f"template is {self.template!r:.60}", expected=f"a string with {PLACEHOLDER} in it")
         if self.template.count(PLACEHOLDER) != 1:
             raise UsageError(
                 f"the template {self.template!r} holds {PLACEHOLDER} {self.template.count(PLACEHOLDER)} times",
                 expected="the placeholder exactly once",
                 fix="Put {text} where the item's text belongs",
             )
-        if self.max_length < 1:
-            raise UsageError(f"max_length is {self.max_length}", expected="at least 1 token")
+        object.__setattr__(self, "max_length", arguments.integer(self.max_length, "max_length", least=1))
+        object.__setattr__(self, "padding_side", arguments.one_of(self.padding_side, "padding_side", PADDING_SIDES))
+        object.__setattr__(self, "pad_id", arguments.integer(self.pad_id, "pad_id", least=0))
 
     def tokenize(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
         """Return each item's token ids, at most ``max_length`` of them, without padding.

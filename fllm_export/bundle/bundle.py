@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from fllm_export import arguments
 from fllm_export.bundle.parity import Parity
 from fllm_export.errors import BundleError
 from fllm_export.manifest import Manifest
@@ -30,7 +31,7 @@ class Bundle:
         Raises:
             BundleError: there is none, or it is damaged or of a newer format.
         """
-        path = Path(directory)
+        path = arguments.path(directory, "directory")
         return cls(path, Manifest.load(path))
 
     def verify(self) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export import __version__
+from fllm_export import __version__, arguments
 from fllm_export.bundle.ledger import step_key
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.errors import HardwareError, UsageError
@@ -54,12 +54,9 @@ class Options:
     threads: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_recall <= 1:
-            raise UsageError(f"min_recall is {self.min_recall}", expected="a share from 0 to 1")
-        if self.k < 1:
-            raise UsageError(f"k is {self.k}", expected="at least 1")
-        if self.exporter not in EXPORTERS:
-            raise UsageError(f"there is no exporter {self.exporter!r}", expected="one of " + ", ".join(EXPORTERS))
+        object.__setattr__(self, "min_recall", arguments.real(self.min_recall, "min_recall", least=0, most=1))
+        object.__setattr__(self, "k", arguments.integer(self.k, "k", least=1))
+        object.__setattr__(self, "exporter", arguments.one_of(self.exporter, "exporter", EXPORTERS))
 
 
 class Job:
@@ -103,8 +100,9 @@ class Job:
             BundleError: the checkpoint or the file of texts is damaged.
             UsageError: there is no text, or ``k`` is not below the number of users.
         """
-        source = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.load(checkpoint)
-        return cls(source, ItemTexts.of(calibration, "calibration"), options, progress)
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint.load(arguments.path(checkpoint, "checkpoint"))
+        return cls(checkpoint, ItemTexts.of(calibration, "calibration"), options, progress)
 
     @cached_property
     def fingerprint(self) -> str:

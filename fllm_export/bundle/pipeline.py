@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Unpack
 
+from fllm_export import arguments
 from fllm_export.bundle.bundle import BUILD_REPORT, ENCODER_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.card import write_card
 from fllm_export.bundle.estimate import estimate
@@ -79,7 +80,7 @@ def build(
         UsageError: an argument is invalid.
     """
     options = Options(TableOptions(**table), min_recall, k, exporter, thread_count(threads))
-    return run(Job.prepare(checkpoint, calibration, options, progress), Path(output))
+    return run(Job.prepare(checkpoint, calibration, options, progress), arguments.path(output, "output"))
 
 
 def run(job: Job, output: Path, steps: Sequence[Step] = STEPS) -> Bundle:

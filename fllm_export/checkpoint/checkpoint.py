@@ -5,23 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+import numpy.typing as npt
 
+from fllm_export import arguments
 from fllm_export.checkpoint.adapter import ADAPTER_FILES, check_adapter
 from fllm_export.checkpoint.base import BaseModel, resolve_base
 from fllm_export.checkpoint.extended_vocabulary import IDS_FILE, read_ids, vocabulary_rows, write_ids
 from fllm_export.checkpoint.mapper import HEAD_FILE, Mapper
-from fllm_export.checkpoint.spec import SPEC_FILE, CheckpointSpec, MapperKind
+from fllm_export.checkpoint.spec import MAPPER_KINDS, SPEC_FILE, CheckpointSpec, MapperKind
 from fllm_export.checkpoint.users import USER_FILES, UserRows
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish, publish_json, sha256_file
 from fllm_export.progress import Progress, silent
-from fllm_export.prompt import PaddingSide, Prompt
+from fllm_export.prompt import PADDING_SIDES, PaddingSide, Prompt
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -72,7 +72,7 @@ class Checkpoint:
         Raises:
             BundleError: a file or tensor is missing, damaged, of an unknown version, or does not fit.
         """
-        directory = Path(directory)
+        directory = arguments.path(directory, "directory")
         path = directory / SPEC_FILE
         if not path.is_file():
             raise BundleError(
@@ -101,7 +101,7 @@ class Checkpoint:
         max_length: int = 512,
         mapper: MapperKind = "linear_relu",
         padding_side: PaddingSide = "left",
-        ids: Sequence[int] | None = None,
+        ids: npt.ArrayLike | None = None,
     ) -> Checkpoint:
         """Import the files that the official FilterLLM code writes.
 
@@ -113,22 +113,23 @@ class Checkpoint:
             max_length: tokens at most.
             mapper: the mapper's kind; ``identity`` leaves the file's mapper out, as some evaluations do.
             padding_side: of the tokenizer in training.
-            ids: the user id of each row; 0 to N - 1 when not given.
+            ids: the user id of each row, integers [N]; 0 to N - 1 when not given.
 
         Raises:
             BundleError: a file is missing or damaged, or would run code when opened.
+            UsageError: an argument is of another type or out of range; ids are never converted.
             HardwareError: torch is not installed.
         """
         from fllm_export.checkpoint.official import import_filterllm
 
         return import_filterllm(
-            str(base_model),
-            None if adapter is None else Path(adapter),
-            Path(custom_weights),
+            str(arguments.path(base_model, "base_model")),
+            None if adapter is None else arguments.path(adapter, "adapter"),
+            arguments.path(custom_weights, "custom_weights"),
             template=template,
-            max_length=max_length,
-            mapper=mapper,
-            padding_side=padding_side,
+            max_length=arguments.integer(max_length, "max_length", least=1),
+            mapper=arguments.one_of(mapper, "mapper", MAPPER_KINDS),
+            padding_side=arguments.one_of(padding_side, "padding_side", PADDING_SIDES),
             ids=ids,
         )
 
@@ -143,7 +144,7 @@ class Checkpoint:
         template: str,
         max_length: int = 512,
         padding_side: PaddingSide = "left",
-        ids: Sequence[int] | None = None,
+        ids: npt.ArrayLike | None = None,
     ) -> Checkpoint:
         """Import a causal LM whose output embedding has a row for every user after the words of its language.
 
@@ -155,21 +156,27 @@ class Checkpoint:
             template: the prompt with the placeholder ``{text}``.
             max_length: tokens at most.
             padding_side: of the tokenizer in training.
-            ids: the user id of each row; 0 to N - 1 when not given.
+            ids: the user id of each row, integers [N]; 0 to N - 1 when not given.
 
         Raises:
             BundleError: a file is missing or damaged, or the output embedding has too few rows.
+            UsageError: an argument is of another type or out of range; ids are never converted.
         """
-        base = resolve_base(str(model_dir), Path.cwd(), "the argument model_dir")
-        folder = None if adapter is None else Path(adapter)
+        first_user_row = arguments.integer(first_user_row, "first_user_row", least=0)
+        count = None if users is None else arguments.integer(users, "users", least=1)
+        base = resolve_base(str(arguments.path(model_dir, "model_dir")), Path.cwd(), "the argument model_dir")
+        folder = None if adapter is None else arguments.path(adapter, "adapter")
         BaseModel.check(base)
-        rows = vocabulary_rows(base, folder, first_user_row, users, None if ids is None else np.asarray(ids, np.int64))
+        rows = vocabulary_rows(base, folder, first_user_row, count, None)
+        if ids is not None:
+            chosen = arguments.unique_ids(ids, "ids", rows.rows)
+            rows = vocabulary_rows(base, folder, first_user_row, rows.rows, chosen)
         spec = CheckpointSpec(
             base_model=str(base.resolve()),
             template=template,
             pooling="last",
-            max_length=max_length,
-            padding_side=padding_side,
+            max_length=arguments.integer(max_length, "max_length", least=1),
+            padding_side=arguments.one_of(padding_side, "padding_side", PADDING_SIDES),
             mapper="identity",
             dim=rows.dim,
             users=rows.rows,
@@ -214,7 +221,7 @@ class Checkpoint:
         Raises:
             UsageError: the directory already holds a checkpoint or a part of one.
         """
-        directory = Path(directory)
+        directory = arguments.path(directory, "directory")
         taken = _entries(directory)
         if taken:
             raise UsageError(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export import arguments
 from fllm_export.checkpoint.base import resolve_base
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.checkpoint.mapper import PREFIX, Mapper
@@ -41,7 +42,7 @@ def import_filterllm(
     max_length: int,
     mapper: MapperKind,
     padding_side: PaddingSide,
-    ids: Sequence[int] | None,
+    ids: npt.ArrayLike | None,
 ) -> Checkpoint:
     """Return a checkpoint over the official files, which stay where they are.
 
@@ -64,7 +65,7 @@ def import_filterllm(
     rows = _float_matrix(custom_weights, tensors)
     users = UserRows(
         [ArrayRows(_array(rows), f"tensor {USERS!r} of {custom_weights}")],
-        ids=None if ids is None else np.asarray(ids, np.int64),
+        ids=None if ids is None else arguments.unique_ids(ids, "ids", rows.shape[0]),
         source="the argument ids",
     )
     base = resolve_base(base_model, Path.cwd(), "the argument base_model")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fllm_export.errors import BundleError
-from fllm_export.prompt import PLACEHOLDER, PaddingSide
+from fllm_export.prompt import PADDING_SIDES, PLACEHOLDER, PaddingSide
 from fllm_export.strict_json import read_object
 
 SCHEMA_VERSION = 1
@@ -18,7 +18,6 @@ MapperKind = Literal["identity", "linear", "linear_relu", "mlp"]
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 MAPPER_KINDS: tuple[MapperKind, ...] = get_args(MapperKind)
-PADDING_SIDES: tuple[PaddingSide, ...] = get_args(PaddingSide)
 
 _INTEGERS = ("max_length", "dim", "users")
 _STRINGS = ("base_model", "template")

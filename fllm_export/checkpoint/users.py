@@ -12,6 +12,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export import arguments
 from fllm_export.checkpoint.tensors import FloatArray, IdArray, StoredTensor, open_tensors
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish
@@ -150,19 +151,24 @@ class UserRows:
             bias: float32 [N], or None.
 
         Raises:
-            UsageError: the array does not have two dimensions, or is empty.
-            BundleError: ids or biases do not fit, or are not acceptable.
+            UsageError: the array does not have two dimensions or is empty, the ids are not one integer per row, each
+                of them once, or the biases are not one number per row.
+            BundleError: a bias is not finite.
         """
-        array = np.asarray(rows)
+        array = arguments.array(rows, "rows")
         if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
             raise UsageError(
                 f"the user rows are an array of {array.dtype} with the shape {list(array.shape)}",
                 expected="a float array [users, dim] that is not empty",
             )
+        biases = None if bias is None else arguments.array(bias, "bias")
+        if biases is not None and (biases.dtype.kind not in "fiu" or biases.shape != array.shape[:1]):
+            found = f"bias is an array of {biases.dtype} with the shape {list(biases.shape)}"
+            raise UsageError(found, expected=f"numbers [{len(array)}], one per row")
         return cls(
             [ArrayRows(array, "the array of user rows")],
-            ids=None if ids is None else np.asarray(ids, np.int64),
-            bias=None if bias is None else np.asarray(bias, np.float32),
+            ids=None if ids is None else arguments.unique_ids(ids, "ids", len(array)),
+            bias=None if biases is None else biases.astype(np.float32),
         )
 
     @classmethod

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export import arguments
 from fllm_export.errors import BundleError
 from fllm_export.files import sha256_file
 from fllm_export.item_texts import text_column
@@ -90,6 +91,7 @@ class Dataset:
                 occurs in another split, or a warm item (``strict``: or a user) has no pair in ``train``.
             HardwareError: pyarrow is not installed.
         """
+        directory = arguments.path(directory, "directory")
         items_file, pairs_file = _file(directory, ITEMS), _file(directory, INTERACTIONS)
         item_ids, texts = _items(read_columns(items_file, ["item_id", "text"]))
         pairs = read_columns(pairs_file, ["user_id", "item_id", "split"])
@@ -103,9 +105,8 @@ class Dataset:
         return Pairs(np.concatenate([p.users for p in parts]), np.concatenate([p.items for p in parts]))
 
 
-def _file(directory: str | Path, stem: str) -> Path:
+def _file(directory: Path, stem: str) -> Path:
     """Return the one file of that stem whose ending can be read."""
-    directory = Path(directory)
     names = {f"{stem}{ending}{packed}" for ending in ENDINGS for packed in ("", ".gz")}
     found = sorted(path for path in directory.iterdir() if path.name.lower() in names) if directory.is_dir() else []
     if not found:

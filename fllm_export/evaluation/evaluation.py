@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export import arguments
 from fllm_export.errors import UsageError
 from fllm_export.evaluation.dataset import COLD_SPLITS, SPLITS, Dataset, Pairs, Positions
 from fllm_export.evaluation.metrics import Ranking
-from fllm_export.evaluation.ranker import Ranker, Rows, encode_items
+from fllm_export.evaluation.ranker import Ranker, Rows, encode_items, open_ranker
 from fllm_export.progress import Progress, silent
 
 EVALUATED = ("cold_test", "cold_val", "cold")
@@ -55,13 +57,17 @@ class Evaluation:
 
 
 def evaluate(
-    ranker: Ranker, dataset: Dataset, split: str = "cold_test", k: int = 20, progress: Progress = silent
+    ranker: Ranker | str | Path,
+    dataset: Dataset | str | Path,
+    split: str = "cold_test",
+    k: int = 20,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Evaluate a model on cold items.
 
     Args:
-        ranker: from :func:`fllm_export.evaluation.ranker.open_ranker`.
-        dataset: the data that the model was trained on.
+        ranker: a checkpoint or a bundle: its directory, or what :func:`fllm_export.evaluation.ranker.open_ranker` gave.
+        dataset: the data that the model was trained on, or its directory.
         split: ``cold_test``, ``cold_val`` or ``cold``.
         k: length of the ranked lists.
         progress: counts items.
@@ -70,14 +76,17 @@ def evaluate(
         UsageError: the split is unknown or empty, ``k`` is above the number of users or of cold items, or the model
             was trained on other users.
     """
-    if split not in EVALUATED:
-        raise UsageError(f"the split is {split!r}", expected="one of " + ", ".join(EVALUATED))
+    split, k = arguments.one_of(split, "split", EVALUATED), arguments.integer(k, "k", least=1)
+    if not isinstance(dataset, Dataset):
+        dataset = Dataset.load(arguments.path(dataset, "dataset"))
+    if isinstance(ranker, str | Path):
+        ranker = open_ranker(ranker)
     pairs = dataset.pairs(*COLD_SPLITS) if split == "cold" else dataset.splits[split]
     if not len(pairs):
         raise UsageError(f"the data set has no pairs in {split}", expected="at least one")
     candidates = dataset.pairs(*COLD_SPLITS).distinct_items
     most = min(len(dataset.user_ids), len(candidates))
-    if not 1 <= k <= most:
+    if k > most:
         raise UsageError(f"k is {k}", expected=f"1 to {most}, the lesser of users and cold items")
     z = encode_items(ranker, [dataset.texts[i] for i in candidates], progress)
     rows = _rows_of_users(ranker, dataset)

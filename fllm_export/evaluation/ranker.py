@@ -10,9 +10,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export import manifest
+from fllm_export import arguments, manifest
 from fllm_export.checkpoint.spec import SPEC_FILE
 from fllm_export.errors import HardwareError, UsageError
+from fllm_export.item_texts import as_texts
 from fllm_export.progress import Progress, silent
 
 Rows = npt.NDArray[np.float32]
@@ -108,7 +109,7 @@ def open_ranker(directory: str | Path) -> Ranker:
         BundleError: it is damaged.
         HardwareError: what it needs is not installed.
     """
-    directory = Path(directory)
+    directory = arguments.path(directory, "directory")
     if (directory / SPEC_FILE).is_file():
         return CheckpointRanker(directory)
     if (directory / manifest.FILE_NAME).is_file():
@@ -119,7 +120,12 @@ def open_ranker(directory: str | Path) -> Ranker:
 
 
 def encode_items(ranker: Ranker, texts: Sequence[str], progress: Progress = silent) -> Rows:
-    """Return the vectors of many items, float32 [n, d]; texts of similar length go together."""
+    """Return the vectors of many items, float32 [n, d]; texts of similar length go together.
+
+    Raises:
+        UsageError: ``texts`` is not a list, Series or 1-d array of at least one text.
+    """
+    texts = as_texts(texts, "texts")
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     parts = []
     for start in range(0, len(texts), _ENCODE_ITEMS):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from fllm_export import arguments
 from fllm_export.checkpoint.spec import MAPPER_KINDS, MapperKind
 from fllm_export.errors import UsageError
 
+_MOST = (1 << 63) - 1
 _MAY_BE_ZERO = ("seed", "guidance", "vocabulary_decay", "epochs", "lora_dropout")
 
 
@@ -63,16 +64,17 @@ class Recipe:
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
-        trainable = [kind for kind in MAPPER_KINDS if kind != "identity"]
-        if self.mapper not in trainable:
-            raise UsageError(f"the mapper kind is {self.mapper!r}", expected="one of " + ", ".join(trainable))
+        arguments.one_of(self.mapper, "mapper", [kind for kind in MAPPER_KINDS if kind != "identity"])
         for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name == "mapper" or (field.name == "max_steps" and value is None):
-                continue
-            least = "0 or more" if field.name in _MAY_BE_ZERO else "above 0"
-            if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in _MAY_BE_ZERO):
-                raise UsageError(f"{field.name} is {value}", expected=f"a number {least}")
+            name, value = field.name, getattr(self, field.name)
+            if field.type in ("int", "int | None") and value is not None:
+                object.__setattr__(
+                    self, name, arguments.integer(value, name, least=name not in _MAY_BE_ZERO, most=_MOST)
+                )
+            elif field.type == "float":
+                object.__setattr__(self, name, arguments.real(value, name, least=0))
+                if value == 0 and name not in _MAY_BE_ZERO:
+                    raise UsageError(f"{name} is {value}", expected="a number above 0")
         if self.lora_dropout >= 1:
             raise UsageError(f"lora_dropout is {self.lora_dropout}", expected="a probability below 1")
 

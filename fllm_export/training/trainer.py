@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fllm_export import arguments
 from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.checkpoint import BASE_FOLDER, Checkpoint
 from fllm_export.checkpoint.model import ItemEncoder
@@ -67,11 +68,11 @@ class TrainingReport:
 
 
 def train(
-    dataset: Dataset,
+    dataset: Dataset | str | Path,
     out: str | Path,
     recipe: Recipe | None = None,
     *,
-    encoder: str = "minilm",
+    encoder: str | Path = "minilm",
     progress: Progress = silent,
 ) -> TrainingReport:
     """Train a FilterLLM and save it as a self-contained checkpoint in ``out``.
@@ -81,17 +82,22 @@ def train(
     when the checkpoint is complete.
 
     Args:
-        dataset: needs pairs in ``train`` and ``cold_val``.
+        dataset: a data set or its directory; it needs pairs in ``train`` and ``cold_val``.
         out: a new or empty directory.
         recipe: the hyper-parameters; the defaults when not given.
         encoder: ``minilm``, ``smollm2`` or a local Hugging Face directory.
         progress: counts items, epochs and steps.
 
     Raises:
-        UsageError: ``out`` is not empty, an option is unfit, or an unfinished run of other options is there.
+        UsageError: ``out`` is not empty, an argument is invalid, or an unfinished run of other options is there.
         HardwareError: the encoder's package is not installed.
     """
-    out, recipe = Path(out), recipe or Recipe()
+    out, recipe = arguments.path(out, "out"), Recipe() if recipe is None else recipe
+    encoder = str(arguments.path(encoder, "encoder"))
+    if not isinstance(recipe, Recipe):
+        raise UsageError(f"recipe is a {type(recipe).__name__}", expected="a Recipe")
+    if not isinstance(dataset, Dataset):
+        dataset = Dataset.load(arguments.path(dataset, "dataset"))
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         held = "holds a checkpoint" if (out / SPEC_FILE).exists() else "is not empty"
         raise UsageError(f"{out} {held}", expected="a new directory", fix="Choose another, or delete it")

@@ -202,7 +202,7 @@ def test_a_path_that_is_no_bundle_is_not_replaced(checkpoint: Checkpoint, tmp_pa
         ({"min_recall": 1.5}, "min_recall is 1.5"),
         ({"k": 0}, "k is 0"),
         ({"k": 400}, "k is 400 and the checkpoint has 400 users; expected fewer"),
-        ({"exporter": "magic"}, "no exporter 'magic'"),
+        ({"exporter": "magic"}, "exporter is 'magic'"),
         ({"sketch": "maybe"}, "sketch is 'maybe'; expected one of auto, yes, no"),
         ({"cluster": True}, "cluster is True; expected one of auto, yes, no"),
         ({"calibration": []}, "calibration is empty"),

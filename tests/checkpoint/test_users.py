@@ -104,10 +104,18 @@ def test_arrays_that_are_no_table(rows: np.ndarray) -> None:
 
 def test_ids_and_bias_of_the_wrong_length() -> None:
     rows = np.zeros((3, 2), np.float32)
-    with pytest.raises(BundleError, match=r"'ids' has the shape \[2\]; expected \[3\]"):
+    with pytest.raises(UsageError, match=r"ids has the shape \[2\]; expected integers \[3\]"):
         UserRows.from_array(rows, ids=[1, 2])
-    with pytest.raises(BundleError, match=r"'bias' has the shape \[4\]; expected \[3\]"):
+    with pytest.raises(UsageError, match=r"bias is an array of float64 with the shape \[4\]; expected numbers \[3\]"):
         UserRows.from_array(rows, bias=[0.0] * 4)
+    with pytest.raises(UsageError, match="ids holds 7 twice"):
+        UserRows.from_array(rows, ids=[7, 1, 7])
+
+
+@pytest.mark.parametrize("ids", [[1.9, 2.0, 3.0], ["1", "2", "3"], np.array(["2020-01-01"] * 3, "datetime64[D]")])
+def test_ids_are_never_converted(ids: object) -> None:
+    with pytest.raises(UsageError, match=r"ids is an array of .*; expected integers"):
+        UserRows.from_array(np.zeros((3, 2), np.float32), ids=ids)
 
 
 def test_nan_in_an_array_names_the_row() -> None:

@@ -77,7 +77,7 @@ def test_both_cold_splits_together():
 @pytest.mark.parametrize(
     ("split", "k", "users", "words"),
     [
-        ("warm_test", 1, USERS, "the split is 'warm_test'"),
+        ("warm_test", 1, USERS, "split is 'warm_test'"),
         ("cold_test", 1, USERS, "no pairs in cold_test"),
         ("cold_val", 4, USERS, "k is 4; expected 1 to 1"),
         ("cold_val", 1, {10: [0.0, 1.0]}, "the model has 1 users and the data set 3"),
