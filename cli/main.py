@@ -17,6 +17,7 @@ from fllm_export.cli.output import JSON_FLAG, Output
 from fllm_export.cli.pack import pack
 from fllm_export.cli.query import query
 from fllm_export.cli.train import train
+from fllm_export.cli.users import users
 from fllm_export.cli.verify import verify
 from fllm_export.errors import BudgetError, BundleError, FllmError, HardwareError, ParityError, UsageError
 
@@ -91,5 +92,5 @@ def main(context: click.Context, quiet: bool) -> None:
     context.ensure_object(Output).quiet = quiet
 
 
-for verb in (build, query, inspect, verify, pack, bench, info, train, evaluate):
+for verb in (build, query, inspect, verify, pack, bench, info, train, evaluate, users):
     main.add_command(verb)

@@ -89,7 +89,8 @@ class ArrayRows:
         Raises:
             BundleError: a NaN or infinite number.
         """
-        values = self.array[first : first + count].astype(np.float32)
+        with np.errstate(over="ignore"):
+            values = self.array[first : first + count].astype(np.float32)
         bad = ~np.isfinite(values)
         if bad.any():
             row = first + int(np.argwhere(bad)[0][0])

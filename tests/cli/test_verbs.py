@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from fllm_export import Bundle, Runtime
+from fllm_export import Bundle, Runtime, UserTable
 from fllm_export.cli.main import main
 
 
@@ -141,3 +141,33 @@ def test_build_below_the_recall_is_exit_3(tiny_checkpoint: object, tmp_path: Pat
     assert passed.exit_code == 0
     assert json.loads(passed.stdout)["parity"]["recall"]["10"] >= 0.2
     assert (tmp_path / "b" / "manifest.json").is_file()
+
+
+def test_users_create_makes_a_table_that_other_verbs_know(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((500, 64), dtype=np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    np.save(tmp_path / "ids.npy", np.arange(500, 1000))
+    arguments = ["users", "create", tmp_path / "table", tmp_path / "rows.npy", "--ids", tmp_path / "ids.npy"]
+    document = json.loads(run(*arguments, "--sketch", "yes", "--json").stdout)
+    assert document["schema"] == "fllm-export/users-create"
+    assert (document["users"], document["dim"], document["codec"]) == (500, 64, "int8")
+    assert document["sketch_dims"] > 0
+    expected = UserTable.create(tmp_path / "expected", rows, np.arange(500, 1000)).topk(rows[:3], 5)
+    np.testing.assert_array_equal(UserTable.open(tmp_path / "table").topk(rows[:3], 5).user_ids, expected.user_ids)
+    assert run("verify", tmp_path / "table").exit_code == 0
+    again = run(*arguments)
+    assert again.exit_code == 2
+    assert "holds a table already" in again.stderr
+    assert "500 users x 64, fp16" in run(*arguments[:2], tmp_path / "t2", *arguments[3:], "--quant", "fp16").stdout
+
+
+def test_users_create_names_the_row_that_is_not_finite(tmp_path: Path) -> None:
+    rows = np.ones((10, 4), np.float32)
+    rows[7, 1] = np.nan
+    np.save(tmp_path / "rows.npy", rows)
+    result = run("users", "create", tmp_path / "table", tmp_path / "rows.npy")
+    assert result.exit_code == 4
+    assert "rows.npy has a NaN or infinite number in row 7" in result.stderr
+    rows[7, 1] = 0
+    np.save(tmp_path / "rows.npy", rows)
+    assert run("users", "create", tmp_path / "table", tmp_path / "rows.npy").exit_code == 0

@@ -1,0 +1,59 @@
+"""``fllm-export users``: tables of users that no model made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fllm_export.cli.options import table_options
+from fllm_export.cli.output import Output, byte_text, json_option, pass_output
+
+if TYPE_CHECKING:
+    from fllm_export.table.options import TableOptions
+
+
+@click.group()
+def users() -> None:
+    """Make user tables from vectors."""
+
+
+@users.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("vectors", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--ids",
+    type=click.Path(path_type=Path),
+    help="User ids: .npy of integers, or .parquet, .csv, .tsv or .jsonl with a column `user_id` "
+    "(default: those in VECTORS, else 0, 1, 2, ...).",
+)
+@table_options
+@json_option
+@pass_output
+def create(output: Output, out: Path, vectors: tuple[Path, ...], ids: Path | None, table: TableOptions) -> None:
+    """Write the user table OUT, a new directory, from VECTORS, one vector per user.
+
+    Files are read one after the other and never as a whole: .npy (floats [n, d]), .parquet (a column of lists of
+    floats, and maybe `user_id`), .safetensors (a matrix, and maybe `ids` and `bias`) or .fbin (big-ann).
+    `query` and `bench` ask the table, `inspect` describes it.
+    """
+    from fllm_export.checkpoint.vector_files import open_vectors
+    from fllm_export.table.writer import TableWriter, write_table
+
+    rows = open_vectors(vectors, ids)
+    writer = TableWriter(out, table, dim=rows.dim, bias=rows.bias is not None)
+    chunks = ((part, numbers, bias) for numbers, part, bias in rows.labelled_chunks())
+    layout = write_table(writer, chunks, rows.rows, output.progress)
+    size = sum(shard.bytes for shard in layout.shards)
+    facts = {
+        "table": str(out),
+        "users": layout.rows,
+        "dim": layout.dim,
+        "codec": layout.codec,
+        "bytes": size,
+        "shards": len(layout.shards),
+        "sketch_dims": layout.sketch_dims,
+        "clustered": layout.tile_bounds,
+    }
+    output.result(facts, f"{out}: {layout.rows:,} users x {layout.dim}, {layout.codec}, {byte_text(size)}")
