@@ -34,9 +34,7 @@ class PlanChoices(TypedDict):
 
 _OPTIONS = (
     click.option("--engine", type=click.Choice(["tensorrt"]), help="Also build plans for this engine."),
-    click.option(
-        "--target", multiple=True, help="GPU of the plans, such as sm89; may be repeated (default: this GPU)."
-    ),
+    click.option("--target", multiple=True, help="GPU of the plans, such as sm89 (default: this GPU)."),
     click.option(
         "--precision",
         type=click.Choice(PRECISIONS),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="minilm, smollm2, or a local Hugging Face directory.",
 )
-@click.option("--dim", type=int, default=256, show_default=True, help="Numbers in a user row.")
+@click.option("--dim", type=int, default=256, show_default=True, help="Dimension of a user row.")
 @click.option(
     "--mapper",
     type=click.Choice(["linear", "linear_relu", "mlp"]),

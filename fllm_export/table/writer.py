@@ -157,7 +157,8 @@ class TableWriter:
         if not finite.all():
             at = self._rows_seen + int(np.argmin(finite))
             raise UsageError(
-                f"`{name}` has a number in row {at} that is not finite", expected="finite numbers within float32's range"
+                f"`{name}` has a number in row {at} that is not finite",
+                expected="finite numbers within float32's range",
             )
         return numbers
 
