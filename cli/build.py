@@ -113,7 +113,7 @@ def _forecast_text(forecast: Estimate) -> str:
 
 def _bundle_text(bundle: Bundle) -> str:
     layout, parity = bundle.table().layout, bundle.parity()
-    size = sum(entry.bytes for entry in bundle.manifest.files.values())
+    size = sum(entry.bytes for entry in bundle.files().values())
     recall = columns(["K", "recall@K"], [[str(depth), f"{value:.4f}"] for depth, value in parity.recall.items()])
     return (
         f"{bundle.path}: {layout.rows:,} users x {layout.dim}, {layout.codec}, {byte_text(size)}\n\n"

@@ -37,11 +37,12 @@ def _bundle(path: Path) -> dict[str, Any]:
     from fllm_export.bundle.bundle import Bundle
 
     bundle = Bundle.load(path)
+    files = bundle.files()
     parity = bundle.parity()
     return {
         "kind": "bundle",
-        "bytes": sum(entry.bytes for entry in bundle.manifest.files.values()),
-        "files": len(bundle.manifest.files),
+        "bytes": sum(entry.bytes for entry in files.values()),
+        "files": len(files),
         **_table_facts(path / "users"),
         **{key: value for key, value in asdict(bundle.manifest.prompt).items()},
         f"recall@{parity.k}": round(parity.recall[parity.k], 4),

@@ -21,11 +21,11 @@ def verify(output: Output, path: Path) -> None:
 
     if (path / "table.json").is_file():
         table = Table(path)
-        table.verify()
-        files, count = len(table.shards), sum(shard.bytes for shard in table.layout.shards)
+        count = table.verify()
+        files = len(table.shards) + 1
     else:
         bundle = Bundle.load(path)
-        files, count = len(bundle.manifest.files), bundle.verify()
+        files, count = len(bundle.files()), bundle.verify()
     output.result(
         {"path": str(path), "files": files, "bytes": count, "intact": True},
         f"{path}: {files} files, {byte_text(count)}, all as they were written",

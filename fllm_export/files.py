@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from fllm_export.errors import BundleError
+
 _HASH_CHUNK_BYTES = 1 << 20
 
 
@@ -46,6 +48,19 @@ def publish_text(path: Path, text: str) -> None:
 def publish_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys, all or nothing."""
     publish_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def check_name(document: Path, name: str) -> None:
+    """Check the name of a file that a document lists, relative to the document's directory.
+
+    The one rule about names and links: a name must lead inside by its text alone, and symbolic links are followed
+    wherever they lead. Whole bundles are made of links by the Hugging Face cache, by Nix and by Kubernetes.
+
+    Raises:
+        BundleError: the name is empty or absolute, or has a part ``.`` or ``..``.
+    """
+    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise BundleError(f"{document} names {name!r}", expected="names of files inside its directory")
 
 
 def sync_directory(path: Path) -> None:

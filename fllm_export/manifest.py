@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fllm_export.errors import BundleError, FllmError
-from fllm_export.files import publish_json, sha256_file
+from fllm_export.files import check_name, publish_json, sha256_file
 from fllm_export.prompt import Prompt
 from fllm_export.strict_json import read_versioned
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
+TABLE_FOLDER = "users"
 
 READER_FEATURES: frozenset[str] = frozenset()
 """Features that a reader must know to read a bundle right; none exist in format version 1."""
@@ -35,17 +36,18 @@ class Manifest:
     """The bundle's own account of itself, written last.
 
     Attributes:
-        files: every other file of the bundle by its path relative to the bundle.
+        files: every other file of the bundle by its path relative to it, but for those of the user table.
         prompt: template, truncation and padding.
-        dim: numbers in an item vector.
-        generation: version number of the user table.
+        dim: dimension of an item vector.
+        table: the identity of the user table, whose ``table.json`` vouches for its shards, so that the table may grow
+            inside the bundle. None in bundles of old, whose ``files`` list the table's files too.
         provenance: what the bundle was made from, and by which versions.
     """
 
     files: dict[str, FileEntry]
     prompt: Prompt
     dim: int
-    generation: int
+    table: str | None
     provenance: dict[str, Any]
 
     def save(self, bundle: Path) -> None:
@@ -74,15 +76,18 @@ class Manifest:
             )
         document = read_versioned(path, FORMAT_VERSION, READER_FEATURES)
         try:
-            return cls(
+            manifest = cls(
                 files={str(name): FileEntry(**entry) for name, entry in document["files"].items()},
                 prompt=Prompt(**document["prompt"]),
                 dim=int(document["dim"]),
-                generation=int(document["generation"]),
+                table=None if document.get("table") is None else str(document["table"]),
                 provenance=dict(document["provenance"]),
             )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError, FllmError) as error:
             raise BundleError(f"{path} is not a manifest ({error!r})", fix="Build the bundle again") from error
+        for name in manifest.files:
+            check_name(path, name)
+        return manifest
 
     def verify(self, bundle: Path, names: Iterable[str] | None = None) -> int:
         """Check the size and the hash of every file, or of those named, and return the bytes read.
@@ -96,8 +101,6 @@ class Manifest:
             if entry is None:
                 raise BundleError(f"{bundle / FILE_NAME} does not list {name}", fix="Build the bundle again")
             path = bundle / name
-            if not path.resolve().is_relative_to(bundle.resolve()):
-                raise BundleError(f"{bundle / FILE_NAME} names {name!r}", expected="files inside the bundle")
             if not path.is_file():
                 raise BundleError(f"{path} is missing", expected="the file that the manifest lists")
             size = path.stat().st_size
@@ -116,6 +119,10 @@ def _mend(name: str) -> str:
 
 
 def describe_files(bundle: Path) -> dict[str, FileEntry]:
-    """Return size and hash of every file below ``bundle`` but the manifest itself."""
-    files = sorted(path for path in bundle.rglob("*") if path.is_file() and path.name != FILE_NAME)
-    return {path.relative_to(bundle).as_posix(): FileEntry(path.stat().st_size, sha256_file(path)) for path in files}
+    """Return size and hash of every file below ``bundle`` but the manifest itself and the user table's."""
+    files = {path.relative_to(bundle).as_posix(): path for path in sorted(bundle.rglob("*")) if path.is_file()}
+    return {
+        name: FileEntry(path.stat().st_size, sha256_file(path))
+        for name, path in files.items()
+        if name != FILE_NAME and not name.startswith(TABLE_FOLDER + "/")
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 from pathlib import Path
 from typing import IO, cast
@@ -28,7 +29,7 @@ class _Hashing:
 
 
 def pack(bundle: Bundle, archive: str | Path, progress: Progress = silent) -> int:
-    """Write the files that the manifest lists, and the manifest, below the bundle's name; return how many.
+    """Write the bundle's files and its manifest below the bundle's name; return how many.
 
     Args:
         bundle: the bundle.
@@ -42,9 +43,10 @@ def pack(bundle: Bundle, archive: str | Path, progress: Progress = silent) -> in
     target = Path(archive)
     if target.resolve().is_relative_to(bundle.path.resolve()):
         raise UsageError(f"{target} lies inside the bundle", expected="a path outside of it")
-    total, done = sum(entry.bytes for entry in bundle.manifest.files.values()), 0
+    files = bundle.files()
+    total, done = sum(entry.bytes for entry in files.values()), 0
     with publish(target) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, entry in sorted(bundle.manifest.files.items()):
+        for name, entry in sorted(files.items()):
             digest = _add(tar, bundle.path, name)
             if digest != entry.sha256:
                 raise BundleError(
@@ -53,16 +55,15 @@ def pack(bundle: Bundle, archive: str | Path, progress: Progress = silent) -> in
             done += entry.bytes
             progress("pack", done, total)
         _add(tar, bundle.path, FILE_NAME)
-    return len(bundle.manifest.files) + 1
+    return len(files) + 1
 
 
 def _add(tar: tarfile.TarFile, bundle: Path, name: str) -> str:
     """Add one file without owner and times, and return its SHA-256."""
     path = bundle / name
-    if not path.resolve().is_relative_to(bundle.resolve()):
-        raise BundleError(f"{bundle / FILE_NAME} names {name!r}", expected="files inside the bundle")
     try:
-        info = tarfile.TarInfo(f"{bundle.resolve().name}/{name}")
+        # Below the name that was given, even where that is a link.
+        info = tarfile.TarInfo(f"{Path(os.path.abspath(bundle)).name}/{name}")  # noqa: PTH100
         info.size = path.stat().st_size
         with path.open("rb") as file:
             hashing = _Hashing(file)

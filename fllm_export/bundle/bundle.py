@@ -8,8 +8,11 @@ from typing import Any
 from fllm_export import arguments
 from fllm_export.bundle.parity import Parity
 from fllm_export.errors import BundleError
-from fllm_export.manifest import Manifest
+from fllm_export.files import sha256_file
+from fllm_export.manifest import FILE_NAME, TABLE_FOLDER, FileEntry, Manifest
 from fllm_export.strict_json import read_object
+from fllm_export.table.layout import FILE_NAME as TABLE_FILE
+from fllm_export.table.layout import TableLayout
 from fllm_export.table.table import Table
 
 PARITY_REPORT = "reports/parity.json"
@@ -37,12 +40,43 @@ class Bundle:
     def verify(self) -> int:
         """Check every file's hash and the user table's own rules, and return the bytes read.
 
+        The manifest vouches for its files and for the user table's identity; ``table.json`` vouches for itself and
+        for its shards.
+
         Raises:
             BundleError: naming the first fault.
         """
         count = self.manifest.verify(self.path)
-        self.table().verify()
-        return count
+        self._check_table()
+        table_bytes = self.table().verify()
+        # The manifests of old list the table's files too.
+        return count if self.manifest.table is None else count + table_bytes
+
+    def files(self) -> dict[str, FileEntry]:
+        """Return the bundle's files but the manifest: those that it lists, and those of the user table.
+
+        Raises:
+            BundleError: ``table.json`` is missing, damaged or another table's.
+        """
+        if self.manifest.table is None:
+            return self.manifest.files
+        self._check_table()
+        directory = self.path / TABLE_FOLDER
+        files = {entry.name: FileEntry(entry.bytes, entry.sha256) for entry in TableLayout.load(directory).shards}
+        path = directory / TABLE_FILE
+        files[TABLE_FILE] = FileEntry(path.stat().st_size, sha256_file(path))
+        return {**self.manifest.files, **{f"{TABLE_FOLDER}/{name}": entry for name, entry in files.items()}}
+
+    def _check_table(self) -> None:
+        directory, wanted = self.path / TABLE_FOLDER, self.manifest.table
+        found = TableLayout.load(directory).identity
+        if wanted is not None and found != wanted:
+            raise BundleError(
+                f"{directory} holds the table {found or 'without an identity'}",
+                expected=f"{wanted}, which {self.path / FILE_NAME} vouches for",
+                fix="Copy the bundle again, or build it again",
+            )
+        TableLayout.verify(directory)
 
     def table(self) -> Table:
         """Open the user table read-only.
@@ -50,7 +84,7 @@ class Bundle:
         Raises:
             BundleError: it is missing or damaged.
         """
-        return Table(self.path / "users")
+        return Table(self.path / TABLE_FOLDER)
 
     def parity(self) -> Parity:
         """Return the parity that the build measured.

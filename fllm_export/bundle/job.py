@@ -149,7 +149,7 @@ class Job:
     @property
     def draft_manifest(self) -> Manifest:
         """The manifest of the bundle while it is built: without files and provenance."""
-        return Manifest({}, self.checkpoint.prompt(), self.checkpoint.users.dim, generation=1, provenance={})
+        return Manifest({}, self.checkpoint.prompt(), self.checkpoint.users.dim, table=None, provenance={})
 
     def key(self, step: str, *inputs: Any) -> str:
         """Return a hash of the checkpoint and whatever else decides a step's output."""

@@ -150,7 +150,8 @@ def _describe(job: Job, staged: Bundle) -> None:
         "versions": _versions(),
     }
     write_card(staged, job.checkpoint.spec, provenance)
-    replace(job.draft_manifest, files=describe_files(staged.path), provenance=provenance).save(staged.path)
+    files, table = describe_files(staged.path), staged.table().layout.identity
+    replace(job.draft_manifest, files=files, table=table, provenance=provenance).save(staged.path)
 
 
 def _move_into_place(staging: Path, output: Path) -> None:

@@ -8,7 +8,6 @@ from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.charts import bars, divided_bar
 from fllm_export.bundle.parity import Parity
 from fllm_export.files import publish_text
-from fllm_export.manifest import describe_files
 
 FILE_NAME = "reports/report.html"
 
@@ -85,8 +84,9 @@ def _error_table(bundle: Bundle, parity: Parity) -> str:
 
 def _bytes_chart(bundle: Bundle) -> str:
     sizes: dict[str, float] = {}
-    for name, entry in describe_files(bundle.path).items():
-        part = name.split("/", 1)[0]
-        sizes[part] = sizes.get(part, 0.0) + entry.bytes
+    for path in bundle.path.rglob("*"):
+        if path.is_file():
+            part = path.relative_to(bundle.path).parts[0]
+            sizes[part] = sizes.get(part, 0.0) + path.stat().st_size
     largest_first = dict(sorted(sizes.items(), key=lambda item: -item[1])[:5])
     return divided_bar(largest_first, {part: f"{size / 2**20:,.2f} MiB" for part, size in largest_first.items()})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ from fllm_export.table.sketch import BLOCK_ROWS, GROUP_DIMS
 
 FORMAT_VERSION = 1
 FILE_NAME = "table.json"
+
+READER_FEATURES: frozenset[str] = frozenset()
+"""Features that a reader must know to read a table right; none exist yet."""
 
 _TILE_BYTES = 8 << 20
 _TILE_ROWS_MAX = 65_536
@@ -40,10 +45,12 @@ class TableLayout:
         rows: rows of all shards.
         tile_rows: rows scored in one call; ids ascend within a tile. Only a shard's last tile may be shorter.
         bias: whether each row has a bias.
-        generation: version number of the living table, 1 at first.
+        generation: version number of the table, 1 at first.
         sketch_dims: dimensions of the sketch, a multiple of 16; 0 when the rows have none.
         tile_bounds: whether tiles hold rows that lie together, and have bounds.
         shards: in scan order.
+        identity: a hash of what the table was at first, by which a bundle knows its own table however it has changed
+            since; empty in tables that were written before there was one.
     """
 
     codec: str
@@ -55,10 +62,21 @@ class TableLayout:
     sketch_dims: int
     tile_bounds: bool
     shards: tuple[ShardEntry, ...]
+    identity: str = ""
 
     def save(self, directory: Path) -> None:
-        """Publish ``table.json``; until it is there, the directory is no table."""
-        publish_json(directory / FILE_NAME, {"format_version": FORMAT_VERSION, **asdict(self)})
+        """Publish ``table.json``; until it is there, the directory is not a table."""
+        document = {
+            "format_version": FORMAT_VERSION,
+            "reader_features": sorted(READER_FEATURES),
+            **asdict(self),
+        }
+        publish_json(directory / FILE_NAME, {**document, "sha256": _digest(document)})
+
+    def born(self) -> TableLayout:
+        """Return a new table's layout with its identity."""
+        facts = {**asdict(self), "generation": None, "identity": None}
+        return replace(self, identity=_digest(facts))
 
     @classmethod
     def load(cls, directory: Path) -> TableLayout:
@@ -72,7 +90,7 @@ class TableLayout:
             raise BundleError(
                 f"{directory} holds no {FILE_NAME}", expected="a user table", fix="Name the directory that holds it"
             )
-        document = read_versioned(path, FORMAT_VERSION)
+        document = read_versioned(path, FORMAT_VERSION, READER_FEATURES)
         layout = cls._parse(document, path)
         layout._check(path)
         return layout
@@ -91,7 +109,27 @@ class TableLayout:
         known = {key: _typed(document, key, kind, path) for key, kind in fields.items()}
         sketch_dims = _typed(document, "sketch_dims", int, path) if "sketch_dims" in document else 0
         tile_bounds = _typed(document, "tile_bounds", bool, path) if "tile_bounds" in document else False
-        return cls(**known, sketch_dims=sketch_dims, tile_bounds=tile_bounds, shards=tuple(entries))
+        identity = _typed(document, "identity", str, path) if "identity" in document else ""
+        return cls(**known, sketch_dims=sketch_dims, tile_bounds=tile_bounds, shards=tuple(entries), identity=identity)
+
+    @staticmethod
+    def verify(directory: Path) -> int:
+        """Check ``table.json`` against the hash that it carries of itself, and return its bytes.
+
+        Raises:
+            BundleError: it is not as it was written.
+        """
+        path = directory / FILE_NAME
+        document = read_versioned(path, FORMAT_VERSION, READER_FEATURES)
+        carried = document.pop("sha256", None)
+        # Tables that were written before there were identities carry no hash.
+        if (carried is not None or "identity" in document) and carried != _digest(document):
+            raise BundleError(
+                f"{path} is not as it was written: its `sha256` is {carried!r}",
+                expected=_digest(document),
+                fix="Copy the file again, or build the table again",
+            )
+        return path.stat().st_size
 
     def _check(self, path: Path) -> None:
         if self.codec not in CODECS:
@@ -114,6 +152,12 @@ class TableLayout:
         total = sum(shard.rows for shard in self.shards)
         if total != self.rows:
             raise BundleError(f"{path}: the shards hold {total} rows", expected=f"{self.rows}, as `rows` says")
+
+
+def _digest(document: dict[str, Any]) -> str:
+    """Return the SHA-256 of a document as JSON with sorted names and without spaces, in hexadecimal."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def tile_rows(row_bytes: int, shard_bytes: int) -> int:

@@ -66,13 +66,21 @@ class Table:
         for tile in self.tiles():
             yield tile.ids, self.codec.decode(tile.stored, self.layout.dim)
 
-    def verify(self) -> None:
+    def verify(self) -> int:
         """Read every byte: hashes, finite scales, true bounds, ids ascending within tiles and unique in the table.
+
+        Returns:
+            the bytes of the table's files.
 
         Raises:
             BundleError: naming the file, and what is wrong with it.
         """
+        total = TableLayout.verify(self.directory)
         for entry in self.layout.shards:
+            size = (self.directory / entry.name).stat().st_size
+            if size != entry.bytes:
+                raise BundleError(f"{self.directory / entry.name} has {size} bytes", expected=f"{entry.bytes}")
+            total += size
             digest = sha256_file(self.directory / entry.name)
             if digest != entry.sha256:
                 raise BundleError(
@@ -88,6 +96,7 @@ class Table:
             check_unique([np.sort(shard.ids) for shard in self.shards])
         except UsageError as error:
             raise BundleError(f"{self.directory}: {error.found}", expected=error.expected) from error
+        return total
 
     def _verify_bounds(self) -> None:
         for shard in self.shards:

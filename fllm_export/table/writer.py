@@ -124,6 +124,7 @@ class TableWriter:
             tile_bounds=self._tiles.clusters,
             shards=tuple(self._entries),
         )
+        layout = layout.born()
         layout.save(self._directory)
         (self._directory / _LEDGER).unlink(missing_ok=True)
         return layout

@@ -110,7 +110,7 @@ BUNDLES: dict[str, tuple[Change, str]] = {
     "missing encoder": (lambda p: (p / "encoder" / "model.onnx").unlink(), "encoder/model.onnx is missing"),
     "file outside": (
         lambda p: edit_json(p / "manifest.json", files={"../x": {"bytes": 1, "sha256": "0"}}),
-        "files inside the bundle",
+        "names '../x'; expected names of files inside its directory",
     ),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fllm_export import BundleError, UserTable
+from fllm_export.files import sha256_file
+from fllm_export.table.layout import TableLayout
 from fllm_export.table.shard import PAGE_BYTES
 from fllm_export.table.table import Table
 
@@ -152,6 +155,10 @@ def test_a_header_that_lies(users: Path, change: Callable[[dict[str, Any]], None
         ({"rows": 7}, "the shards hold 200 rows; expected 7"),
         ({"tile_rows": -1}, "tile_rows is -1"),
         ({"bias": True}, "has no tensor `bias`"),
+        ({"reader_features": ["tombstones"]}, "needs the reader features tombstones; .*Upgrade fllm-export"),
+        ({"reader_features": "tombstones"}, "reader_features is 'tombstones'; expected a list of names"),
+        ({"reader_features": [None]}, "expected a list of names"),
+        ({"identity": 5}, "`identity` is 5; expected a value of type str"),
         ({"shards": "none"}, "`shards` is 'none'"),
         ({"shards": [5]}, r"shards\[0\] is 5"),
     ],
@@ -205,11 +212,9 @@ def test_verify_reads_what_opening_does_not(users: Path, tensor: str, value: byt
     path.write_bytes(raw)
     with pytest.raises(BundleError, match=r"has SHA-256 \w+; expected \w+"):
         Table(users).verify()
-    layout = json.loads((users / "table.json").read_text())
-    from fllm_export.files import sha256_file
-
-    layout["shards"][0]["sha256"] = sha256_file(path)
-    rewrite_layout(users, shards=layout["shards"])
+    layout = TableLayout.load(users)
+    vouched = replace(layout.shards[0], sha256=sha256_file(path))
+    replace(layout, shards=(vouched,)).save(users)
     with pytest.raises(BundleError, match=message):
         Table(users).verify()
 

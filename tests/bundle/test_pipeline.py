@@ -11,7 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fllm_export import BudgetError, Bundle, BundleError, Checkpoint, ParityError, Runtime, UsageError, build
+from fllm_export import (
+    BudgetError,
+    Bundle,
+    BundleError,
+    Checkpoint,
+    ParityError,
+    Runtime,
+    UsageError,
+    UserTable,
+    build,
+)
 from fllm_export.bundle import estimate as estimate_module
 from fllm_export.bundle import steps
 from fllm_export.bundle.job import Job, Options
@@ -94,6 +104,21 @@ def test_verify_reads_the_whole_bundle(built: Bundle) -> None:
     assert Bundle.load(built.path).manifest.files == built.manifest.files
 
 
+def test_the_table_of_a_bundle_may_change_and_is_still_vouched_for(built: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(built.path, copy)
+    layout = built.table().layout
+    replace(layout, generation=layout.generation + 1).save(copy / "users")
+    Bundle.load(copy).verify()
+    shutil.rmtree(copy / "users")
+    UserTable.create(copy / "users", np.ones((400, layout.dim)))
+    with pytest.raises(BundleError, match=rf"holds the table \w+; expected {layout.identity}, which .*manifest"):
+        Bundle.load(copy).verify()
+    (copy / "users" / "table.json").unlink()
+    with pytest.raises(BundleError, match=r"holds no table\.json"):
+        Bundle.load(copy).verify()
+
+
 def test_parity_report_and_card_tell_the_same(built: Bundle) -> None:
     parity = built.parity()
     assert parity.texts == len(TEXTS)
@@ -138,7 +163,7 @@ def test_an_interrupted_build_goes_on(checkpoint: Checkpoint, built: Bundle, out
     bundle = build(checkpoint, out, calibration=TEXTS, min_recall=0.9, progress=lambda stage, *_: stages.append(stage))
     assert {"encoder (done before)", "head (done before)", "users (done before)"} <= set(stages)
     assert "export by torch" not in stages
-    assert bundle.manifest.files["users/table.json"] == built.manifest.files["users/table.json"]
+    assert bundle.files()["users/table.json"] == built.files()["users/table.json"]
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
 
 
@@ -225,7 +250,7 @@ def test_a_build_that_cannot_fit_is_refused_before_it_begins(
 
 def test_the_forecast_of_bytes_is_near_the_truth(built: Bundle) -> None:
     forecast = built.report("reports/build.json")["forecast"]
-    actual = sum(entry.bytes for name, entry in built.manifest.files.items() if name.startswith("users/"))
+    actual = sum(entry.bytes for name, entry in built.files().items() if name.startswith("users/"))
     assert actual <= forecast["files"]["users/"]["value"] * 1.3 + 2000
     model = sum(entry.bytes for name, entry in built.manifest.files.items() if name.startswith("encoder/"))
     assert forecast["files"]["encoder/model.onnx"]["value"] == pytest.approx(model, rel=0.6)
@@ -250,7 +275,7 @@ def test_a_sketch_and_clusters_are_made_on_request(
     assert items[0].shape == (len(TEXTS), layout.dim)
     forecast = bundle.report("reports/build.json")["forecast"]["files"]["users/"]
     assert "sketch, bounds" in forecast["arithmetic"]
-    actual = sum(entry.bytes for name, entry in bundle.manifest.files.items() if name.startswith("users/"))
+    actual = sum(entry.bytes for name, entry in bundle.files().items() if name.startswith("users/"))
     assert actual <= forecast["value"] <= actual * 1.5
     native, reference = (Runtime.open(bundle.path, engine=name).topk(TEXTS, 20) for name in ("native", "numpy"))
     np.testing.assert_array_equal(native.user_ids, reference.user_ids)
@@ -258,7 +283,7 @@ def test_a_sketch_and_clusters_are_made_on_request(
     plain = build(checkpoint, out, sketch="no", cluster="no", **arguments)
     assert plain.table().layout.sketch_dims == 0
     assert items[1] is None
-    assert plain.manifest.files["users/00000.safetensors"].bytes < actual
+    assert plain.files()["users/00000.safetensors"].bytes < actual
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from fllm_export.graphs.heads import bundle_heads
 from fllm_export.manifest import Manifest, describe_files
 from fllm_export.prompt import Prompt
 from fllm_export.table.codec_names import CODEC_NAMES
+from fllm_export.table.layout import TableLayout
 
 DIM, USERS, K = 12, 300, 25
 WORDS = ["[PAD]", "a", "film", "about", "graphs", "genes", "jazz", "?"]
@@ -70,9 +71,11 @@ def make(folder: Path) -> None:
         onnx.save(bundle_heads(quant, DIM, bias=True)["tile"], bundle / "head" / "tile.onnx")
         rows = generator.standard_normal((USERS, DIM)).astype(np.float32)
         ids, bias = generator.permutation(10**6)[:USERS], generator.standard_normal(USERS)
-        UserTable.create(bundle / "users", rows, ids, bias=bias.astype(np.float32), quant=quant, shard_bytes=4000)
+        users = bundle / "users"
+        UserTable.create(users, rows, ids, bias=bias.astype(np.float32), quant=quant, shard_bytes=4000)
         prompt = Prompt("a film about {text} ?", 16, "left", 0)
-        Manifest(describe_files(bundle), prompt, DIM, 1, {"made_by": "tests/format/datagen.py"}).save(bundle)
+        identity = TableLayout.load(users).identity
+        Manifest(describe_files(bundle), prompt, DIM, identity, {"made_by": "tests/format/datagen.py"}).save(bundle)
         answers = {
             mode: Runtime.open(bundle, engine="numpy").topk(TEXTS, K, mode=mode, seed=3).to_dict()["items"]
             for mode in ("topk", "sample")

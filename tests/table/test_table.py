@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file
 from fllm_export import BundleError, UsageError
 from fllm_export.files import sha256_file
 from fllm_export.table.codecs import CODECS
+from fllm_export.table.layout import TableLayout
 from fllm_export.table.options import TableOptions
 from fllm_export.table.shard import PAGE_BYTES
 from fllm_export.table.table import Table
@@ -214,9 +216,8 @@ def test_verify_sees_bounds_that_are_not_true(tmp_path: Path) -> None:
     extents.view(np.float32)[2, 2] *= 0.5
     raw[place : place + extents.nbytes] = extents.tobytes()
     shard.path.write_bytes(raw)
-    layout = json.loads((tmp_path / "t" / "table.json").read_text())
-    layout["shards"][0]["sha256"] = sha256_file(shard.path)
-    (tmp_path / "t" / "table.json").write_text(json.dumps(layout))
+    layout = TableLayout.load(tmp_path / "t")
+    replace(layout, shards=(replace(layout.shards[0], sha256=sha256_file(shard.path)),)).save(tmp_path / "t")
     with pytest.raises(BundleError, match="bounds of tile 2"):
         Table(tmp_path / "t").verify()
 
@@ -231,3 +232,20 @@ def test_rows_are_fetched_by_their_numbers(tmp_path: Path, quant: str) -> None:
     np.testing.assert_array_equal(table.codec.decode(found.stored, 48), rows[wanted])
     assert found.bias is None
     assert found.rows == 300
+
+
+@pytest.mark.parametrize("change", [{"bias": True}, {"generation": 9}, {"tile_rows": 2048}, {"sha256": None}])
+def test_verify_reads_every_byte_of_the_layout(tmp_path: Path, change: dict[str, object]) -> None:
+    write(tmp_path / "users", bias=False)
+    path = tmp_path / "users" / "table.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(BundleError, match=r"table\.json is not as it was written"):
+        TableLayout.verify(tmp_path / "users")
+
+
+def test_a_table_keeps_its_identity_and_other_rows_have_another(tmp_path: Path) -> None:
+    first, same = (write(tmp_path / name).layout for name in ("first", "same"))
+    other = write_table(TableWriter(tmp_path / "other", TableOptions(), dim=48), [(ROWS[:99], None, None)])
+    assert first.identity == same.identity != other.identity
+    replace(first, generation=2).save(tmp_path / "first")
+    assert TableLayout.load(tmp_path / "first").identity == first.identity

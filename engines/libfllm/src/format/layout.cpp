@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <stdexcept>
 
 #include "fllm/json.hpp"
@@ -109,6 +111,26 @@ void read_sketch(const json& document, const std::string& path, Layout& layout) 
   layout.sketch_dims = static_cast<std::size_t>(dims);
 }
 
+// What a reader must know to read a table right: no feature exists yet.
+void check_features(const json& document, const std::string& path) {
+  constexpr std::array<std::string_view, 0> kKnown{};
+  if (!document.contains("reader_features")) return;
+  const json& needed = member(document, "reader_features");
+  std::set<std::string> unknown;
+  bool names = needed.is_array();
+  for (const json& feature : names ? needed : json::array()) {
+    names = names && feature.is_string();
+    if (!names) break;
+    const std::string name = feature.get<std::string>();
+    if (std::find(kKnown.begin(), kKnown.end(), name) == kKnown.end()) unknown.insert(name);
+  }
+  if (!names) refuse(path + ": reader_features is " + shown(needed), "a list of names");
+  if (unknown.empty()) return;
+  std::string all;
+  for (const std::string& name : unknown) all += (all.empty() ? "" : ", ") + name;
+  refuse(path + " needs the reader features " + all, "none that this fllm-export does not know", "Upgrade fllm-export");
+}
+
 json read_versioned(std::string_view text, const std::string& path) {
   json document;
   try {
@@ -128,6 +150,7 @@ json read_versioned(std::string_view text, const std::string& path) {
            "at most " + std::to_string(kFormatVersion) + ", the newest that this fllm-export reads",
            "Upgrade fllm-export, or build again with this one");
   }
+  check_features(document, path);
   return document;
 }
 
