@@ -7,7 +7,7 @@ endif()
 # The sources once more, as the fuzzer must see their branches.
 set(server ${CMAKE_CURRENT_SOURCE_DIR}/../../examples/cpp_server)
 foreach(name shard layout)
-  set(${name}_sources src/status.cpp src/format/codec.cpp src/format/json_text.cpp src/format/layout.cpp
+  set(${name}_sources src/status.cpp src/format/json_text.cpp src/format/layout.cpp
     src/format/safetensors.cpp src/format/shard.cpp)
 endforeach()
 set(request_sources ${server}/request.cpp)

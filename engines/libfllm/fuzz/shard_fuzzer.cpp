@@ -50,7 +50,8 @@ void view(const fllm::Tensors& tensors, fllm::Codec codec, bool bias) {
   fllm::Layout layout;
   layout.codec = codec;
   layout.bias = bias;
-  layout.dim = static_cast<std::size_t>(codes->second.shape[1]) * (codec == fllm::Codec::int4 ? 2 : 1);
+  layout.dim = static_cast<std::size_t>(codes->second.shape[1]) *
+               (fllm::facts_of(codec).bits < 8 ? 8 / fllm::facts_of(codec).bits : 1);
   const std::uint64_t rows = codes->second.shape[0], tiles = first_dimension(tensors, "tile_extents");
   layout.tile_bounds = tiles > 0;
   layout.tile_rows = tiles > 0 && rows > 0 ? (rows - 1) / tiles + 1 : 1;
@@ -79,9 +80,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const fllm::Tensors tensors = fllm::read_tensors(data, size, "shard");
     for (const auto& [name, tensor] : tensors) require_inside(tensor, data, size);
-    for (const fllm::Codec codec :
-         {fllm::Codec::fp32, fllm::Codec::fp16, fllm::Codec::int8, fllm::Codec::fp8, fllm::Codec::int4}) {
-      for (const bool bias : {false, true}) view(tensors, codec, bias);
+    for (const fllm::CodecFacts& facts : fllm::kCodecs) {
+      for (const bool bias : {false, true}) view(tensors, facts.codec, bias);
     }
   } catch (const fllm::Error& error) {
     require(error.status() == fllm::Status::bundle);

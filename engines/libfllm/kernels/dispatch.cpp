@@ -11,44 +11,38 @@
 
 namespace fllm::kernels {
 
+// Each kernel file fills its members of the table.
+using Fill = void(Kernels&);
+Fill fill_int8_scalar, fill_float_scalar, fill_select_scalar, fill_sketch_scalar;
+Fill fill_int8_avx2, fill_float_avx2, fill_select_avx2, fill_sketch_avx2;
+Fill fill_int8_avx512, fill_float_avx512, fill_select_avx512, fill_sketch_avx512;
+Fill fill_int8_avx512_vnni, fill_sketch_avx512_vnni;
+Fill fill_int8_amx;
+Fill fill_int8_neon, fill_float_neon, fill_select_neon, fill_sketch_neon;
+
 namespace {
 
-// One instruction set: what it adds to the table of the level before it.
+template <Fill*... kFills>
+void all(Kernels& kernels) {
+  (kFills(kernels), ...);
+}
+
+// One instruction set: what it adds to the table of the level before it. Called only where the machine can run it.
 struct Level {
   const char* name;
-  void (*fill)(Kernels&);
+  Fill* fill;
 };
 
 // Weakest first, as in cpu_levels().
 constexpr Level kLevels[] = {
-    {"scalar",
-     [](Kernels& kernels) {
-       fill_int8_scalar(kernels);
-       fill_float_scalar(kernels);
-       fill_select_scalar(kernels);
-     }},
+    {"scalar", all<fill_int8_scalar, fill_float_scalar, fill_select_scalar, fill_sketch_scalar>},
 #if defined(__x86_64__)
-    {"avx2",
-     [](Kernels& kernels) {
-       fill_int8_avx2(kernels);
-       fill_float_avx2(kernels);
-       fill_select_avx2(kernels);
-     }},
-    {"avx512",
-     [](Kernels& kernels) {
-       fill_int8_avx512(kernels);
-       fill_float_avx512(kernels);
-       fill_select_avx512(kernels);
-     }},
-    {"avx512_vnni", fill_int8_avx512_vnni},
-    {"amx_int8", fill_int8_amx},
+    {"avx2", all<fill_int8_avx2, fill_float_avx2, fill_select_avx2, fill_sketch_avx2>},
+    {"avx512", all<fill_int8_avx512, fill_float_avx512, fill_select_avx512, fill_sketch_avx512>},
+    {"avx512_vnni", all<fill_int8_avx512_vnni, fill_sketch_avx512_vnni>},
+    {"amx_int8", all<fill_int8_amx>},
 #elif defined(__aarch64__)
-    {"neon",
-     [](Kernels& kernels) {
-       fill_int8_neon(kernels);
-       fill_float_neon(kernels);
-       fill_select_neon(kernels);
-     }},
+    {"neon", all<fill_int8_neon, fill_float_neon, fill_select_neon, fill_sketch_neon>},
 #endif
 };
 

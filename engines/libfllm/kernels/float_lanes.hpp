@@ -89,11 +89,6 @@ void decode(const void* codes, const std::uint8_t* groups, std::size_t rows, std
   }
 }
 
-template <class V, class Codec>
-void decode_plain(const void* codes, std::size_t rows, std::size_t dim, float* values, float* norms) {
-  decode<V, Codec>(codes, nullptr, rows, dim, values, norms);
-}
-
 // ---- sums
 
 template <class V>
@@ -166,13 +161,8 @@ void float_many(const float* values, std::size_t rows, std::size_t padded_dim, s
     float_columns<V, 1>(values, rows, padded_dim, items, packed + item, sums + item);
 }
 
-// The codecs load sixteen numbers each.
-template <class V, class Fp32, class Fp16, class Fp8, class Int4>
-void fill_float(Kernels& kernels) {
-  kernels.decode_fp32 = decode_plain<V, Fp32>;
-  kernels.decode_fp16 = decode_plain<V, Fp16>;
-  kernels.decode_fp8 = decode_plain<V, Fp8>;
-  kernels.decode_int4 = decode<V, Int4>;
+template <class V>
+void fill_sums(Kernels& kernels) {
   kernels.float_one = float_one<V>;
   kernels.float_many = float_many<V>;
 }

@@ -70,6 +70,12 @@ struct Int4 {
 
 }  // namespace
 
-void fill_float_neon(Kernels& kernels) { fill_float<Lanes, Fp32, Fp16, Fp8, Int4>(kernels); }
+void fill_float_neon(Kernels& kernels) {
+  fill_sums<Lanes>(kernels);
+  kernels.decode_fp32 = decode<Lanes, Fp32>;
+  kernels.decode_fp16 = decode<Lanes, Fp16>;
+  kernels.decode_fp8 = decode<Lanes, Fp8>;
+  kernels.decode_int4 = decode<Lanes, Int4>;
+}
 
 }  // namespace fllm::kernels

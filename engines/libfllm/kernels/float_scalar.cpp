@@ -57,7 +57,8 @@ void decode(std::size_t rows, std::size_t dim, float* values, float* norms, Valu
   }
 }
 
-void decode_fp32(const void* codes, std::size_t rows, std::size_t dim, float* values, float* norms) {
+void decode_fp32(const void* codes, const std::uint8_t*, std::size_t rows, std::size_t dim, float* values,
+                 float* norms) {
   const auto* bytes = static_cast<const unsigned char*>(codes);
   decode(rows, dim, values, norms, [=](std::size_t r, std::size_t j) {
     float value;
@@ -66,7 +67,8 @@ void decode_fp32(const void* codes, std::size_t rows, std::size_t dim, float* va
   });
 }
 
-void decode_fp16(const void* codes, std::size_t rows, std::size_t dim, float* values, float* norms) {
+void decode_fp16(const void* codes, const std::uint8_t*, std::size_t rows, std::size_t dim, float* values,
+                 float* norms) {
   const auto* bytes = static_cast<const unsigned char*>(codes);
   decode(rows, dim, values, norms, [=](std::size_t r, std::size_t j) {
     std::uint16_t half;
@@ -75,7 +77,8 @@ void decode_fp16(const void* codes, std::size_t rows, std::size_t dim, float* va
   });
 }
 
-void decode_fp8(const void* codes, std::size_t rows, std::size_t dim, float* values, float* norms) {
+void decode_fp8(const void* codes, const std::uint8_t*, std::size_t rows, std::size_t dim, float* values,
+                float* norms) {
   const auto* bytes = static_cast<const std::uint8_t*>(codes);
   decode(rows, dim, values, norms, [=](std::size_t r, std::size_t j) { return e4m3_value(bytes[r * dim + j]); });
 }

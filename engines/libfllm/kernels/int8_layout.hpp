@@ -33,5 +33,28 @@ inline const std::int8_t* group_of(const void* packed, std::size_t dim, std::siz
   return static_cast<const std::int8_t*>(packed) + group * group_bytes(dim);
 }
 
+// Kernels::int8_many by tiles: the sums of four rows, or of one, with a group of items.
+using SumTile = void(const std::int8_t* codes, std::size_t dim, std::size_t items, const std::int8_t* packed,
+                     std::int32_t* sums);
+
+template <SumTile* kFour, SumTile* kOne>
+void many_of_limb(const std::int8_t* codes, std::size_t rows, std::size_t dim, std::size_t items, const void* packed,
+                  std::int32_t* sums) {
+  for (std::size_t g = 0; g < items / kItemLanes; ++g) {
+    const std::int8_t* group = group_of(packed, dim, g);
+    std::int32_t* out = sums + g * kItemLanes;
+    std::size_t r = 0;
+    for (; r + 4 <= rows; r += 4) kFour(codes + r * dim, dim, items, group, out + r * items);
+    for (; r < rows; ++r) kOne(codes + r * dim, dim, items, group, out + r * items);
+  }
+}
+
+template <SumTile* kFour, SumTile* kOne>
+void many_by_tiles(const std::int8_t* codes, std::size_t rows, std::size_t dim, std::size_t items,
+                   const void* packed_high, const void* packed_low, std::int32_t* high, std::int32_t* low) {
+  many_of_limb<kFour, kOne>(codes, rows, dim, items, packed_high, high);
+  if (packed_low != nullptr) many_of_limb<kFour, kOne>(codes, rows, dim, items, packed_low, low);
+}
+
 }  // namespace
 }  // namespace fllm::kernels

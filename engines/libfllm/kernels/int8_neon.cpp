@@ -145,28 +145,11 @@ void tile(const std::int8_t* row, std::size_t dim, std::size_t items, const std:
   }
 }
 
-void many_of_limb(const std::int8_t* codes, std::size_t rows, std::size_t dim, std::size_t items, const void* packed,
-                  std::int32_t* sums) {
-  for (std::size_t g = 0; g < items / kItemLanes; ++g) {
-    const std::int8_t* group = group_of(packed, dim, g);
-    std::int32_t* out = sums + g * kItemLanes;
-    std::size_t r = 0;
-    for (; r + 4 <= rows; r += 4) tile<4>(codes + r * dim, dim, items, group, out + r * items);
-    for (; r < rows; ++r) tile<1>(codes + r * dim, dim, items, group, out + r * items);
-  }
-}
-
-void many(const std::int8_t* codes, std::size_t rows, std::size_t dim, std::size_t items, const void* packed_high,
-          const void* packed_low, std::int32_t* high, std::int32_t* low) {
-  many_of_limb(codes, rows, dim, items, packed_high, high);
-  if (packed_low != nullptr) many_of_limb(codes, rows, dim, items, packed_low, low);
-}
-
 }  // namespace
 
 void fill_int8_neon(Kernels& kernels) {
   kernels.int8_one = one;
-  kernels.int8_many = many;
+  kernels.int8_many = many_by_tiles<tile<4>, tile<1>>;
 }
 
 }  // namespace fllm::kernels

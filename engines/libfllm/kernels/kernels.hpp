@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/sketch.hpp"
+
 namespace fllm::kernels {
 
 inline constexpr std::size_t kBlockRows = 64;
@@ -46,6 +48,12 @@ struct Denominator {
   float* sums;        // [items]
 };
 
+// Turns rows of a codec into float32 values [rows, padded dim], padded with zeros to a multiple of 16; `groups` holds
+// what belongs to them of a codec that has groups. norms[r] is at least the Euclidean norm of the values (rounded up):
+// +infinity when that is beyond float32, NaN when a value is.
+using Decode = void (*)(const void* codes, const std::uint8_t* groups, std::size_t rows, std::size_t dim, float* values,
+                        float* norms);
+
 struct Kernels {
   const char* isa;  // "scalar", "avx2", "avx512", "avx512_vnni", "amx_int8", "neon"
 
@@ -71,14 +79,11 @@ struct Kernels {
   void (*int8_many)(const std::int8_t* codes, std::size_t rows, std::size_t dim, std::size_t items,
                     const void* packed_high, const void* packed_low, std::int32_t* high, std::int32_t* low);
 
-  // ---- other codecs: rows become float32 values [rows, padded dim], padded with zeros to a multiple of 16.
-  // norms[r] is at least the Euclidean norm of the values (rounded up): +infinity when that is beyond float32, NaN when
-  // a value is.
-  void (*decode_fp32)(const void* codes, std::size_t rows, std::size_t dim, float* values, float* norms);
-  void (*decode_fp16)(const void* codes, std::size_t rows, std::size_t dim, float* values, float* norms);
-  void (*decode_fp8)(const void* codes, std::size_t rows, std::size_t dim, float* values, float* norms);
-  void (*decode_int4)(const void* codes, const std::uint8_t* groups, std::size_t rows, std::size_t dim, float* values,
-                      float* norms);
+  // ---- other codecs
+  Decode decode_fp32;
+  Decode decode_fp16;
+  Decode decode_fp8;
+  Decode decode_int4;
   // sums[r] of one query [padded dim]; sums[r * items + i] of many, packed as [padded dim, items].
   // |error| <= float_error(dim) * norm(row) * norm(query).
   void (*float_one)(const float* values, std::size_t rows, std::size_t padded_dim, const float* query, float* sums);
@@ -106,6 +111,9 @@ struct Kernels {
   std::size_t (*select_float_many)(const float* sums, const Block& block, const Items& items,
                                    const Denominator* denominator, Hit* out);
 
+  // ---- the sketch pass (sketch.hpp)
+  SketchBounds sketch_bounds;
+
   // Gumbel noise, the same bits as fllm::gumbel on every level.
   void (*gumbel)(std::uint64_t seed, const std::int64_t* ids, std::size_t n, double* noise);
 };
@@ -117,25 +125,5 @@ static inline double float_error(std::size_t dim) { return (static_cast<double>(
 // the environment variable FLLM_ISA names, and Status::hardware when it is lacking; the best level of this machine
 // when FLLM_ISA is unset or empty. Safe to call from any thread.
 const Kernels* find(const char* isa);
-
-// Each file of one instruction set fills its members of the table; called only where the machine can run them.
-// A higher level starts as a copy of the next lower one, so that it overrides only what it does better.
-void fill_int8_scalar(Kernels&);
-void fill_float_scalar(Kernels&);
-void fill_select_scalar(Kernels&);
-#if defined(__x86_64__)
-void fill_int8_avx2(Kernels&);
-void fill_float_avx2(Kernels&);
-void fill_select_avx2(Kernels&);
-void fill_int8_avx512(Kernels&);
-void fill_float_avx512(Kernels&);
-void fill_select_avx512(Kernels&);
-void fill_int8_avx512_vnni(Kernels&);
-void fill_int8_amx(Kernels&);
-#elif defined(__aarch64__)
-void fill_int8_neon(Kernels&);
-void fill_float_neon(Kernels&);
-void fill_select_neon(Kernels&);
-#endif
 
 }  // namespace fllm::kernels

@@ -1,5 +1,5 @@
-// The inner loop of the sketch pass, one function per instruction set: estimates and upper bounds of the scores of rows
-// from two or four bits a number (docs/internals/sketch.md). Plain data and plain pointers, as in kernels.hpp.
+// The inner loop of the sketch pass, whose function Kernels::sketch_bounds is: estimates and upper bounds of the scores
+// of rows from two or four bits a number (docs/internals/sketch.md). Plain data and plain pointers, as in kernels.hpp.
 #pragma once
 
 #include <cstddef>
@@ -38,21 +38,8 @@ struct SketchItem {
 // additions may have rounded away. Both hold room for whole blocks; every level writes the same bits.
 using SketchBounds = void (*)(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers);
 
-// The function that a level, named as cpu_levels() names it, uses: its own, or that of the level below. The caller has
-// made sure that this machine can run it. Null for a name that this build does not know.
-SketchBounds find_sketch_bounds(const char* isa);
-
 // Upper bounds are raised by this part of themselves, and by this much.
 inline constexpr float kSketchRaise = 0x1p-22f;
 inline constexpr float kSketchTiny = 0x1p-120f;
-
-void sketch_bounds_scalar(const SketchBlocks&, const SketchItem&, float* estimates, float* uppers);
-#if defined(__x86_64__)
-void sketch_bounds_avx2(const SketchBlocks&, const SketchItem&, float* estimates, float* uppers);
-void sketch_bounds_avx512(const SketchBlocks&, const SketchItem&, float* estimates, float* uppers);
-void sketch_bounds_avx512_vnni(const SketchBlocks&, const SketchItem&, float* estimates, float* uppers);
-#elif defined(__aarch64__)
-void sketch_bounds_neon(const SketchBlocks&, const SketchItem&, float* estimates, float* uppers);
-#endif
 
 }  // namespace fllm::kernels

@@ -3,7 +3,7 @@
 
 #include <cstring>
 
-#include "kernels/sketch.hpp"
+#include "kernels/kernels.hpp"
 
 namespace fllm::kernels {
 
@@ -76,9 +76,7 @@ inline void finish_half(__m256i dot, const SketchBlocks& blocks, std::size_t fir
   _mm256_storeu_ps(uppers + first, _mm256_add_ps(raised, _mm256_set1_ps(kSketchTiny)));
 }
 
-}  // namespace
-
-void sketch_bounds_avx2(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers) {
+void bounds(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers) {
   const std::size_t block_bytes = blocks.groups * kSketchGroupBytes;
   const std::size_t count = (blocks.rows + kSketchBlockRows - 1) / kSketchBlockRows;
   const __m256i offset = _mm256_set1_epi32((blocks.fine == nullptr ? 3 : 15) * item.limb_sum);
@@ -97,5 +95,9 @@ void sketch_bounds_avx2(const SketchBlocks& blocks, const SketchItem& item, floa
     }
   }
 }
+
+}  // namespace
+
+void fill_sketch_avx2(Kernels& kernels) { kernels.sketch_bounds = bounds; }
 
 }  // namespace fllm::kernels

@@ -1,5 +1,6 @@
 // The sketch kernel of AVX-512 without its dot-product instructions.
 #include "kernels/sketch_avx512.hpp"
+#include "kernels/kernels.hpp"
 
 namespace fllm::kernels {
 
@@ -26,10 +27,12 @@ struct MultiplyAdd {
   }
 };
 
-}  // namespace
-
-void sketch_bounds_avx512(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers) {
+void bounds(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers) {
   bound_blocks<MultiplyAdd>(blocks, item, estimates, uppers);
 }
+
+}  // namespace
+
+void fill_sketch_avx512(Kernels& kernels) { kernels.sketch_bounds = bounds; }
 
 }  // namespace fllm::kernels

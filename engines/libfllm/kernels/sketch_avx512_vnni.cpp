@@ -1,4 +1,5 @@
 // The sketch kernel of AVX-512 VNNI: one dot-product instruction for four dimensions of 16 rows.
+#include "kernels/kernels.hpp"
 #include "kernels/sketch_avx512.hpp"
 
 namespace fllm::kernels {
@@ -26,10 +27,12 @@ struct DotProduct {
   }
 };
 
-}  // namespace
-
-void sketch_bounds_avx512_vnni(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers) {
+void bounds(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers) {
   bound_blocks<DotProduct>(blocks, item, estimates, uppers);
 }
+
+}  // namespace
+
+void fill_sketch_avx512_vnni(Kernels& kernels) { kernels.sketch_bounds = bounds; }
 
 }  // namespace fllm::kernels

@@ -1,7 +1,7 @@
 // The sketch kernel of NEON with its dot-product instructions: a block in four quarters of four rows.
 #include <arm_neon.h>
 
-#include "kernels/sketch.hpp"
+#include "kernels/kernels.hpp"
 
 namespace fllm::kernels {
 
@@ -61,9 +61,7 @@ inline void finish_quarter(int32x4_t dot, const SketchBlocks& blocks, std::size_
   vst1q_f32(uppers + first, vaddq_f32(raised, vdupq_n_f32(kSketchTiny)));
 }
 
-}  // namespace
-
-void sketch_bounds_neon(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers) {
+void bounds(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers) {
   const std::size_t block_bytes = blocks.groups * kSketchGroupBytes;
   const std::size_t count = (blocks.rows + kSketchBlockRows - 1) / kSketchBlockRows;
   const int32x4_t offset = vdupq_n_s32((blocks.fine == nullptr ? 3 : 15) * item.limb_sum);
@@ -82,5 +80,9 @@ void sketch_bounds_neon(const SketchBlocks& blocks, const SketchItem& item, floa
     }
   }
 }
+
+}  // namespace
+
+void fill_sketch_neon(Kernels& kernels) { kernels.sketch_bounds = bounds; }
 
 }  // namespace fllm::kernels

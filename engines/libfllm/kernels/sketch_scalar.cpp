@@ -1,7 +1,7 @@
 // The sketch kernel in plain C++: the definition that the others are held to.
 #include <cstring>
 
-#include "kernels/sketch.hpp"
+#include "kernels/kernels.hpp"
 
 namespace fllm::kernels {
 
@@ -28,9 +28,7 @@ std::int32_t row_sum(const std::uint8_t* block, std::size_t row, std::size_t gro
   return sum;
 }
 
-}  // namespace
-
-void sketch_bounds_scalar(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers) {
+void bounds(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers) {
   const std::size_t block_bytes = blocks.groups * kSketchGroupBytes;
   const std::size_t lanes = (blocks.rows + kSketchBlockRows - 1) / kSketchBlockRows * kSketchBlockRows;
   for (std::size_t r = 0; r < lanes; ++r) {
@@ -52,5 +50,9 @@ void sketch_bounds_scalar(const SketchBlocks& blocks, const SketchItem& item, fl
     uppers[r] = bound + ((estimate < 0 ? -estimate : estimate) + slack) * kSketchRaise + kSketchTiny;
   }
 }
+
+}  // namespace
+
+void fill_sketch_scalar(Kernels& kernels) { kernels.sketch_bounds = bounds; }
 
 }  // namespace fllm::kernels

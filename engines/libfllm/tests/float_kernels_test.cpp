@@ -14,6 +14,7 @@
 
 namespace {
 
+using fllm::kernels::Decode;
 using fllm::kernels::Kernels;
 
 std::mt19937_64 random_bits(20);
@@ -87,14 +88,13 @@ void check_rows(const std::vector<float>& values, const std::vector<float>& norm
   }
 }
 
-using Decode = void (*)(const void*, std::size_t, std::size_t, float*, float*);
 using Value = double (*)(const unsigned char*, std::size_t);
 
 void check_plain(Decode decode, Value value, const std::vector<unsigned char>& codes, std::size_t rows,
                  std::size_t dim) {
   const Guarded guarded(codes.data(), codes.size());
   std::vector<float> values(rows * padded(dim), 7.0f), norms(rows);
-  decode(guarded.data(), rows, dim, values.data(), norms.data());
+  decode(guarded.data(), nullptr, rows, dim, values.data(), norms.data());
   const std::size_t row_bytes = codes.size() / rows;
   check_rows(values, norms, dim, [&](std::size_t r, std::size_t j) { return value(&codes[r * row_bytes], j); });
 }

@@ -21,7 +21,6 @@ constexpr std::uint64_t kFormatVersion = 1;
 constexpr const char* kFileName = "table.json";
 constexpr std::uint64_t kFileBytesMax = std::uint64_t{64} << 20;
 constexpr std::uint64_t kCountEnd = std::uint64_t{1} << 48;  // more than any file holds; sums of two fit
-constexpr Codec kCodecs[] = {Codec::fp32, Codec::fp16, Codec::int8, Codec::fp8, Codec::int4};
 
 [[noreturn]] void refuse(const std::string& found, const std::string& expected = "", const std::string& fix = "") {
   throw Error(Status::bundle, sentence(found, expected, fix));
@@ -71,9 +70,9 @@ std::uint64_t count(const json& document, const char* key, const std::string& pa
 
 Codec codec_of(const std::string& name, const std::string& path) {
   std::string all;
-  for (const Codec codec : kCodecs) {
-    if (name == codec_name(codec)) return codec;
-    all += (all.empty() ? "" : ", ") + std::string(codec_name(codec));
+  for (const CodecFacts& facts : kCodecs) {
+    if (name == facts.name) return facts.codec;
+    all += (all.empty() ? "" : ", ") + std::string(facts.name);
   }
   refuse(path + ": codec is " + shown(name), "one of " + all);
 }

@@ -32,17 +32,11 @@ std::vector<Expected> sketch_tensors(const Layout& layout, std::uint64_t rows) {
 
 std::vector<Expected> expected_tensors(const Layout& layout, std::uint64_t rows) {
   const std::uint64_t dim = layout.dim;
-  std::vector<Expected> tensors;
-  switch (layout.codec) {
-    case Codec::fp32: tensors.push_back({"codes", "F32", {rows, dim}}); break;
-    case Codec::fp16: tensors.push_back({"codes", "F16", {rows, dim}}); break;
-    case Codec::int8: tensors.push_back({"codes", "I8", {rows, dim}}); break;
-    case Codec::fp8: tensors.push_back({"codes", "F8_E4M3", {rows, dim}}); break;
-    case Codec::int4:
-      tensors.push_back({"codes", "U8", {rows, code_bytes(Codec::int4, dim)}});
-      tensors.push_back({"groups", "U8", {rows, group_bytes(Codec::int4, dim)}});
-      break;
-  }
+  const CodecFacts& codec = facts_of(layout.codec);
+  // Numbers of less than a byte are packed.
+  const std::uint64_t columns = codec.bits < 8 ? code_bytes(layout.codec, dim) : dim;
+  std::vector<Expected> tensors{{"codes", codec.dtype, {rows, columns}}};
+  if (codec.grouped) tensors.push_back({"groups", "U8", {rows, group_bytes(layout.codec, dim)}});
   tensors.push_back({"scales", "F32", {rows}});
   if (layout.bias) tensors.push_back({"bias", "F32", {rows}});
   tensors.push_back({"ids", "I64", {rows}});
@@ -86,7 +80,7 @@ Shard Shard::view(const Tensors& tensors, const Layout& layout, std::uint64_t ro
   }
   Shard shard;
   shard.codes = pointer<std::uint8_t>(tensors, "codes");
-  if (layout.codec == Codec::int4) shard.groups = pointer<std::uint8_t>(tensors, "groups");
+  if (facts_of(layout.codec).grouped) shard.groups = pointer<std::uint8_t>(tensors, "groups");
   shard.scales = pointer<float>(tensors, "scales");
   if (layout.bias) shard.bias = pointer<float>(tensors, "bias");
   shard.ids = pointer<std::int64_t>(tensors, "ids");

@@ -8,25 +8,18 @@
 #include <string_view>
 #include <vector>
 
+#include "format/codec.hpp"
 #include "format/sketch.hpp"
 #include "machine/mapping.hpp"
 
 namespace fllm {
-
-enum class Codec { fp32, fp16, int8, fp8, int4 };
-
-const char* codec_name(Codec codec);
-
-// Bytes of one row's `codes` and `groups`, as fllm_export.table.codecs stores them.
-std::size_t code_bytes(Codec codec, std::size_t dim);
-std::size_t group_bytes(Codec codec, std::size_t dim);  // 0 but for int4
 
 // Rows scored together: pointers into the mapped shard. Ids ascend within a tile.
 struct Tile {
   std::size_t rows = 0;
   std::uint64_t first_row = 0;  // number of the tile's first row in the table, in scan order
   const std::uint8_t* codes = nullptr;
-  const std::uint8_t* groups = nullptr;  // int4 only
+  const std::uint8_t* groups = nullptr;  // null unless the codec has groups
   const float* scales = nullptr;
   const float* bias = nullptr;  // null when the table has none
   const std::int64_t* ids = nullptr;

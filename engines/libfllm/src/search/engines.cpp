@@ -1,6 +1,7 @@
 #include "search/engines.hpp"
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "status.hpp"
@@ -14,7 +15,11 @@ std::unique_ptr<Engine> make_tensorrt_engine(const Table&, const EngineOptions&)
 
 namespace {
 
-constexpr Codec kAll[] = {Codec::fp32, Codec::fp16, Codec::int8, Codec::fp8, Codec::int4};
+constexpr auto kAll = [] {
+  std::array<Codec, std::size(kCodecs)> codecs{};
+  for (std::size_t i = 0; i < codecs.size(); ++i) codecs[i] = kCodecs[i].codec;
+  return codecs;
+}();
 constexpr Codec kEightBits[] = {Codec::int8, Codec::fp8};
 
 constexpr EngineKind kEngines[] = {

@@ -38,7 +38,7 @@ Limbs quantise(const float* z, std::size_t dim) {
 
 std::vector<double> as_scored(Codec codec, const float* z, std::size_t dim) {
   std::vector<double> values(z, z + dim);
-  if (codec == Codec::fp32 || codec == Codec::fp16) return values;
+  if (!facts_of(codec).integer_items) return values;
   const Limbs limbs = quantise(z, dim);
   for (std::size_t j = 0; j < dim; ++j) values[j] = limbs.scale * (128 * limbs.high[j] + limbs.low[j]);
   return values;
@@ -55,11 +55,11 @@ Queries::Queries(const Table& table, const kernels::Kernels& kernels, const std:
       errors_(round_up(columns.size(), kGroupColumns)) {
   std::fill_n(float_scales_.data(), float_scales_.size(), 0.0f);
   std::fill_n(errors_.data(), errors_.size(), 0.0f);
-  const Codec codec = table.layout().codec;
-  if (codec == Codec::int8) {
+  const CodecFacts& codec = facts_of(table.layout().codec);
+  if (codec.decode == nullptr) {
     prepare_int8(columns);
   } else {
-    prepare_float(columns, codec == Codec::fp8 || codec == Codec::int4);
+    prepare_float(columns, codec.integer_items);
   }
   for (std::size_t i = 0; i < count(); ++i) float_scales_[i] = static_cast<float>(scales_[i]);
 }

@@ -16,7 +16,6 @@ constexpr float kNothing = -1e30f;  // the logarithm of what a row adds that is 
 
 SketchScan::SketchScan(const Table& table, const kernels::Kernels& kernels, const Column& column)
     : kernels_(kernels),
-      bounds_(kernels::find_sketch_bounds(kernels.isa)),
       exact_(column.search->exact),
       estimates_(kChunkRows),
       uppers_(kChunkRows),
@@ -38,8 +37,8 @@ std::size_t SketchScan::survivors(const Tile& tile, std::size_t first, std::size
   const std::size_t number = tile.sketch->basis_number;
   const float* bias = tile.bias == nullptr ? nullptr : tile.bias + first;
   if (queries_[number].usable()) {
-    bounds_(tile.sketch->blocks(tile.sketch_row + first, rows, bias, exact_), items_[number], estimates_.data(),
-            uppers_.data());
+    kernels_.sketch_bounds(tile.sketch->blocks(tile.sketch_row + first, rows, bias, exact_), items_[number],
+                           estimates_.data(), uppers_.data());
   } else {
     std::fill_n(estimates_.begin(), rows, 0.0f);
     std::fill_n(uppers_.begin(), rows, std::numeric_limits<float>::infinity());

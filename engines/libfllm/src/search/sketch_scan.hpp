@@ -8,7 +8,6 @@
 #include "format/sketch.hpp"
 #include "format/table.hpp"
 #include "kernels/kernels.hpp"
-#include "kernels/sketch.hpp"
 #include "search/denominator.hpp"
 #include "search/query.hpp"
 
@@ -38,7 +37,6 @@ class SketchScan {
   void expect(const float* bias, std::size_t rows);
 
   const kernels::Kernels& kernels_;
-  kernels::SketchBounds bounds_;
   bool exact_;
   std::vector<SketchQuery> queries_;        // one a basis
   std::vector<kernels::SketchItem> items_;  // what the kernel reads of each

@@ -96,7 +96,7 @@ void TileBounds::bound(std::size_t first, std::size_t last) {
   Aligned<float> values(kBlockRows * padded_dim_), norms(kBlockRows), sums(kBlockRows * kGroupColumns);
   while (first < last) {
     const Block block(table_, first, last);
-    kernels_.decode_fp32(block.directions(), block.count(), table_.layout().dim, values.data(), norms.data());
+    kernels_.decode_fp32(block.directions(), nullptr, block.count(), table_.layout().dim, values.data(), norms.data());
     bound_block(block, values.data(), sums.data());
     first += block.count();
   }

@@ -238,16 +238,8 @@ Worker::Rows Worker::rows(const Tile& tile, std::size_t first, std::size_t count
 const std::uint8_t* Worker::codes(const Rows& rows) const { return rows.tile->codes + rows.first * code_bytes_; }
 
 void Worker::decode(const Rows& rows) {
-  const std::uint8_t* from = codes(rows);
-  switch (codec_) {
-    case Codec::fp32: return kernels_.decode_fp32(from, rows.count, dim_, values_.data(), norms_.data());
-    case Codec::fp16: return kernels_.decode_fp16(from, rows.count, dim_, values_.data(), norms_.data());
-    case Codec::fp8: return kernels_.decode_fp8(from, rows.count, dim_, values_.data(), norms_.data());
-    case Codec::int4:
-      return kernels_.decode_int4(from, rows.tile->groups + rows.first * group_bytes_, rows.count, dim_, values_.data(),
-                                  norms_.data());
-    case Codec::int8: return;  // read as it is
-  }
+  const std::uint8_t* groups = rows.tile->groups == nullptr ? nullptr : rows.tile->groups + rows.first * group_bytes_;
+  (kernels_.*facts_of(codec_).decode)(codes(rows), groups, rows.count, dim_, values_.data(), norms_.data());
 }
 
 void Worker::score_one(const Rows& rows, std::size_t column) {

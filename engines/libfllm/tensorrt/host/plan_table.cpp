@@ -109,7 +109,7 @@ void PlanTable::measure(const Tile& tile, std::uint64_t first, std::uint64_t row
               static_cast<float>(kLargestInt8 * std::sqrt(static_cast<double>(dim)) * 1.0001));
   for (std::uint64_t done = 0; done < rows; done += kernels::kBlockRows) {
     const std::uint64_t count = std::min<std::uint64_t>(kernels::kBlockRows, rows - done);
-    if (fp8) kernels_.decode_fp8(tile.codes + (first + done) * dim, count, dim, values.data(), norms.data());
+    if (fp8) kernels_.decode_fp8(tile.codes + (first + done) * dim, nullptr, count, dim, values.data(), norms.data());
     for (std::uint64_t i = 0; i < count; ++i) {
       const std::uint64_t row = first + done + i;
       RowBounds& bounds = bounds_[(at + done + i) / step_];
