@@ -52,7 +52,7 @@ class OnnxRuntimeEngine(TiledEngine):
                 fix="Build a bundle, or open this table with engine='numpy'",
             )
         self._session = cpu_session(head, threads)
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        metadata = self._session.metadata
         if CHUNK_ROWS not in metadata:
             raise BundleError(f"{head} has no metadata entry {CHUNK_ROWS}", fix="Build the bundle again")
         self._chunk_rows = int(metadata[CHUNK_ROWS])
