@@ -116,7 +116,9 @@ def open_both(users: Path, z: np.ndarray, gpu_bytes: int | None = None) -> tuple
     if gpu_bytes is not None:
         os.environ["FLLM_GPU_BYTES"] = str(gpu_bytes)
     try:
-        return UserTable.open(users, engine="native").topk(z, K), UserTable.open(users, engine="tensorrt")
+        return UserTable.open(users, engine="native").topk(z, K), UserTable.open(
+            users, engine="tensorrt", head=users.parent / "head"
+        )
     finally:
         os.environ.pop("FLLM_GPU_BYTES", None)
 

@@ -60,7 +60,7 @@ def make(folder: Path, rows: np.ndarray, quant: str, threads: int) -> UserTable:
     (folder / "head").mkdir()
     onnx.save(bundle_heads(quant, rows.shape[1], bias=False)["tile"], folder / "head" / "tile.onnx")
     UserTable.create(folder / "users", rows, quant=quant)
-    return UserTable.open(folder / "users", engine="onnxruntime", threads=threads)
+    return UserTable.open(folder / "users", engine="onnxruntime", threads=threads, head=folder / "head")
 
 
 def paired(first: Callable[[], object], second: Callable[[], object]) -> tuple[list[float], list[float]]:

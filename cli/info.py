@@ -30,7 +30,7 @@ _PACKAGES = (
 def info(output: Output) -> None:
     """Print versions, engines, processor levels and environment variables."""
     from fllm_export import __version__, _core
-    from fllm_export.engines.names import ENGINES
+    from fllm_export.engines.registry import ENGINES
     from fllm_export.environment import VARIABLES, default_threads
     from fllm_export.table.codec_names import CODEC_NAMES
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export.engines.names import LogProbs, Mode
-from fllm_export.engines.partial import Partial
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +38,9 @@ class Request:
     """What to select.
 
     Attributes:
-        k: users an item, at least 1 and at most the table's rows.
+        k: users per item, at least 1 and at most the table's rows.
         mode: ``topk``, or ``sample`` for K users drawn without replacement from the distribution (Gumbel-top-K).
-        seeds: one an item; used by ``sample`` only.
+        seeds: one per item; used by ``sample`` only.
         deadline: a time of :func:`time.monotonic` in seconds after which no further rows are begun; None is never.
         exact: whether the users must be provably the best; otherwise an engine may go by statistical bounds.
         log_probs: whether every row must be scored for the softmax denominator, or it may be estimated or left out.
@@ -59,31 +62,92 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Scan:
-    """What an engine found.
+class TableFacts:
+    """What an engine has open.
 
     Attributes:
-        best: the merged partial of all rows scored; m and l are NaN where log-probabilities were not wanted.
+        rows: users in the table.
+        dim: dimension of a user row.
+        codec: how a row is stored.
+        generation: version number of the table.
+    """
+
+    rows: int
+    dim: int
+    codec: str
+    generation: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one pass over a table found for B items. Everything in it comes from that pass.
+
+    Attributes:
+        ids: int64 [B, j], ordered by (key descending, id ascending); j may be less than K.
+        keys: float32 [B, j], what the order is by: the score, or the score plus noise.
+        scores: float32 [B, j].
+        logsumexp: float64 [B], over the rows scored; NaN where log-probabilities were not requested.
         rows_scored: int64 [B], rows that were scored, or proven not to matter, before the deadline.
         complete: bool [B], whether an unlimited budget would give the same answer.
+        exact: bool [B], whether these are provably the best users of the table.
         log_probs_exact: bool [B], whether the denominator is the sum over every row.
+        rows: users in the table that the pass read.
+        generation: version number of that table.
         scan_ms: time spent scoring and selecting within tiles.
         merge_ms: time spent merging tiles.
     """
 
-    best: Partial
+    ids: npt.NDArray[np.int64]
+    keys: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    logsumexp: npt.NDArray[np.float64]
     rows_scored: npt.NDArray[np.int64]
     complete: npt.NDArray[np.bool_]
+    exact: npt.NDArray[np.bool_]
     log_probs_exact: npt.NDArray[np.bool_]
+    rows: int
+    generation: int
     scan_ms: float
     merge_ms: float
+
+
+def joined(answers: Sequence[Answer]) -> Answer:
+    """Return one answer for the items of several passes over one open table."""
+    scan_ms, merge_ms = (sum(getattr(answer, name) for answer in answers) for name in ("scan_ms", "merge_ms"))
+    return replace(answers[0], **joined_arrays(answers), scan_ms=scan_ms, merge_ms=merge_ms)
+
+
+def joined_arrays(parts: Sequence[DataclassInstance]) -> dict[str, Any]:
+    """Concatenate the array fields of some dataclass instances, along the items."""
+    return {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts])
+        for field in fields(parts[0])
+        if isinstance(getattr(parts[0], field.name), np.ndarray)
+    }
 
 
 class Engine(Protocol):
     """Scores item vectors against a whole table. Safe to call from many threads at once."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """The engine's name in :data:`fllm_export.engines.registry.ENGINES`."""
+        ...
 
-    def search(self, z: npt.NDArray[np.float32], request: Request) -> Scan:
+    @property
+    def facts(self) -> TableFacts:
+        """What is open now; an answer carries the facts of the pass that made it."""
+        ...
+
+    def search(self, z: npt.NDArray[np.float32], request: Request) -> Answer:
         """Scan the table for a batch of item vectors, float32 [B, d]; some rows are always scored."""
+        ...
+
+    def reopen(self) -> None:
+        """Open the table's directory again; on failure nothing changes, and searches under way end on the old table.
+
+        Raises:
+            BundleError: the new table is damaged.
+            UsageError: its rows have another dimension.
+        """
         ...

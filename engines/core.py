@@ -1,77 +1,150 @@
-"""Searches by libfllm, whatever it runs them on."""
+"""Searches by libfllm: on CPUs (the engine ``native``) or on GPUs (the engine ``cuda``)."""
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
-from typing import ClassVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export import _core
-from fllm_export.engines.base import Request, Scan, UserFilter
+from fllm_export.engines.base import Answer, Request, TableFacts, UserFilter
 from fllm_export.engines.names import LOG_PROBS
-from fllm_export.engines.partial import Partial
+from fllm_export.environment import positive_integer
 from fllm_export.errors import BudgetError, BundleError, FllmError, HardwareError, UsageError
-from fllm_export.table.table import Table
 
 _ERRORS: dict[int, type[FllmError]] = {2: UsageError, 4: BundleError, 5: BudgetError, 6: HardwareError}
 
 
 class CoreEngine:
-    """A table that libfllm has open; it maps the files itself, and searches of many threads share passes."""
+    """A table that libfllm has open; it maps the files itself, and searches of many threads share passes.
 
-    name: ClassVar[str]
+    On GPUs, ``FLLM_GPUS`` is how many share the table (default: one) and ``FLLM_GPU_BYTES`` what each gives at most
+    (default: what is free); rows beyond that stream from pinned memory of the host.
 
-    def __init__(self, table: Table, threads: int, *, gpus: int = 0, gpu_bytes: int = 0) -> None:
+    Args:
+        name: ``native`` or ``cuda``.
+        directory: holds ``table.json``.
+        threads: threads of one search; the engine ``cuda`` opens tables with them.
+        resident: whether rows are read into memory of the process, on huge pages where the system gives them.
+        pin_threads: whether each thread stays on one CPU.
+        batch_window_us: microseconds that a pass waits for further searches to share it.
+
+    Raises:
+        BudgetError: memory or threads do not suffice.
+        BundleError: libfllm finds the table damaged.
+        HardwareError: what the engine runs on is not available here.
+        UsageError: the engine does not scan the table's codec.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        threads: int,
+        *,
+        resident: bool = False,
+        pin_threads: bool = False,
+        batch_window_us: int = 0,
+    ) -> None:
+        self.name = name
+        on_gpus = name == "cuda"
         try:
             self._table = _core.Table.open(
-                str(table.directory), threads=threads, engine=self.name, gpus=gpus, gpu_bytes=gpu_bytes
+                str(directory),
+                threads=threads,
+                pin_threads=pin_threads,
+                resident=resident,
+                batch_window_us=batch_window_us,
+                engine=name,
+                gpus=positive_integer("FLLM_GPUS") or 0 if on_gpus else 0,
+                gpu_bytes=positive_integer("FLLM_GPU_BYTES") or 0 if on_gpus else 0,
             )
         except _core.Error as error:
             raise _translated(error) from None
-        self._filters: weakref.WeakKeyDictionary[UserFilter, _core.Filter] = weakref.WeakKeyDictionary()
+        self._filters: weakref.WeakKeyDictionary[UserFilter, tuple[int, _core.Filter]] = weakref.WeakKeyDictionary()
+        self._reopening = threading.Lock()
+        self._epoch = 0  # goes up before and after each reopening, so it is odd during one
+
+    @property
+    def facts(self) -> TableFacts:
+        """What is open now."""
+        found = self._table.describe()
+        return TableFacts(found["rows"], found["dim"], found["codec"], found["generation"])
 
     @property
     def isa(self) -> str:
         """Name of the instruction-set level that scans, or of the kind of GPU."""
         return str(self._table.describe()["isa"])
 
-    def search(self, z: npt.NDArray[np.float32], request: Request) -> Scan:
+    def search(self, z: npt.NDArray[np.float32], request: Request) -> Answer:
         """Scan the table for a batch of item vectors, float32 [B, d]."""
         began = time.perf_counter()
         budget_ms = 0.0 if request.deadline is None else max(1e-6, (request.deadline - time.monotonic()) * 1e3)
-        try:
-            ids, keys, scores, logsumexp, rows_scored, complete, exact, _, _ = self._table.search(
-                np.ascontiguousarray(z),
-                request.k,
-                sample=request.mode == "sample",
-                seeds=np.array(request.seeds, np.uint64) if request.mode == "sample" else None,
-                exact=request.exact,
-                log_probs=LOG_PROBS.index(request.log_probs),
-                budget_ms=budget_ms,
-                filter=self._filter(request.filter),
-            )
-        except _core.Error as error:
-            raise _translated(error) from None
-        best = Partial(ids, keys, scores, logsumexp, np.ones(len(z)))
-        scan_ms = (time.perf_counter() - began) * 1e3
-        return Scan(best, rows_scored.astype(np.int64), complete.astype(bool), exact.astype(bool), scan_ms, 0.0)
+        ids, keys, scores, logsumexp, rows_scored, complete, log_probs_exact, generation, rows = self._filtered(
+            request.filter,
+            np.ascontiguousarray(z),
+            request.k,
+            sample=request.mode == "sample",
+            seeds=np.array(request.seeds, np.uint64) if request.mode == "sample" else None,
+            exact=request.exact,
+            log_probs=LOG_PROBS.index(request.log_probs),
+            budget_ms=budget_ms,
+        )
+        return Answer(
+            ids=ids,
+            keys=keys,
+            scores=scores,
+            logsumexp=logsumexp,
+            rows_scored=rows_scored.astype(np.int64),
+            complete=complete.astype(bool),
+            exact=complete.astype(bool) & request.exact,
+            log_probs_exact=log_probs_exact.astype(bool),
+            rows=rows,
+            generation=generation,
+            scan_ms=(time.perf_counter() - began) * 1e3,
+            merge_ms=0.0,
+        )
 
-    def _filter(self, wanted: UserFilter | None) -> _core.Filter | None:
-        """Return libfllm's form of a filter, made once for each of ours."""
-        if wanted is None:
+    def reopen(self) -> None:
+        """Let libfllm put the table that lies in the directory now in the place of the open one."""
+        with self._reopening:
+            self._epoch += 1
+            try:
+                self._table.reopen()
+            except _core.Error as error:
+                raise _translated(error) from None
+            finally:
+                self._epoch += 1
+
+    def _filtered(self, requested: UserFilter | None, *arguments: Any, **options: Any) -> tuple[Any, ...]:
+        """Search with a filter for the open table; again where the table was reopened after its filter was made."""
+        while True:
+            epoch = self._epoch
+            try:
+                return self._table.search(*arguments, **options, filter=self._filter(requested, epoch))
+            except _core.Error as error:
+                if requested is None or self._epoch == epoch:
+                    raise _translated(error) from None
+
+    def _filter(self, requested: UserFilter | None, epoch: int) -> _core.Filter | None:
+        """Return libfllm's form of a filter, made once per filter and open table."""
+        if requested is None:
             return None
-        known = self._filters.get(wanted)
-        if known is None:
-            known = self._table.filter(wanted.user_ids, deny=wanted.deny)
-            self._filters[wanted] = known
-        return known
+        made_in, made = self._filters.get(requested, (-1, None))
+        if made is None or made_in != epoch:
+            made = self._table.filter(requested.user_ids, deny=requested.deny)
+            if epoch % 2 == 0:
+                self._filters[requested] = (epoch, made)
+        return made
 
 
 def _translated(error: _core.Error) -> FllmError:
-    """Return the house's error for libfllm's; a status without one of its own is a bug, and stays what it is."""
+    """Return the project's error for libfllm's; a status without one of its own is a bug, and stays what it is."""
     status, message = error.args
     if status not in _ERRORS:
         raise error

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-EngineName = Literal["native", "cuda", "tensorrt", "onnxruntime", "numpy"]
-ENGINES: tuple[EngineName, ...] = get_args(EngineName)
-"""What executes searches."""
-
 EncoderName = Literal["cpu", "cuda", "tensorrt", "tensorrt-fp16", "tensorrt-bf16", "tensorrt-fp8"]
 ENCODERS: tuple[EncoderName, ...] = get_args(EncoderName)
 """What encodes texts: ONNX Runtime on CPU or GPU; a plan, the first there is or that of the precision named."""

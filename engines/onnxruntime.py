@@ -41,15 +41,13 @@ class OnnxRuntimeEngine(TiledEngine):
         BundleError: it is no head graph.
     """
 
-    name = "onnxruntime"
-
     def __init__(self, table: Table, head: Path, threads: int) -> None:
         super().__init__(table)
         if not head.is_file():
             raise HardwareError(
                 f"the engine `onnxruntime` needs a head graph and {head} is not there",
-                expected="a table inside a bundle",
-                fix="Build a bundle, or open this table with engine='numpy'",
+                expected="the folder `head` of a bundle",
+                fix="Build the bundle again, or use the engine `numpy`",
             )
         self._session = cpu_session(head, threads)
         metadata = self._session.metadata

@@ -30,8 +30,6 @@ Noise = Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.float64]]
 class NumpyEngine(TiledEngine):
     """Scores with one float64 matrix product a tile."""
 
-    name = "numpy"
-
     def score_tile(self, tile: Tile, query: Query, request: Request) -> Partial:
         """Score, perturb when sampling, select."""
         return select_users(score(self.table, tile, query), tile.ids, request)

@@ -1,54 +1,176 @@
-"""From an engine's name to the engine. What was asked for is opened, or an error says why not."""
+"""The table of engines: from a name to the engine. What was requested is opened, or an error says why not.
+
+Nothing here imports NumPy, so that ``--help`` is printed without it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
-from fllm_export.engines.base import Engine
-from fllm_export.engines.names import ENGINES
 from fllm_export.environment import default_engine
-from fllm_export.errors import UsageError
-from fllm_export.table.table import Table
+from fllm_export.errors import HardwareError, UsageError
+from fllm_export.table.codec_names import CODEC_NAMES
+
+if TYPE_CHECKING:
+    from fllm_export.engines.base import Engine
 
 DEFAULT = "native"
 
 
-def engine_name(asked: str | None) -> str:
-    """Return the engine to open: the caller's, or else the environment's, or else the default."""
-    return asked or default_engine() or DEFAULT
+class NativeOptions(TypedDict, total=False):
+    """How the engine ``native`` holds a table and runs its threads; other engines refuse these options.
+
+    Attributes:
+        resident: read the rows into memory of the process, on huge pages where the system gives them, rather than map
+            the files.
+        pin_threads: keep each thread on one CPU.
+        batch_window_us: microseconds that a search waits for others to share its pass over the rows.
+    """
+
+    resident: bool
+    pin_threads: bool
+    batch_window_us: int
 
 
-def open_engine(name: str, table: Table, *, head: Path, threads: int) -> Engine:
-    """Return an engine on ``table``.
+@dataclass(frozen=True)
+class Source:
+    """Where an engine finds what it opens.
 
-    Args:
-        name: one of :data:`fllm_export.engines.names.ENGINES`.
-        table: the open table.
-        head: where the head graph would be, and ``plans`` beside it; ONNX Runtime and TensorRT need them.
+    Attributes:
+        directory: the user table.
+        head: the folder ``head`` of a bundle, with the head graph ``tile.onnx`` and ``plans/``; None without a bundle.
         threads: threads inside one call, where the engine can choose.
+        native: options that only the engine ``native`` has.
+    """
+
+    directory: Path
+    head: Path | None
+    threads: int
+    native: NativeOptions
+
+
+def _core(name: str) -> Callable[[Source], Engine]:
+    def make(source: Source) -> Engine:
+        from fllm_export.engines.core import CoreEngine
+
+        return CoreEngine(name, source.directory, source.threads, **source.native)
+
+    return make
+
+
+def _numpy(source: Source) -> Engine:
+    from fllm_export.engines.reference import NumpyEngine
+    from fllm_export.engines.reopened import ReopenedEngine
+    from fllm_export.table.table import Table
+
+    return ReopenedEngine("numpy", lambda: NumpyEngine(Table(source.directory)))
+
+
+def _onnxruntime(source: Source) -> Engine:
+    from fllm_export.engines.onnxruntime import OnnxRuntimeEngine
+    from fllm_export.engines.reopened import ReopenedEngine
+    from fllm_export.table.table import Table
+
+    graph = _head("onnxruntime", source) / "tile.onnx"
+    return ReopenedEngine("onnxruntime", lambda: OnnxRuntimeEngine(Table(source.directory), graph, source.threads))
+
+
+def _tensorrt(source: Source) -> Engine:
+    from fllm_export.engines.reopened import ReopenedEngine
+    from fllm_export.engines.tensorrt.engine import TensorRtEngine
+    from fllm_export.table.table import Table
+
+    plans = _head("tensorrt", source) / "plans"
+    return ReopenedEngine("tensorrt", lambda: TensorRtEngine(Table(source.directory), plans))
+
+
+def _head(name: str, source: Source) -> Path:
+    if source.head is None:
+        raise HardwareError(
+            f"the engine `{name}` needs the head graphs of a bundle, and {source.directory} was opened without one",
+            expected="a table inside a bundle",
+            fix="Open the bundle with Runtime.open, or name its folder `head` (head=)",
+        )
+    return source.head
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """A row of the table of engines.
+
+    Attributes:
+        make: opens a table.
+        codecs: the codecs that it scans.
+        runs: what executes the scan, for people.
+        exactness: how its answers compare with the definition, for people.
+    """
+
+    make: Callable[[Source], Engine]
+    codecs: tuple[str, ...]
+    runs: str
+    exactness: str
+
+
+_BIT_IDENTICAL = "users and scores bit-identical to `numpy`"
+
+ENGINES: dict[str, EngineEntry] = {
+    "native": EngineEntry(
+        _core("native"),
+        CODEC_NAMES,
+        "libfllm on CPUs, the default",
+        f"int8, fp8, int4: {_BIT_IDENTICAL}; fp32, fp16: float64 sums in another order",
+    ),
+    "cuda": EngineEntry(
+        _core("cuda"),
+        ("int8", "fp8"),
+        "libfllm on NVIDIA GPUs; no GPU has run it yet",
+        _BIT_IDENTICAL,
+    ),
+    "tensorrt": EngineEntry(
+        _tensorrt,
+        ("int8", "fp8"),
+        "the bundle's head plan on an NVIDIA GPU; no GPU has run it yet",
+        f"{_BIT_IDENTICAL}, by a proof on the host",
+    ),
+    "onnxruntime": EngineEntry(
+        _onnxruntime,
+        CODEC_NAMES,
+        "`head/tile.onnx` of the bundle, tile by tile",
+        f"int8: {_BIT_IDENTICAL}; others: float32 sums",
+    ),
+    "numpy": EngineEntry(_numpy, CODEC_NAMES, "one float64 matrix product per tile", "the definition"),
+}
+
+
+def engine_name(requested: str | None) -> str:
+    """Return the engine to open: the caller's, or else the environment's, or else the default.
 
     Raises:
         UsageError: there is no engine of that name.
-        HardwareError: the engine cannot run here.
     """
-    if name == "native":
-        from fllm_export.engines.native import NativeEngine
+    name = requested or default_engine() or DEFAULT
+    if name not in ENGINES:
+        raise UsageError(f"there is no engine {name!r}", expected="one of " + ", ".join(ENGINES))
+    return name
 
-        return NativeEngine(table, threads)
-    if name == "cuda":
-        from fllm_export.engines.cuda import CudaEngine
 
-        return CudaEngine(table, threads)
-    if name == "tensorrt":
-        from fllm_export.engines.tensorrt.engine import TensorRtEngine
+def open_engine(name: str, source: Source) -> Engine:
+    """Return an engine with the table of ``source`` open.
 
-        return TensorRtEngine(table, head.parent / "plans")
-    if name == "numpy":
-        from fllm_export.engines.reference import NumpyEngine
+    Args:
+        name: a name of :data:`ENGINES`.
+        source: the table, and what else the engine needs.
 
-        return NumpyEngine(table)
-    if name == "onnxruntime":
-        from fllm_export.engines.onnxruntime import OnnxRuntimeEngine
-
-        return OnnxRuntimeEngine(table, head, threads)
-    raise UsageError(f"there is no engine {name!r}", expected="one of " + ", ".join(ENGINES))
+    Raises:
+        BundleError: the table is missing, damaged or of a newer format.
+        HardwareError: the engine cannot run here.
+        UsageError: the engine does not scan the table's codec, or does not have an option that was given.
+    """
+    if source.native and name != "native":
+        raise UsageError(
+            f"{', '.join(source.native)} given for the engine `{name}`", expected="these options with `native` only"
+        )
+    return ENGINES[name].make(source)

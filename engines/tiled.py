@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.base import Request, Scan
+from fllm_export.engines.base import Answer, Request, TableFacts
 from fllm_export.engines.partial import Partial, merge
 from fllm_export.engines.query import Query
 from fllm_export.table.shard import Tile
@@ -17,18 +16,18 @@ from fllm_export.table.table import Table
 
 
 class TiledEngine(ABC):
-    """An engine that scores one tile a call. Holds no state between calls but the table itself."""
-
-    name: ClassVar[str]
+    """Scores one tile per call. Holds no state between calls but the table itself."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
+        layout = table.layout
+        self.facts = TableFacts(layout.rows, layout.dim, layout.codec, layout.generation)
 
     @abstractmethod
     def score_tile(self, tile: Tile, query: Query, request: Request) -> Partial:
         """Return the tile's best users and its (m, l)."""
 
-    def search(self, z: npt.NDArray[np.float32], request: Request) -> Scan:
+    def search(self, z: npt.NDArray[np.float32], request: Request) -> Answer:
         """Scan tile by tile and merge as it goes, so that memory does not grow with the table."""
         query = Query.quantised(z) if self.table.codec.exact_query else Query.exact(z)
         best: Partial | None = None
@@ -45,5 +44,18 @@ class TiledEngine(ABC):
             merge_s += time.perf_counter() - scored
         if best is None:
             raise AssertionError("a table has at least one tile")
-        complete = np.full(len(z), rows_scored == self.table.layout.rows)
-        return Scan(best, np.full(len(z), rows_scored), complete, complete, scan_s * 1e3, merge_s * 1e3)
+        complete = np.full(len(z), rows_scored == self.facts.rows)
+        return Answer(
+            ids=best.ids,
+            keys=best.keys,
+            scores=best.scores,
+            logsumexp=best.logsumexp,
+            rows_scored=np.full(len(z), rows_scored),
+            complete=complete,
+            exact=complete,
+            log_probs_exact=complete,
+            rows=self.facts.rows,
+            generation=self.facts.generation,
+            scan_ms=scan_s * 1e3,
+            merge_ms=merge_s * 1e3,
+        )

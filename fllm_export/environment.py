@@ -35,20 +35,20 @@ def thread_count(threads: int | None) -> int:
 
 def default_threads() -> int:
     """Return the number of threads to use when the caller names none."""
-    return whole_number("FLLM_NUM_THREADS") or len(os.sched_getaffinity(0))
+    return positive_integer("FLLM_NUM_THREADS") or len(os.sched_getaffinity(0))
 
 
-def whole_number(name: str) -> int | None:
+def positive_integer(name: str) -> int | None:
     """Return the number that an environment variable holds, if it is set.
 
     Raises:
-        UsageError: it is not a whole number of at least 1.
+        UsageError: it is not an integer of at least 1.
     """
     text = os.environ.get(name)
     if text is None:
         return None
     if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"{name} is {text!r}", expected="a whole number of at least 1")
+        raise UsageError(f"{name} is {text!r}", expected="an integer of at least 1")
     return int(text)
 
 

@@ -7,14 +7,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.base import Request, Scan
-from fllm_export.engines.partial import F64, Partial
+from fllm_export.engines.base import Answer, Request, TableFacts, joined
+from fllm_export.engines.partial import F64
 from fllm_export.engines.query import Query
 from fllm_export.engines.tensorrt.device_numbers import DeviceNumbers
 from fllm_export.engines.tensorrt.device_table import DeviceTable
@@ -23,7 +23,7 @@ from fllm_export.engines.tensorrt.head_pass import HeadPass
 from fllm_export.engines.tensorrt.head_plan import FORMS, HeadPlan
 from fllm_export.engines.tensorrt.lane import Lane
 from fllm_export.engines.tensorrt.staging import Staging
-from fllm_export.environment import whole_number
+from fllm_export.environment import positive_integer
 from fllm_export.errors import UsageError
 from fllm_export.table.table import Table
 
@@ -52,10 +52,9 @@ class TensorRtEngine:
         UsageError: the table's codec has no head plans.
     """
 
-    name: ClassVar[str] = "tensorrt"
-
     def __init__(self, table: Table, plans: Path) -> None:
         layout = table.layout
+        self.facts = TableFacts(layout.rows, layout.dim, layout.codec, layout.generation)
         if layout.codec not in FORMS:
             raise UsageError(
                 f"the engine `tensorrt` does not scan {layout.codec} rows",
@@ -65,7 +64,7 @@ class TensorRtEngine:
         self._head = HeadPlan(plans, layout)
         self._gpu, self._table = Gpu(), table
         free = self._gpu.free_bytes
-        limit = min(free, whole_number("FLLM_GPU_BYTES") or free)
+        limit = min(free, positive_integer("FLLM_GPU_BYTES") or free)
         scratch = min(_SCRATCH_BYTES, limit // 8)
         # Of each row and item: its products, its score, and what TensorRT makes of it in passing.
         self._products = scratch // (4 * self._head.digits + 16)
@@ -83,7 +82,7 @@ class TensorRtEngine:
         """Bytes that each pass brings from the host."""
         return sum(block.layout.size for block in self._rows.blocks if not block.resident)
 
-    def search(self, z: npt.NDArray[np.float32], request: Request) -> Scan:
+    def search(self, z: npt.NDArray[np.float32], request: Request) -> Answer:
         """Scan the table for a batch of item vectors, float32 [B, d]."""
         began = time.perf_counter()
         self._check(request)
@@ -93,22 +92,13 @@ class TensorRtEngine:
             search = HeadPass(lane, self._head, self._table, self._rows, self._staging, self._products)
             try:
                 groups = range(0, len(z), most)
-                scans = [search.run(query.part(slice(first, first + most)), request) for first in groups]
+                answers = [search.run(query.part(slice(first, first + most)), request) for first in groups]
             except BaseException:
                 self._staging.forget()
                 raise
         self._head.plan.keep_cache()
-        parts = [scan.best for scan in scans]
-        best = Partial(
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("ids", "keys", "scores", "m", "l"))
-        )
-        rows_scored = np.concatenate([scan.rows_scored for scan in scans])
-        complete, exact = (
-            np.concatenate([getattr(scan, name) for scan in scans]) for name in ("complete", "log_probs_exact")
-        )
-        merge_ms = sum(scan.merge_ms for scan in scans)
-        scan_ms = (time.perf_counter() - began) * 1e3 - merge_ms
-        return Scan(best, rows_scored, complete, exact, scan_ms, merge_ms)
+        scan_ms = (time.perf_counter() - began) * 1e3 - sum(answer.merge_ms for answer in answers)
+        return replace(joined(answers), scan_ms=scan_ms)
 
     @contextlib.contextmanager
     def _lane(self) -> Iterator[Lane]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fllm_export.engines.base import Request, Scan
+from fllm_export.engines.base import Answer, Request
 from fllm_export.engines.partial import F32, F64, I64, Partial
 from fllm_export.engines.query import Query
 from fllm_export.engines.tensorrt.device_table import Block, DeviceTable
@@ -43,7 +43,7 @@ class HeadPass:
         self._lane, self._head, self._table, self._rows = lane, head, table, rows
         self._staging, self._products = staging, products
 
-    def run(self, query: Query, request: Request) -> Scan:
+    def run(self, query: Query, request: Request) -> Answer:
         """Return the answer for a batch; the first slice is always scored."""
         began = time.perf_counter()
         layout = self._table.layout
@@ -62,11 +62,21 @@ class HeadPass:
                 complete[items] = False
         ids, scores = exact.users()
         m, total = _at_least(scores, *found.denominator())
-        best = Partial(ids, scores, scores, m, total)
         rows_scored = np.full(len(ids), scored)
-        ended = time.perf_counter()
-        spent = (scanned - began) * 1e3, (ended - scanned) * 1e3
-        return Scan(best, rows_scored, complete, rows_scored == layout.rows, *spent)
+        return Answer(
+            ids=ids,
+            keys=scores,
+            scores=scores,
+            logsumexp=Partial(ids, scores, scores, m, total).logsumexp,
+            rows_scored=rows_scored,
+            complete=complete,
+            exact=complete & request.exact,
+            log_probs_exact=rows_scored == layout.rows,
+            rows=layout.rows,
+            generation=layout.generation,
+            scan_ms=(scanned - began) * 1e3,
+            merge_ms=(time.perf_counter() - scanned) * 1e3,
+        )
 
     def _score_slices(self, found: Candidates, request: Request) -> int:
         """Put slices on the stream as long as there is time, and return how many rows were scored."""

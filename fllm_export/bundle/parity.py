@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export.checkpoint.users import UserRows
-from fllm_export.engines.base import Request
+from fllm_export.engines.base import Request, joined_arrays
 from fllm_export.engines.partial import Partial, merge
 from fllm_export.engines.reference import select_users
 from fllm_export.progress import Progress, silent
@@ -133,23 +133,7 @@ def measure(runtime: Runtime, z: F32, users: UserRows, texts: Sequence[str], k: 
     for start in range(0, len(texts), _BATCH):
         answers.append(runtime.topk(texts[start : start + _BATCH], k))
         progress("bundle ranking", min(start + _BATCH, len(texts)), len(texts))
-    return compare(truth, _joined(answers), texts, k)
-
-
-def _joined(answers: Sequence[TopK]) -> TopK:
-    def join(name: str) -> Any:
-        return np.concatenate([getattr(answer, name) for answer in answers])
-
-    return TopK(
-        user_ids=join("user_ids"),
-        scores=join("scores"),
-        log_probs=join("log_probs"),
-        logsumexp=join("logsumexp"),
-        coverage=join("coverage"),
-        complete=join("complete"),
-        log_probs_exact=join("log_probs_exact"),
-        generation=answers[0].generation,
-    )
+    return compare(truth, replace(answers[0], **joined_arrays(answers)), texts, k)
 
 
 def _recalls(expected: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT
 from fllm_export.bundle.job import Job, require
 from fllm_export.bundle.parity import measure
+from fllm_export.engines.registry import DEFAULT
 from fllm_export.errors import ParityError
 from fllm_export.files import publish_json
 from fllm_export.runtime.encoder import Encoder
@@ -93,7 +94,7 @@ def parity(job: Job, staging: Path) -> list[Path]:
     runtime = Runtime(
         draft,
         Encoder(staging, draft.prompt, draft.dim, threads),
-        UserTable.open(staging / "users", engine="onnxruntime", threads=threads),
+        UserTable.open(staging / "users", engine=DEFAULT, threads=threads),
     )
     measured = measure(runtime, job.item_vectors, job.reference.users, job.sample, job.options.k, job.progress)
     report = staging / PARITY_REPORT

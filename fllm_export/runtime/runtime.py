@@ -6,13 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export.engines.base import UserFilter
 from fllm_export.engines.names import LogProbs, Mode
-from fllm_export.engines.registry import engine_name
+from fllm_export.engines.registry import NativeOptions, engine_name
 from fllm_export.environment import chosen_encoder, thread_count
 from fllm_export.errors import BundleError
 from fllm_export.manifest import Manifest
@@ -43,6 +44,7 @@ class Runtime:
         engine: str | None = None,
         encoder: str | None = None,
         threads: int | None = None,
+        **native: Unpack[NativeOptions],
     ) -> Runtime:
         """Open a bundle; the user table is mapped in place, or brought to the GPU.
 
@@ -54,6 +56,7 @@ class Runtime:
                 (``tensorrt-fp16``, ``-bf16``, ``-fp8``: the one of that precision). When not given, ``FLLM_ENCODER``
                 or else ``tensorrt`` beside the engine of that name and ``cpu`` beside all others.
             threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
+            **native: ``resident``, ``pin_threads`` and ``batch_window_us``, as :class:`NativeOptions` describes them.
 
         Raises:
             BundleError: the bundle is incomplete, damaged or of a newer format.
@@ -67,13 +70,25 @@ class Runtime:
         where = encoder or chosen_encoder() or default_encoder(chosen)
         # First, since the table takes what memory of the GPU it finds.
         model = Encoder(directory, manifest.prompt, manifest.dim, count, where)
-        users = UserTable.open(directory / "users", engine=chosen, threads=count)
+        users = UserTable.open(directory / "users", engine=chosen, threads=count, head=directory / "head", **native)
         if users.dim != manifest.dim:
             raise BundleError(
                 f"{directory / 'users'} holds rows of {users.dim} numbers",
                 expected=f"{manifest.dim}, as the manifest says",
             )
         return cls(manifest, model, users)
+
+    def reopen(self) -> None:
+        """Open the bundle's user table again; searches under way end on the old one.
+
+        The encoder stays. A table of another model does not belong to it, even where the dimensions agree: publish a
+        bundle of another model beside this one, and open that.
+
+        Raises:
+            BundleError: the new table is damaged; the old one stays in use.
+            UsageError: its rows have another dimension; the old one stays in use.
+        """
+        self.users.reopen()
 
     @property
     def encoder(self) -> str:

@@ -23,8 +23,9 @@ class TopK:
         scores: float32 [B, k], the scores s_u.
         log_probs: float32 [B, k], log p_u = s_u - logsumexp of the rows scored; exact when ``complete``.
         logsumexp: float32 [B], over the rows scored.
-        coverage: float32 [B], rows scored / rows of the table.
+        coverage: float32 [B], rows scored / rows of the table that answered.
         complete: bool [B], whether an unlimited budget would give the same answer.
+        exact: bool [B], whether these are provably the best users of the table that answered.
         log_probs_exact: bool [B], whether logsumexp is the sum over every user; otherwise it covers the rows scored, or
             is an estimate, or is NaN because it was not wanted.
         generation: version number of the table that answered.
@@ -38,12 +39,13 @@ class TopK:
     logsumexp: npt.NDArray[np.float32]
     coverage: npt.NDArray[np.float32]
     complete: npt.NDArray[np.bool_]
+    exact: npt.NDArray[np.bool_]
     log_probs_exact: npt.NDArray[np.bool_]
     generation: int
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as JSON-ready values, one entry an item; users that the budget left out are absent."""
+        """Return the answer as JSON-ready values, one entry per item; users that the budget left out are absent."""
         items = []
         for row, users in enumerate(self.user_ids):
             found = users != NO_USER
@@ -58,6 +60,7 @@ class TopK:
                     "logsumexp": float(self.logsumexp[row]),
                     "coverage": float(self.coverage[row]),
                     "complete": bool(self.complete[row]),
+                    "exact": bool(self.exact[row]),
                     "log_probs_exact": bool(self.log_probs_exact[row]),
                 }
             )

@@ -11,10 +11,10 @@ from typing import Unpack
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.base import Engine, Request, Scan, UserFilter
+from fllm_export.engines.base import Answer, Engine, Request, UserFilter
 from fllm_export.engines.names import LOG_PROBS, MODES, LogProbs, Mode
 from fllm_export.engines.partial import NO_USER
-from fllm_export.engines.registry import engine_name, open_engine
+from fllm_export.engines.registry import NativeOptions, Source, engine_name, open_engine
 from fllm_export.environment import thread_count
 from fllm_export.errors import UsageError
 from fllm_export.runtime.topk import TopK
@@ -30,10 +30,9 @@ _CHUNK_ROWS = 65_536
 class UserTable:
     """Quantised user rows on disk and the engine that scans them. Safe to use from many threads at once."""
 
-    def __init__(self, table: Table, engine: str, threads: int) -> None:
-        self._threads = threads
-        # Table and engine change together, in one assignment, so that no call sees one of each.
-        self._opened = (table, _engine(table, engine, threads))
+    def __init__(self, directory: Path, engine: Engine) -> None:
+        self.directory = directory
+        self._engine = engine
 
     @classmethod
     def create(
@@ -79,43 +78,64 @@ class UserTable:
         return cls.open(directory)
 
     @classmethod
-    def open(cls, directory: str | Path, *, engine: str | None = None, threads: int | None = None) -> UserTable:
+    def open(
+        cls,
+        directory: str | Path,
+        *,
+        engine: str | None = None,
+        threads: int | None = None,
+        head: str | Path | None = None,
+        **native: Unpack[NativeOptions],
+    ) -> UserTable:
         """Open a table in place; nothing is created, and nothing is read but headers unless a GPU takes the rows.
 
         Args:
             directory: holds ``table.json``.
-            engine: ``native``, ``cuda`` or ``numpy``; for a table inside a bundle also ``tensorrt`` or ``onnxruntime``.
+            engine: a name of the table of engines (``native``, ``cuda``, ``tensorrt``, ``onnxruntime``, ``numpy``).
                 When not given, the environment variable ``FLLM_ENGINE`` or else ``native``.
             threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
+            head: the folder ``head`` of the table's bundle; only ``tensorrt`` and ``onnxruntime`` need it, and
+                :meth:`Runtime.open` hands it in.
+            **native: ``resident``, ``pin_threads`` and ``batch_window_us``, as :class:`NativeOptions` describes them.
 
         Raises:
             BundleError: the table is missing, damaged or of a newer format.
             HardwareError: the engine cannot run here.
+            UsageError: there is no engine of that name, or it does not scan the table's codec.
         """
-        table = Table(Path(directory))
-        return cls(table, engine_name(engine), thread_count(threads))
+        folder = Path(directory)
+        source = Source(folder, None if head is None else Path(head), thread_count(threads), native)
+        return cls(folder, open_engine(engine_name(engine), source))
 
     def __len__(self) -> int:
-        return self._opened[0].layout.rows
+        return self._engine.facts.rows
 
     @property
     def dim(self) -> int:
-        """Numbers in a row."""
-        return self._opened[0].layout.dim
+        """Dimension of a user row."""
+        return self._engine.facts.dim
 
     @property
     def generation(self) -> int:
-        """Version number of the table."""
-        return self._opened[0].layout.generation
+        """Version number of the table that is open now; an answer carries the one that it is from."""
+        return self._engine.facts.generation
+
+    @property
+    def codec(self) -> str:
+        """How a row is stored."""
+        return self._engine.facts.codec
 
     @property
     def engine(self) -> str:
         """Name of the engine that scans."""
-        return self._opened[1].name
+        return self._engine.name
 
     def decoded(self) -> Iterator[tuple[npt.NDArray[np.int64], Rows]]:
-        """Yield ids int64 [n] and the float32 rows [n, d] that the codes stand for, in scan order."""
-        return self._opened[0].decoded()
+        """Yield ids int64 [n] and the float32 rows [n, d] that the codes stand for, in scan order.
+
+        The directory is read as it is now, which may be newer than what the engine has open.
+        """
+        return Table(self.directory).decoded()
 
     def topk(
         self,
@@ -133,7 +153,7 @@ class UserTable:
 
         Args:
             z: item vectors, float32 [B, d] or [d].
-            k: users an item, at most the table's rows.
+            k: users per item, at most the table's rows.
             budget_ms: wall time for this call; no tile is begun after it, and at least one is always scored.
             mode: ``topk``, or ``sample`` for k users drawn without replacement from the distribution.
             seed: for ``sample``: the noise of a user depends on the seed and the user id alone, so one seed gives
@@ -171,15 +191,9 @@ class UserTable:
 
         Raises:
             BundleError: the new table is damaged; the old one stays in use.
-            UsageError: its rows are of another length.
+            UsageError: its rows have another dimension; the old one stays in use.
         """
-        table, engine = self._opened
-        fresh = Table(table.directory)
-        if fresh.layout.dim != table.layout.dim:
-            raise UsageError(
-                f"{table.directory} now holds rows of {fresh.layout.dim} numbers", expected=f"{table.layout.dim}"
-            )
-        self._opened = (fresh, _engine(fresh, engine.name, self._threads))
+        self._engine.reopen()
 
     def request(
         self,
@@ -217,8 +231,7 @@ class UserTable:
 
     def answer(self, z: Rows, request: Request) -> TopK:
         """Return the answer to a request of :meth:`request`; z is float32 [B, d]."""
-        table, engine = self._opened
-        return _top_k(engine.search(z, request), request, table.layout.rows, table.layout.generation)
+        return _top_k(self._engine.search(z, request), request)
 
     def _check_vectors(self, z: npt.ArrayLike) -> Rows:
         vectors = np.atleast_2d(np.asarray(z, np.float32))
@@ -229,25 +242,22 @@ class UserTable:
         return vectors
 
 
-def _engine(table: Table, name: str, threads: int) -> Engine:
-    return open_engine(name, table, head=table.directory.parent / "head" / "tile.onnx", threads=threads)
-
-
-def _top_k(scan: Scan, request: Request, rows: int, generation: int) -> TopK:
-    best = scan.best
-    missing = ((0, 0), (0, request.k - best.ids.shape[1]))
-    scores = np.pad(best.scores, missing, constant_values=-np.inf)
-    logsumexp = np.full(len(scores), np.nan) if request.log_probs == "none" else best.logsumexp
+def _top_k(answer: Answer, request: Request) -> TopK:
+    missing = ((0, 0), (0, request.k - answer.ids.shape[1]))
+    scores = np.pad(answer.scores, missing, constant_values=-np.inf)
+    unknown = request.log_probs == "none"
+    logsumexp = np.full(len(scores), np.nan) if unknown else answer.logsumexp
     return TopK(
-        user_ids=np.pad(best.ids, missing, constant_values=NO_USER),
+        user_ids=np.pad(answer.ids, missing, constant_values=NO_USER),
         scores=scores,
         log_probs=(scores - logsumexp[:, None]).astype(np.float32),
         logsumexp=logsumexp.astype(np.float32),
-        coverage=(scan.rows_scored / rows).astype(np.float32),
-        complete=scan.complete,
-        log_probs_exact=scan.log_probs_exact if request.log_probs != "none" else np.zeros(len(scores), np.bool_),
-        generation=generation,
-        timings_ms={"scan": scan.scan_ms, "merge": scan.merge_ms},
+        coverage=(answer.rows_scored / answer.rows).astype(np.float32),
+        complete=answer.complete,
+        exact=answer.exact,
+        log_probs_exact=np.zeros(len(scores), np.bool_) if unknown else answer.log_probs_exact,
+        generation=answer.generation,
+        timings_ms={"scan": answer.scan_ms, "merge": answer.merge_ms},
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fllm_export import Bundle, Runtime
-from fllm_export.engines.names import ENGINES
+from fllm_export.engines.registry import ENGINES
 
 FROZEN = sorted(path for path in Path(__file__).parent.glob("v*/*") if path.is_dir())
 TEXTS = ["a film about jazz", "graphs about genes", "jazz"]

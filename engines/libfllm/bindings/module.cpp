@@ -135,7 +135,7 @@ void register_error(nb::module_& module) {
 }  // namespace
 
 NB_MODULE(_core, module) {
-  module.doc() = "libfllm for Python; fllm_export.engines.native gives it the house's types and errors.";
+  module.doc() = "libfllm for Python; fllm_export.engines.core gives it the types and errors.";
   register_error(module);
   module.def("cpu_levels", &cpu_levels, "Return the instruction-set levels usable here, weakest first.");
   module.def("engines", &engines, "Return the name, codecs and whether it takes a plan of each engine, default first.");

@@ -68,7 +68,7 @@ def add_plan(folder: Path, quant: str, dim: int, k: int, max_batch: int, *, bias
 
 
 def assert_same(users: Path, z: npt.NDArray[np.float32] = Z, *, times: int = 1, **options: Any) -> UserTable:
-    table = UserTable.open(users, engine="tensorrt")
+    table = UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     expected = UserTable.open(users, engine="numpy").topk(z, **options)
     fp8 = (users.parent / "head" / "fp8_limbs.onnx").is_file()
     for _ in range(times):
@@ -107,7 +107,7 @@ def test_a_place_is_filled_only_after_it_was_read(
     cuda, _ = emulate()
     monkeypatch.setenv("FLLM_GPU_BYTES", "300000")
     users = make_table(tmp_path)
-    table = UserTable.open(users, engine="tensorrt")
+    table = UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     engine: Any = table._opened[1]
     cuda.streams[engine._staging._stream.handle].eager = True
     expected = UserTable.open(users, engine="numpy").topk(Z[:2], k=10)
@@ -134,7 +134,7 @@ def test_both_libraries_and_both_places_of_a_number(
 
 def test_graphs_serve_repeated_searches(emulate: Emulate, tmp_path: Path) -> None:
     cuda, trt = emulate()
-    table = UserTable.open(make_table(tmp_path), engine="tensorrt")
+    table = UserTable.open(make_table(tmp_path), engine="tensorrt", head=tmp_path / "head")
     for _ in range(2):
         table.topk(Z[:2], k=3)
     assert cuda.launches == 0
@@ -184,7 +184,7 @@ def test_zeros_and_extremes(emulate: Emulate, tmp_path: Path) -> None:
     users = make_table(tmp_path, rows=rows)
     z = np.stack([np.zeros(40, np.float32), Z[0] * 1e-4, Z[1] * 10])
     assert_same(users, z, k=30)
-    table = UserTable.open(users, engine="tensorrt")
+    table = UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     with pytest.raises(UsageError, match="largest magnitude is 1e-30"):
         table.topk(np.full(40, 1e-30, np.float32), k=1)
 
@@ -207,7 +207,7 @@ def test_many_threads_at_once(
     if gpu_bytes is not None:
         monkeypatch.setenv("FLLM_GPU_BYTES", str(gpu_bytes))
     users = make_table(tmp_path)
-    table = UserTable.open(users, engine="tensorrt")
+    table = UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     expected = UserTable.open(users, engine="numpy").topk(Z, k=7)
     wrong: list[BaseException | int] = []
 
@@ -232,7 +232,7 @@ def test_a_spent_budget_scores_one_slice(emulate: Emulate, tmp_path: Path, monke
     emulate()
     monkeypatch.setattr(engine_module, "_SCRATCH_BYTES", 1 << 15)
     users = make_table(tmp_path)
-    answer = UserTable.open(users, engine="tensorrt").topk(Z, k=3, budget_ms=1e-6)
+    answer = UserTable.open(users, engine="tensorrt", head=users.parent / "head").topk(Z, k=3, budget_ms=1e-6)
     assert not answer.complete.any()
     assert (answer.coverage > 0).all()
     assert (answer.coverage < 0.5).all()
@@ -244,7 +244,7 @@ def test_an_answer_whose_proof_had_no_time_says_so(
 ) -> None:
     emulate()
     rows = np.repeat(GENERATOR.integers(-2, 3, (3, 40)), 1000, axis=0).astype(np.float32)
-    table = UserTable.open(make_table(tmp_path, rows=rows), engine="tensorrt")
+    table = UserTable.open(make_table(tmp_path, rows=rows), engine="tensorrt", head=tmp_path / "head")
     clock = iter([False] * 3 + [True] * 100)
     monkeypatch.setattr(Request, "expired", property(lambda self: next(clock)))
     monkeypatch.setattr(engine_module, "_SCRATCH_BYTES", 1 << 30)
@@ -261,7 +261,7 @@ def test_failures_are_the_houses_errors_and_leave_the_engine_usable(
     from .emulated_cuda import Status
 
     users = make_table(tmp_path)
-    table = UserTable.open(users, engine="tensorrt")
+    table = UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     with pytest.raises(UsageError, match=r"k is 40 and the plan .* returns 32 users of a tile.*--plan-k 40"):
         table.topk(Z, k=40)
     with pytest.raises(UsageError, match="cannot sample"):
@@ -277,18 +277,18 @@ def test_failures_are_the_houses_errors_and_leave_the_engine_usable(
     del table
     cuda.free_bytes = 1000
     with pytest.raises(BudgetError, match="GPU"):
-        UserTable.open(users, engine="tensorrt")
+        UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     cuda.free_bytes = 1 << 30
     cuda.failing["cudaHostAlloc"] = Status.cudaErrorMemoryAllocation
     monkeypatch.setenv("FLLM_GPU_BYTES", "300000")
     with pytest.raises(BudgetError, match="pinned"):
-        UserTable.open(users, engine="tensorrt")
+        UserTable.open(users, engine="tensorrt", head=users.parent / "head")
 
 
 def test_all_memory_is_given_back(emulate: Emulate, tmp_path: Path) -> None:
     cuda, _ = emulate()
     users = make_table(tmp_path)
-    table = UserTable.open(users, engine="tensorrt")
+    table = UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     for _ in range(3):
         table.topk(Z, k=4)
     del table
@@ -301,20 +301,20 @@ def test_plans_that_do_not_fit_are_told_in_words(emulate: Emulate, tmp_path: Pat
     plans = tmp_path / "head" / "plans"
     emulate(rtx=True)
     with pytest.raises(HardwareError, match=r"built by tensorrt 11.4.0.106; expected tensorrt_rtx 1.7.1.* Run: fllm"):
-        UserTable.open(users, engine="tensorrt")
+        UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     (plans / RECORDS).unlink()
     with pytest.raises(HardwareError, match=r"no plan that is wanted.* Run: fllm-export build .* --engine tensorrt"):
-        UserTable.open(users, engine="tensorrt")
+        UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     other = make_table(tmp_path / "other", rows=ROWS[:, :16])
     (other.parent / "head" / "plans").rename(plans.parent / "others")
     plans.rename(plans.parent / "none")
     (plans.parent / "others").rename(plans)
     with pytest.raises(BundleError, match="rows of 16 numbers; expected 40"):
-        UserTable.open(users, engine="tensorrt")
+        UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     fp16 = tmp_path / "fp16" / "users"
     UserTable.create(fp16, ROWS, quant="fp16")
     with pytest.raises(UsageError, match="does not scan fp16 rows"):
-        UserTable.open(fp16, engine="tensorrt")
+        UserTable.open(fp16, engine="tensorrt", head=tmp_path / "head")
 
 
 def test_without_the_binding_or_a_gpu(emulate: Emulate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +324,7 @@ def test_without_the_binding_or_a_gpu(emulate: Emulate, tmp_path: Path, monkeypa
     users = make_table(tmp_path)
     monkeypatch.setattr(cuda, "cudaGetDeviceCount", lambda: (cuda.cudaError_t.cudaSuccess, 0))
     with pytest.raises(HardwareError, match="no GPU"):
-        UserTable.open(users, engine="tensorrt")
+        UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
     with pytest.raises(HardwareError, match="Python binding is missing"):
-        UserTable.open(users, engine="tensorrt")
+        UserTable.open(users, engine="tensorrt", head=users.parent / "head")
