@@ -68,7 +68,7 @@ def lines(seconds: Callable[[Callable[[], object]], float], ceilings: dict[str, 
         yield Line(f"head plan, {BATCH} items", rate, "TOPS", bar, rate >= top / 2, exact, note)
         del table
         _, table = open_both(users, z, gpu_bytes=rows * (DIM + 4) // 2)
-        streamed: Any = table._opened[1]
+        streamed: Any = table._engine._current
         rate = streamed.streamed_bytes / seconds(lambda: table.topk(z[:1], K)) / 1e9
         top, exact = ceilings["host_to_device_gb_s"], is_same(table.topk(z[:1], K), expected)
         bar, note = f">= 85 % of {top:.1f} GB/s", f"{100 * rate / top:.0f} %"

@@ -164,4 +164,4 @@ def test_a_bad_environment_variable_is_named() -> None:
         text=True,
     )
     assert done.returncode == 2
-    assert "FLLM_NUM_THREADS is 'many'; expected a whole number" in done.stderr
+    assert "FLLM_NUM_THREADS is 'many'; expected an integer" in done.stderr

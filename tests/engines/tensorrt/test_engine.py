@@ -97,7 +97,7 @@ def test_the_answers_are_the_reference_engines(
         table = assert_same(users, k=k)
     # One item goes by another profile, and more items than a plan takes go in groups.
     assert_same(users, Z[:1], k=5)
-    engine: Any = table._opened[1]
+    engine: Any = table._engine._current
     assert (engine.streamed_bytes > 0) == (gpu_bytes is not None)
 
 
@@ -108,7 +108,7 @@ def test_a_place_is_filled_only_after_it_was_read(
     monkeypatch.setenv("FLLM_GPU_BYTES", "300000")
     users = make_table(tmp_path)
     table = UserTable.open(users, engine="tensorrt", head=users.parent / "head")
-    engine: Any = table._opened[1]
+    engine: Any = table._engine._current
     cuda.streams[engine._staging._stream.handle].eager = True
     expected = UserTable.open(users, engine="numpy").topk(Z[:2], k=10)
     # A look that is taken again would hide what the first one got wrong.
