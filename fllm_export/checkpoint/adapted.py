@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 import transformers
-from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
-from fllm_export.checkpoint.adapter import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    adapted_module,
-    adapter_tensors,
-    stored_whole,
-)
+from fllm_export.checkpoint.adapter import WEIGHTS_FILE, adapted_module, adapter_tensors, stored_whole
+from fllm_export.checkpoint.attached import attach
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.checkpoint.model import FilterLLM, ItemEncoder, make_mapper
+from fllm_export.checkpoint.pretrained import load_base, module_names, quiet
 from fllm_export.checkpoint.tensors import FloatArray, IdArray
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError
@@ -36,7 +29,6 @@ _BATCH = 8
 _EMBEDDED_AT_ONCE = 65_536
 _UNITS_AT_ONCE = 64
 _COMPOSITE = ("item_encoder", "user_embeddings")
-_UNUSED = "pooler."
 
 
 class AdaptedModel:
@@ -180,100 +172,6 @@ def encode(encoder: ItemEncoder, prompt: Prompt, ids: Sequence[Sequence[int]]) -
         return cast(FloatArray, torch.cat(parts).float().numpy())
 
 
-def load_base(base: Path, kind: type[Any]) -> nn.Module:
-    """Load a HF model in float32; code that comes with a model is never run.
-
-    Args:
-        base: directory of the model.
-        kind: ``transformers.AutoModel`` or ``transformers.AutoModelForCausalLM``.
-
-    Raises:
-        BundleError: the architecture is unknown, or a weight is missing or has a wrong shape.
-    """
-    with _reading(base, kind):
-        model, report = kind.from_pretrained(
-            base,
-            dtype=torch.float32,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith(_UNUSED))
-    if missing:
-        raise BundleError(
-            f"the weights of the base model {base} lack the tensor {missing[0]!r}",
-            expected=f"all tensors of {type(model).__name__}",
-            fix="Copy the base model again, or use the one that the checkpoint was trained on",
-        )
-    return cast(nn.Module, model)
-
-
-def attach(model: nn.Module, folder: Path) -> PeftModel:
-    """Wrap ``model`` in place with the adapter of a directory, every tensor accounted for.
-
-    Raises:
-        BundleError: a tensor is missing, unknown, not finite, or has a wrong shape, or the config does not fit.
-    """
-    try:
-        config = PeftConfig.from_pretrained(str(folder))
-        # The task decides only about wrappers for generation and classification; folding needs none.
-        config.task_type, config.inference_mode = None, True
-        peft = PeftModel(model, config)
-    except (ValueError, TypeError, KeyError) as error:
-        raise BundleError(
-            f"{folder / CONFIG_FILE} does not fit {type(model).__name__}: {error}",
-            expected="the config that PEFT wrote for this base model",
-        ) from error
-    needed = get_peft_model_state_dict(peft, save_embedding_layers=False)
-    known = {**get_peft_model_state_dict(peft, save_embedding_layers=True), **needed}
-    stored = adapter_tensors(folder)
-    missing, unknown = sorted(set(needed) - set(stored)), sorted(set(stored) - set(known))
-    if missing:
-        raise BundleError(
-            f"{folder / WEIGHTS_FILE} lacks the tensor {missing[0]!r}",
-            expected=f"the {len(needed)} tensors that {CONFIG_FILE} calls for",
-        )
-    if unknown:
-        raise BundleError(
-            f"{folder / WEIGHTS_FILE} has the tensor {unknown[0]!r}, which {CONFIG_FILE} does not call for",
-            expected=f"the {len(needed)} tensors that {CONFIG_FILE} calls for",
-            fix="Keep adapter_config.json and adapter_model.safetensors of the same training run together",
-        )
-    for name, tensor in stored.items():
-        tensor.expect(tuple(known[name].shape))
-    set_peft_model_state_dict(peft, {name: torch.from_numpy(tensor.read()) for name, tensor in stored.items()})
-    return peft
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers and peft from printing; what matters in their reports is checked and raised instead."""
-    log = transformers.utils.logging
-    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()
-
-
-@contextmanager
-def _reading(base: Path, kind: type[Any]) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
-        raise BundleError(
-            f"the base model {base} cannot be loaded: {error}",
-            expected=f"a model that transformers {transformers.__version__} reads by {kind.__name__} alone",
-        ) from error
-
-
 def _adapted_modules(adapter: Path | None) -> set[str]:
     return set() if adapter is None else {adapted_module(name) for name in adapter_tensors(adapter)}
 
@@ -286,9 +184,9 @@ def _form(checkpoint: Checkpoint, modules: set[str]) -> Form:
                 expected="an adapter over the causal LM, whose rows are the users",
             )
         return "composite"
-    if not modules or modules <= _names(checkpoint.base, transformers.AutoModel):
+    if not modules or modules <= module_names(checkpoint.base, transformers.AutoModel):
         return "encoder"
-    known = _names(checkpoint.base, transformers.AutoModelForCausalLM)
+    known = module_names(checkpoint.base, transformers.AutoModelForCausalLM)
     if not modules <= known:
         raise BundleError(
             f"{cast(Path, checkpoint.adapter) / WEIGHTS_FILE} adapts the module {min(modules - known)!r}, which the "
@@ -297,14 +195,6 @@ def _form(checkpoint: Checkpoint, modules: set[str]) -> Form:
             fix="Use the base model that the adapter was trained on",
         )
     return "causal"
-
-
-def _names(base: Path, kind: type[Any]) -> set[str]:
-    """Return the names of all modules and parameters, without loading a weight."""
-    with _reading(base, kind), torch.device("meta"):
-        config = transformers.AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-        model = kind.from_config(config, trust_remote_code=False)
-    return {name for name, _ in [*model.named_modules(), *model.named_parameters()]}
 
 
 def _resize(causal: nn.Module, adapter: Path | None, modules: set[str]) -> None:

@@ -17,7 +17,8 @@ from fllm_export.checkpoint.base import BaseModel, resolve_base
 from fllm_export.checkpoint.extended_vocabulary import IDS_FILE, read_ids, vocabulary_rows, write_ids
 from fllm_export.checkpoint.mapper import HEAD_FILE, Mapper
 from fllm_export.checkpoint.spec import MAPPER_KINDS, SPEC_FILE, CheckpointSpec, MapperKind
-from fllm_export.checkpoint.users import USER_FILES, UserRows
+from fllm_export.checkpoint.user_files import USER_FILES
+from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish, publish_json, sha256_file
 from fllm_export.progress import Progress, silent

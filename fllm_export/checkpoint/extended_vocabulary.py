@@ -9,8 +9,10 @@ from safetensors.numpy import save
 
 from fllm_export.checkpoint.adapter import stored_whole
 from fllm_export.checkpoint.base import BaseModel
+from fllm_export.checkpoint.row_sources import StoredRows
 from fllm_export.checkpoint.tensors import IdArray, StoredTensor, open_tensors
-from fllm_export.checkpoint.users import IDS, StoredRows, UserRows
+from fllm_export.checkpoint.user_files import IDS
+from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError
 from fllm_export.files import publish
 

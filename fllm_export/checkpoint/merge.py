@@ -11,10 +11,11 @@ import numpy as np
 from peft import PeftModel
 from torch import nn
 
-from fllm_export.checkpoint.adapted import AdaptedModel, encode, load_unmerged, quiet
+from fllm_export.checkpoint.adapted import AdaptedModel, encode, load_unmerged
 from fllm_export.checkpoint.adapter import WEIGHTS_FILE, adapted_module, adapter_tensors
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.checkpoint.model import ItemEncoder
+from fllm_export.checkpoint.pretrained import quiet
 from fllm_export.checkpoint.tensors import FloatArray
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, ParityError, UsageError

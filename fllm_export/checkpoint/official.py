@@ -19,8 +19,9 @@ from fllm_export import arguments
 from fllm_export.checkpoint.base import resolve_base
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.checkpoint.mapper import PREFIX, Mapper
+from fllm_export.checkpoint.row_sources import ArrayRows
 from fllm_export.checkpoint.spec import CheckpointSpec, MapperKind
-from fllm_export.checkpoint.users import ArrayRows, UserRows
+from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, HardwareError
 from fllm_export.prompt import PaddingSide
 

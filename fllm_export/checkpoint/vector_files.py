@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from fllm_export import arguments
 from fllm_export.checkpoint.parquet_rows import ParquetRows
+from fllm_export.checkpoint.row_sources import ArrayRows, RowSource, StoredRows
 from fllm_export.checkpoint.tensors import FloatArray, IdArray, StoredTensor, open_tensors
-from fllm_export.checkpoint.users import BIAS, IDS, ROWS, ArrayRows, RowSource, StoredRows, UserRows
+from fllm_export.checkpoint.user_files import BIAS, IDS, ROWS
+from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.text_file import read_columns
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ import numpy.typing as npt
 
 from fllm_export.errors import BundleError
 from fllm_export.files import publish
+from fllm_export.safetensors_layout import PADDING, TensorFacts, lay_out
 from fllm_export.strict_json import parse
 from fllm_export.table import sketch, tile_bounds
 from fllm_export.table.codecs import Codec
 
 PAGE_BYTES = 4096
 _HEADER_BYTES_MAX = 1 << 20
-_PADDING = "padding."
 _DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "i1", "U8": "u1", "U16": "<u2", "F8_E4M3": "u1", "I64": "<i8"}
 
 Array = npt.NDArray[np.generic]
@@ -127,35 +126,16 @@ def row_tensors(codec: Codec, dim: int, *, bias: bool) -> dict[str, tuple[str, t
 
 
 def write_shard(path: Path, dtypes: dict[str, str], tensors: dict[str, Array], metadata: dict[str, str]) -> int:
-    """Publish a shard and return its size in bytes.
-
-    Tensors follow one another without holes, as the format demands; what lies between one's end and the next
-    page is a tensor of its own, named ``padding.N``.
-    """
-    plan: list[tuple[str, bytes | Array]] = []
-    header: dict[str, Any] = {"__metadata__": metadata}
-    offset = 0
-    for number, (name, array) in enumerate(tensors.items()):
-        contiguous = np.ascontiguousarray(array)
-        header[name] = _entry(dtypes[name], array.shape, offset, contiguous.nbytes)
-        plan.append((name, contiguous))
-        offset += contiguous.nbytes
-        gap = -offset % PAGE_BYTES
-        if gap and number + 1 < len(tensors):
-            header[f"{_PADDING}{number}"] = _entry("U8", (gap,), offset, gap)
-            plan.append((f"{_PADDING}{number}", bytes(gap)))
-            offset += gap
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % PAGE_BYTES)
+    """Publish a shard and return its size in bytes; every tensor begins on a page."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    facts = {name: TensorFacts(dtypes[name], array.shape, array.nbytes) for name, array in arrays.items()}
+    layout = lay_out(facts, page_bytes=PAGE_BYTES, metadata=metadata)
     with publish(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _, data in plan:
-            file.write(data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data)
-    return 8 + len(text) + offset
-
-
-def _entry(dtype: str, shape: tuple[int, ...], offset: int, size: int) -> dict[str, Any]:
-    return {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+        file.write(layout.header)
+        for name, array in arrays.items():
+            file.write(array.reshape(-1).view(np.uint8).data)
+            file.write(bytes(layout.gaps[name]))
+    return layout.size
 
 
 def _map(path: Path) -> dict[str, tuple[str, Array]]:
@@ -222,7 +202,7 @@ def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...
         raise BundleError(
             f"{path}: tensor `{name}` spans {end - begin} bytes", expected=f"{wanted} for {dtype} {list(shape)}"
         )
-    if begin % PAGE_BYTES and not name.startswith(_PADDING):
+    if begin % PAGE_BYTES and not name.startswith(PADDING):
         raise BundleError(f"{path}: tensor `{name}` starts at byte {begin}", expected=f"a multiple of {PAGE_BYTES}")
     return dtype, shape, begin, end
 

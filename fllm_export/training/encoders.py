@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from fllm_export.checkpoint.adapted import quiet
 from fllm_export.checkpoint.base import BaseModel
+from fllm_export.checkpoint.pretrained import quiet
 from fllm_export.checkpoint.spec import Pooling
 from fllm_export.errors import BundleError, HardwareError, UsageError
 from fllm_export.prompt import PaddingSide

@@ -10,8 +10,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoModel
 
-from fllm_export.checkpoint.adapted import quiet
 from fllm_export.checkpoint.checkpoint import BASE_FOLDER
+from fllm_export.checkpoint.pretrained import quiet
 from fllm_export.training.encoders import lora_targets
 from fllm_export.training.recipe import Recipe
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from fllm_export.checkpoint import users as users_module
+from fllm_export.checkpoint import user_files
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, UsageError
 
@@ -42,8 +42,8 @@ def test_files_chunks_and_slices_are_one_table(
 
 
 def test_round_trip_with_ids_and_bias_over_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(users_module, "_BYTES_PER_FILE", 4 * 4 * 10)
-    monkeypatch.setattr(users_module, "_ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(user_files, "_BYTES_PER_FILE", 4 * 4 * 10)
+    monkeypatch.setattr(user_files, "_ROWS_AT_ONCE", 3)
     generator = np.random.default_rng(0)
     table = generator.standard_normal((25, 4)).astype(np.float16)
     ids, bias = generator.permutation(1000)[:25], generator.standard_normal(25).astype(np.float32)
