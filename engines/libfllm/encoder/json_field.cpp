@@ -1,20 +1,23 @@
 #include "encoder/json_field.hpp"
 
-#include <fstream>
-#include <iterator>
 #include <stdexcept>
 #include <utility>
 
 #include "fllm/json.hpp"
 #include "format/json_text.hpp"
+#include "machine/file.hpp"
 #include "status.hpp"
 
 namespace fllm {
 
+namespace {
+
+constexpr std::size_t kFileBytesMax = std::size_t{1} << 30;  // the largest tokenizers have some dozen MiB
+
+}  // namespace
+
 JsonObject JsonObject::load(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(Status::bundle, sentence(path + " is missing or unreadable", "a JSON file"));
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  const std::string text = File(path, "a file of the bundle").text(kFileBytesMax);
   try {
     return JsonObject(parse_json(text), path);
   } catch (const std::invalid_argument& failure) {

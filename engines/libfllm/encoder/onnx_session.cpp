@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <mutex>
 
+#include "machine/environment.hpp"
 #include "status.hpp"
 
 namespace fllm {
@@ -48,8 +49,8 @@ void use_cuda(const OnnxRuntime& runtime, OrtSessionOptions* session, int gpu) {
 }  // namespace
 
 OnnxRuntime::OnnxRuntime(const std::string& path) {
-  const char* named = path.empty() ? std::getenv("FLLM_ONNXRUNTIME") : path.c_str();
-  const std::string library = named == nullptr || *named == '\0' ? kLibrary : named;
+  const std::string named = path.empty() ? environment::text(environment::kOnnxRuntime) : path;
+  const std::string library = named.empty() ? kLibrary : named;
   switch_telemetry_off();
   void* const handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (handle == nullptr) {

@@ -8,7 +8,7 @@ endif()
 set(server ${CMAKE_CURRENT_SOURCE_DIR}/../../examples/cpp_server)
 foreach(name shard layout)
   set(${name}_sources src/status.cpp src/format/json_text.cpp src/format/layout.cpp
-    src/format/safetensors.cpp src/format/shard.cpp)
+    src/format/safetensors.cpp src/format/shard.cpp src/machine/file.cpp)
 endforeach()
 set(request_sources ${server}/request.cpp)
 

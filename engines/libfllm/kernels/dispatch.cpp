@@ -1,12 +1,12 @@
 // Which kernels run: the levels of this build and this machine, each table made once.
 #include <algorithm>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernels/kernels.hpp"
 #include "machine/cpu.hpp"
+#include "machine/environment.hpp"
 #include "status.hpp"
 
 namespace fllm::kernels {
@@ -101,8 +101,8 @@ const Kernels& forced(const std::string& isa) {
 
 const Kernels* find(const char* isa) {
   if (*isa != '\0') return named(isa);
-  const char* asked = std::getenv("FLLM_ISA");
-  return asked != nullptr && *asked != '\0' ? &forced(asked) : best();
+  const std::string asked = environment::text(environment::kIsa);
+  return asked.empty() ? best() : &forced(asked);
 }
 
 }  // namespace fllm::kernels

@@ -86,12 +86,30 @@ void a_budget_cuts(const RandomTable& table) {
   CHECK(status_of([&] { gpu.search(item_vectors(1), 1, options); }, "cancelled") == FLLM_CANCELLED);
 }
 
+// Of two GPUs. What the caller asks for goes before the environment.
+void environment_names_gpus(const RandomTable& table) {
+  setenv("FLLM_GPUS", "3", 1);
+  CHECK(status_of([&] { open(table, "cuda", 0, 0); }, "3") == FLLM_HARDWARE);
+  open(table, "cuda", 0, 1);
+  for (const char* const wrong : {"0", "-1", "two", "1e3", "99999999999999999999"}) {
+    setenv("FLLM_GPUS", wrong, 1);
+    CHECK(status_of([&] { open(table, "cuda", 0, 0); }, "FLLM_GPUS is '") == FLLM_USAGE);
+  }
+  setenv("FLLM_GPUS", "2", 1);
+  both_agree(table, 0, 0, 2);
+  unsetenv("FLLM_GPUS");
+  setenv("FLLM_GPU_BYTES", "3000", 1);
+  CHECK(status_of([&] { open(table, "cuda"); }, "no memory to work with") == FLLM_MEMORY);
+  unsetenv("FLLM_GPU_BYTES");
+}
+
 void failures_are_told(const RandomTable& table) {
   setenv("FLLM_EMULATED_GPUS", "0", 1);
   CHECK(status_of([&] { open(table, "cuda"); }, "cudaErrorNoDevice") == FLLM_HARDWARE);
   setenv("FLLM_EMULATED_GPUS", "2", 1);
   CHECK(status_of([&] { open(table, "cuda", 0, 3); }, "3 GPUs are wanted, and there are 2") == FLLM_HARDWARE);
   CHECK(status_of([&] { open(table, "quantum"); }, "there is no engine 'quantum'") == FLLM_USAGE);
+  environment_names_gpus(table);
   setenv("FLLM_EMULATED_GPU_BYTES", "3000", 1);
   CHECK(status_of([&] { open(table, "cuda"); }, "no memory to work with") == FLLM_MEMORY);
   // There is room for the rows, not for the candidates of a great K; a small one is answered afterwards.

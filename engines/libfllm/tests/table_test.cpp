@@ -124,12 +124,12 @@ void shards_unlike_the_table() {
   directory.write(writer::shard_name(1), "");
   REFUSED(open(false), Status::bundle, second + " has 0 bytes and its header claims 0; expected a complete file.");
   std::filesystem::remove(second);
-  REFUSED(open(true), Status::bundle, second + " is missing; expected a shard of the table. Build the table again.");
+  REFUSED(open(true), Status::bundle, second + " is missing; expected a shard of the table. Build it again.");
   std::filesystem::create_directory(second);
-  REFUSED(open(false), Status::bundle, second + " is no file");
+  REFUSED(open(false), Status::bundle, second + " is not a file");
   std::filesystem::remove(second);
   CHECK(mkfifo(second.c_str(), 0600) == 0);  // must not wait for a writer
-  REFUSED(open(false), Status::bundle, second + " is no file");
+  REFUSED(open(false), Status::bundle, second + " is not a file");
   std::filesystem::remove(second);
   std::filesystem::create_symlink(second, second);
   REFUSED(open(false), Status::bundle, second + " cannot be opened (");

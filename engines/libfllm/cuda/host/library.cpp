@@ -3,6 +3,7 @@
 #include <string>
 
 #include "machine/companion.hpp"
+#include "machine/environment.hpp"
 #include "machine/fork.hpp"
 #include "status.hpp"
 
@@ -17,7 +18,7 @@ namespace {
 }
 
 const Driver& load() {
-  const Companion library = load_companion("FLLM_CUDA_LIBRARY", "libfllm_cuda.so", kDriverSymbol);
+  const Companion library = load_companion(environment::kCudaLibrary, "libfllm_cuda.so", kDriverSymbol);
   if (library.symbol == nullptr) refuse(library.failure);
   const auto driver = reinterpret_cast<const Driver* (*)()>(library.symbol);
   if (driver()->version != kDriverVersion) {

@@ -1,6 +1,7 @@
 #include "api/handle.hpp"
 
 #include "machine/cpu.hpp"
+#include "machine/environment.hpp"
 #include "machine/fork.hpp"
 #include "machine/thread_count.hpp"
 #include "status.hpp"
@@ -8,6 +9,8 @@
 namespace fllm {
 
 namespace {
+
+constexpr std::uint64_t kGpus = 1024;  // at most
 
 const kernels::Kernels& find_kernels(const std::string& isa) {
   const kernels::Kernels* found = kernels::find(isa.c_str());
@@ -23,6 +26,9 @@ HandleOptions decided(HandleOptions options, const EngineKind& kind) {
   kind.check(options.given);
   options.given.threads = thread_count(options.given.threads);
   options.given.kernels = &find_kernels(options.isa);
+  if (options.given.gpus == 0)
+    options.given.gpus = static_cast<std::uint32_t>(environment::number(environment::kGpus, kGpus));
+  if (options.given.gpu_bytes == 0) options.given.gpu_bytes = environment::number(environment::kGpuBytes, UINT64_MAX);
   return options;
 }
 

@@ -1,14 +1,13 @@
 #include <algorithm>
 #include <array>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <set>
 #include <stdexcept>
 
 #include "fllm/json.hpp"
 #include "format/json_text.hpp"
 #include "format/table.hpp"
+#include "machine/file.hpp"
 #include "status.hpp"
 
 namespace fllm {
@@ -19,7 +18,7 @@ using nlohmann::json;
 
 constexpr std::uint64_t kFormatVersion = 1;
 constexpr const char* kFileName = "table.json";
-constexpr std::uint64_t kFileBytesMax = std::uint64_t{64} << 20;
+constexpr std::size_t kFileBytesMax = std::size_t{64} << 20;
 constexpr std::uint64_t kCountEnd = std::uint64_t{1} << 48;  // more than any file holds; sums of two fit
 
 [[noreturn]] void refuse(const std::string& found, const std::string& expected = "", const std::string& fix = "") {
@@ -153,19 +152,6 @@ json read_versioned(std::string_view text, const std::string& path) {
   return document;
 }
 
-std::string read_file(const std::string& path) {
-  std::error_code code;
-  const std::uintmax_t bytes = std::filesystem::file_size(path, code);
-  if (!code && bytes > kFileBytesMax) {
-    refuse(path + " has " + std::to_string(bytes) + " bytes", "at most " + std::to_string(kFileBytesMax));
-  }
-  std::ifstream file(path, std::ios::binary);
-  std::string text(code ? 0 : static_cast<std::size_t>(bytes), '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  if (code || !file) refuse(path + " cannot be read", "a file that may be read");
-  return text;
-}
-
 }  // namespace
 
 Layout Layout::parse(std::string_view text, const std::string& path) {
@@ -201,7 +187,7 @@ Layout Layout::load(const std::string& directory) {
   if (!std::filesystem::is_regular_file(path, code)) {
     refuse(directory + " holds no " + kFileName, "a user table", "Name the directory that holds it");
   }
-  return parse(read_file(path), path);
+  return parse(File(path, "a user table").text(kFileBytesMax), path);
 }
 
 }  // namespace fllm

@@ -2,15 +2,15 @@
 
 #include <dlfcn.h>
 
-#include <cstdlib>
+#include "machine/environment.hpp"
 
 namespace fllm {
 
 namespace {
 
 std::string path_of(const char* variable, const char* file_name) {
-  const char* given = std::getenv(variable);
-  if (given != nullptr && given[0] != '\0') return given;
+  const std::string given = environment::text(variable);
+  if (!given.empty()) return given;
   Dl_info self;
   if (dladdr(reinterpret_cast<const void*>(&load_companion), &self) == 0 || self.dli_fname == nullptr) return file_name;
   const std::string path = self.dli_fname;

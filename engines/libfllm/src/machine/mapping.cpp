@@ -1,14 +1,12 @@
 #include "machine/mapping.hpp"
 
-#include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <system_error>
 
+#include "machine/file.hpp"
 #include "machine/memory.hpp"
 #include "status.hpp"
 
@@ -17,7 +15,6 @@ namespace fllm {
 namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::size_t kReadBytes = std::size_t{16} << 20;
 
 std::size_t page_bytes() {
   static const std::size_t bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -26,49 +23,15 @@ std::size_t page_bytes() {
 
 std::size_t round_up(std::size_t value, std::size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-std::string system_says(int code) { return " (" + std::generic_category().message(code) + ")"; }
-
 // Why a mapping of a file could not be had.
 [[noreturn]] void refuse(const std::string& path, int code) {
   const std::string found = path + " cannot be mapped" + system_says(code);
   if (code != ENOMEM) throw Error(Status::bundle, sentence(found, "a file on a file system that maps files"));
   throw Error(Status::memory,
               sentence(found, "address space for all shards",
-                       "Raise the system's limit vm.max_map_count, or build the table in larger shards"));
+                       "Raise the limit of memory (ulimit -v) or the system's limit vm.max_map_count, or build the "
+                       "table in larger shards"));
 }
-
-// An open regular file.
-class File {
- public:
-  explicit File(const std::string& path) {
-    // Without O_NONBLOCK, opening a pipe would wait for its other end.
-    descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (descriptor_ < 0) {
-      const int code = errno;
-      if (code == ENOENT) {
-        throw Error(Status::bundle, sentence(path + " is missing", "a shard of the table", "Build the table again"));
-      }
-      throw Error(Status::bundle, sentence(path + " cannot be opened" + system_says(code), "a file that may be read"));
-    }
-    struct stat status;
-    const bool regular = fstat(descriptor_, &status) == 0 && S_ISREG(status.st_mode);
-    if (!regular) {
-      close(descriptor_);
-      throw Error(Status::bundle, sentence(path + " is no file", "a shard of the table", "Build the table again"));
-    }
-    bytes_ = static_cast<std::size_t>(status.st_size);
-  }
-  ~File() { close(descriptor_); }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-
-  int descriptor() const { return descriptor_; }
-  std::size_t bytes() const { return bytes_; }
-
- private:
-  int descriptor_ = -1;
-  std::size_t bytes_ = 0;
-};
 
 void advise_huge_pages([[maybe_unused]] std::uint8_t* begin, [[maybe_unused]] std::size_t bytes) {
 #ifdef MADV_HUGEPAGE
@@ -83,11 +46,11 @@ Mapping::Pages::~Pages() {
 }
 
 Mapping::Mapping(const std::string& path, bool resident) : path_(path), resident_(resident) {
-  const File file(path);
+  const File file(path, "a shard of the table");
   size_ = file.bytes();
   if (size_ == 0) return;  // cannot be mapped; what it should have held is the caller's to say
   if (resident) {
-    read(file.descriptor());
+    read(file);
   } else {
     map(file.descriptor());
   }
@@ -120,23 +83,10 @@ void Mapping::reserve() {
   advise_huge_pages(pages_.begin, wanted);
 }
 
-void Mapping::read(int descriptor) {
+void Mapping::read(const File& file) {
   require_memory(size_, path_);
   reserve();
-  for (std::size_t done = 0; done < size_;) {
-    const std::size_t piece = std::min(kReadBytes, size_ - done);
-    const ssize_t got = pread(descriptor, pages_.begin + done, piece, static_cast<off_t>(done));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) {
-      throw Error(Status::bundle, sentence(path_ + " cannot be read" + system_says(errno), "a file that may be read"));
-    }
-    if (got == 0) {
-      throw Error(Status::bundle, sentence(path_ + " ends at byte " + std::to_string(done),
-                                           std::to_string(size_) + " bytes, as when it was opened",
-                                           "Never write into a shard: replace it by renaming"));
-    }
-    done += static_cast<std::size_t>(got);
-  }
+  file.read(pages_.begin);
   mprotect(pages_.begin, pages_.bytes, PROT_READ);
   mlock(pages_.begin, pages_.bytes);  // as far as RLIMIT_MEMLOCK allows
 }

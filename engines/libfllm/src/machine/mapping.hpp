@@ -43,7 +43,7 @@ class Mapping {
   bool in_memory(std::size_t page) const;  // `page`: offset of its first byte
   void map(int descriptor);
   void reserve();
-  void read(int descriptor);
+  void read(const class File& file);
 
   std::string path_;
   bool resident_;

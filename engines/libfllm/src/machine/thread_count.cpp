@@ -2,11 +2,9 @@
 
 #include <sched.h>
 
-#include <charconv>
-#include <cstdlib>
-#include <cstring>
 #include <string>
 
+#include "machine/environment.hpp"
 #include "status.hpp"
 
 namespace fllm {
@@ -27,16 +25,8 @@ std::size_t thread_count(std::size_t asked) {
     throw Error(Status::usage, sentence("threads is " + std::to_string(asked), "at most " + std::to_string(kThreads)));
   }
   if (asked != 0) return asked;
-  const char* text = std::getenv("FLLM_NUM_THREADS");
-  if (text == nullptr) return usable_cpus();
-  std::size_t count = 0;
-  const char* const end = text + std::strlen(text);
-  const auto [stop, failure] = std::from_chars(text, end, count);
-  if (failure != std::errc() || stop != end || count < 1 || count > kThreads) {
-    throw Error(Status::usage, sentence("FLLM_NUM_THREADS is '" + std::string(text) + "'",
-                                        "a whole number from 1 to " + std::to_string(kThreads)));
-  }
-  return count;
+  const std::uint64_t named = environment::number(environment::kThreads, kThreads);
+  return named != 0 ? static_cast<std::size_t>(named) : usable_cpus();
 }
 
 }  // namespace fllm

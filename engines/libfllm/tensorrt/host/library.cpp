@@ -3,6 +3,7 @@
 #include <string>
 
 #include "machine/companion.hpp"
+#include "machine/environment.hpp"
 #include "status.hpp"
 
 namespace fllm::tensorrt {
@@ -18,7 +19,7 @@ namespace {
 }
 
 const PlanDriver& load() {
-  const Companion library = load_companion("FLLM_TENSORRT_LIBRARY", "libfllm_tensorrt.so", kPlanDriverSymbol);
+  const Companion library = load_companion(environment::kTensorRtLibrary, "libfllm_tensorrt.so", kPlanDriverSymbol);
   if (library.symbol == nullptr) refuse(library.failure);
   const auto driver = reinterpret_cast<const PlanDriver* (*)()>(library.symbol);
   if (driver()->version != kPlanDriverVersion) {
