@@ -7,23 +7,50 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fllm_export.cli.options import DIRECTORY, encoder_option, engine_option, threads_option
+from fllm_export.cli.asked import open_asked
+from fllm_export.cli.options import (
+    DIRECTORY,
+    encoder_option,
+    engine_option,
+    exact_option,
+    log_probs_option,
+    threads_option,
+)
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 
 if TYPE_CHECKING:
+    from fllm_export.engines.names import LogProbs
     from fllm_export.runtime.latency import Latency
 
 
 @click.command()
-@click.argument("bundle", type=DIRECTORY)
+@click.argument("source", type=DIRECTORY)
 @click.option(
-    "--file", type=click.Path(path_type=Path), required=True, help="Item texts to ask (see build --calibration)."
+    "--file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Item texts (see build --calibration); for a table, item vectors (see users create).",
 )
-@click.option("-k", "--k", type=int, default=100, show_default=True, help="Users an item.")
 @click.option(
-    "--batch", "batches", type=click.IntRange(1), multiple=True, default=(1, 8), show_default=True, help="Items a call."
+    "-k",
+    "--k",
+    type=int,
+    default=100,
+    show_default=True,
+    help="Users per item: as many as the recall of a build is about.",
 )
-@click.option("--repeats", type=click.IntRange(1), default=30, show_default=True, help="Measured calls a batch size.")
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(1),
+    multiple=True,
+    default=(1, 8),
+    show_default=True,
+    help="Items per call.",
+)
+@click.option("--repeats", type=click.IntRange(1), default=30, show_default=True, help="Measured calls per batch size.")
+@exact_option
+@log_probs_option
 @engine_option
 @encoder_option
 @threads_option
@@ -31,36 +58,53 @@ if TYPE_CHECKING:
 @pass_output
 def bench(
     output: Output,
-    bundle: Path,
+    source: Path,
     file: Path,
     k: int,
     batches: tuple[int, ...],
     repeats: int,
+    exact: bool,
+    log_probs: LogProbs | None,
     engine: str | None,
     encoder: str | None,
     threads: int | None,
 ) -> None:
-    """Measure the latency of BUNDLE, stage by stage, beside a plain fp32 scan of the same rows."""
-    from fllm_export.item_texts import ItemTexts
-    from fllm_export.runtime.latency import measure_latency
-    from fllm_export.runtime.runtime import Runtime
+    """Measure the latency of SOURCE, stage by stage, beside a plain fp32 scan of the same rows.
 
-    runtime = Runtime.open(bundle, engine=engine, encoder=encoder, threads=threads)
-    texts = ItemTexts.load(file).texts
+    SOURCE is a bundle, or a user table: that is asked about the item vectors of `--file`. Recall is not measured:
+    `build` does that, and exact answers have none to lose.
+    """
+    from fllm_export.runtime.latency import measure_latency
+
+    asked = open_asked(source, (), file, engine=engine, encoder=encoder, threads=threads)
+    chosen = log_probs or ("exact" if exact else "estimate")
     results = [
-        measure_latency(runtime, texts, batch=batch, k=k, repeats=repeats, progress=output.progress)
+        measure_latency(
+            asked.answers,
+            asked.items,
+            batch=batch,
+            k=k,
+            repeats=repeats,
+            exact=exact,
+            log_probs=chosen,
+            progress=output.progress,
+        )
         for batch in batches
     ]
     facts = {
-        "users": len(runtime.users),
-        "dim": runtime.users.dim,
-        "engine": runtime.users.engine,
-        "encoder": runtime.encoder,
+        "users": len(asked.users),
+        "dim": asked.users.dim,
+        "engine": asked.users.engine,
+        "encoder": asked.encoder,
+        "exact": exact,
+        "log_probs": chosen,
     }
+    kind = "exact" if exact else "not necessarily exact"
     output.result(
         {**facts, "results": [result.to_dict() for result in results]},
-        f"{facts['users']:,} users x {facts['dim']}, engine {facts['engine']}, encoder {facts['encoder']}, top-{k}; "
-        f"milliseconds, median of {repeats} calls (p99)\n\n{_table(results)}\n\n" + "\n".join(map(_remark, results)),
+        f"{facts['users']:,} users x {facts['dim']}, engine {facts['engine']}, encoder {facts['encoder'] or 'none'}; "
+        f"{kind} top-{k}, log-probabilities: {chosen}; milliseconds, median of {repeats} calls (p99)\n\n"
+        f"{_table(results)}\n\n" + "\n".join(map(_remark, results)),
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from fllm_export.engines.names import ENCODERS, LOG_PROBS
+from fllm_export.engines.registry import ENGINES
 from fllm_export.table.options import TableOptions
 
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -25,16 +27,32 @@ threads_option = click.option(
 
 engine_option = click.option(
     "--engine",
+    type=click.Choice(tuple(ENGINES)),
     envvar="FLLM_ENGINE",
     show_envvar=True,
-    help="native, cuda, tensorrt, onnxruntime or numpy (default: native).",
+    help="What executes searches; `fllm-export info` says which can run here (default: native).",
 )
 
 encoder_option = click.option(
     "--encoder",
+    type=click.Choice(ENCODERS),
     envvar="FLLM_ENCODER",
     show_envvar=True,
-    help="cpu, cuda, tensorrt or tensorrt-PRECISION (default: cpu; tensorrt beside that engine).",
+    help="What encodes texts (default: tensorrt beside the engine tensorrt, else cpu).",
+)
+
+exact_option = click.option(
+    "--exact/--no-exact",
+    default=True,
+    show_default=True,
+    help="Users that are provably the best of the table, or those that the sketch's statistical bounds find.",
+)
+
+log_probs_option = click.option(
+    "--log-probs",
+    type=click.Choice(LOG_PROBS),
+    help="exact reads every row; estimate takes what the search reads anyway; none leaves probabilities out, which is "
+    "fastest (default: exact; with --no-exact estimate).",
 )
 
 

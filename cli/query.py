@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from fllm_export.cli.options import DIRECTORY, encoder_option, engine_option, threads_option
+from fllm_export.cli.asked import open_asked
+from fllm_export.cli.options import (
+    DIRECTORY,
+    encoder_option,
+    engine_option,
+    exact_option,
+    log_probs_option,
+    threads_option,
+)
 from fllm_export.cli.output import Output, columns, json_option, pass_output
-from fllm_export.errors import UsageError
-
-if TYPE_CHECKING:
-    from fllm_export.engines.names import Mode
-    from fllm_export.runtime.topk import TopK
+from fllm_export.engines.names import MODES, LogProbs, Mode
 
 _HEADING = 120
 
 
 @click.command()
-@click.argument("bundle", type=DIRECTORY)
+@click.argument("source", type=DIRECTORY)
 @click.argument("texts", nargs=-1)
-@click.option("--file", type=click.Path(path_type=Path), help="Item texts from a file instead.")
-@click.option("-k", "--k", type=int, default=10, show_default=True, help="Users an item.")
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    help="Item texts from a file (see build --calibration); for a table, item vectors (see users create).",
+)
+@click.option(
+    "-k", "--k", type=int, default=10, show_default=True, help="Users per item, by default as many as a person reads."
+)
 @click.option(
     "--mode",
-    type=click.Choice(["topk", "sample"]),
+    type=click.Choice(MODES),
     default="topk",
     show_default=True,
     help="The best K users, or K users sampled from the distribution without replacement.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of `sample`.")
 @click.option("--budget-ms", type=float, help="Wall time for the call; an answer cut short says so.")
+@exact_option
+@log_probs_option
 @engine_option
 @encoder_option
 @threads_option
@@ -40,43 +52,46 @@ _HEADING = 120
 @pass_output
 def query(
     output: Output,
-    bundle: Path,
+    source: Path,
     texts: tuple[str, ...],
     file: Path | None,
     k: int,
     mode: Mode,
     seed: int,
     budget_ms: float | None,
+    exact: bool,
+    log_probs: LogProbs | None,
     engine: str | None,
     encoder: str | None,
     threads: int | None,
 ) -> None:
-    """Print the top users of each of TEXTS with their probabilities."""
-    from fllm_export.item_texts import ItemTexts
-    from fllm_export.runtime.runtime import Runtime
+    """Print the top users of each of TEXTS with their probabilities.
 
-    if bool(texts) == (file is not None):
-        raise UsageError(
-            "both texts and --file were given" if texts else "no item text was given",
-            expected="texts as arguments, or --file with a file of them",
-        )
-    items = list(texts) if file is None else list(ItemTexts.load(file).texts)
-    answer = Runtime.open(bundle, engine=engine, encoder=encoder, threads=threads).topk(
-        items, k, budget_ms=budget_ms, mode=mode, seed=seed
+    SOURCE is a bundle, or a user table: that is asked about the item vectors of `--file`.
+    """
+    asked = open_asked(source, texts, file, engine=engine, encoder=encoder, threads=threads)
+    answer = asked.answers.topk(
+        asked.items, k, budget_ms=budget_ms, mode=mode, seed=seed, exact=exact, log_probs=log_probs
     )
-    output.result(answer.to_dict(), "\n\n".join(_item_text(answer, i, text) for i, text in enumerate(items)))
+    found = answer.to_dict()
+    texts_found = (_item_text(name, item) for name, item in zip(asked.names, found["items"], strict=True))
+    output.result(found, "\n\n".join(texts_found))
     stages = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in answer.timings_ms.items())
-    output.say(f"{len(items)} item(s): {stages}")
+    output.say(f"{len(asked.names)} item(s): {stages}")
 
 
-def _item_text(answer: TopK, item: int, text: str) -> str:
-    users = answer.to_dict()["items"][item]["users"]
+def _item_text(name: str, found: dict[str, Any]) -> str:
     rows = [
-        [str(rank), str(user["user_id"]), f"{math.exp(user['log_prob']):.5f}", f"{user['score']:.4f}"]
-        for rank, user in enumerate(users, 1)
+        [str(rank), str(user["user_id"]), _probability(user["log_prob"]), f"{user['score']:.4f}"]
+        for rank, user in enumerate(found["users"], 1)
     ]
-    heading = text if len(text) <= _HEADING else text[: _HEADING - 3] + "..."
-    lines = [heading, columns(["rank", "user", "probability", "score"], rows, left=0)]
-    if not answer.complete[item]:
-        lines.append(f"cut short by the budget: {answer.coverage[item]:.1%} of the users were scored")
+    heading = name if len(name) <= _HEADING else name[: _HEADING - 3] + "..."
+    probability = "probability" if found["log_probs_exact"] or found["logsumexp"] is None else "probability (estimate)"
+    lines = [heading, columns(["rank", "user", probability, "score"], rows, left=0)]
+    if not found["complete"]:
+        lines.append(f"cut short by the budget: {found['coverage']:.1%} of the users were scored")
     return "\n".join(lines)
+
+
+def _probability(log_prob: float | None) -> str:
+    return "-" if log_prob is None else f"{math.exp(log_prob):.5f}"

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.engines.names import LogProbs
 from fllm_export.progress import Progress, silent
 from fllm_export.runtime.runtime import Runtime
+from fllm_export.runtime.user_table import UserTable
 
 STAGES = ("tokenise", "encode", "scan", "merge")
 YARDSTICK_BYTES_MAX = 2 << 30
@@ -37,8 +39,8 @@ class Latency:
     """What one batch size takes.
 
     Attributes:
-        batch: items a call.
-        k: users an item.
+        batch: items per call.
+        k: users per item.
         repeats: measured calls.
         first_ms: the first call of all, before anything was warm.
         total: wall time of a call.
@@ -61,19 +63,43 @@ class Latency:
 
 
 def measure_latency(
-    runtime: Runtime, texts: Sequence[str], *, batch: int, k: int, repeats: int, progress: Progress = silent
+    asked: Runtime | UserTable,
+    items: Sequence[str] | npt.NDArray[np.float32],
+    *,
+    batch: int,
+    k: int,
+    repeats: int,
+    exact: bool = True,
+    log_probs: LogProbs | None = None,
+    progress: Progress = silent,
 ) -> Latency:
-    """Call ``runtime.topk`` again and again with the next ``batch`` texts, the yardstick in turn with it."""
-    rows = _decoded(runtime)
+    """Call ``topk`` again and again with the next ``batch`` items, and the yardstick after each call.
+
+    Args:
+        asked: a runtime, or a table.
+        items: texts for a runtime, item vectors [n, d] for a table.
+        batch: items per call.
+        k: users per item.
+        repeats: measured calls.
+        exact: see :meth:`UserTable.topk`.
+        log_probs: likewise.
+        progress: told of every call.
+
+    Raises:
+        UsageError: an argument is invalid.
+    """
+    users = asked if isinstance(asked, UserTable) else asked.users
+    rows = _decoded(users)
     calls: list[dict[str, float]] = []
     yardstick: list[float] = []
     for number in range(_WARM_UP + repeats):
-        items = [texts[(number * batch + i) % len(texts)] for i in range(batch)]
+        part = [items[(number * batch + i) % len(items)] for i in range(batch)]
         began = time.perf_counter()
-        timings = runtime.topk(items, k).timings_ms
+        timings = asked.topk(part, k, exact=exact, log_probs=log_probs).timings_ms
         calls.append({"total": (time.perf_counter() - began) * 1e3, **timings})
         if rows is not None:
-            yardstick.append(_plain_scan(runtime.encode(items), rows, k))
+            z = np.asarray(part, np.float32) if isinstance(asked, UserTable) else asked.encode(part)
+            yardstick.append(_plain_scan(z, rows, k))
         progress(f"batch {batch}", number + 1, _WARM_UP + repeats)
     warm = calls[_WARM_UP:]
     return Latency(
@@ -82,15 +108,15 @@ def measure_latency(
         repeats=repeats,
         first_ms=calls[0]["total"],
         total=Spread.of([call["total"] for call in warm]),
-        stages={stage: Spread.of([call[stage] for call in warm]) for stage in STAGES},
+        stages={stage: Spread.of([call[stage] for call in warm]) for stage in STAGES if stage in warm[0]},
         yardstick=Spread.of(yardstick[_WARM_UP:]) if yardstick else None,
     )
 
 
-def _decoded(runtime: Runtime) -> npt.NDArray[np.float32] | None:
-    if len(runtime.users) * runtime.users.dim * 4 > YARDSTICK_BYTES_MAX:
+def _decoded(users: UserTable) -> npt.NDArray[np.float32] | None:
+    if len(users) * users.dim * 4 > YARDSTICK_BYTES_MAX:
         return None
-    return np.concatenate([rows for _, rows in runtime.users.decoded()])
+    return np.concatenate([rows for _, rows in users.decoded()])
 
 
 def _plain_scan(z: npt.NDArray[np.float32], rows: npt.NDArray[np.float32], k: int) -> float:

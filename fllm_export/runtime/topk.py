@@ -45,19 +45,22 @@ class TopK:
     timings_ms: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the answer as JSON-ready values, one entry per item; users that the budget left out are absent."""
+        """Return the answer as JSON-ready values, one entry per item.
+
+        Users that the budget left out are absent; log-probabilities that were not requested are None.
+        """
         items = []
         for row, users in enumerate(self.user_ids):
             found = users != NO_USER
             items.append(
                 {
                     "users": [
-                        {"user_id": int(u), "score": float(s), "log_prob": float(p)}
+                        {"user_id": int(u), "score": float(s), "log_prob": _known(p)}
                         for u, s, p in zip(
                             users[found], self.scores[row][found], self.log_probs[row][found], strict=True
                         )
                     ],
-                    "logsumexp": float(self.logsumexp[row]),
+                    "logsumexp": _known(self.logsumexp[row]),
                     "coverage": float(self.coverage[row]),
                     "complete": bool(self.complete[row]),
                     "exact": bool(self.exact[row]),
@@ -65,3 +68,7 @@ class TopK:
                 }
             )
         return {"items": items, "generation": self.generation, "timings_ms": self.timings_ms}
+
+
+def _known(number: np.float32) -> float | None:
+    return None if np.isnan(number) else float(number)

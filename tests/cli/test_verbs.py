@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from fllm_export import Bundle, Runtime, UserTable
@@ -61,16 +62,15 @@ def test_query_says_when_it_was_cut_short(tiny_checkpoint: object, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "no item text was given"),
+        ([], 2, "no item was given"),
         (["a", "--file", "b.txt"], 2, "both texts and --file were given"),
         (["a", "-k", "401"], 2, "k is 401; expected a whole number from 1 to 400"),
         ([" "], 2, "text 0 is ' '; expected a text that is not empty"),
         (["a", "--threads", "0"], 2, "0 is not in the range"),
-        (
-            ["a", "--engine", "quantum"],
-            2,
-            "no engine 'quantum'; expected one of native, cuda, tensorrt, onnxruntime, numpy",
-        ),
+        (["a", "--engine", "quantum"], 2, "'quantum' is not one of 'native', 'cuda'"),
+        (["a", "--encoder", "abacus"], 2, "'abacus' is not one of 'cpu', 'cuda'"),
+        (["a", "--no-exact", "--log-probs", "exact"], 2, "log_probs is 'exact' while exact is False"),
+        (["a", "--log-probs", "some"], 2, "'some' is not one of 'exact', 'estimate', 'none'"),
         (["a", "--mode", "best"], 2, "'best' is not one of"),
     ],
 )
@@ -111,6 +111,74 @@ def test_bench_prints_stages_beside_a_yardstick(tiny_bundle: Bundle, texts_file:
     text = run(*arguments).stdout
     assert "plain fp32 scan" in text
     assert "tokenise" in text
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table with a sketch, and item vectors for it."""
+    folder = tmp_path_factory.mktemp("table")
+    rows = np.random.default_rng(0).standard_normal((3000, 64), dtype=np.float32)
+    UserTable.create(folder / "users", rows, sketch="yes")
+    np.save(folder / "items.npy", rows[:3])
+    return folder
+
+
+@pytest.mark.parametrize("engine", ["native", "numpy"])
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ([], {}),
+        (["--log-probs", "none"], {"log_probs": "none"}),
+        (["--exact", "--log-probs", "estimate"], {"log_probs": "estimate"}),
+        (["--no-exact"], {"exact": False}),
+    ],
+)
+def test_query_asks_a_table_as_the_options_say(
+    engine: str, options: list[str], arguments: dict[str, object], table: Path
+) -> None:
+    given = ["query", table / "users", "--file", table / "items.npy", "-k", 4, "--engine", engine, *options]
+    document = json.loads(run(*given, "--json").stdout, parse_constant=pytest.fail)
+    answer = UserTable.open(table / "users", engine=engine).topk(np.load(table / "items.npy"), 4, **arguments)
+    expected = answer.to_dict()
+    assert document["items"] == expected["items"]
+    known = arguments.get("log_probs") != "none"
+    assert all((user["log_prob"] is not None) == known for item in document["items"] for user in item["users"])
+    text = run(*given)
+    assert text.exit_code == 0
+    assert "item vector 2" in text.stdout
+    assert ("(estimate)" in text.stdout) == (known and not answer.log_probs_exact[0])
+
+
+def test_a_table_is_not_asked_about_texts_or_by_an_encoder(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = ["--file", table / "items.npy"]
+    assert "texts were given" in run("query", table / "users", "a text").stderr
+    refused = run("query", table / "users", *items, "--encoder", "cpu")
+    assert (refused.exit_code, "an encoder was given" in refused.stderr) == (2, True)
+    monkeypatch.setenv("FLLM_ENCODER", "cpu")
+    assert run("query", table / "users", *items).exit_code == 0
+
+
+def test_bench_measures_a_table_with_the_chosen_options(table: Path) -> None:
+    given = ["bench", table / "users", "--file", table / "items.npy", "--batch", 1, "--repeats", 2]
+    document = json.loads(run(*given, "--log-probs", "none", "--json").stdout)
+    assert (document["exact"], document["log_probs"], document["encoder"]) == (True, "none", None)
+    assert document["results"][0]["stages"].keys() == {"scan", "merge"}
+    assert "exact top-100, log-probabilities: exact" in run(*given).stdout
+    assert "not necessarily exact top-100, log-probabilities: estimate" in run(*given, "--no-exact").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "typed", "expected"),
+    [
+        (["query", "--engine"], "na", ["native"]),
+        (["bench", "--encoder"], "tensorrt-b", ["tensorrt-bf16"]),
+        (["query", "--log-probs"], "", ["exact", "estimate", "none"]),
+        (["users"], "cr", ["create"]),
+    ],
+)
+def test_shells_complete_names(words: list[str], typed: str, expected: list[str]) -> None:
+    completer = ShellComplete(main, {}, "fllm-export", "_FLLM_EXPORT_COMPLETE")
+    assert [item.value for item in completer.get_completions(words, typed)] == expected
 
 
 def test_build_dry_run_shows_its_arithmetic_and_makes_nothing(

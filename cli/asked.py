@@ -1,0 +1,92 @@
+"""What ``query`` and ``bench`` ask: a bundle about item texts, or a user table about item vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from fllm_export.errors import UsageError
+
+if TYPE_CHECKING:
+    from fllm_export.runtime.runtime import Runtime
+    from fllm_export.runtime.user_table import UserTable
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Something that answers, and what it is asked about.
+
+    Attributes:
+        answers: an open bundle or an open table.
+        users: its user table.
+        encoder: what encodes texts; None for a table.
+        items: what ``answers.topk`` takes: list of texts, or float32 [n, d].
+        names: a heading per item.
+    """
+
+    answers: Runtime | UserTable
+    users: UserTable
+    encoder: str | None
+    items: Any
+    names: list[str]
+
+
+def open_asked(
+    path: Path,
+    texts: Sequence[str],
+    file: Path | None,
+    *,
+    engine: str | None,
+    encoder: str | None,
+    threads: int | None,
+) -> Asked:
+    """Open a bundle or a table and the items that it is asked about.
+
+    Args:
+        path: its directory.
+        texts: item texts, for a bundle.
+        file: a file of item texts, or for a table of item vectors.
+        engine: see :meth:`fllm_export.Runtime.open`.
+        encoder: likewise; for a bundle alone.
+        threads: likewise.
+
+    Raises:
+        UsageError: texts and a file were given, or neither, or texts or an encoder for a table.
+        FllmError: as opening and reading raise it.
+    """
+    if bool(texts) == (file is not None):
+        raise UsageError(
+            "both texts and --file were given" if texts else "no item was given",
+            expected="texts as arguments, or --file with a file of texts (for a table: of vectors)",
+        )
+    if (path / "table.json").is_file():
+        return _table(path, texts, file, engine, threads)
+    from fllm_export.item_texts import ItemTexts
+    from fllm_export.runtime.runtime import Runtime
+
+    items = list(texts) if file is None else list(ItemTexts.load(file).texts)
+    runtime = Runtime.open(path, engine=engine, encoder=encoder, threads=threads)
+    return Asked(runtime, runtime.users, runtime.encoder, items, items)
+
+
+def _table(path: Path, texts: Sequence[str], file: Path | None, engine: str | None, threads: int | None) -> Asked:
+    # A variable of the environment is for all that is asked, bundles too; an option is for this table.
+    typed = click.get_current_context().get_parameter_source("encoder") is ParameterSource.COMMANDLINE
+    if file is None or typed:
+        raise UsageError(
+            f"{path} is a user table, and {'texts were' if texts else 'an encoder was'} given",
+            expected="item vectors by --file: a table has no encoder",
+            fix="Name a bundle to ask about texts",
+        )
+    from fllm_export.checkpoint.vector_files import open_vectors
+    from fllm_export.runtime.user_table import UserTable
+
+    vectors = open_vectors([file])
+    items = vectors.read(0, vectors.rows)
+    table = UserTable.open(path, engine=engine, threads=threads)
+    return Asked(table, table, None, items, [f"item vector {number}" for number in range(len(items))])
