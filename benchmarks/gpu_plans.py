@@ -80,12 +80,12 @@ def write(folder: Path, rows: int) -> Path:
     import onnx
 
     from fllm_export import UserTable
-    from fllm_export.engines.tensorrt.builder import build_plan
     from fllm_export.engines.tensorrt.library import current_architecture, open_library
     from fllm_export.engines.tensorrt.plan import RECORDS, RECORDS_VERSION, Plan, plan_name
-    from fllm_export.engines.tensorrt.profiles import head_profiles
     from fllm_export.files import publish_json
     from fllm_export.graphs.heads import CHUNK_ROWS, TENSORRT_K, plan_digits, plan_form, tensorrt_head
+    from fllm_export.plans.builder import build_plan
+    from fllm_export.plans.profiles import head_profiles
 
     generator = np.random.default_rng(0)
     chunks = (

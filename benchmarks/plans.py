@@ -11,10 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from fllm_export import Bundle
-from fllm_export.bundle.job import item_texts
-from fllm_export.bundle.plans import PlanOptions, add_plans
 from fllm_export.graphs.precision_names import PRECISIONS
+from fllm_export.item_texts import ItemTexts
+from fllm_export.plans.build import PlanOptions, add_plans
 
 
 def main() -> None:
@@ -24,13 +23,13 @@ def main() -> None:
     parser.add_argument("--target", default="sm89")
     parser.add_argument("--calibration", type=Path)
     arguments = parser.parse_args()
-    texts = list(item_texts(arguments.calibration).texts) if arguments.calibration else []
+    texts = list(ItemTexts.load(arguments.calibration).texts) if arguments.calibration else []
     print(f"{'plan':<44}{'MB':>8}{'s for encoder and head':>26}")
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copytree(arguments.bundle, Path(folder) / "bundle"))
         for precision in PRECISIONS if texts else PRECISIONS[:2]:
             began = time.perf_counter()
-            plans = add_plans(Bundle.load(copy), PlanOptions((arguments.target,), precision), texts)
+            plans = add_plans(copy, PlanOptions((arguments.target,), precision), texts)
             seconds = time.perf_counter() - began
             for plan in plans:
                 size = (copy / Path(plan.model).parent / "plans" / plan.file).stat().st_size

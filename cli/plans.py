@@ -18,7 +18,7 @@ from fllm_export.graphs.precision_names import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
-    from fllm_export.bundle.plans import PlanOptions
+    from fllm_export.plans.build import PlanOptions
 
 
 class PlanChoices(TypedDict):
@@ -75,12 +75,12 @@ def make_plans(
     """Build the plans that were asked for, and return their records."""
     if choices["engine"] is None:
         return []
-    from fllm_export.bundle.plans import add_plans
     from fllm_export.item_texts import ItemTexts
+    from fllm_export.plans.build import add_plans
 
     texts = [] if calibration is None else list(ItemTexts.load(calibration).texts)
     options = replace(_plan_options(choices), threads=threads)
-    plans = add_plans(bundle, options, texts, output.progress)
+    plans = add_plans(bundle.path, options, texts, output.progress)
     if plans[0].cosine is None:
         why = "a CPU does not run bf16" if texts else "give --calibration"
         output.say(f"the encoder in {plans[0].precision} was not compared with the float32 one: {why}")
@@ -88,7 +88,7 @@ def make_plans(
 
 
 def _plan_options(choices: PlanChoices) -> PlanOptions:
-    from fllm_export.bundle.plans import PlanOptions
+    from fllm_export.plans.build import PlanOptions
 
     return PlanOptions(
         choices["target"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,7 +14,8 @@ import numpy.typing as npt
 from fllm_export import __version__, arguments
 from fllm_export.bundle.ledger import step_key
 from fllm_export.checkpoint.checkpoint import Checkpoint
-from fllm_export.errors import HardwareError, UsageError
+from fllm_export.errors import UsageError
+from fllm_export.extras import require
 from fllm_export.item_texts import ItemTexts
 from fllm_export.manifest import Manifest
 from fllm_export.progress import Progress
@@ -165,21 +165,3 @@ class Job:
     def build_key(self) -> str:
         """A hash of everything that decides the bundle, the recall it must reach excepted."""
         return self.key("bundle", self.users_key, self.options.exporter, self.options.k, self.texts.sha256)
-
-
-def require(module: str) -> Any:
-    """Import a module that stands on an extra.
-
-    Raises:
-        HardwareError: a package of the extra is missing.
-    """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and error.name.startswith("fllm_export"):
-            raise
-        extra = "optimum" if module.endswith("optimum") else "build"
-        raise HardwareError(
-            f"building needs the package `{error.name}`, which is not installed",
-            fix=f"Run pip install 'fllm-export[{extra}]'",
-        ) from error

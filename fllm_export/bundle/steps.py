@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT
-from fllm_export.bundle.job import Job, require
+from fllm_export.bundle.job import Job
 from fllm_export.bundle.parity import measure
 from fllm_export.engines.registry import DEFAULT
 from fllm_export.errors import ParityError
+from fllm_export.extras import require
 from fllm_export.files import publish_json
 from fllm_export.runtime.encoder import Encoder
 from fllm_export.runtime.runtime import Runtime

@@ -8,11 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from fllm_export.engines.tensorrt.builder import Built, Profile, build_plan
-from fllm_export.engines.tensorrt.layers import table_is_fused
 from fllm_export.engines.tensorrt.library import Library, open_library
 from fllm_export.engines.tensorrt.plan import read_header
-from fllm_export.engines.tensorrt.profiles import encoder_profiles, head_profiles
 from fllm_export.errors import BundleError, ParityError
 from fllm_export.graphs.arithmetic import FP8_DIGITS, INT8_DIGITS
 from fllm_export.graphs.builder import GraphBuilder
@@ -20,6 +17,9 @@ from fllm_export.graphs.encoder import export_encoder
 from fllm_export.graphs.head import CodeType, HeadForm, head_graph
 from fllm_export.graphs.precision import lower_precision, quantised_inputs
 from fllm_export.graphs.precision_names import Precision
+from fllm_export.plans.builder import Built, Profile, build_plan
+from fllm_export.plans.layers import table_is_fused
+from fllm_export.plans.profiles import encoder_profiles, head_profiles
 
 from .conftest import MakeEncoder, make_batch
 

@@ -19,8 +19,9 @@ ALLOWED = {
     "calibration": set(),
     "checkpoint": set(),
     "graphs": {"checkpoint"},
+    "plans": {"calibration", "engines", "graphs", "table"},
     "runtime": {"engines", "table"},
-    "bundle": {"calibration", "checkpoint", "engines", "graphs", "runtime", "table"},
+    "bundle": {"calibration", "checkpoint", "engines", "graphs", "plans", "runtime", "table"},
     "evaluation": {"checkpoint", "runtime"},
     "training": {"checkpoint", "evaluation"},
 }
@@ -99,7 +100,7 @@ def sources(package: str) -> list[Path]:
 def test_every_package_is_on_the_map_and_its_sub_folders_are_looked_into() -> None:
     found = {path.parent.name for path in (ROOT / "fllm_export").glob("*/__init__.py")}
     assert found == {*ALLOWED, "cli"}
-    assert ROOT / "fllm_export" / "engines" / "tensorrt" / "builder.py" in sources("engines")
+    assert ROOT / "fllm_export" / "engines" / "tensorrt" / "plan.py" in sources("engines")
 
 
 def test_single_modules_are_below_all_packages() -> None:

@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from fllm_export import Bundle, BundleError, HardwareError, Runtime, UsageError
-from fllm_export.bundle.plans import PlanOptions, add_plans
 from fllm_export.cli.main import main
 from fllm_export.engines.tensorrt.encoder import TensorRtEncoder
 from fllm_export.engines.tensorrt.plan import read_plans
+from fllm_export.plans.build import PlanOptions, add_plans
 
 pytest.importorskip("torch", reason="torch builds the bundle")
 
@@ -34,7 +34,7 @@ def test_texts_go_in_and_the_native_engines_users_come_out(
 ) -> None:
     cuda, trt = emulate(rtx=rtx)
     library: Any = "tensorrt_rtx" if rtx else "tensorrt"
-    add_plans(Bundle.load(copy), PlanOptions(("sm89",) if rtx else (), "fp16", library, max_batch=4), item_texts)
+    add_plans(copy, PlanOptions(("sm89",) if rtx else (), "fp16", library, max_batch=4), item_texts)
     Bundle.load(copy).verify()
     runtime = Runtime.open(copy, engine="tensorrt")
     assert (runtime.users.engine, runtime.encoder) == ("tensorrt", "tensorrt")
@@ -55,7 +55,7 @@ def test_texts_go_in_and_the_native_engines_users_come_out(
 def test_the_full_library_keeps_its_timing_cache(emulate: Emulate, copy: Path) -> None:
     emulate()
     for _ in range(2):
-        add_plans(Bundle.load(copy), PlanOptions())
+        add_plans(copy, PlanOptions())
     (cache,) = (copy / "head" / "plans").glob("timing-*.cache")
     # Two plans, each built twice, each from what the one before left.
     assert cache.read_bytes() == b"...."
@@ -66,8 +66,8 @@ def test_an_encoder_can_be_chosen_by_itself(
     emulate: Emulate, copy: Path, item_texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emulate()
-    add_plans(Bundle.load(copy), PlanOptions(precision="fp8"), item_texts)
-    add_plans(Bundle.load(copy), PlanOptions(precision="fp16"))
+    add_plans(copy, PlanOptions(precision="fp8"), item_texts)
+    add_plans(copy, PlanOptions(precision="fp16"))
     runtime = Runtime.open(copy, encoder="tensorrt-fp8")
     assert (runtime.users.engine, runtime.encoder) == ("native", "tensorrt-fp8")
     fp8 = runtime.encode(item_texts[:2])
@@ -98,7 +98,7 @@ def test_the_command_line_asks_plans(emulate: Emulate, copy: Path, item_texts: l
 def test_texts_that_a_plan_does_not_take_are_refused(emulate: Emulate, copy: Path) -> None:
     emulate()
     bundle = Bundle.load(copy)
-    add_plans(bundle, PlanOptions(max_batch=1))
+    add_plans(copy, PlanOptions(max_batch=1))
     plans, dim = copy / "encoder" / "plans", bundle.manifest.dim
     encoder = TensorRtEncoder(plans, None, dim)
     tokens = np.ones((1, encoder.most_tokens + 1), np.int64)
@@ -114,7 +114,7 @@ def test_without_tensorrt_or_a_gpu_there_is_exit_6(
     import sys
 
     emulate()
-    add_plans(Bundle.load(copy), PlanOptions())
+    add_plans(copy, PlanOptions())
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     for choice in (["--engine", "tensorrt"], ["--encoder", "tensorrt"]):
         done = CliRunner().invoke(main, ["query", str(copy), item_texts[0], *choice])

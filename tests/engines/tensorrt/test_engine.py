@@ -15,11 +15,11 @@ from fllm_export import BudgetError, BundleError, HardwareError, UsageError, Use
 from fllm_export.engines.base import Request
 from fllm_export.engines.tensorrt import engine as engine_module
 from fllm_export.engines.tensorrt import head_pass, proof
-from fllm_export.engines.tensorrt.builder import build_plan
 from fllm_export.engines.tensorrt.library import open_library
 from fllm_export.engines.tensorrt.plan import RECORDS, Plan, plan_name
-from fllm_export.engines.tensorrt.profiles import head_profiles
 from fllm_export.files import publish_json
+from fllm_export.plans.builder import build_plan
+from fllm_export.plans.profiles import head_profiles
 
 Emulate = Callable[..., Any]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fllm_export.engines.tensorrt.layers import Layer, read_layers, table_is_fused
 from fllm_export.errors import ParityError
+from fllm_export.plans.layers import Layer, read_layers, table_is_fused
 
 QUERY, TABLE = ("query", "Int8"), ("codes", "Int8")
 PRODUCT = Layer("product", "gemm", (QUERY, TABLE))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fllm_export.engines.tensorrt.layers import Layer, read_layers
 from fllm_export.engines.tensorrt.library import Library
 from fllm_export.engines.tensorrt.log import make_log
 from fllm_export.errors import BundleError, HardwareError
+from fllm_export.plans.layers import Layer, read_layers
 from fllm_export.progress import Progress, silent
 
 Shape = tuple[int, ...]

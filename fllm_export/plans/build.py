@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.bundle.bundle import Bundle
-from fllm_export.bundle.job import require
-from fllm_export.engines.tensorrt.builder import Built, build_plan
-from fllm_export.engines.tensorrt.layers import table_is_fused
+from fllm_export import arguments
 from fllm_export.engines.tensorrt.library import Library, LibraryName, open_library
 from fllm_export.engines.tensorrt.plan import RECORDS, RECORDS_VERSION, Plan, plan_name, read_plans
-from fllm_export.engines.tensorrt.profiles import encoder_profiles, head_profiles
 from fllm_export.environment import thread_count
 from fllm_export.errors import BundleError, ParityError, UsageError
+from fllm_export.extras import require
 from fllm_export.files import publish, publish_json, sync_directory
 from fllm_export.graphs.precision_names import PRECISIONS, Precision
-from fllm_export.manifest import FileEntry, describe_files
+from fllm_export.manifest import TABLE_FOLDER, FileEntry, Manifest, describe_files
 from fllm_export.onnx_session import cpu_session
+from fllm_export.plans.builder import Built, build_plan
+from fllm_export.plans.layers import table_is_fused
+from fllm_export.plans.profiles import encoder_profiles, head_profiles
 from fllm_export.progress import Progress, silent
 from fllm_export.prompt import load_tokenizer
 from fllm_export.table.layout import TableLayout
@@ -95,7 +95,7 @@ def _check_precision(targets: tuple[str, ...], precision: str, what: str, fix: s
 
 
 def add_plans(
-    bundle: Bundle, options: PlanOptions, texts: Sequence[str] = (), progress: Progress = silent
+    bundle: str | Path, options: PlanOptions, texts: Sequence[str] = (), progress: Progress = silent
 ) -> list[Plan]:
     """Build TensorRT plans for a bundle's encoder and head, and write the manifest anew.
 
@@ -103,7 +103,7 @@ def add_plans(
     bundle changes before the last of them is there. The manifest vouches for what was written and for nothing else.
 
     Args:
-        bundle: a finished bundle; its ONNX graphs are what the plans are built from.
+        bundle: directory of a finished bundle; its ONNX graphs are what the plans are built from.
         options: the caller's choices.
         texts: real item texts. The encoder in lower precision is compared with the float32 one on some of them; fp8
             also takes the scales of its activations from them, and needs them.
@@ -118,40 +118,47 @@ def add_plans(
         ParityError: lower precision changes the item vectors too much, or a head plan copies the table.
         UsageError: a target is unknown, or fp8 was asked for without texts.
     """
+    directory = arguments.path(bundle, "bundle")
+    manifest, layout = Manifest.load(directory), TableLayout.load(directory / TABLE_FOLDER)
     library, targets = options.resolve()
-    layout = bundle.table().layout
     if layout.codec == "fp8":
         _check_precision(targets, "fp8", "a head of fp8 rows", "Build an int8 bundle for older GPUs")
-    graphs = [
-        name for name in bundle.manifest.files if name.startswith(("encoder/", "head/")) and "/plans/" not in name
-    ]
-    bundle.manifest.verify(bundle.path, [*graphs, "encoder/model.onnx"])
-    records = {part: read_plans(bundle.path / part / "plans") for part in ("encoder", "head")}
-    with tempfile.TemporaryDirectory(dir=bundle.path.parent, prefix=".plans.") as aside:
-        workshop = _Workshop(bundle, library, options, Path(aside), progress)
+    graphs = [name for name in manifest.files if name.startswith(("encoder/", "head/")) and "/plans/" not in name]
+    manifest.verify(directory, [*graphs, "encoder/model.onnx"])
+    records = {part: read_plans(directory / part / "plans") for part in ("encoder", "head")}
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".plans.") as aside:
+        workshop = _Workshop(directory, manifest, library, options, Path(aside), progress)
         encoder = workshop.encoder(targets, list(texts)[:_PROBES])
         heads = workshop.heads(targets, layout)
         for part, plans in (("encoder", encoder), ("head", heads)):
             if plans:
                 workshop.record(part, records[part], plans)
         written = workshop.publish()
-    replace(bundle.manifest, files={**bundle.manifest.files, **written}).save(bundle.path)
+    replace(manifest, files={**manifest.files, **written}).save(directory)
     return [*encoder, *heads]
 
 
 class _Workshop:
     """What the builds of one call share. Files are written into ``aside``, under the names that they get in the end."""
 
-    def __init__(self, bundle: Bundle, library: Library, options: PlanOptions, aside: Path, progress: Progress) -> None:
-        self._bundle, self._library, self._options = bundle, library, options
+    def __init__(
+        self,
+        bundle: Path,
+        manifest: Manifest,
+        library: Library,
+        options: PlanOptions,
+        aside: Path,
+        progress: Progress,
+    ) -> None:
+        self._bundle, self._manifest, self._library, self._options = bundle, manifest, library, options
         self._aside, self._new, self._progress = aside, aside / "new", progress
         self._threads = thread_count(options.threads)
         self._cosine: float | None = None
 
     def encoder(self, targets: tuple[str, ...], texts: list[str]) -> list[Plan]:
         """Lower the precision, check it, and build from that."""
-        model, lowered = self._bundle.path / "encoder" / "model.onnx", self._aside / "encoder.onnx"
-        profiles = encoder_profiles(self._bundle.manifest.prompt.max_length, self._options.max_batch)
+        model, lowered = self._bundle / "encoder" / "model.onnx", self._aside / "encoder.onnx"
+        profiles = encoder_profiles(self._manifest.prompt.max_length, self._options.max_batch)
         self._lower(model, lowered, texts)
         return [
             self._keep(self._build(lowered, profiles, target), "encoder/model.onnx", self._options.precision, target)
@@ -165,8 +172,8 @@ class _Workshop:
             return []
         form, k = heads.plan_form(layout.codec), self._options.k
         name = f"head/{form}.onnx" if k == heads.TENSORRT_K else f"head/{form}-k{k}.onnx"
-        model = self._bundle.path / name
-        if name not in self._bundle.manifest.files:
+        model = self._bundle / name
+        if name not in self._manifest.files:
             model = self._new / name
             made = heads.tensorrt_head(form, layout.dim, bias=layout.bias, k=k)
             with publish(model) as file:
@@ -192,7 +199,7 @@ class _Workshop:
         """Move everything into the bundle, the records of plans last, and return what the manifest shall say of it."""
         written = describe_files(self._new)
         for name in sorted(written, key=lambda name: name.endswith(RECORDS)):
-            target = self._bundle.path / name
+            target = self._bundle / name
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
             except FileExistsError:
@@ -224,8 +231,8 @@ class _Workshop:
     def _batches(self, texts: list[str]) -> list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
         if not texts:
             return []
-        prompt = self._bundle.manifest.prompt
-        ids = prompt.tokenize(load_tokenizer(self._bundle.path / "tokenizer.json"), texts)
+        prompt = self._manifest.prompt
+        ids = prompt.tokenize(load_tokenizer(self._bundle / "tokenizer.json"), texts)
         return [prompt.batch([one]) for one in ids]
 
     def _compare(self, model: Path, lowered: Path, batches: Sequence[tuple[Any, Any]]) -> None:
@@ -254,7 +261,7 @@ class _Workshop:
     def _build(self, model: Path, profiles: Sequence[Any], target: str) -> Built:
         """Build with the timing cache that earlier builds on this GPU left, where the library has one."""
         name = f"head/plans/timing-{self._library.name}-{self._library.version}-{target}.cache"
-        caches = [folder / name for folder in (self._new, self._bundle.path)]
+        caches = [folder / name for folder in (self._new, self._bundle)]
         known = next((cache.read_bytes() for cache in caches if cache.is_file()), b"")
         built = build_plan(self._library, model, profiles, target, timing_cache=known, progress=self._progress)
         if built.timing_cache:

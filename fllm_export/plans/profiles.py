@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fllm_export.engines.tensorrt.builder import Profile
+from fllm_export.plans.builder import Profile
 
 USUAL_TILE_ROWS = 1 << 20
 LARGEST_TILE_ROWS = 1 << 26

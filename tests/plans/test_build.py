@@ -1,22 +1,20 @@
-"""Plans join a bundle without harm to it, and a bundle goes into one file and back."""
+"""Plans join a bundle without harm to it."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from fllm_export import Bundle, BundleError, HardwareError, Runtime, UsageError
-from fllm_export.bundle.archive import pack
-from fllm_export.bundle.plans import PlanOptions, add_plans
 from fllm_export.cli.main import main
 from fllm_export.engines.tensorrt.library import open_library
 from fllm_export.engines.tensorrt.plan import check_plan, read_plans
 from fllm_export.graphs.precision_names import Precision
+from fllm_export.plans.build import PlanOptions, add_plans
 
 
 @pytest.fixture
@@ -32,7 +30,7 @@ def rtx() -> None:
 @pytest.mark.usefixtures("rtx")
 def test_plans_are_built_recorded_and_checked(copy: Path, item_texts: list[str]) -> None:
     options = PlanOptions(("sm89", "sm120"), "fp16", "tensorrt_rtx")
-    plans = add_plans(Bundle.load(copy), options, item_texts)
+    plans = add_plans(copy, options, item_texts)
     assert [(plan.model, plan.architecture) for plan in plans] == [
         ("encoder/model.onnx", "sm89"),
         ("encoder/model.onnx", "sm120"),
@@ -55,8 +53,8 @@ def test_plans_are_built_recorded_and_checked(copy: Path, item_texts: list[str])
 
 @pytest.mark.usefixtures("rtx")
 def test_other_choices_stand_beside_the_first(copy: Path, item_texts: list[str]) -> None:
-    add_plans(Bundle.load(copy), PlanOptions(("sm89",), "fp16", "tensorrt_rtx"))
-    add_plans(Bundle.load(copy), PlanOptions(("sm89",), "fp8", "tensorrt_rtx", k=4000, max_batch=1), item_texts)
+    add_plans(copy, PlanOptions(("sm89",), "fp16", "tensorrt_rtx"))
+    add_plans(copy, PlanOptions(("sm89",), "fp8", "tensorrt_rtx", k=4000, max_batch=1), item_texts)
     names = [
         plan.file.split("-tensorrt")[0] for part in ("encoder", "head") for plan in read_plans(copy / part / "plans")
     ]
@@ -73,7 +71,7 @@ def test_a_refusal_leaves_the_bundle_as_it_was(copy: Path) -> None:
         (PlanOptions(("sm89",), "fp8", "tensorrt_rtx"), "without item texts"),
     ):
         with pytest.raises(UsageError, match=message):
-            add_plans(Bundle.load(copy), options)
+            add_plans(copy, options)
     assert (copy / "manifest.json").read_bytes() == before
     Bundle.load(copy).verify()
 
@@ -86,19 +84,19 @@ def all_bytes(folder: Path) -> dict[str, bytes]:
 def test_nothing_changes_before_the_last_plan_is_built(
     copy: Path, item_texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_plans(Bundle.load(copy), PlanOptions(("sm89",), library="tensorrt_rtx", max_batch=8))
+    add_plans(copy, PlanOptions(("sm89",), library="tensorrt_rtx", max_batch=8))
     before = all_bytes(copy)
 
     def fail(*arguments: object) -> None:
         raise HardwareError("the head cannot be built")
 
     with monkeypatch.context() as patched:
-        patched.setattr("fllm_export.bundle.plans.head_profiles", fail)
+        patched.setattr("fllm_export.plans.build.head_profiles", fail)
         with pytest.raises(HardwareError):
-            add_plans(Bundle.load(copy), PlanOptions(("sm89",), library="tensorrt_rtx"), item_texts)
+            add_plans(copy, PlanOptions(("sm89",), library="tensorrt_rtx"), item_texts)
     assert all_bytes(copy) == before
     assert not list(copy.parent.glob(".plans.*"))
-    again = add_plans(Bundle.load(copy), PlanOptions(("sm89", "sm89"), library="tensorrt_rtx"), item_texts)
+    again = add_plans(copy, PlanOptions(("sm89", "sm89"), library="tensorrt_rtx"), item_texts)
     assert [(plan.max_batch, plan.k) for plan in again] == [(32, None), (32, 256)]
     assert again[0].cosine is not None
     assert again[0].cosine > 0.9999
@@ -109,11 +107,11 @@ def test_plans_are_not_built_from_what_is_damaged_nor_vouch_for_it(copy: Path) -
     options = PlanOptions(("sm89",), library="tensorrt_rtx")
     stray = copy / "stray.txt"
     stray.write_text("not the bundle's")
-    add_plans(Bundle.load(copy), options)
+    add_plans(copy, options)
     assert "stray.txt" not in Bundle.load(copy).manifest.files
     card = copy / "README.md"
     card.write_text(card.read_text() + "junk")
-    add_plans(Bundle.load(copy), options)
+    add_plans(copy, options)
     with pytest.raises(BundleError, match=r"README\.md"):
         Bundle.load(copy).verify()
     model = copy / "encoder" / "model.onnx"
@@ -123,7 +121,7 @@ def test_plans_are_not_built_from_what_is_damaged_nor_vouch_for_it(copy: Path) -
         if damage is not None:
             model.write_bytes(damage)
         with pytest.raises(BundleError, match=r"model\.onnx"):
-            add_plans(Bundle.load(copy), options)
+            add_plans(copy, options)
         model.touch()
 
 
@@ -134,7 +132,7 @@ def test_plans_are_not_built_from_what_is_damaged_nor_vouch_for_it(copy: Path) -
 def test_gpus_that_do_not_multiply_in_a_precision_are_refused(copy: Path, target: str, precision: Precision) -> None:
     options = PlanOptions((target,), precision, "tensorrt_rtx")
     with pytest.raises(UsageError, match=f"an encoder in {precision} was asked for on {target}; expected sm8"):
-        add_plans(Bundle.load(copy), options, ["a text"])
+        add_plans(copy, options, ["a text"])
 
 
 @pytest.mark.usefixtures("rtx")
@@ -164,29 +162,3 @@ def test_command_lines_that_make_no_sense(copy: Path, tmp_path: Path, arguments:
     done = CliRunner().invoke(main, ["build", *(paths.get(part, part) for part in arguments)])
     assert done.exit_code == 2
     assert message in done.output
-
-
-def test_packing_and_unpacking(copy: Path, tmp_path: Path) -> None:
-    first, second = tmp_path / "a.tar", tmp_path / "b.tar"
-    files = pack(Bundle.load(copy), first)
-    done = CliRunner().invoke(main, ["pack", str(copy), "-o", str(second), "--json"])
-    assert json.loads(done.stdout)["files"] == files
-    assert first.read_bytes() == second.read_bytes()
-    with tarfile.open(first) as tar:
-        tar.extractall(tmp_path / "out", filter="data")
-    Bundle.load(tmp_path / "out" / "bundle").verify()
-
-
-def test_a_damaged_bundle_is_not_packed(copy: Path, tmp_path: Path) -> None:
-    bundle = Bundle.load(copy)
-    with pytest.raises(UsageError, match="inside the bundle"):
-        pack(bundle, copy / "a.tar")
-    card = copy / "README.md"
-    text = card.read_text()
-    card.write_text(text.replace("e", "a", 1))
-    with pytest.raises(BundleError, match="SHA-256"):
-        pack(bundle, tmp_path / "a.tar")
-    card.unlink()
-    with pytest.raises(BundleError, match="is missing"):
-        pack(bundle, tmp_path / "a.tar")
-    assert not (tmp_path / "a.tar").exists()

@@ -1,0 +1,26 @@
+"""Modules that stand on an extra of the package, imported when they are needed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from fllm_export.errors import HardwareError
+
+
+def require(module: str) -> Any:
+    """Import a module that stands on an extra.
+
+    Raises:
+        HardwareError: a package of the extra is missing.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.startswith("fllm_export"):
+            raise
+        extra = "optimum" if module.endswith("optimum") else "build"
+        raise HardwareError(
+            f"building needs the package `{error.name}`, which is not installed",
+            fix=f"Run pip install 'fllm-export[{extra}]'",
+        ) from error

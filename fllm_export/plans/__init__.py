@@ -1,0 +1,1 @@
+"""TensorRT plans: built from the ONNX graphs inside a bundle, and recorded there."""
