@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from typing import Any
 
 import click
@@ -20,6 +19,7 @@ from fllm_export.cli.train import train
 from fllm_export.cli.users import users
 from fllm_export.cli.verify import verify
 from fllm_export.errors import BudgetError, BundleError, FllmError, HardwareError, ParityError, UsageError
+from fllm_export.system_errors import limit_error, path_error
 
 EXIT_CODES: dict[type[FllmError], int] = {
     UsageError: 2,
@@ -57,20 +57,24 @@ class Verbs(click.Group):
         except click.UsageError as error:
             code = error.exit_code
             _refuse(output, error)
-        except MemoryError as error:
-            code = EXIT_CODES[BudgetError]
-            output.error("MemoryError", f"out of memory: {error}".rstrip(": "), code)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            code = EXIT_CODES[BudgetError]
-            output.error("BudgetError", f"the disk is full: {error}", code)
         except KeyboardInterrupt:
             code = INTERRUPTED
             output.error(
                 "Interrupted", "interrupted; train and build go on where they stopped when they are run again", code
             )
+        except Exception as error:
+            refused = _refused_by_system(error)
+            if refused is None:
+                raise
+            code = EXIT_CODES[type(refused)]
+            output.error(type(refused).__name__, str(refused), code)
         context.exit(code)
+
+
+def _refused_by_system(error: Exception) -> FllmError | None:
+    """Return the error that stands for a limit of the system, or for a path that it does not take, if one is behind."""
+    found = limit_error(error, getattr(error, "filename", None) or "the command")
+    return path_error(error) if found is None and isinstance(error, OSError) else found
 
 
 def _refuse(output: Output, error: click.UsageError) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fllm_export.environment import silence_onnxruntime
 from fllm_export.errors import BudgetError, BundleError, HardwareError
+from fllm_export.system_errors import limit_error
 
 _CUDA = "CUDAExecutionProvider"
 
@@ -128,11 +129,8 @@ def _open(model: Path, provider: str, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=[provider])
     except Exception as error:  # onnxruntime's own exceptions share no narrower base
-        if "bad_alloc" in str(error) or isinstance(error, MemoryError):
-            raise BudgetError(
-                f"there is no memory to open {model}", fix="Raise the limit of memory (ulimit -v)"
-            ) from error
-        raise BundleError(f"ONNX Runtime cannot open {model} ({error})", fix="Build the bundle again") from error
+        damaged = BundleError(f"ONNX Runtime cannot open {model} ({error})", fix="Build the bundle again")
+        raise limit_error(error, model) or damaged from error
 
 
 def _require_threads(count: int) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fllm_export import arguments
 from fllm_export.errors import BundleError, UsageError
+from fllm_export.system_errors import limit_error
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -123,7 +124,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers package raises nothing narrower
-        raise BundleError(f"{path} is not a tokenizer: {error}", expected="a tokenizer.json") from error
+        damaged = BundleError(f"{path} is not a tokenizer: {error}", expected="a tokenizer.json")
+        raise limit_error(error, path) or damaged from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

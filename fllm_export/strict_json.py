@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fllm_export.errors import BundleError
+from fllm_export.system_errors import limit_error
 
 MAX_DEPTH = 64
 """Brackets that may be open at once; documents of this project need fewer than ten."""
@@ -49,6 +50,7 @@ def read_object(path: Path, *, fix: str | None = None) -> dict[str, Any]:
         fix: what the reader of an error can do about it.
 
     Raises:
+        BudgetError: a limit of the system is reached.
         BundleError: the file cannot be read, has more than :data:`MAX_FILE_BYTES`, is not JSON by the rules of
             :func:`parse`, or holds something other than an object.
     """
@@ -56,7 +58,8 @@ def read_object(path: Path, *, fix: str | None = None) -> dict[str, Any]:
         with path.open("rb") as file:
             content, size = file.read(MAX_FILE_BYTES + 1), os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror})", expected="a JSON file", fix=fix) from error
+        damaged = BundleError(f"{path} cannot be read ({error.strerror})", expected="a JSON file", fix=fix)
+        raise limit_error(error, path) or damaged from error
     if len(content) > MAX_FILE_BYTES:
         raise BundleError(f"{path} has {size} bytes", expected=f"at most {MAX_FILE_BYTES}", fix=fix)
     try:

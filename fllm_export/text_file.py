@@ -33,6 +33,7 @@ import numpy.typing as npt
 
 from fllm_export.errors import BudgetError, BundleError, HardwareError, UsageError
 from fllm_export.strict_json import parse
+from fllm_export.system_errors import limit_error
 
 if TYPE_CHECKING:
     import pyarrow
@@ -170,8 +171,9 @@ def _text(path: Path) -> str:
         raw = path.read_bytes() if path.suffix.lower() != ".gz" else _expanded(path)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise BundleError(f"{path} is not a gzip file, or is cut off ({error})", fix="Copy the file again") from error
-    except PermissionError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror})", expected="a file of item texts") from error
+    except OSError as error:
+        unreadable = UsageError(f"{path} cannot be read ({error.strerror})", expected="a file of item texts")
+        raise limit_error(error, path) or unreadable from error
     encoding = next((name for mark, name in _MARKS if raw.startswith(mark)), "utf-8")
     try:
         text = raw.decode(encoding)
@@ -276,12 +278,11 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Columns:
             names = file.schema_arrow.names
             _require(str(path), names, columns)
             table = file.read(columns=list(columns))
-    except MemoryError:
-        raise
     except PermissionError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})", expected="a Parquet file") from error
-    except (pa.ArrowException, OSError) as error:
-        raise BundleError(f"{path} is not a Parquet file ({error})", fix="Copy the file again") from error
+    except (pa.ArrowException, OSError, MemoryError) as error:
+        damaged = BundleError(f"{path} is not a Parquet file ({error})", fix="Copy the file again")
+        raise limit_error(error, path) or damaged from error
     return Columns(path, {name: table.column(name) for name in columns}, None)
 
 

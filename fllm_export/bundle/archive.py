@@ -8,11 +8,13 @@ import tarfile
 from pathlib import Path
 from typing import IO, cast
 
+from fllm_export import arguments
 from fllm_export.bundle.bundle import Bundle
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish
 from fllm_export.manifest import FILE_NAME
 from fllm_export.progress import Progress, silent
+from fllm_export.system_errors import check_place
 
 
 class _Hashing:
@@ -38,9 +40,12 @@ def pack(bundle: Bundle, archive: str | Path, progress: Progress = silent) -> in
 
     Raises:
         BundleError: a file is missing or not as the build left it; no archive is written.
-        UsageError: the archive would lie inside the bundle.
+        UsageError: the archive would lie inside the bundle, or cannot be written there.
     """
-    target = Path(archive)
+    target = arguments.path(archive, "archive")
+    check_place(target, "archive")
+    if target.is_dir():
+        raise UsageError(f"{target} is a directory", expected="the path of a tar file")
     if target.resolve().is_relative_to(bundle.path.resolve()):
         raise UsageError(f"{target} lies inside the bundle", expected="a path outside of it")
     files = bundle.files()

@@ -26,6 +26,7 @@ from fllm_export.files import publish_json, sync_directory
 from fllm_export.manifest import FILE_NAME as MANIFEST
 from fllm_export.manifest import describe_files
 from fllm_export.progress import Progress, silent
+from fllm_export.system_errors import check_place
 from fllm_export.table.options import TableChoices, TableOptions
 
 _PACKAGES = (
@@ -85,6 +86,7 @@ def build(
 
 def run(job: Job, output: Path, steps: Sequence[Step] = STEPS) -> Bundle:
     """Run the steps of a job that are not done yet, and publish the bundle; errors as of :func:`build`."""
+    check_place(output, "output")
     finished = _finished(output, job.build_key)
     if finished is not None:
         _check_recall(finished, job.options)

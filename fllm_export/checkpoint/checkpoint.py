@@ -23,6 +23,7 @@ from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish, publish_json, sha256_file
 from fllm_export.progress import Progress, silent
 from fllm_export.prompt import PADDING_SIDES, PaddingSide, Prompt
+from fllm_export.system_errors import check_place
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -220,9 +221,12 @@ class Checkpoint:
         Files of other names in the directory are left alone. When anything fails, what was written is removed.
 
         Raises:
-            UsageError: the directory already holds a checkpoint or a part of one.
+            UsageError: the directory already holds a checkpoint or a part of one, or cannot be written.
         """
         directory = arguments.path(directory, "directory")
+        check_place(directory, "directory")
+        if directory.exists() and not directory.is_dir():
+            raise UsageError(f"{directory} is a file", expected="a directory to write the checkpoint to")
         taken = _entries(directory)
         if taken:
             raise UsageError(

@@ -20,6 +20,7 @@ from fllm_export.checkpoint.tensors import FloatArray
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, ParityError, UsageError
 from fllm_export.files import sha256_file
+from fllm_export.system_errors import limit_error
 
 __all__ = ["MergeReport", "Merged", "load_unmerged", "merge"]
 
@@ -121,10 +122,11 @@ def _merge_and_unload(peft: PeftModel, adapter: Path) -> None:
         with quiet():
             dense = peft.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError, NotImplementedError) as error:
-        raise BundleError(
+        refused = BundleError(
             f"the adapter {adapter} cannot be folded: {error}",
             expected="an adapter that PEFT merges into dense weights",
-        ) from error
+        )
+        raise limit_error(error, adapter) or refused from error
     left = [name for name in dense.state_dict() if any(part in name for part in _LEFTOVERS)]
     if left:
         raise BundleError(

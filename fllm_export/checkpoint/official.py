@@ -24,6 +24,7 @@ from fllm_export.checkpoint.spec import CheckpointSpec, MapperKind
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, HardwareError
 from fllm_export.prompt import PaddingSide
+from fllm_export.system_errors import limit_error
 
 if TYPE_CHECKING:
     import torch
@@ -106,9 +107,10 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
             fix="Save it again as torch.save({'mapper': ..., 'user_embeddings': ...}) of state dicts",
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise BundleError(
+        damaged = BundleError(
             f"{path} is damaged: {_first_line(error)}", expected="a whole torch file", fix="Copy the file again"
-        ) from error
+        )
+        raise limit_error(error, path) or damaged from error
     return _flatten(content, path)
 
 

@@ -13,6 +13,7 @@ import transformers
 from torch import nn
 
 from fllm_export.errors import BundleError
+from fllm_export.system_errors import limit_error
 
 _UNUSED = "pooler."
 
@@ -76,7 +77,8 @@ def _reading(base: Path, kind: type[Any]) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, RuntimeError, OSError) as error:
-        raise BundleError(
+        refused = BundleError(
             f"the base model {base} cannot be loaded: {error}",
             expected=f"a model that transformers {transformers.__version__} reads by {kind.__name__} alone",
-        ) from error
+        )
+        raise limit_error(error, base) or refused from error

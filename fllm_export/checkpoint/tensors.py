@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from fllm_export.errors import BundleError
 from fllm_export.strict_json import parse
+from fllm_export.system_errors import limit_error
 
 FloatArray = npt.NDArray[np.float32]
 IdArray = npt.NDArray[np.int64]
@@ -105,6 +106,7 @@ def open_tensors(path: Path) -> Mapping[str, StoredTensor]:
     """Return the tensors of a safetensors file by name, after the file's structure has been checked.
 
     Raises:
+        BudgetError: a limit of the system is reached.
         BundleError: the file is missing, cut off or not safetensors.
     """
     if not path.is_file():
@@ -113,11 +115,12 @@ def open_tensors(path: Path) -> Mapping[str, StoredTensor]:
         with safe_open(path, framework="numpy"):
             pass
     except (SafetensorError, OSError) as error:
-        raise BundleError(
+        damaged = BundleError(
             f"{path} is damaged: {error}",
             expected="a whole safetensors file",
             fix="Copy the file again from where it was written",
-        ) from error
+        )
+        raise limit_error(error, path) or damaged from error
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
         try:

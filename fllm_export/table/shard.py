@@ -14,6 +14,7 @@ from fllm_export.errors import BundleError
 from fllm_export.files import publish
 from fllm_export.safetensors_layout import PADDING, TensorFacts, lay_out
 from fllm_export.strict_json import parse
+from fllm_export.system_errors import limit_error
 from fllm_export.table import sketch, tile_bounds
 from fllm_export.table.codecs import Codec
 
@@ -147,7 +148,8 @@ def _map(path: Path) -> dict[str, tuple[str, Array]]:
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing", expected="a shard of the table", fix="Build the table again") from error
     except OSError as error:
-        raise BundleError(f"{path} cannot be read ({error.strerror})", expected="a file that may be read") from error
+        unreadable = BundleError(f"{path} cannot be read ({error.strerror})", expected="a file that may be read")
+        raise limit_error(error, path) or unreadable from error
     header, start = _read_header(path, data, size)
     tensors = {}
     spans = []

@@ -15,6 +15,7 @@ from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish_text, sha256_file
 from fllm_export.progress import Progress, silent
 from fllm_export.strict_json import parse
+from fllm_export.system_errors import check_place
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_ids, check_unique
 from fllm_export.table.layout import FORMAT_VERSION, ShardEntry, TableLayout, tile_rows
@@ -49,7 +50,7 @@ class TableWriter:
         resume_key: fingerprint of the rows; shards of another fingerprint are removed.
 
     Raises:
-        UsageError: items are unfit, or the directory holds a table, or files of other origin.
+        UsageError: items are unfit, or the directory holds a table, files of other origin, or cannot be written.
     """
 
     def __init__(
@@ -62,6 +63,9 @@ class TableWriter:
         items: npt.ArrayLike | None = None,
         resume_key: str | None = None,
     ) -> None:
+        check_place(directory, "directory")
+        if directory.exists() and not directory.is_dir():
+            raise UsageError(f"{directory} is a file", expected="a new or empty directory for the table")
         self._directory = directory
         self._codec = codec(options.quant)
         self._dim = dim

@@ -18,6 +18,7 @@ from torch import Tensor
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish, publish_json
 from fllm_export.strict_json import read_object
+from fllm_export.system_errors import limit_error
 
 RUN_FILE = "run.json"
 
@@ -169,7 +170,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, FileNotFoundError) as error:
-        raise BundleError(
-            f"{path} cannot be read: {error}", expected="tensors", fix=f"Delete {path.parent} to begin anew"
-        ) from error
+        damaged = BundleError(
+            f"{path} cannot be read: {error}", expected="tensors", fix=f"Delete {path.parent} to start again"
+        )
+        raise limit_error(error, path) or damaged from error
     return tensors

@@ -24,6 +24,7 @@ from fllm_export.evaluation.dataset import Dataset, Positions
 from fllm_export.evaluation.metrics import Ranking
 from fllm_export.files import publish_json, sha256_file
 from fllm_export.progress import Progress, silent
+from fllm_export.system_errors import check_place
 from fllm_export.training.descent import Descent
 from fllm_export.training.encoders import EncoderChoice, choose_encoder
 from fllm_export.training.head import Head
@@ -98,6 +99,7 @@ def train(
         raise UsageError(f"recipe is a {type(recipe).__name__}", expected="a Recipe")
     if not isinstance(dataset, Dataset):
         dataset = Dataset.load(arguments.path(dataset, "dataset"))
+    check_place(out, "out")
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         held = "holds a checkpoint" if (out / SPEC_FILE).exists() else "is not empty"
         raise UsageError(f"{out} {held}", expected="a new directory", fix="Choose another, or delete it")
