@@ -15,6 +15,7 @@ from fllm_export.errors import ParityError
 from fllm_export.extras import require
 from fllm_export.files import publish_json
 from fllm_export.runtime.encoder import Encoder
+from fllm_export.runtime.opened_bundle import BundleOptions, OpenedBundle
 from fllm_export.runtime.runtime import Runtime
 from fllm_export.runtime.user_table import UserTable
 from fllm_export.table.writer import TableWriter, write_table
@@ -92,11 +93,10 @@ def users(job: Job, staging: Path) -> list[Path]:
 def parity(job: Job, staging: Path) -> list[Path]:
     """Ask the staged bundle for real items and compare its rankings with the unmerged fp32 checkpoint's."""
     draft, threads = job.draft_manifest, job.options.threads
-    runtime = Runtime(
-        draft,
-        Encoder(staging, draft.prompt, draft.dim, threads),
-        UserTable.open(staging / "users", engine=DEFAULT, threads=threads),
-    )
+    options = BundleOptions(staging, DEFAULT, "cpu", threads, {})
+    encoder = Encoder(staging, draft.prompt, draft.dim, threads)
+    users = UserTable.open(staging / "users", engine=DEFAULT, threads=threads)
+    runtime = Runtime(OpenedBundle(staging, draft, encoder, users), options)
     measured = measure(runtime, job.item_vectors, job.reference.users, job.sample, job.options.k, job.progress)
     report = staging / PARITY_REPORT
     texts = {"source": job.texts.source, "sha256": job.texts.sha256, "texts": len(job.texts.texts)}

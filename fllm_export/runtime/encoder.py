@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.errors import BundleError
 from fllm_export.item_texts import as_texts
 from fllm_export.prompt import Prompt, load_tokenizer
 from fllm_export.runtime.item_model import open_item_model
@@ -19,13 +20,13 @@ class Encoder:
     Args:
         bundle: its directory.
         prompt: how texts become tokens.
-        dim: numbers of an item vector.
+        dim: dimension of an item vector.
         threads: threads inside one call on the CPU.
         where: what runs it, one of ``engines.names.ENCODERS``.
 
     Raises:
         BundleError: ``tokenizer.json``, ``encoder/model.onnx`` or a plan is missing or unreadable.
-        HardwareError: what was asked for cannot run here.
+        HardwareError: what was requested cannot run here.
         UsageError: there is no encoder of that name.
     """
 
@@ -46,11 +47,22 @@ class Encoder:
         return self._prompt.tokenize(self._tokenizer, as_texts(texts, "texts"))
 
     def encode(self, ids: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
-        """Return item vectors, float32 [items, d]; items of similar length share a batch."""
+        """Return item vectors, float32 [items, d]; items of similar length share a batch.
+
+        Raises:
+            BundleError: the encoder gives an item a vector that is not finite.
+        """
         z = np.empty((len(ids), self._dim), np.float32)
         by_length = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         step = self._model.most_items
         for start in range(0, len(ids), step):
             chosen = by_length[start : start + step]
             z[chosen] = self._model.run(*self._prompt.batch([ids[i] for i in chosen]))
+        finite = np.isfinite(z).all(1)
+        if not finite.all():
+            raise BundleError(
+                f"the encoder gives text {int(np.argmin(finite))} (counted from 0) an item vector that is not finite",
+                expected="finite numbers for every text",
+                fix="Check the checkpoint's weights, and build the bundle again",
+            )
         return z

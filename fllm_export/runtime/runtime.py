@@ -15,26 +15,20 @@ from fllm_export.engines.base import UserFilter
 from fllm_export.engines.names import LogProbs, Mode
 from fllm_export.engines.registry import NativeOptions, engine_name
 from fllm_export.environment import chosen_encoder, thread_count
-from fllm_export.errors import BundleError
 from fllm_export.manifest import Manifest
-from fllm_export.runtime.encoder import Encoder
 from fllm_export.runtime.item_model import default_encoder
+from fllm_export.runtime.opened_bundle import BundleOptions, OpenedBundle
 from fllm_export.runtime.topk import TopK
 from fllm_export.runtime.user_table import UserTable
 
 
 class Runtime:
-    """An opened bundle. Safe to use from many threads at once.
+    """An opened bundle. Safe to use from many threads at once."""
 
-    Attributes:
-        manifest: the bundle's manifest.
-        users: its user table, for callers that have item vectors already.
-    """
-
-    def __init__(self, manifest: Manifest, encoder: Encoder, users: UserTable) -> None:
-        self.manifest = manifest
-        self.users = users
-        self._encoder = encoder
+    def __init__(self, opened: OpenedBundle, options: BundleOptions) -> None:
+        # Encoder and table change together, in one assignment, so that no call uses the one with the other's successor.
+        self._opened = opened
+        self._options = options
 
     @classmethod
     def open(
@@ -63,37 +57,39 @@ class Runtime:
             HardwareError: the engine or the encoder cannot run here.
             UsageError: there is none of that name.
         """
-        directory = Path(bundle)
-        manifest = Manifest.load(directory)
-        count = thread_count(threads)
         chosen = engine_name(engine)
         where = encoder or chosen_encoder() or default_encoder(chosen)
-        # First, since the table takes what memory of the GPU it finds.
-        model = Encoder(directory, manifest.prompt, manifest.dim, count, where)
-        users = UserTable.open(directory / "users", engine=chosen, threads=count, head=directory / "head", **native)
-        if users.dim != manifest.dim:
-            raise BundleError(
-                f"{directory / 'users'} holds rows of {users.dim} numbers",
-                expected=f"{manifest.dim}, as the manifest says",
-            )
-        return cls(manifest, model, users)
+        options = BundleOptions(Path(bundle), chosen, where, thread_count(threads), native)
+        return cls(options.open(), options)
 
     def reopen(self) -> None:
-        """Open the bundle's user table again; searches under way end on the old one.
+        """Open what lies at the bundle's path now, and go on with it; calls under way end on what they began with.
 
-        The encoder stays. A table of another model does not belong to it, even where the dimensions agree: publish a
-        bundle of another model beside this one, and open that.
+        Inside one bundle only the user table is opened again. Where another bundle has taken its place (a symbolic
+        link that was moved, a directory that was exchanged), encoder and table change together. On failure nothing
+        changes.
 
         Raises:
-            BundleError: the new table is damaged; the old one stays in use.
-            UsageError: its rows have another dimension; the old one stays in use.
+            BundleError: what lies there is incomplete, damaged or of a newer format.
+            HardwareError: the engine or the encoder cannot run here.
+            UsageError: the table's rows have another dimension than the encoder's item vectors.
         """
-        self.users.reopen()
+        self._opened = self._options.open(self._opened)
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self._opened.manifest
+
+    @property
+    def users(self) -> UserTable:
+        """The user table, for callers that have item vectors already, and for filters."""
+        return self._opened.users
 
     @property
     def encoder(self) -> str:
         """What encodes texts."""
-        return self._encoder.where
+        return self._opened.encoder.where
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return the item vectors z of ``texts``, float32 [B, d].
@@ -101,7 +97,8 @@ class Runtime:
         Raises:
             UsageError: ``texts`` is not a list of at least one string.
         """
-        return self._encoder.encode(self._encoder.tokenize(texts))
+        encoder = self._opened.encoder
+        return encoder.encode(encoder.tokenize(texts))
 
     def topk(
         self,
@@ -124,11 +121,12 @@ class Runtime:
             UsageError: an argument is unfit.
         """
         began = time.monotonic()
-        request = self.users.request(len(texts), k, budget_ms, mode, seed, began, exact, log_probs, filter)
-        ids = self._encoder.tokenize(texts)
+        opened = self._opened
+        request = opened.users.request(len(texts), k, budget_ms, mode, seed, began, exact, log_probs, filter)
+        ids = opened.encoder.tokenize(texts)
         tokenised = time.monotonic()
-        z = self._encoder.encode(ids)
+        z = opened.encoder.encode(ids)
         encoded = time.monotonic()
-        answer = self.users.answer(z, request)
+        answer = opened.users.answer(z, request)
         timings = {"tokenise": (tokenised - began) * 1e3, "encode": (encoded - tokenised) * 1e3}
         return replace(answer, timings_ms={**timings, **answer.timings_ms})

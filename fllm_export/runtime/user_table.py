@@ -237,8 +237,10 @@ class UserTable:
         vectors = np.atleast_2d(np.asarray(z, np.float32))
         if vectors.ndim != 2 or vectors.shape[1] != self.dim or len(vectors) == 0:
             raise UsageError(f"item vectors have shape {list(vectors.shape)}", expected=f"[B, {self.dim}], B >= 1")
-        if not np.isfinite(vectors).all():
-            raise UsageError("an item vector holds a number that is not finite", expected="finite numbers")
+        finite = np.isfinite(vectors).all(1)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            raise UsageError(f"item vector {row} (counted from 0) is not finite", expected="finite numbers")
         return vectors
 
 

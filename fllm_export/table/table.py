@@ -13,12 +13,16 @@ from fllm_export.files import sha256_file
 from fllm_export.table import tile_bounds
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_unique
-from fllm_export.table.layout import TableLayout
+from fllm_export.table.layout import FILE_NAME, TableLayout
 from fllm_export.table.shard import Shard, ShardShape, Tile
+
+_ATTEMPTS = 100
 
 
 class Table:
     """A table on disk, opened read-only. Opening reads headers only; pages come in as tiles are scored.
+
+    Where the directory is replaced meanwhile, opening starts over: layout and shards are always those of one table.
 
     Raises:
         BundleError: a file is missing, damaged or of a newer format.
@@ -26,17 +30,30 @@ class Table:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.layout = TableLayout.load(directory)
-        self.codec = codec(self.layout.codec)
-        shape = ShardShape(
-            self.codec,
-            self.layout.dim,
-            self.layout.bias,
-            self.layout.tile_rows,
-            self.layout.sketch_dims,
-            self.layout.tile_bounds,
+        for _ in range(_ATTEMPTS):
+            before = _identity(directory)
+            try:
+                self.layout = TableLayout.load(directory)
+                self.codec = codec(self.layout.codec)
+                self.shards = self._shards()
+            except BundleError:
+                # What is wrong may be that another table is taking the place of this one.
+                if _identity(directory) == before:
+                    raise
+            else:
+                if _identity(directory) == before:
+                    return
+        raise BundleError(
+            f"{directory} was replaced {_ATTEMPTS} times while it was being opened",
+            expected="a table that stays for as long as opening takes",
         )
-        self.shards = [Shard(directory / entry.name, shape, entry.rows) for entry in self.layout.shards]
+
+    def _shards(self) -> list[Shard]:
+        layout = self.layout
+        shape = ShardShape(
+            self.codec, layout.dim, layout.bias, layout.tile_rows, layout.sketch_dims, layout.tile_bounds
+        )
+        return [Shard(self.directory / entry.name, shape, entry.rows) for entry in layout.shards]
 
     def tiles(self) -> Iterator[Tile]:
         """Yield all tiles in scan order."""
@@ -118,3 +135,12 @@ def _verify_tile(tile: Tile, where: str) -> None:
     for name, array in (("scales", tile.stored["scales"]), ("bias", tile.bias)):
         if array is not None and not bool(np.isfinite(array.astype(np.float32)).all()):
             raise BundleError(f"{where}: `{name}` holds a number that is not finite", expected="finite numbers")
+
+
+def _identity(directory: Path) -> tuple[int, ...] | None:
+    """Return what tells the ``table.json`` that lies in a directory from one that takes its place."""
+    try:
+        found = (directory / FILE_NAME).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -17,7 +17,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::uint64_t kFormatVersion = 1;
-constexpr const char* kFileName = "table.json";
 constexpr std::size_t kFileBytesMax = std::size_t{64} << 20;
 constexpr std::uint64_t kCountEnd = std::uint64_t{1} << 48;  // more than any file holds; sums of two fit
 

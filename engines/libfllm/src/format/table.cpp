@@ -1,15 +1,41 @@
 #include "format/table.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cstring>
+#include <exception>
 #include <filesystem>
 
 #include "format/shard.hpp"
 #include "machine/memory.hpp"
+#include "status.hpp"
 
 namespace fllm {
 
 namespace {
+
+constexpr int kAttempts = 100;
+
+// What tells the table.json that lies in a directory from one that takes its place.
+class FileIdentity {
+ public:
+  explicit FileIdentity(const std::string& directory) {
+    const std::string path = (std::filesystem::path(directory) / Layout::kFileName).string();
+    found_ = ::stat(path.c_str(), &status_) == 0;
+  }
+
+  bool operator==(const FileIdentity& other) const {
+    if (!found_ || !other.found_) return found_ == other.found_;
+    return status_.st_dev == other.status_.st_dev && status_.st_ino == other.status_.st_ino &&
+           status_.st_size == other.status_.st_size && status_.st_mtim.tv_sec == other.status_.st_mtim.tv_sec &&
+           status_.st_mtim.tv_nsec == other.status_.st_mtim.tv_nsec;
+  }
+
+ private:
+  struct stat status_ {};
+  bool found_ = false;
+};
 
 bool prefetch_rows(const Mapping& mapping, const void* data, std::size_t bytes) {
   if (data == nullptr || bytes == 0) return false;
@@ -18,10 +44,32 @@ bool prefetch_rows(const Mapping& mapping, const void* data, std::size_t bytes) 
 
 }  // namespace
 
-Table::Table(const std::string& directory, Residency residency) : layout_(Layout::load(directory)) {
+Table::Table(const std::string& directory, Residency residency) {
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    const FileIdentity before(directory);
+    std::vector<Shard> shards;
+    std::exception_ptr failure;
+    try {
+      shards = map(directory, residency);
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    // Another table has taken the place of this one: what was mapped, or what failed, may be of both.
+    if (!(FileIdentity(directory) == before)) continue;
+    if (failure) std::rethrow_exception(failure);
+    collect_sketches(shards);
+    cut(shards);
+    return;
+  }
+  throw Error(Status::bundle, sentence(directory + " was replaced " + std::to_string(kAttempts) +
+                                           " times while it was being opened",
+                                       "a table that stays for as long as opening takes"));
+}
+
+std::vector<Shard> Table::map(const std::string& directory, Residency residency) {
+  layout_ = Layout::load(directory);
+  mappings_.clear();
   std::vector<Shard> shards;
-  mappings_.reserve(layout_.shards.size());
-  shards.reserve(layout_.shards.size());
   std::uint64_t bytes = 0;
   for (const ShardEntry& entry : layout_.shards) {
     const std::string path = (std::filesystem::path(directory) / entry.name).string();
@@ -38,8 +86,7 @@ Table::Table(const std::string& directory, Residency residency) : layout_(Layout
       shards[i] = view(*mappings_[i], layout_.shards[i]);
     }
   }
-  collect_sketches(shards);
-  cut(shards);
+  return shards;
 }
 
 Table::~Table() = default;

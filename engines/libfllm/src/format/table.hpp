@@ -48,6 +48,8 @@ struct Layout {
   bool tile_bounds = false;     // tiles hold rows that lie together, and have bounds
   std::vector<ShardEntry> shards;
 
+  static constexpr const char* kFileName = "table.json";
+
   // As strict as fllm_export.table.layout; both throw Error (Status::bundle). `path` is for messages.
   static Layout load(const std::string& directory);
   static Layout parse(std::string_view text, const std::string& path);
@@ -59,7 +61,8 @@ struct Residency {
   bool resident = false;  // read everything at opening and keep it in memory that the system may not page out
 };
 
-// Immutable after construction and safe to share between threads. Opening reads headers only (all bytes if resident).
+// Immutable after construction and safe to share between threads. Opening reads headers only (all bytes if resident), and
+// starts over where the directory is replaced meanwhile: table.json and shards are always those of one table.
 // Throws Error: Status::bundle for files that are missing, damaged or of a newer format, Status::memory when a resident
 // table does not fit.
 class Table {
@@ -80,6 +83,7 @@ class Table {
   bool prefetch(const Tile& tile) const;
 
  private:
+  std::vector<Shard> map(const std::string& directory, Residency residency);
   Shard view(const Mapping& mapping, const ShardEntry& entry) const;
   void collect_sketches(const std::vector<Shard>& shards);
   void cut(const std::vector<Shard>& shards);
