@@ -8,16 +8,16 @@ from fllm_export import arguments
 from fllm_export.errors import UsageError
 
 VARIABLES: dict[str, str] = {
-    "FLLM_ENGINE": "engine used where none is named (native, cuda, tensorrt, onnxruntime, numpy)",
-    "FLLM_ENCODER": "what encodes texts where nothing is named (cpu, cuda, tensorrt, tensorrt-fp16, ...)",
+    "FLLM_ENGINE": "engine to use when none is named: native, cuda, tensorrt, onnxruntime or numpy (default: native)",
+    "FLLM_ENCODER": "what encodes texts when nothing is named: cpu, cuda, tensorrt, or tensorrt-fp16, -bf16, -fp8",
     "FLLM_CUDA_LIBRARY": "libfllm_cuda.so that the engine cuda loads (default: beside libfllm)",
-    "FLLM_TENSORRT_LIBRARY": "libfllm_tensorrt.so that C and C++'s engine tensorrt loads (default: beside libfllm)",
-    "FLLM_GPUS": "GPUs that share a table of the engine cuda (default: 1)",
-    "FLLM_GPU_BYTES": "bytes of each GPU's memory that a table takes at most (default: what is free)",
-    "FLLM_TENSORRT_CACHE": "folder that keeps kernels compiled by TensorRT-RTX (default: none)",
-    "FLLM_ISA": "instruction set of the native engine, e.g. scalar, avx2, avx512_vnni (default: the best of this CPU)",
+    "FLLM_TENSORRT_LIBRARY": "libfllm_tensorrt.so that the engine tensorrt of C and C++ loads (default: beside libfllm)",
+    "FLLM_GPUS": "number of GPUs that share a table, engine cuda (default: 1)",
+    "FLLM_GPU_BYTES": "bytes of each GPU's memory that a table takes at most, engines cuda and tensorrt (default: all free)",
+    "FLLM_TENSORRT_CACHE": "folder that keeps kernels that TensorRT-RTX compiles where a plan runs (default: none)",
+    "FLLM_ISA": "instruction set of the engine native: scalar, avx2, avx512, avx512_vnni, amx_int8 or neon (default: best)",
     "FLLM_ONNXRUNTIME": "libonnxruntime.so that the C++ encoder loads (default: libonnxruntime.so.1)",
-    "FLLM_NUM_THREADS": "threads used where none are named (default: the CPUs this process may run on)",
+    "FLLM_NUM_THREADS": "threads to use when no number is named (default: the CPUs that this process may use)",
     "NO_COLOR": "when set, no colours on the terminal",
 }
 

@@ -12,6 +12,7 @@ import pytest
 from fllm_export import Bundle
 from fllm_export.cli.main import main
 from fllm_export.cli.reference import commands, refreshed
+from fllm_export.engines.registry import ENGINES
 from fllm_export.environment import VARIABLES
 
 ROOT = Path(__file__).parents[2]
@@ -47,10 +48,12 @@ def test_every_flag_named_in_the_text_exists() -> None:
         assert flag in flags, f"docs/reference/cli.md describes {flag}, which does not exist"
 
 
-def test_every_environment_variable_is_documented() -> None:
+def test_engines_and_environment_variables_are_documented_as_they_are() -> None:
     page = (ROOT / "docs" / "guides" / "runtime.md").read_text()
-    for name in VARIABLES:
-        assert f"`{name}`" in page
+    for name, entry in ENGINES.items():
+        assert f"| `{name}` | {entry.runs} | {', '.join(entry.codecs)} | {entry.exactness} |\n" in page
+    for name, use in VARIABLES.items():
+        assert f"| `{name}` | {use} |\n" in page
 
 
 def python_blocks(path: str) -> list[str]:
