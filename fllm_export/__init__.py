@@ -10,6 +10,7 @@ from fllm_export.errors import BudgetError, BundleError, FllmError, HardwareErro
 if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
     from fllm_export.bundle.pipeline import build
+    from fllm_export.bundle.publication import publish
     from fllm_export.checkpoint.checkpoint import Checkpoint
     from fllm_export.runtime.runtime import Runtime
     from fllm_export.runtime.topk import TopK
@@ -30,6 +31,7 @@ __all__ = [
     "UsageError",
     "UserTable",
     "build",
+    "publish",
 ]
 
 # Loaded on first use, so that `import fllm_export` stays quick and needs no extra.
@@ -40,6 +42,7 @@ _HOMES = {
     "TopK": "fllm_export.runtime.topk",
     "UserTable": "fllm_export.runtime.user_table",
     "build": "fllm_export.bundle.pipeline",
+    "publish": "fllm_export.bundle.publication",
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,10 @@ from typing import Any, BinaryIO
 
 from fllm_export.errors import BundleError
 
-_HASH_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 20
+# Of renameat2(2): paths are relative to the working directory; exchange two paths.
+_HERE, _EXCHANGE = -100, 2
+
 
 
 @contextmanager
@@ -50,6 +55,35 @@ def publish_json(path: Path, value: Any) -> None:
     publish_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def publish_copy(source: Path, target: Path) -> None:
+    """Copy a file, all or nothing."""
+    with source.open("rb") as old, publish(target) as new:
+        shutil.copyfileobj(old, new, _CHUNK_BYTES)
+
+
+def publish_link(link: Path, target: Path) -> None:
+    """Make ``link`` a symbolic link to ``target``, in one step where it is a link already."""
+    with tempfile.TemporaryDirectory(dir=link.parent, prefix=f".{link.name}.") as aside:
+        fresh = Path(aside) / "link"
+        fresh.symlink_to(target)
+        fresh.replace(link)
+    sync_directory(link.parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two paths change their contents in one step; no moment is without either.
+
+    Returns:
+        False where the system or the file system cannot do it, and nothing was changed.
+    """
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None or rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) != 0:
+        return False
+    for parent in {one.absolute().parent, other.absolute().parent}:
+        sync_directory(parent)
+    return True
+
+
 def check_name(document: Path, name: str) -> None:
     """Check the name of a file that a document lists, relative to the document's directory.
 
@@ -76,7 +110,7 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_HASH_CHUNK_BYTES):
+        while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
 

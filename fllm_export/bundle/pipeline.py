@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-import tempfile
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -17,12 +17,13 @@ from fllm_export.bundle.estimate import estimate
 from fllm_export.bundle.job import Exporter, Job, Options
 from fllm_export.bundle.ledger import Ledger
 from fllm_export.bundle.parity import Parity
+from fllm_export.bundle.publication import set_generation
 from fllm_export.bundle.report import write_report
 from fllm_export.bundle.steps import STEPS, Step
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.environment import thread_count
 from fllm_export.errors import ParityError, UsageError
-from fllm_export.files import publish_json, sync_directory
+from fllm_export.files import exchange, publish_json, sync_directory
 from fllm_export.manifest import FILE_NAME as MANIFEST
 from fllm_export.manifest import describe_files
 from fllm_export.progress import Progress, silent
@@ -57,7 +58,7 @@ def build(
     """Build a bundle, or return it when the same inputs have built it already.
 
     Work happens in ``OUTPUT.partial``; an interrupted build goes on from there. The finished directory takes
-    ``output``'s place by a rename.
+    ``output``'s place by one rename; a bundle that it replaces is removed, and the generation counts on from it.
 
     Args:
         checkpoint: a checkpoint, or its directory.
@@ -91,6 +92,8 @@ def run(job: Job, output: Path, steps: Sequence[Step] = STEPS) -> Bundle:
     if finished is not None:
         _check_recall(finished, job.options)
         return finished
+    replaced = (output / MANIFEST).is_file()
+    generation = Bundle.load(output).table().layout.generation + 1 if replaced else 1
     forecast = estimate(job)
     forecast.check(output)
     staging = output.with_name(output.name + ".partial")
@@ -103,6 +106,7 @@ def run(job: Job, output: Path, steps: Sequence[Step] = STEPS) -> Bundle:
         _check_recall(staged, job.options)
         publish_json(staging / BUILD_REPORT, {"options": asdict(job.options), "forecast": forecast.to_dict()})
         ledger.close()
+        set_generation(staging, generation)
         _describe(job, staged)
         _move_into_place(staging, output)
     return Bundle.load(output)
@@ -157,19 +161,21 @@ def _describe(job: Job, staged: Bundle) -> None:
 
 
 def _move_into_place(staging: Path, output: Path) -> None:
-    """Rename the staged directory; a bundle that stood there is removed only after the new one is in place."""
-    parent = output.absolute().parent
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{output.name}.") as aside:
-        previous = Path(aside) / "previous"
-        if output.exists():
-            output.replace(previous)
-        try:
-            staging.replace(output)
-        except OSError:
-            if previous.exists():
-                previous.replace(output)
-            raise
-    sync_directory(parent)
+    """Rename the staged directory, or let it change names with the bundle that it replaces, which is then removed."""
+    if not output.is_symlink() and not (output / MANIFEST).is_file():
+        staging.replace(output)  # to a new path, or an empty directory
+        sync_directory(output.absolute().parent)
+        return
+    if not exchange(staging, output):
+        raise UsageError(
+            f"{output} cannot be exchanged with {staging}, which is complete, in one step",
+            expected="a file system that can do it",
+            fix=f"Rename {staging} and publish it by a symbolic link",
+        )
+    if staging.is_symlink():
+        staging.unlink()
+    else:
+        shutil.rmtree(staging)
 
 
 def _versions() -> dict[str, str]:

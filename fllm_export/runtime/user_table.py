@@ -43,6 +43,7 @@ class UserTable:
         *,
         bias: npt.ArrayLike | None = None,
         items: npt.ArrayLike | None = None,
+        generation: int = 1,
         **options: Unpack[TableChoices],
     ) -> UserTable:
         """Write a table and open it.
@@ -54,6 +55,8 @@ class UserTable:
             bias: float32 [N], added to the scores.
             items: float32 [n, d], some hundred item vectors like those that will be asked for. The sketch is made
                 for them where they fill fewer directions than rows do; no exact answer depends on them.
+            generation: version number of the table, at least 1; :func:`fllm_export.publish` counts on from the table
+                that it replaces.
             **options: ``quant``, ``shard_bytes``, ``sketch`` and ``cluster``, as :class:`TableOptions` describes them.
 
         Raises:
@@ -74,7 +77,7 @@ class UserTable:
             bias=bias is not None,
             items=items,
         )
-        write_table(writer, _aligned(first, chunks, id_array, bias_array))
+        write_table(writer, _aligned(first, chunks, id_array, bias_array), generation=generation)
         return cls.open(directory)
 
     @classmethod

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from operator import index
-from typing import Literal, SupportsIndex, TypedDict, get_args
+from typing import Literal, TypedDict, get_args
 
+from fllm_export.arguments import integer
 from fllm_export.errors import UsageError
 from fllm_export.table.codec_names import CODEC_NAMES, CodecName
 
@@ -63,9 +63,7 @@ class TableOptions:
     def __post_init__(self) -> None:
         if self.quant not in CODEC_NAMES:
             raise UsageError(f"there is no codec {self.quant!r}", expected="one of " + ", ".join(CODEC_NAMES))
-        if not isinstance(self.shard_bytes, SupportsIndex) or index(self.shard_bytes) < 1:
-            raise UsageError(f"shard_bytes is {self.shard_bytes!r}", expected="an integer of at least 1")
-        object.__setattr__(self, "shard_bytes", index(self.shard_bytes))
+        object.__setattr__(self, "shard_bytes", integer(self.shard_bytes, "shard_bytes", least=1))
         for name, choice in (("sketch", self.sketch), ("cluster", self.cluster)):
             if choice not in CHOICES:
                 raise UsageError(f"{name} is {choice!r}", expected="one of " + ", ".join(CHOICES))

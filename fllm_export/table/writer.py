@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.arguments import integer
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish_text, sha256_file
 from fllm_export.progress import Progress, silent
@@ -110,8 +111,9 @@ class TableWriter:
         """Publish the last shard and ``table.json``, and return the layout.
 
         Raises:
-            UsageError: no row was added, or an id occurs twice.
+            UsageError: no row was added, an id occurs twice, or the generation is less than 1.
         """
+        generation = integer(generation, "generation", least=1)
         if self._pending_rows:
             self._publish_shard(last=True)
         if not self._entries:
@@ -251,9 +253,18 @@ class TableWriter:
 
 
 def write_table(
-    writer: TableWriter, chunks: Iterable[Chunk], total: int | None = None, progress: Progress = silent
+    writer: TableWriter,
+    chunks: Iterable[Chunk],
+    total: int | None = None,
+    progress: Progress = silent,
+    *,
+    generation: int = 1,
 ) -> TableLayout:
-    """Write all chunks of (rows, ids, bias), skipping the rows that the writer has already, and finish the table."""
+    """Write all chunks of (rows, ids, bias), skipping the rows that the writer has already, and finish the table.
+
+    Raises:
+        UsageError: as :meth:`TableWriter.add` and :meth:`TableWriter.finish`.
+    """
     skip, done = writer.rows_done, 0
     for rows, ids, bias in chunks:
         count = len(np.asarray(rows))
@@ -263,4 +274,4 @@ def write_table(
             rest = [None if part is None else np.asarray(part)[first:] for part in (ids, bias)]
             writer.add(np.asarray(rows)[first:], *rest)
         progress("user table", done, total or done)
-    return writer.finish()
+    return writer.finish(generation=generation)

@@ -1,0 +1,103 @@
+"""Putting a new bundle or user table in the place of the one that readers open, in one step."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fllm_export.errors import UsageError
+from fllm_export.files import exchange, publish_link
+from fllm_export.manifest import FILE_NAME as MANIFEST
+from fllm_export.manifest import TABLE_FOLDER, Manifest
+from fllm_export.table.layout import FILE_NAME as TABLE
+from fllm_export.table.layout import TableLayout
+
+
+@dataclass(frozen=True)
+class Published:
+    """What :func:`publish` did.
+
+    Attributes:
+        place: the path that readers open.
+        generation: that of the table they find there now.
+        link: whether ``place`` is a symbolic link to the new directory.
+        previous: the directory that stood there before, or None when there was none or it has been removed.
+    """
+
+    place: Path
+    generation: int
+    link: bool
+    previous: Path | None
+
+
+def publish(new: str | Path, place: str | Path, *, keep: bool = False) -> Published:
+    """Put a finished bundle or user table where readers open it; at every moment they find the old one or the new.
+
+    Where ``place`` is a symbolic link, or nothing is there, it becomes a link to ``new``, and the directory that it led
+    to before stays. Where it is a directory, the two directories change names, and the old one is removed. Searches
+    under way, and tables that are open, go on with the old files until they reopen. Publish from one process at a time.
+
+    The new table's generation becomes one more than that of the table that it replaces, unless it is higher already.
+
+    Args:
+        new: the directory of the new bundle or table, complete; on the file system of ``place``.
+        place: what readers open.
+        keep: leave the old directory of an exchange where the new one was.
+
+    Raises:
+        BundleError: one of the two is damaged.
+        UsageError: ``new`` is neither a bundle nor a table, or is published already, or ``place`` holds something
+            else, or is a directory on a file system that cannot exchange two.
+    """
+    source, target = Path(new), Path(place)
+    kind = _kind(source)
+    if kind is None:
+        raise UsageError(f"{source} is not a bundle or a user table", expected="the directory to publish")
+    occupied = target.exists()
+    if occupied and target.samefile(source):
+        raise UsageError(f"{target} is {source} already", expected="two directories")
+    if occupied and _kind(target) != kind:
+        raise UsageError(f"{target} exists and is not a {kind}", expected=f"a {kind} to replace, or nothing")
+    generation = TableLayout.load(_table(source)).generation
+    if occupied:
+        generation = max(generation, TableLayout.load(_table(target)).generation + 1)
+        set_generation(source, generation)
+    if target.is_symlink() or not occupied:
+        previous = target.resolve() if occupied else None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        publish_link(target, Path(os.path.relpath(source.resolve(), target.parent.resolve())))
+        return Published(target, generation, True, previous)
+    if source.is_symlink() or not exchange(source, target):
+        raise UsageError(
+            f"{source} and {target} cannot be exchanged in one step",
+            expected="two directories of one file system that can do it",
+            fix=f"Make {target} a symbolic link to a directory once; a link is replaced in one step everywhere",
+        )
+    if not keep:
+        shutil.rmtree(source)
+    return Published(target, generation, False, source if keep else None)
+
+
+def set_generation(directory: Path, generation: int) -> None:
+    """Change the generation of a table, or of the table in a bundle (staged, too), that nobody serves yet."""
+    layout = TableLayout.load(_table(directory))
+    if layout.generation == generation:
+        return
+    if not layout.identity:  # written before there were identities
+        layout = layout.born()
+    replace(layout, generation=generation).save(_table(directory))
+    if (directory / MANIFEST).is_file():
+        manifest = Manifest.load(directory)
+        files = {name: entry for name, entry in manifest.files.items() if not name.startswith(TABLE_FOLDER + "/")}
+        replace(manifest, files=files, table=layout.identity).save(directory)
+
+
+def _kind(directory: Path) -> str | None:
+    kinds = {MANIFEST: "bundle", TABLE: "user table"}
+    return next((kind for name, kind in kinds.items() if (directory / name).is_file()), None)
+
+
+def _table(directory: Path) -> Path:
+    return directory if (directory / TABLE).is_file() else directory / TABLE_FOLDER
