@@ -20,7 +20,6 @@ _CHUNK_BYTES = 1 << 20
 _HERE, _EXCHANGE = -100, 2
 
 
-
 @contextmanager
 def publish(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that replaces it, synced to disk, when the block ends well.

@@ -13,7 +13,7 @@ from fllm_export.bundle.parity import measure
 from fllm_export.engines.registry import DEFAULT
 from fllm_export.errors import ParityError
 from fllm_export.extras import require
-from fllm_export.files import publish_json
+from fllm_export.files import publish, publish_copy, publish_json
 from fllm_export.runtime.encoder import Encoder
 from fllm_export.runtime.opened_bundle import BundleOptions, OpenedBundle
 from fllm_export.runtime.runtime import Runtime
@@ -54,19 +54,19 @@ def encoder(job: Job, staging: Path) -> list[Path]:
             expected=f"at most {ENCODER_TOLERANCE}",
             fix=f"Read {report}, and try another --exporter",
         )
-    shutil.copyfile(checkpoint.base / "tokenizer.json", staging / "tokenizer.json")
+    publish_copy(checkpoint.base / "tokenizer.json", staging / "tokenizer.json")
     return [*folder.iterdir(), report, staging / "tokenizer.json"]
 
 
 def head(job: Job, staging: Path) -> list[Path]:
     """Write the head graph that the CPU engine runs, and those that TensorRT fuses."""
-    onnx = require("onnx")
     folder = staging / "head"
     folder.mkdir(exist_ok=True)
     paths = []
     for name, model in require("fllm_export.graphs.heads").bundle_heads(**job.table_facts).items():
         path = folder / f"{name}.onnx"
-        onnx.save(model, path)
+        with publish(path) as file:
+            file.write(model.SerializeToString())
         paths.append(path)
     return paths
 

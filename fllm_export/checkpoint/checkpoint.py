@@ -20,7 +20,7 @@ from fllm_export.checkpoint.spec import MAPPER_KINDS, SPEC_FILE, CheckpointSpec,
 from fllm_export.checkpoint.user_files import USER_FILES
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, UsageError
-from fllm_export.files import publish, publish_json, sha256_file
+from fllm_export.files import publish_copy, publish_json, sha256_file
 from fllm_export.progress import Progress, silent
 from fllm_export.prompt import PADDING_SIDES, PaddingSide, Prompt
 from fllm_export.system_errors import check_place
@@ -245,11 +245,11 @@ class Checkpoint:
     def _write(self, directory: Path, progress: Progress) -> None:
         files = BaseModel.check(self.base).files()
         for done, file in enumerate(files, 1):
-            _copy(file, directory / BASE_FOLDER / file.name)
+            publish_copy(file, directory / BASE_FOLDER / file.name)
             progress("base model files", done, len(files))
         if self.adapter is not None:
             for name in ADAPTER_FILES:
-                _copy(self.adapter / name, directory / ADAPTER_FOLDER / name)
+                publish_copy(self.adapter / name, directory / ADAPTER_FOLDER / name)
         if self.spec.mapper != "identity":
             self.mapper.write(directory / HEAD_FILE)
         if self.spec.first_user_row is None:
@@ -290,8 +290,3 @@ def _read_mapper(path: Path, kind: MapperKind) -> Mapper:
 def _entries(directory: Path) -> list[Path]:
     names = (SPEC_FILE, BASE_FOLDER, ADAPTER_FOLDER, HEAD_FILE, IDS_FILE)
     return [path for name in names if (path := directory / name).exists()] + sorted(directory.glob(USER_FILES))
-
-
-def _copy(source: Path, target: Path) -> None:
-    with source.open("rb") as old, publish(target) as new:
-        shutil.copyfileobj(old, new, 1 << 20)

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,9 @@ from fllm_export import (
     build,
 )
 from fllm_export.bundle import estimate as estimate_module
-from fllm_export.bundle import steps
+from fllm_export.bundle import pipeline, steps
 from fllm_export.bundle.job import Job, Options
+from fllm_export.bundle.ledger import LOCK_NAME
 from fllm_export.bundle.pipeline import run
 from fllm_export.bundle.steps import STEPS, Step
 from fllm_export.progress import silent
@@ -45,7 +47,22 @@ def built(tiny_bundle: Bundle) -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def exported(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synced() -> Iterator[set[int]]:
+    """The inodes of all files and directories that were brought to the disk."""
+    inodes: set[int] = set()
+    sync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        sync(descriptor)
+        inodes.add(os.fstat(descriptor).st_ino)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", recorded)
+        yield inodes
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Checkpoint, synced: set[int], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a build leaves that was interrupted after its longest step, the export."""
     path = tmp_path_factory.mktemp("exported") / "bundle"
     interrupted_at("head", checkpoint, path)
@@ -138,6 +155,25 @@ def test_the_same_inputs_are_not_built_again(checkpoint: Checkpoint, built: Bund
     assert again.manifest == built.manifest
     assert (built.path / "manifest.json").stat().st_mtime_ns == before
     assert set(stages) == {"fingerprint"}
+
+
+def test_all_of_a_bundle_is_on_the_disk_before_it_is_published(
+    checkpoint: Checkpoint, exported: Path, out: Path, synced: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = {path.relative_to(exported) for path in exported.rglob("*")}
+    assert not [path for path in exported.rglob("*") if path.stat().st_ino not in synced and path.name != LOCK_NAME]
+    move = pipeline._move_into_place
+    missing: list[Path] = []
+
+    def checked(staging: Path, output: Path) -> None:
+        made = {path.relative_to(staging) for path in staging.rglob("*")} - copied
+        missing.extend(path for path in made if (staging / path).stat().st_ino not in synced)
+        move(staging, output)
+
+    monkeypatch.setattr(pipeline, "_move_into_place", checked)
+    build(checkpoint, out, calibration=TEXTS, min_recall=0.9)
+    assert missing == []
+    assert out.parent.stat().st_ino in synced
 
 
 def test_a_step_can_be_put_into_a_build(checkpoint: Checkpoint, out: Path) -> None:

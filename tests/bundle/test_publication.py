@@ -108,7 +108,7 @@ def test_a_bundle_of_the_frozen_form_is_published_and_still_vouched_for(tmp_path
         Bundle.load(tmp_path / "old").verify()
 
 
-@pytest.mark.parametrize("engine", ["numpy"])
+@pytest.mark.parametrize("engine", ["numpy", "native"])
 @pytest.mark.parametrize("old", [directory, link])
 def test_readers_that_open_while_tables_are_published_see_one_of_them(
     tmp_path: Path, old: Callable[[Path, int], Path], engine: str
