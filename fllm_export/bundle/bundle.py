@@ -94,8 +94,10 @@ class Bundle:
         """
         try:
             return Parity.from_dict(self.report(PARITY_REPORT)["parity"])
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"{self.path / PARITY_REPORT} lacks {error}", fix="Build the bundle again") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(
+                f"{self.path / PARITY_REPORT} is not a report of parity ({error!r})", fix="Build the bundle again"
+            ) from error
 
     def report(self, name: str) -> dict[str, Any]:
         """Return a report such as ``reports/parity.json``.

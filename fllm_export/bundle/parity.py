@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -67,10 +67,18 @@ class Parity:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Parity:
-        """Return what :meth:`to_dict` gave."""
-        recall = sorted((int(depth), value) for depth, value in values["recall"].items())
-        counts = {label: values["recall_counts"][label] for label in RECALL_CLASSES}
-        return cls(**{**values, "recall": dict(recall), "recall_counts": counts})
+        """Return what :meth:`to_dict` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: it is something else.
+        """
+        recall = dict(sorted((int(depth), float(value)) for depth, value in values["recall"].items()))
+        counts = {label: int(values["recall_counts"][label]) for label in RECALL_CLASSES}
+        found = cls(**{**values, "recall": recall, "recall_counts": counts})
+        numbers = [getattr(found, field.name) for field in fields(cls) if field.type in ("int", "float")]
+        if found.k not in recall or not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError("a number is missing")
+        return found
 
 
 @dataclass(frozen=True)
