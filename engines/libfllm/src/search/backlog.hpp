@@ -7,7 +7,7 @@
 #include <functional>
 #include <vector>
 
-#include "search/pass.hpp"
+#include "search/pass_facts.hpp"
 
 namespace fllm {
 

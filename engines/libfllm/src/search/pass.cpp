@@ -6,7 +6,6 @@
 #include <numeric>
 
 #include "search/engine.hpp"
-#include "search/worker.hpp"
 
 namespace fllm {
 
@@ -21,6 +20,21 @@ bool uses_sketch(const Table& table, const std::vector<Column>& columns) {
   const Search& search = *columns.front().search;
   return !table.sketches().empty() && columns.size() <= kSketchColumns && search.mode == Mode::topk &&
          search.log_probs != LogProbs::exact;
+}
+
+PassFacts facts(const Table& table, const kernels::Kernels& kernels, std::vector<Column> columns) {
+  const Search& search = *columns.front().search;
+  const bool wants_denominator = search.wants_denominator(), sketch = uses_sketch(table, columns);
+  Queries queries(table, kernels, columns, !wants_denominator);
+  const std::size_t count = columns.size();
+  return {table,
+          kernels,
+          std::move(columns),
+          wants_denominator,
+          search.mode == Mode::sample,
+          sketch,
+          std::move(queries),
+          SharedThresholds(count)};
 }
 
 // Brings tiles in before they are wanted. Asking costs time, so where tiles turn out to be in memory it asks ever less.
@@ -54,11 +68,11 @@ class ReadAhead {
 class Pass::Turns {
  public:
   Turns(const Pass& pass, std::vector<Span> spans, std::size_t threads)
-      : pass_(pass), spans_(std::move(spans)), threads_(threads), ended_(pass.columns_.size(), spans_.size()) {}
+      : pass_(pass), spans_(std::move(spans)), threads_(threads), ended_(pass.facts_.columns.size(), spans_.size()) {}
 
   // Scores spans until no column wants any more, on the calling thread.
   void work(Worker& worker) {
-    ReadAhead ahead(pass_.table_);
+    ReadAhead ahead(pass_.facts_.table);
     std::vector<bool> live(ended_.size()), active(ended_.size());
     for (std::size_t first = 0, last = take(live, first); first < last; last = take(live, first)) {
       for (; first < last; ++first) {
@@ -96,8 +110,8 @@ class Pass::Turns {
     bool any = false, goes_on = false;
     const Search* search = nullptr;
     for (std::size_t column = 0; column < ended_.size(); ++column) {
-      if (pass_.columns_[column].search != search) {
-        search = pass_.columns_[column].search;
+      if (pass_.facts_.columns[column].search != search) {
+        search = pass_.facts_.columns[column].search;
         goes_on = ended_[column] == spans_.size() && !search->is_cancelled() && (taken_ == 0 || !search->expired());
       }
       if (!goes_on) ended_[column] = std::min(ended_[column], taken_);
@@ -110,7 +124,7 @@ class Pass::Turns {
   bool choose(const Span& span, const std::vector<bool>& live, std::vector<bool>& active) const {
     bool any = false;
     for (std::size_t column = 0; column < live.size(); ++column) {
-      active[column] = live[column] && !pass_.rules_out(*span.tile, column, pass_.shared_threshold(column));
+      active[column] = live[column] && !pass_.rules_out(*span.tile, column, pass_.facts_.thresholds.of(column));
       any = any || active[column];
     }
     return any;
@@ -125,48 +139,33 @@ class Pass::Turns {
 };
 
 Pass::Pass(const Table& table, const kernels::Kernels& kernels, std::vector<Column> columns)
-    : table_(table),
-      kernels_(kernels),
-      columns_(std::move(columns)),
-      wants_denominator_(columns_.front().search->wants_denominator()),
-      samples_(columns_.front().search->mode == Mode::sample),
-      uses_sketch_(fllm::uses_sketch(table, columns_)),
-      queries_(table, kernels, columns_, !wants_denominator_),
-      shared_(columns_.size()) {
-  for (std::atomic<float>& threshold : shared_) threshold.store(-std::numeric_limits<float>::infinity());
-}
-
-void Pass::share_threshold(std::size_t column, float threshold) {
-  float known = shared_[column].load(std::memory_order_relaxed);
-  while (threshold > known && !shared_[column].compare_exchange_weak(known, threshold, std::memory_order_relaxed)) {
-  }
-}
+    : facts_(facts(table, kernels, std::move(columns))) {}
 
 bool Pass::rules_out(const Tile& tile, std::size_t column, float threshold) const {
-  if (!bounds_ || wants_denominator_) return false;
-  return bounds_->upper(static_cast<std::size_t>(&tile - table_.tiles().data()), column) < threshold;
+  if (!bounds_ || facts_.wants_denominator) return false;
+  return bounds_->upper(static_cast<std::size_t>(&tile - facts_.table.tiles().data()), column) < threshold;
 }
 
 std::size_t Pass::rows_of_a_turn() const {
-  const std::size_t dim = table_.layout().dim;
-  const std::size_t by_bytes = kTurnBytes / code_bytes(table_.layout().codec, dim);
-  const std::size_t by_products = kTurnProducts / (dim * columns_.size());
+  const std::size_t dim = facts_.table.layout().dim;
+  const std::size_t by_bytes = kTurnBytes / code_bytes(facts_.table.layout().codec, dim);
+  const std::size_t by_products = kTurnProducts / (dim * facts_.columns.size());
   const std::size_t blocks = std::max<std::size_t>(1, std::min(by_bytes, by_products) / kernels::kBlockRows);
   return blocks * kernels::kBlockRows;
 }
 
 std::vector<Span> Pass::cut_spans(Pool& pool) {
-  std::vector<std::size_t> order(table_.tiles().size());
+  std::vector<std::size_t> order(facts_.table.tiles().size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   // Noise has no bound, and makes any tile as good to begin with as another.
-  if (table_.layout().tile_bounds && !samples_) {
-    bounds_.emplace(table_, kernels_, columns_, pool);
+  if (facts_.table.layout().tile_bounds && !facts_.samples) {
+    bounds_.emplace(facts_.table, facts_.kernels, facts_.columns, pool);
     order = bounds_->order(pool);
   }
   const std::size_t step = rows_of_a_turn();
   std::vector<Span> spans;
   for (const std::size_t number : order) {
-    const Tile& tile = table_.tiles()[number];
+    const Tile& tile = facts_.table.tiles()[number];
     for (std::size_t first = 0; first < tile.rows; first += step) {
       spans.push_back({&tile, first, std::min(step, tile.rows - first)});
     }
@@ -181,11 +180,11 @@ std::vector<ItemAnswer> Pass::run(Pool& pool) {
   std::vector<std::unique_ptr<Worker>> workers(threads);
   pool.run(threads, [&](std::size_t number) {
     // Made by the thread that uses it, so that its buffers lie in that thread's caches.
-    workers[number] = std::make_unique<Worker>(*this);
+    workers[number] = std::make_unique<Worker>(facts_);
     turns.work(*workers[number]);
   });
   std::vector<ItemAnswer> answers;
-  for (std::size_t column = 0; column < columns_.size(); ++column) {
+  for (std::size_t column = 0; column < facts_.columns.size(); ++column) {
     answers.push_back(merge(column, workers, turns));
   }
   return answers;
@@ -200,15 +199,15 @@ ItemAnswer Pass::merge(std::size_t column, const std::vector<std::unique_ptr<Wor
     users.insert(users.end(), found.begin(), found.end());
     denominator.add(worker->denominator(column).m, worker->denominator(column).l);
   }
-  const std::size_t k = columns_[column].search->k;
+  const std::size_t k = facts_.columns[column].search->k;
   ItemAnswer answer = ranked(std::move(users), k);
   const bool full = answer.users.size() == k;
   answer.rows_scored =
       turns.rows_decided(column, full ? answer.users.back().key : -std::numeric_limits<float>::infinity());
-  answer.complete = answer.rows_scored == table_.layout().rows;
-  if (wants_denominator_) {
+  answer.complete = answer.rows_scored == facts_.table.layout().rows;
+  if (facts_.wants_denominator) {
     answer.logsumexp = at_least_of(answer.users, denominator);
-    answer.log_probs_exact = answer.complete && !uses_sketch_;
+    answer.log_probs_exact = answer.complete && !facts_.uses_sketch;
   }
   return answer;
 }

@@ -3,20 +3,22 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "machine/aligned.hpp"
 #include "search/backlog.hpp"
 #include "search/best.hpp"
 #include "search/denominator.hpp"
-#include "search/pass.hpp"
+#include "search/pass_facts.hpp"
+#include "search/rows.hpp"
 #include "search/sketch_scan.hpp"
 
 namespace fllm {
 
 class Worker {
  public:
-  explicit Worker(Pass& pass);
+  explicit Worker(PassFacts& pass);
 
   // Scores a span for the active columns.
   void scan(const Span& span, const std::vector<bool>& active);
@@ -28,17 +30,6 @@ class Worker {
   const LogSumExp& denominator(std::size_t column) const { return denominators_[column]; }
 
  private:
-  // A block: up to kBlockRows rows of a tile.
-  struct Rows {
-    const Tile* tile;
-    std::size_t first, count;
-    kernels::Block block;
-  };
-
-  Rows rows(const Tile& tile, std::size_t first, std::size_t count);
-  const std::uint8_t* codes(const Rows& rows) const;
-  void decode(const Rows& rows);
-
   void score_rows(const Span& span);
   void choose_groups();
   void scan_sketch(const Span& span);
@@ -47,23 +38,19 @@ class Worker {
   std::size_t first_of_backlog(std::size_t column) const;
   void settle_best(std::size_t column, std::size_t count);
   void score_waiting(std::size_t column, std::size_t first, std::size_t count);
-  void gather(const Backlog::Row& row, std::size_t at);
-  void score_group(const Rows& rows, const QueryGroup& group);
-  void score_one(const Rows& rows, std::size_t column);
-  void keep_sampled(const Rows& rows, std::size_t column);
-  void keep_hits(const Rows& rows, std::size_t column, const float* uppers);
-  float exact_score(const Rows& rows, std::size_t row, std::size_t column);
-  double exact_sum(std::size_t row, std::size_t column) const;
-  void offer(const Rows& rows, std::size_t row, std::size_t column, float key, float score);
+  void score_group(const RowBlock& rows, const QueryGroup& group);
+  void score_one(const RowBlock& rows, std::size_t column);
+  void keep_sampled(const RowBlock& rows, std::size_t column, const float* uppers);
+  void keep_hits(const RowBlock& rows, std::size_t column, const float* uppers);
+  float exact_score(const RowBlock& rows, std::size_t row, std::size_t column, const float* uppers);
+  void offer(const Tile& tile, std::size_t row, std::size_t column, float key, float score);
   void refresh_threshold(std::size_t column);
   void fold(std::size_t first, std::size_t count);
 
-  Pass& pass_;
-  const Table& table_;
+  PassFacts& pass_;
   const kernels::Kernels& kernels_;
   const Queries& queries_;
-  Codec codec_;
-  std::size_t dim_, code_bytes_, group_bytes_, block_rows_;
+  std::unique_ptr<Rows> rows_;
   std::vector<Best> best_;
   std::vector<LogSumExp> denominators_, span_denominators_;
   std::vector<bool> active_;
@@ -72,18 +59,14 @@ class Worker {
   std::vector<GatheredGroup> gathered_;
   Aligned<float> thresholds_, lane_thresholds_;  // [padded columns], lowered by the rounding of scores; of one group
   Aligned<float> references_, exp_sums_;         // [padded columns], of the block under way
-  Aligned<std::int32_t> high_, low_;             // [rows, group columns]
-  Aligned<float> values_, norms_, errors_;       // [rows, padded dim] and [rows]; not for int8
-  Aligned<float> sums_, scores_, uppers_;        // [rows, group columns], [rows], [rows]
+  Aligned<float> scores_;                        // [rows]
   std::vector<double> noise_;
   std::vector<kernels::Hit> hits_;
   std::vector<std::uint16_t> indices_;
   std::vector<SketchScan> sketches_;  // one a column, when the pass uses the sketch
   std::vector<std::uint16_t> survivors_;
-  std::vector<Backlog> backlogs_;         // one a column
-  std::vector<Backlog::Row> waiting_;     // taken from a backlog
-  Aligned<std::uint8_t> gathered_codes_;  // [rows, dim], int8 rows that lie apart; their scales and biases
-  Aligned<float> gathered_scales_, gathered_bias_;
+  std::vector<Backlog> backlogs_;      // one a column
+  std::vector<Backlog::Row> waiting_;  // taken from a backlog
 };
 
 }  // namespace fllm

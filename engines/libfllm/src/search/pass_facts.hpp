@@ -1,0 +1,50 @@
+// What the workers of a pass share.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <limits>
+#include <vector>
+
+#include "format/table.hpp"
+#include "kernels/kernels.hpp"
+#include "search/query.hpp"
+#include "search/search.hpp"
+
+namespace fllm {
+
+// Rows of one tile that one thread scores together.
+struct Span {
+  const Tile* tile;
+  std::size_t first, rows;
+};
+
+// The best K-th key that any thread knows of a column: a row below it cannot be among the K best.
+class SharedThresholds {
+ public:
+  explicit SharedThresholds(std::size_t columns) : known_(columns) {
+    for (std::atomic<float>& threshold : known_) threshold.store(-std::numeric_limits<float>::infinity());
+  }
+
+  float of(std::size_t column) const { return known_[column].load(std::memory_order_relaxed); }
+
+  void raise(std::size_t column, float threshold) {
+    float known = of(column);
+    while (threshold > known && !known_[column].compare_exchange_weak(known, threshold, std::memory_order_relaxed)) {
+    }
+  }
+
+ private:
+  std::vector<std::atomic<float>> known_;
+};
+
+struct PassFacts {
+  const Table& table;
+  const kernels::Kernels& kernels;
+  std::vector<Column> columns;
+  bool wants_denominator, samples, uses_sketch;
+  Queries queries;
+  SharedThresholds thresholds;
+};
+
+}  // namespace fllm
