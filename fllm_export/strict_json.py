@@ -36,8 +36,8 @@ def parse(text: bytes | str) -> Any:
     """
     decoded = text if isinstance(text, str) else text.decode("utf-8-sig")
     _check_depth(decoded)
-    value = json.loads(decoded, object_pairs_hook=_object)
-    if _SURROGATE.search(decoded):
+    value = _DECODER.decode(decoded)
+    if ("\\u" in decoded or not decoded.isascii()) and _SURROGATE.search(decoded):
         _check_unicode(value)
     return value
 
@@ -137,3 +137,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the name {twice!r} stands twice in one object")
     return members
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
