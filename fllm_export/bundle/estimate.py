@@ -92,7 +92,7 @@ def estimate(job: Job) -> Estimate:
     """Forecast a build."""
     checkpoint, quant, shard_bytes = job.checkpoint, job.options.table.quant, job.options.table.shard_bytes
     users = checkpoint.users
-    row_bytes = codec(quant).row_bytes(users.dim) + 8 + (4 if users.bias is not None else 0)
+    row_bytes = codec(quant).row_bytes(job.dim) + 8 + (4 if users.bias is not None else 0)
     beside = _Beside.of(job, row_bytes)
     row_bytes += beside.row_bytes
     table_bytes = users.rows * row_bytes
@@ -113,7 +113,7 @@ def estimate(job: Job) -> Estimate:
     }
     disk = sum(file.value for file in files.values())
     shard = min(shard_bytes, table_bytes)
-    decoded = math.ceil(shard / row_bytes) * users.dim * _FP32_BYTES if beside.row_bytes else 0
+    decoded = math.ceil(shard / row_bytes) * job.dim * _FP32_BYTES if beside.row_bytes else 0
     memory = _INTERPRETER_BYTES + _MODEL_COPIES * encoder_bytes + _SHARD_COPIES * shard + decoded
     return Estimate(
         files=files,
@@ -147,12 +147,12 @@ class _Beside:
         """Return what ``yes`` asks for, and ``auto`` where rows of ``row_bytes`` take more than one shard."""
         options, users = job.options.table, job.checkpoint.users
         several = users.rows * row_bytes > options.shard_bytes
-        maker = SketchMaker(options.sketch, options.quant, users.dim)
-        tiles = TileMaker(options.cluster, users.dim, tile_rows(row_bytes, options.shard_bytes))
+        maker = SketchMaker(options.sketch, options.quant, job.dim)
+        tiles = TileMaker(options.cluster, job.dim, tile_rows(row_bytes, options.shard_bytes))
         sketch_bytes = maker.row_bytes if several or options.sketch == "yes" else 0
         bounds_bytes = tiles.row_bytes if several or options.cluster == "yes" else 0
         pages = _PLAIN_TENSORS + (_SKETCH_TENSORS if sketch_bytes else 0) + (_BOUNDS_TENSORS if bounds_bytes else 0)
-        basis = _whole(users.dim) * users.dim * _FP32_BYTES if sketch_bytes else 0
+        basis = _whole(job.dim) * job.dim * _FP32_BYTES if sketch_bytes else 0
         return cls(sketch_bytes, bounds_bytes, basis + pages * PAGE_BYTES)
 
     @property
@@ -173,7 +173,7 @@ def _parameters(job: Job) -> int:
 
 def _time(job: Job, beside: _Beside, encoder_bytes: int) -> Quantity:
     users, parity_texts = job.checkpoint.users, len(job.sample)
-    rows_per_s = _PROBE_ROWS / _encoding_s(users.dim, job.options.table.quant, beside)
+    rows_per_s = _PROBE_ROWS / _encoding_s(job.dim, job.options.table.quant, beside)
     table_s = users.rows / rows_per_s
     export_s = _EXPORT_S + _EXPORT_S_PER_GB * encoder_bytes / 1e9
     parity_s = parity_texts / _PARITY_TEXTS_PER_S

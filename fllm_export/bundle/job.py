@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from fllm_export import __version__, arguments
 from fllm_export.bundle.ledger import step_key
+from fllm_export.calibration.transform import Transform
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.errors import UsageError
 from fllm_export.extras import require
@@ -68,6 +69,7 @@ class Job:
         sample: those of them that parity is measured on.
         options: the caller's choices.
         progress: told of every stage.
+        transform: folded into the mapper, and applied to the rows when they are written; None changes nothing.
 
     Raises:
         UsageError: ``k`` is not below the number of users.
@@ -85,6 +87,7 @@ class Job:
         self.sample = texts.sample(PARITY_TEXTS)
         self.options = options
         self.progress = progress
+        self.transform: Transform | None = None
 
     @classmethod
     def prepare(
@@ -119,7 +122,7 @@ class Job:
         self.progress("merge", 0, 1)
         merged: Merged = merge(self.checkpoint, self.probes)
         self.progress("merge", 1, 1)
-        return merged
+        return merged if self.transform is None else merged.then(self.transform.items)
 
     @cached_property
     def reference(self) -> AdaptedModel:
@@ -136,6 +139,11 @@ class Job:
         return z
 
     @property
+    def dim(self) -> int:
+        """Dimension of the bundle's item vectors and user rows."""
+        return self.checkpoint.users.dim if self.transform is None else self.transform.dim
+
+    @property
     def probes(self) -> list[str]:
         """A few texts to try single parts on."""
         return self.sample[:PROBE_TEXTS]
@@ -144,16 +152,17 @@ class Job:
     def table_facts(self) -> dict[str, Any]:
         """What decides the head graphs."""
         users = self.checkpoint.users
-        return {"quant": self.options.table.quant, "dim": users.dim, "bias": users.bias is not None}
+        return {"quant": self.options.table.quant, "dim": self.dim, "bias": users.bias is not None}
 
     @property
     def draft_manifest(self) -> Manifest:
         """The manifest of the bundle while it is built: without files and provenance."""
-        return Manifest({}, self.checkpoint.prompt(), self.checkpoint.users.dim, table=None, provenance={})
+        return Manifest({}, self.checkpoint.prompt(), self.dim, table=None, provenance={})
 
     def key(self, step: str, *inputs: Any) -> str:
         """Return a hash of the checkpoint and whatever else decides a step's output."""
-        return step_key(step, __version__, self.fingerprint, *inputs)
+        transform = None if self.transform is None else self.transform.fingerprint
+        return step_key(step, __version__, self.fingerprint, transform, *inputs)
 
     @property
     def users_key(self) -> str:

@@ -76,16 +76,21 @@ def users(job: Job, staging: Path) -> list[Path]:
     folder = staging / "users"
     if (folder / "table.json").exists():  # of other inputs, or damaged since
         shutil.rmtree(folder)
-    rows, options = job.merged.users, job.options.table
+    rows, options, transform = job.merged.users, job.options.table, job.transform
+    items = None if options.sketch == "no" else job.item_vectors
+    if items is not None and transform is not None:
+        items = transform.item_vectors(items)
     writer = TableWriter(
         folder,
         options,
-        dim=rows.dim,
+        dim=job.dim,
         bias=rows.bias is not None,
-        items=None if options.sketch == "no" else job.item_vectors,
+        items=items,
         resume_key=job.users_key,
     )
-    chunks = ((part, ids, bias) for ids, part, bias in rows.labelled_chunks())
+    chunks = (
+        (part if transform is None else transform.rows(part), ids, bias) for ids, part, bias in rows.labelled_chunks()
+    )
     write_table(writer, chunks, rows.rows, job.progress)
     return [path for path in folder.iterdir() if path.is_file()]
 

@@ -15,6 +15,7 @@ from torch import nn
 from fllm_export.checkpoint.adapter import WEIGHTS_FILE, adapted_module, adapter_tensors, stored_whole
 from fllm_export.checkpoint.attached import attach
 from fllm_export.checkpoint.checkpoint import Checkpoint
+from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.checkpoint.model import FilterLLM, ItemEncoder, make_mapper
 from fllm_export.checkpoint.pretrained import load_base, module_names, quiet
 from fllm_export.checkpoint.tensors import FloatArray, IdArray
@@ -133,7 +134,7 @@ class AdaptedModel:
             inner = cast(nn.Module, self.causal.base_model)
         else:
             inner = load_base(base, transformers.AutoModel)
-        self.encoder = ItemEncoder(inner, spec.pooling, _torch_mapper(self.checkpoint))
+        self.encoder = ItemEncoder(inner, spec.pooling, torch_mapper(self.checkpoint.mapper))
         if form == "composite":
             touched = any(name.startswith("user_embeddings") for name in modules)
             self.composite = _composite(self.encoder, self.checkpoint.users, filled=touched)
@@ -208,10 +209,10 @@ def _resize(causal: nn.Module, adapter: Path | None, modules: set[str]) -> None:
         model.resize_token_embeddings(rows, mean_resizing=False)
 
 
-def _torch_mapper(checkpoint: Checkpoint) -> nn.Module:
-    mapper = checkpoint.mapper
+def torch_mapper(mapper: Mapper) -> nn.Module:
+    """Return a mapper as a torch module with its weights; errors of shape are the mapper's own."""
     width = mapper.weights["0.bias"].shape[0] if mapper.kind == "mlp" else None
-    module = make_mapper(mapper.kind, mapper.hidden or checkpoint.spec.dim, checkpoint.spec.dim, width)
+    module = make_mapper(mapper.kind, mapper.hidden or 0, mapper.dim or 0, width)
     module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in mapper.weights.items()})
     return module
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import save
 
 from fllm_export.checkpoint.spec import MapperKind
@@ -77,6 +78,26 @@ class Mapper:
         if self.kind == "mlp":
             z = z @ self.weights["2.weight"].T + self.weights["2.bias"]
         return z
+
+    def then(self, matrix: npt.NDArray[np.floating]) -> Mapper:
+        """Return the mapper to ``matrix`` z, with the matrix [m, d] folded into the last layer.
+
+        An identity becomes ``linear``, and ``linear_relu``, whose last step is not linear, an ``mlp``.
+
+        Raises:
+            UsageError: the matrix does not take this mapper's output.
+        """
+        if matrix.ndim != 2 or self.dim not in (None, matrix.shape[1]):
+            raise UsageError(f"the matrix has the shape {list(matrix.shape)}", expected=f"[m, {self.dim or 'h'}]")
+        old, narrow, none = self.weights, matrix.astype(np.float32), np.zeros(len(matrix), np.float32)
+        if self.kind == "identity":
+            return Mapper("linear", {"weight": narrow, "bias": none}, self.source)
+        if self.kind == "linear_relu":
+            layers = {"0.weight": old["weight"], "0.bias": old["bias"], "2.weight": narrow, "2.bias": none}
+            return Mapper("mlp", layers, self.source)
+        wide = matrix.astype(np.float64)
+        last = {name: (wide @ old[name]).astype(np.float32) for name in _NAMES[self.kind][-2:]}
+        return Mapper(self.kind, {**old, **last}, self.source)
 
     @classmethod
     def read(cls, path: Path, kind: MapperKind) -> Mapper:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 from peft import PeftModel
 from torch import nn
 
-from fllm_export.checkpoint.adapted import AdaptedModel, encode, load_unmerged
+from fllm_export.checkpoint.adapted import AdaptedModel, encode, load_unmerged, torch_mapper
 from fllm_export.checkpoint.adapter import WEIGHTS_FILE, adapted_module, adapter_tensors
 from fllm_export.checkpoint.checkpoint import Checkpoint
-from fllm_export.checkpoint.model import ItemEncoder
+from fllm_export.checkpoint.mapper import Mapper
+from fllm_export.checkpoint.model import ItemEncoder, MapperKind
 from fllm_export.checkpoint.pretrained import quiet
 from fllm_export.checkpoint.tensors import FloatArray
 from fllm_export.checkpoint.users import UserRows
@@ -54,11 +56,28 @@ class Merged:
         encoder: token ids to item vector, float32, in evaluation mode, no LM head.
         users: the dense user rows; those that no adapter touches are still read from the checkpoint's files.
         report: what was folded and how well.
+        mapper: kind of the encoder's mapper.
     """
 
     encoder: ItemEncoder
     users: UserRows
     report: MergeReport
+    mapper: MapperKind
+
+    def then(self, matrix: npt.NDArray[np.floating]) -> Merged:
+        """Return the model whose item vector is ``matrix`` z, with the matrix [m, d] folded into the mapper.
+
+        The user rows stay as they are: :class:`fllm_export.calibration.transform.Transform` maps them when they are
+        written.
+
+        Raises:
+            UsageError: the matrix does not take the mapper's output.
+        """
+        old = self.encoder
+        weights = {name: value.detach().numpy() for name, value in old.mapper.state_dict().items()}
+        mapper = Mapper(self.mapper, weights).then(matrix)
+        encoder = ItemEncoder(old.encoder, old.pooling, torch_mapper(mapper)).eval().requires_grad_(False)
+        return replace(self, encoder=encoder, mapper=mapper.kind)
 
 
 def merge(checkpoint: Checkpoint, probe_texts: Sequence[str], *, tolerance: float = 1e-4) -> Merged:
@@ -98,7 +117,7 @@ def merge(checkpoint: Checkpoint, probe_texts: Sequence[str], *, tolerance: floa
             fix="Check that the adapter belongs to the base model, and that the model does not scale or cap its logits",
         )
     sha256, layers = _identity(checkpoint.adapter)
-    return Merged(model.encoder, users, MergeReport(sha256, layers, error, len(ids)))
+    return Merged(model.encoder, users, MergeReport(sha256, layers, error, len(ids)), checkpoint.spec.mapper)
 
 
 def _fold(model: AdaptedModel) -> UserRows:

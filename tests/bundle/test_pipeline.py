@@ -29,6 +29,7 @@ from fllm_export.bundle.job import Job, Options
 from fllm_export.bundle.ledger import LOCK_NAME
 from fllm_export.bundle.pipeline import run
 from fllm_export.bundle.steps import STEPS, Step
+from fllm_export.calibration.transform import Transform
 from fllm_export.progress import silent
 from fllm_export.table.codecs import CODECS
 from fllm_export.table.options import TableOptions
@@ -190,6 +191,23 @@ def test_a_step_can_be_put_into_a_build(checkpoint: Checkpoint, out: Path) -> No
             run(job, out, [*STEPS[:-1], extra, *end])
     assert calls == [job]
     assert "reports/sweep.json" in Bundle.load(out).manifest.files
+
+
+def test_a_transform_is_folded_into_the_encoder_and_applied_to_the_rows(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    job = Job.prepare(checkpoint, TEXTS, Options(TableOptions("fp32"), 0.9, 10, "torch", 2), silent)
+    plain_key, dim = job.build_key, job.dim
+    # A rotation, whose first half alone would be a low rank.
+    rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, dim)))[0]
+    job.transform = Transform(rotation, rotation)
+    assert job.build_key != plain_key
+    bundle = run(job, tmp_path / "bundle")
+    scores = reference_scores(checkpoint, TEXTS[:3])
+    answer = Runtime.open(bundle.path).topk(TEXTS[:3], 10)
+    for item in range(3):
+        np.testing.assert_allclose(answer.scores[item], np.sort(scores[item])[::-1][:10], rtol=1e-3, atol=1e-4)
+    stored = {int(i): row for ids, rows in bundle.table().decoded() for i, row in zip(ids, rows, strict=True)}
+    ids, rows, _ = next(checkpoint.users.labelled_chunks())
+    np.testing.assert_allclose(stored[int(ids[5])], rotation @ rows[5], rtol=1e-4, atol=1e-6)
 
 
 def test_an_interrupted_build_goes_on(checkpoint: Checkpoint, built: Bundle, out: Path) -> None:

@@ -1,0 +1,75 @@
+"""A linear map of item vectors and user rows: folded into the mapper, and applied to rows when they are written."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.errors import UsageError
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """Two matrices: z becomes A z for every item, e becomes B e for every user.
+
+    The score e.z becomes e.(B'A) z. It stays what it was where B'A is the identity, as for a rotation (B = A); a low
+    rank keeps of it what B'A keeps.
+
+    Attributes:
+        items: A, float64 [m, d].
+        users: B, float64 [m, d].
+
+    Raises:
+        UsageError: the matrices have not the same shape, are empty, or hold numbers that are not finite.
+    """
+
+    items: F64
+    users: F64
+
+    def __post_init__(self) -> None:
+        for name in ("items", "users"):
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), np.float64))
+        shapes = [list(self.items.shape), list(self.users.shape)]
+        if shapes[0] != shapes[1] or len(shapes[0]) != 2 or 0 in shapes[0]:
+            raise UsageError(f"the matrices have the shapes {shapes[0]} and {shapes[1]}", expected="[m, d] both")
+        if not (np.isfinite(self.items).all() and np.isfinite(self.users).all()):
+            raise UsageError("a matrix holds a number that is not finite", expected="finite numbers")
+
+    @property
+    def dim(self) -> int:
+        """Dimension m of what it makes."""
+        return len(self.items)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of both matrices, in hexadecimal."""
+        digest = hashlib.sha256(repr(self.items.shape).encode())
+        digest.update(self.items.tobytes() + self.users.tobytes())
+        return digest.hexdigest()
+
+    def then(self, other: Transform) -> Transform:
+        """Return this map followed by another.
+
+        Raises:
+            UsageError: the other takes vectors of another dimension.
+        """
+        if other.items.shape[1] != self.dim:
+            raise UsageError(
+                f"a transform to {self.dim} dimensions is followed by one from {other.items.shape[1]}",
+                expected="the same dimension",
+            )
+        return Transform(other.items @ self.items, other.users @ self.users)
+
+    def item_vectors(self, z: F32) -> F32:
+        """Return item vectors float32 [n, d] as the folded mapper makes them, float32 [n, m]."""
+        return (z.astype(np.float64) @ self.items.T).astype(np.float32)
+
+    def rows(self, rows: F32) -> F32:
+        """Return user rows float32 [n, d] as they are stored, float32 [n, m]."""
+        return (rows.astype(np.float64) @ self.users.T).astype(np.float32)
