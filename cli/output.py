@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -37,24 +37,25 @@ class Output:
         """Print a remark for a person."""
         if not self.quiet:
             self._close_bar()
-            click.echo(text, err=True)
+            click.echo(_printable(text, sys.stderr), err=True)
 
     def result(self, data: dict[str, Any], text: str) -> None:
         """Print the command's result: ``data`` under ``--json``, otherwise ``text``."""
         self._close_bar()
         if self.json:
             document = {"schema": f"fllm-export/{self.verb}", "version": 1, **data}
-            click.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+            click.echo(_json(document))
         else:
-            click.echo(text)
+            click.echo(_printable(text, sys.stdout))
 
     def error(self, kind: str, message: str, exit_code: int) -> None:
         """Print a failure; under ``--json`` it goes to stdout too, so that a script can read it."""
         self._close_bar()
         if self.json:
             failure = {"kind": kind, "message": message, "exit_code": exit_code}
-            click.echo(json.dumps({"schema": "fllm-export/error", "version": 1, "error": failure}, ensure_ascii=False))
-        click.echo(f"{click.style('error', fg='red', bold=True)}: {message}", err=True, color=_colours())
+            click.echo(_json({"schema": "fllm-export/error", "version": 1, "error": failure}))
+        line = f"{click.style('error', fg='red', bold=True)}: {message}"
+        click.echo(_printable(line, sys.stderr), err=True, color=_colours())
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage is: a bar on a terminal, a line now and then elsewhere."""
@@ -82,6 +83,18 @@ class Output:
             click.echo("", err=True)
             self._bar_open = False
             self._stage = ""
+
+
+def _printable(text: str, stream: TextIO) -> str:
+    """Return a text with escapes for what the stream cannot show, such as bytes of a file's name that are not UTF-8."""
+    encoding = stream.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _json(document: dict[str, Any]) -> str:
+    """Return a document in the characters that stdout can show, with JSON's own escapes for all others."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    return text if _printable(text, sys.stdout) == text else json.dumps(document, allow_nan=False)
 
 
 pass_output = click.make_pass_decorator(Output, ensure=True)

@@ -165,3 +165,18 @@ def test_a_bad_environment_variable_is_named() -> None:
     )
     assert done.returncode == 2
     assert "FLLM_NUM_THREADS is 'many'; expected an integer" in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path, encoding: str) -> None:
+    named = os.fsencode(tmp_path) + b"/caf\xe9\xe2\x98\x83"
+    Path(os.fsdecode(named)).mkdir()
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "fllm_export.cli", "inspect", named]
+    plain = subprocess.run(command, capture_output=True, env=environment)
+    assert plain.returncode == 2
+    assert b"\\udce9" in plain.stderr
+    as_json = subprocess.run([*command, "--json"], capture_output=True, env=environment)
+    assert as_json.returncode == 2
+    message = json.loads(as_json.stdout)["error"]["message"]
+    assert message.startswith(os.fsdecode(named))
