@@ -36,7 +36,15 @@ LARGEST = 8127
 def compile_engine(folder: Path) -> Path:
     """Build the host's side of the engine, without what reads files; return the library."""
     sources = [ROOT / "benchmarks" / "gpu_engine.cpp", *sorted((LIBFLLM / "cuda" / "host").glob("*.cpp"))]
-    parts = ["status", "machine/companion", "machine/fork", "machine/pool", "search/query", "search/engine"]
+    parts = [
+        "status",
+        "machine/companion",
+        "machine/environment",
+        "machine/fork",
+        "machine/pool",
+        "search/query",
+        "search/engine",
+    ]
     sources += [LIBFLLM / "src" / f"{part}.cpp" for part in parts]
     library = folder / "libgpu_engine.so"
     options = ["-std=c++20", "-O2", "-shared", "-fPIC", "-ffp-contract=off", "-pthread"]

@@ -9,7 +9,6 @@ import click
 
 from fllm_export.cli.options import DIRECTORY, table_options, threads_option
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
-from fllm_export.cli.plans import PlanChoices, check_source, make_plans, plan_options, plans_text
 
 if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
@@ -18,11 +17,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", type=DIRECTORY)
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory of the new bundle.")
+@click.argument("checkpoint", type=DIRECTORY)
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Directory of the new bundle.")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
+    required=True,
     help="Real item texts (.parquet, .csv, .tsv, .jsonl with a column `text`, or .txt); parity is measured on them.",
 )
 @click.option(
@@ -41,45 +41,35 @@ if TYPE_CHECKING:
     help="What turns the encoder into ONNX.",
 )
 @table_options
-@plan_options
 @threads_option
 @click.option("--dry-run", is_flag=True, help="Print files, bytes, memory and time, and build nothing.")
 @json_option
 @pass_output
 def build(
     output: Output,
-    source: Path,
-    out: Path | None,
-    calibration: Path | None,
+    checkpoint: Path,
+    out: Path,
+    calibration: Path,
     min_recall: float,
     k: int,
     exporter: Literal["torch", "optimum"],
     table: TableOptions,
-    plans: PlanChoices,
     threads: int | None,
     dry_run: bool,
 ) -> None:
-    """Build a bundle from SOURCE, a checkpoint; or TensorRT plans for SOURCE, a bundle.
+    """Build a bundle from CHECKPOINT.
 
     The adapter is merged, the encoder exported to ONNX, the user rows quantised into a table, and the result's
     rankings compared with the checkpoint's. An interrupted build goes on where it stopped; a finished one with the
-    same inputs is not made again. With `--engine tensorrt` plans are built from the bundle's ONNX graphs too.
+    same inputs is not made again. `fllm-export plan` adds TensorRT plans to it.
     """
-    is_bundle = (source / "manifest.json").is_file()
-    check_source(is_bundle, plans, out, calibration)
-    if out is None or calibration is None:
-        from fllm_export.bundle.bundle import Bundle
-
-        records = make_plans(output, Bundle.load(source), plans, calibration, threads)
-        output.result({"bundle": str(source), "plans": records}, plans_text(records))
-        return
     from fllm_export.bundle.estimate import estimate
     from fllm_export.bundle.job import Job, Options
     from fllm_export.bundle.pipeline import run
     from fllm_export.environment import thread_count
 
     options = Options(table, min_recall, k, exporter, thread_count(threads))
-    job = Job.prepare(source, calibration, options, output.progress)
+    job = Job.prepare(checkpoint, calibration, options, output.progress)
     if dry_run:
         forecast = estimate(job)
         output.result({"dry_run": True, **forecast.to_dict()}, _forecast_text(forecast))
@@ -90,11 +80,9 @@ def build(
     if before is not None:
         same = _written_at(out) == before
         output.say("up to date: nothing was built" if same else f"replaced the bundle that was at {out}")
-    records = make_plans(output, bundle, plans, calibration, threads)
     parity = bundle.parity()
     result = {"bundle": str(bundle.path), "users": bundle.table().layout.rows, "parity": parity.to_dict()}
-    text = _bundle_text(bundle) + (f"\n\n{plans_text(records)}" if records else "")
-    output.result({**result, "plans": records}, text)
+    output.result(result, _bundle_text(bundle))
 
 
 def _written_at(bundle: Path) -> int | None:

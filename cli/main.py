@@ -14,6 +14,7 @@ from fllm_export.cli.info import info
 from fllm_export.cli.inspect import inspect
 from fllm_export.cli.output import JSON_FLAG, Output
 from fllm_export.cli.pack import pack
+from fllm_export.cli.plan import plan
 from fllm_export.cli.publish import publish
 from fllm_export.cli.query import query
 from fllm_export.cli.train import train
@@ -97,5 +98,5 @@ def main(context: click.Context, quiet: bool) -> None:
     context.ensure_object(Output).quiet = quiet
 
 
-for verb in (build, query, inspect, verify, pack, publish, bench, info, train, evaluate, users):
+for verb in (build, plan, query, inspect, verify, pack, publish, bench, info, train, evaluate, users):
     main.add_command(verb)

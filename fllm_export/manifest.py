@@ -114,7 +114,7 @@ class Manifest:
 
 
 def _mend(name: str) -> str:
-    plan = " or build the plans again (build BUNDLE --engine tensorrt)" if "/plans/" in name else ""
+    plan = " or build the plans again (fllm-export plan BUNDLE)" if "/plans/" in name else ""
     return f"Copy the file again{plan}"
 
 

@@ -17,7 +17,7 @@ def choose_plan(folder: Path, rank: Callable[[Plan], int | None], options: str) 
     Args:
         folder: ``encoder/plans`` or ``head/plans`` of a bundle.
         rank: gives each plan that will do its place, the lowest first, and None to the others.
-        options: of the command that builds such a plan, besides the engine.
+        options: of the command that builds such a plan, besides the bundle.
 
     Raises:
         HardwareError: there is no plan, or none for this GPU and this version; the message says which there is and how
@@ -27,11 +27,11 @@ def choose_plan(folder: Path, rank: Callable[[Plan], int | None], options: str) 
     bundle = folder.parent.parent
     if not (bundle / "manifest.json").is_file():
         raise HardwareError(
-            f"TensorRT needs a plan, and {bundle} is no bundle",
+            f"TensorRT needs a plan, and {bundle} is not a bundle",
             expected="a table inside a bundle",
             fix="Build a bundle, or use another engine",
         )
-    rebuild = f"fllm-export build {bundle} --engine tensorrt{options}"
+    rebuild = f"fllm-export plan {bundle}{options}"
     known = read_plans(folder)
     plans = sorted((plan for plan in known if rank(plan) is not None), key=lambda plan: rank(plan) or 0)
     if not plans:

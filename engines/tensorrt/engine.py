@@ -118,7 +118,7 @@ class TensorRtEngine:
             raise UsageError(
                 f"k is {request.k} and the plan {self._head.name} returns {self._head.k} users of a tile",
                 expected=f"k of at most {self._head.k}",
-                fix=f"Run: fllm-export build BUNDLE --engine tensorrt --plan-k {request.k}",
+                fix=f"Run: fllm-export plan BUNDLE -k {request.k}",
             )
         for wanted, what in ((request.mode == "sample", "sample users"), (request.filter is not None, "filter users")):
             if wanted:

@@ -14,7 +14,8 @@ from fllm_export.cli.main import main
 from fllm_export.engines.tensorrt.library import open_library
 from fllm_export.engines.tensorrt.plan import check_plan, read_plans
 from fllm_export.graphs.precision_names import Precision
-from fllm_export.plans.build import PlanOptions, add_plans
+from fllm_export.plans.build import add_plans
+from fllm_export.plans.options import PlanOptions
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_plans_are_built_recorded_and_checked(copy: Path, item_texts: list[str])
 
 @pytest.mark.usefixtures("rtx")
 def test_other_choices_stand_beside_the_first(copy: Path, item_texts: list[str]) -> None:
-    add_plans(copy, PlanOptions(("sm89",), "fp16", "tensorrt_rtx"))
+    add_plans(copy, PlanOptions(("sm89",), "fp16", "tensorrt_rtx", unchecked=True))
     add_plans(copy, PlanOptions(("sm89",), "fp8", "tensorrt_rtx", k=4000, max_batch=1), item_texts)
     names = [
         plan.file.split("-tensorrt")[0] for part in ("encoder", "head") for plan in read_plans(copy / part / "plans")
@@ -67,7 +68,7 @@ def test_other_choices_stand_beside_the_first(copy: Path, item_texts: list[str])
 def test_a_refusal_leaves_the_bundle_as_it_was(copy: Path) -> None:
     before = (copy / "manifest.json").read_bytes()
     for options, message in (
-        (PlanOptions(("sm90",), library="tensorrt_rtx"), "does not build for sm90"),
+        (PlanOptions(("sm90",), library="tensorrt_rtx", unchecked=True), "does not build for sm90"),
         (PlanOptions(("sm89",), "fp8", "tensorrt_rtx"), "without item texts"),
     ):
         with pytest.raises(UsageError, match=message):
@@ -84,7 +85,7 @@ def all_bytes(folder: Path) -> dict[str, bytes]:
 def test_nothing_changes_before_the_last_plan_is_built(
     copy: Path, item_texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add_plans(copy, PlanOptions(("sm89",), library="tensorrt_rtx", max_batch=8))
+    add_plans(copy, PlanOptions(("sm89",), library="tensorrt_rtx", unchecked=True, max_batch=8))
     before = all_bytes(copy)
 
     def fail(*arguments: object) -> None:
@@ -93,10 +94,10 @@ def test_nothing_changes_before_the_last_plan_is_built(
     with monkeypatch.context() as patched:
         patched.setattr("fllm_export.plans.build.head_profiles", fail)
         with pytest.raises(HardwareError):
-            add_plans(copy, PlanOptions(("sm89",), library="tensorrt_rtx"), item_texts)
+            add_plans(copy, PlanOptions(("sm89",), library="tensorrt_rtx", unchecked=True), item_texts)
     assert all_bytes(copy) == before
     assert not list(copy.parent.glob(".plans.*"))
-    again = add_plans(copy, PlanOptions(("sm89", "sm89"), library="tensorrt_rtx"), item_texts)
+    again = add_plans(copy, PlanOptions(("sm89", "sm89"), library="tensorrt_rtx", unchecked=True), item_texts)
     assert [(plan.max_batch, plan.k) for plan in again] == [(32, None), (32, 256)]
     assert again[0].cosine is not None
     assert again[0].cosine > 0.9999
@@ -104,7 +105,7 @@ def test_nothing_changes_before_the_last_plan_is_built(
 
 @pytest.mark.usefixtures("rtx")
 def test_plans_are_not_built_from_what_is_damaged_nor_vouch_for_it(copy: Path) -> None:
-    options = PlanOptions(("sm89",), library="tensorrt_rtx")
+    options = PlanOptions(("sm89",), library="tensorrt_rtx", unchecked=True)
     stray = copy / "stray.txt"
     stray.write_text("not the bundle's")
     add_plans(copy, options)
@@ -136,29 +137,57 @@ def test_gpus_that_do_not_multiply_in_a_precision_are_refused(copy: Path, target
 
 
 @pytest.mark.usefixtures("rtx")
-def test_the_command_line_builds_plans_of_a_bundle(copy: Path) -> None:
-    arguments = ["build", str(copy), "--engine", "tensorrt", "--library", "tensorrt_rtx", "--target", "sm89", "--json"]
-    done = CliRunner().invoke(main, arguments)
+def test_the_command_line_builds_plans_of_a_bundle(copy: Path, item_texts: list[str], tmp_path: Path) -> None:
+    (tmp_path / "items.txt").write_text("\n".join(item_texts))
+    arguments = ["plan", str(copy), "--library", "tensorrt_rtx", "--target", "sm89", "--json"]
+    done = CliRunner().invoke(main, [*arguments, "--calibration", str(tmp_path / "items.txt")])
     assert done.exit_code == 0, done.output
-    assert [plan["fused"] for plan in json.loads(done.stdout)["plans"]] == [None, True]
+    encoder, head = json.loads(done.stdout)["plans"]
+    assert (encoder["cosine"] > 0.9999, head["fused"]) == (True, True)
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize(
+    ("precision", "texts", "why"),
+    [("fp16", False, "no item texts were given"), ("bf16", True, "a CPU does not run bf16")],
+)
+def test_an_encoder_that_cannot_be_compared_has_to_be_accepted(
+    copy: Path, item_texts: list[str], tmp_path: Path, precision: str, texts: bool, why: str
+) -> None:
+    (tmp_path / "items.txt").write_text("\n".join(item_texts))
+    before = all_bytes(copy)
+    arguments = ["plan", str(copy), "--library", "tensorrt_rtx", "--target", "sm89", "--precision", precision]
+    arguments += ["--calibration", str(tmp_path / "items.txt")] if texts else []
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 3
+    assert f"cannot be compared with the float32 one: {why}" in done.output
+    assert "--unchecked" in done.output
+    assert all_bytes(copy) == before
+    done = CliRunner().invoke(main, [*arguments, "--unchecked"])
+    assert done.exit_code == 0, done.output
+    assert "unchecked: not compared" in done.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["BUNDLE"], "no --engine"),
-        (["BUNDLE", "--engine", "tensorrt", "-o", "x"], "--out"),
-        (["EMPTY"], "without --out"),
-        (["EMPTY", "-o", "x"], "without --calibration"),
-        (["BUNDLE", "--engine", "tensorrt", "--plan-k", "0"], "k of the head plan is 0; expected from 1 to 65536"),
-        (["BUNDLE", "--engine", "tensorrt", "--dry-run"], "--dry-run has no effect here"),
-        (["BUNDLE", "--engine", "tensorrt", "--quant", "int4", "-k", "5"], "--quant, --k has no effect here"),
-        (["EMPTY", "-o", "x", "--calibration", "y", "--target", "sm89"], "--target has no effect here"),
+        (["plan", "BUNDLE", "-k", "0"], "k of the head plan is 0; expected from 1 to 65536"),
+        (["plan", "BUNDLE", "--batch", "0"], "max_batch is 0"),
+        (["plan", "BUNDLE", "--precision", "int8"], "--precision"),
+        (["build", "BUNDLE", "--calibration", "x"], "--out"),
+        (["build", "EMPTY", "-o", "x"], "--calibration"),
+        (["build", "EMPTY", "-o", "x", "--calibration", "y", "--target", "sm89"], "--target"),
     ],
 )
 def test_command_lines_that_make_no_sense(copy: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "empty").mkdir()
     paths = {"BUNDLE": str(copy), "EMPTY": str(tmp_path / "empty")}
-    done = CliRunner().invoke(main, ["build", *(paths.get(part, part) for part in arguments)])
+    done = CliRunner().invoke(main, [paths.get(part, part) for part in arguments])
     assert done.exit_code == 2
     assert message in done.output
+
+
+def test_what_is_not_a_bundle_gets_no_plans(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["plan", str(tmp_path)])
+    assert done.exit_code == 4
+    assert "holds no manifest.json" in done.output

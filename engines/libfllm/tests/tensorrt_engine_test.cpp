@@ -204,8 +204,8 @@ void what_it_cannot_do_is_told() {
   fllm::SearchOptions options;
   options.k = kPlanK + 1;
   refused(options,
-          "finds 256 users a tile; expected at most 256. Build the plan with more: fllm-export build BUNDLE "
-          "--engine tensorrt --plan-k 257");
+          "finds 256 users a tile; expected at most 256. Build the plan with more: fllm-export plan BUNDLE "
+          "-k 257");
   options.k = 10;
   options.mode = FLLM_SAMPLE;
   refused(options, "the engine 'tensorrt' cannot sample users. Use the engine 'cuda' or 'native'");
@@ -259,7 +259,7 @@ void foreign_plans_are_told() {
   refused(doctored([](Header& h) { h.version[1] = 6; }), FLLM_HARDWARE,
           "was built by tensorrt_rtx 1.6.1.116; expected tensorrt_rtx 1.7.1.116");
   refused(doctored([](Header& h) { h.architectures = 8 + 16; }), FLLM_HARDWARE,
-          "was built for sm89, sm120; expected sm80, the GPU here. Run: fllm-export build BUNDLE --engine tensorrt");
+          "was built for sm89, sm120; expected sm80, the GPU here. Run: fllm-export plan BUNDLE");
   refused(doctored([](Header& h) { h.second_magic[0] = 'x'; }), FLLM_BUNDLE, "damaged header");
   refused(doctored([](Header& h) { h.magic[0] = 'x'; }), FLLM_HARDWARE, "is no plan of tensorrt_rtx");
   refused(written(good).substr(0, 60), FLLM_BUNDLE, "has 60 bytes; expected");

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from fllm_export import Bundle, BundleError, HardwareError, Runtime, UsageError
+from fllm_export import Bundle, BundleError, HardwareError, ParityError, Runtime, UsageError
 from fllm_export.cli.main import main
 from fllm_export.engines.tensorrt.encoder import TensorRtEncoder
 from fllm_export.engines.tensorrt.plan import read_plans
-from fllm_export.plans.build import PlanOptions, add_plans
+from fllm_export.plans.build import add_plans
+from fllm_export.plans.options import PlanOptions
 
 pytest.importorskip("torch", reason="torch builds the bundle")
 
@@ -34,7 +35,7 @@ def test_texts_go_in_and_the_native_engines_users_come_out(
 ) -> None:
     cuda, trt = emulate(rtx=rtx)
     library: Any = "tensorrt_rtx" if rtx else "tensorrt"
-    add_plans(copy, PlanOptions(("sm89",) if rtx else (), "fp16", library, max_batch=4), item_texts)
+    add_plans(copy, PlanOptions(("sm89",) if rtx else (), "fp16", library, max_batch=4, unchecked=True), item_texts)
     Bundle.load(copy).verify()
     runtime = Runtime.open(copy, engine="tensorrt")
     assert (runtime.users.engine, runtime.encoder) == ("tensorrt", "tensorrt")
@@ -52,10 +53,20 @@ def test_texts_go_in_and_the_native_engines_users_come_out(
     assert trt.runs > 0
 
 
+def test_a_head_whose_layers_are_not_listed_has_to_be_accepted(
+    emulate: Emulate, copy: Path, item_texts: list[str]
+) -> None:
+    emulate()
+    with pytest.raises(ParityError, match=r"lists no layers of the head int8_limbs for sm90.*--unchecked"):
+        add_plans(copy, PlanOptions(), item_texts)
+    assert read_plans(copy / "head" / "plans") == []
+    assert add_plans(copy, PlanOptions(unchecked=True), item_texts)[1].fused is None
+
+
 def test_the_full_library_keeps_its_timing_cache(emulate: Emulate, copy: Path) -> None:
     emulate()
     for _ in range(2):
-        add_plans(copy, PlanOptions())
+        add_plans(copy, PlanOptions(unchecked=True))
     (cache,) = (copy / "head" / "plans").glob("timing-*.cache")
     # Two plans, each built twice, each from what the one before left.
     assert cache.read_bytes() == b"...."
@@ -66,8 +77,8 @@ def test_an_encoder_can_be_chosen_by_itself(
     emulate: Emulate, copy: Path, item_texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emulate()
-    add_plans(copy, PlanOptions(precision="fp8"), item_texts)
-    add_plans(copy, PlanOptions(precision="fp16"))
+    add_plans(copy, PlanOptions(precision="fp8", unchecked=True), item_texts)
+    add_plans(copy, PlanOptions(precision="fp16", unchecked=True))
     runtime = Runtime.open(copy, encoder="tensorrt-fp8")
     assert (runtime.users.engine, runtime.encoder) == ("native", "tensorrt-fp8")
     fp8 = runtime.encode(item_texts[:2])
@@ -83,7 +94,7 @@ def test_an_encoder_can_be_chosen_by_itself(
 
 def test_the_command_line_asks_plans(emulate: Emulate, copy: Path, item_texts: list[str]) -> None:
     emulate()
-    done = CliRunner().invoke(main, ["build", str(copy), "--engine", "tensorrt", "--json"])
+    done = CliRunner().invoke(main, ["plan", str(copy), "--unchecked", "--json"])
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(main, ["query", str(copy), item_texts[0], "--engine", "tensorrt", "-k", "5", "--json"])
     assert done.exit_code == 0, done.output
@@ -92,13 +103,13 @@ def test_the_command_line_asks_plans(emulate: Emulate, copy: Path, item_texts: l
     assert [user["user_id"] for user in json.loads(done.stdout)["items"][0]["users"]] == expected
     done = CliRunner().invoke(main, ["query", str(copy), item_texts[0], "--engine", "tensorrt", "-k", "300"])
     assert done.exit_code == 2
-    assert "--plan-k 300" in done.output
+    assert "plan BUNDLE -k 300" in done.output
 
 
 def test_texts_that_a_plan_does_not_take_are_refused(emulate: Emulate, copy: Path) -> None:
     emulate()
     bundle = Bundle.load(copy)
-    add_plans(copy, PlanOptions(max_batch=1))
+    add_plans(copy, PlanOptions(max_batch=1, unchecked=True))
     plans, dim = copy / "encoder" / "plans", bundle.manifest.dim
     encoder = TensorRtEncoder(plans, None, dim)
     tokens = np.ones((1, encoder.most_tokens + 1), np.int64)
@@ -114,7 +125,7 @@ def test_without_tensorrt_or_a_gpu_there_is_exit_6(
     import sys
 
     emulate()
-    add_plans(copy, PlanOptions())
+    add_plans(copy, PlanOptions(unchecked=True))
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     for choice in (["--engine", "tensorrt"], ["--encoder", "tensorrt"]):
         done = CliRunner().invoke(main, ["query", str(copy), item_texts[0], *choice])

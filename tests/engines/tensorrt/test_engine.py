@@ -262,7 +262,7 @@ def test_failures_are_the_houses_errors_and_leave_the_engine_usable(
 
     users = make_table(tmp_path)
     table = UserTable.open(users, engine="tensorrt", head=users.parent / "head")
-    with pytest.raises(UsageError, match=r"k is 40 and the plan .* returns 32 users of a tile.*--plan-k 40"):
+    with pytest.raises(UsageError, match=r"k is 40 and the plan .* returns 32 users of a tile.*plan BUNDLE -k 40"):
         table.topk(Z, k=40)
     with pytest.raises(UsageError, match="cannot sample"):
         table.topk(Z, k=4, mode="sample")
@@ -303,7 +303,7 @@ def test_plans_that_do_not_fit_are_told_in_words(emulate: Emulate, tmp_path: Pat
     with pytest.raises(HardwareError, match=r"built by tensorrt 11.4.0.106; expected tensorrt_rtx 1.7.1.* Run: fllm"):
         UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     (plans / RECORDS).unlink()
-    with pytest.raises(HardwareError, match=r"no plan that is wanted.* Run: fllm-export build .* --engine tensorrt"):
+    with pytest.raises(HardwareError, match=r"no plan that is wanted.* Run: fllm-export plan "):
         UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     other = make_table(tmp_path / "other", rows=ROWS[:, :16])
     (other.parent / "head" / "plans").rename(plans.parent / "others")

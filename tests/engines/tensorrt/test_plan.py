@@ -17,7 +17,7 @@ VERSION = (1, 7, 1, 116)
 LIBRARY = Library("tensorrt_rtx", None, "1.7.1.116")
 NAME = plan_name("w8a8", "tensorrt_rtx", "1.7.1.116", "sm89")
 PLAN = Plan(NAME, "head/w8a8.onnx", "tensorrt_rtx", "1.7.1.116", "sm89", "w8a8", True)
-REBUILD = "fllm-export build BUNDLE --engine tensorrt --target sm89"
+REBUILD = "fllm-export plan BUNDLE --target sm89"
 
 
 def write(path: Path, *, version: tuple[int, ...] = VERSION, bits: int = 8, size: int = 100, **other: bytes) -> Path:

@@ -10,7 +10,7 @@
 namespace fllm::tensorrt {
 
 // The command that makes a plan anew, for messages.
-inline constexpr const char* kRebuild = "Run: fllm-export build BUNDLE --engine tensorrt";
+inline constexpr const char* kRebuild = "Run: fllm-export plan BUNDLE";
 
 // Throws Error unless a plan is one that this library can run on this GPU: Status::hardware for another library,
 // version or GPU, Status::bundle for a damaged file. Plans of the full TensorRT say nothing of this in a documented

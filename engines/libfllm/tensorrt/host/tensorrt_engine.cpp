@@ -37,7 +37,7 @@ void TensorRtEngine::check(const Search& search) const {
   throw Error(Status::usage, sentence("k is " + std::to_string(search.k) + ", and " + scan_.plan().path() + " finds " +
                                           std::to_string(most) + " users a tile",
                                       "at most " + std::to_string(most),
-                                      "Build the plan with more: fllm-export build BUNDLE --engine tensorrt --plan-k " +
+                                      "Build the plan with more: fllm-export plan BUNDLE -k " +
                                           std::to_string(search.k)));
 }
 
