@@ -23,6 +23,12 @@ def _card(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any]) -> s
     table_bytes = sum(shard.bytes for shard in layout.shards)
     parity = bundle.parity()
     recall = "\n".join(f"| {depth} | {value:.4f} |" for depth, value in sorted(parity.recall.items()))
+    required = provenance["min_recall"]
+    merged = (
+        ""
+        if not merge["adapter_sha256"]
+        else (f" Merging the adapter changed scores by at most\n{merge['max_relative_error']:.1e} relative.")
+    )
     versions = "\n".join(f"| {name} | {number} |" for name, number in sorted(provenance["versions"].items()))
     return f"""# FilterLLM bundle: {layout.rows:,} users
 
@@ -38,16 +44,21 @@ answer = Runtime.open("{bundle.path.name.removesuffix(".partial")}").topk(["the 
 
 | | |
 | --- | --- |
+| base model | {provenance["base_model"]} |
+| LoRA adapter | {"merged into the encoder" if provenance["adapter_sha256"] else "none"} |
 | prompt | `{spec.template}` |
 | tokens at most | {spec.max_length} |
 | pooling, mapper | {spec.pooling}, {spec.mapper} |
 | users x dimensions | {layout.rows:,} x {layout.dim} |
 | user table | {layout.codec}, {table_bytes:,} bytes in {len(layout.shards)} shard(s) |
 | exporter | {provenance["exporter"]} |
+| built | {provenance["built_at"]}, by fllm-export {provenance["versions"]["fllm-export"]} |
 
 ## How well it ranks
 
-Against the unmerged fp32 checkpoint, on {parity.texts} item texts of `{texts["source"]}`:
+**recall@{parity.k} is {parity.recall[parity.k]:.4f}; at least {required:g} was required.** recall@K is the share of
+the fp32 checkpoint's K best users that are among the bundle's K best. It was measured against the unmerged checkpoint,
+as the mean over {parity.texts} item texts of `{texts["source"]}`:
 
 | K | recall@K |
 | --- | --- |
@@ -55,8 +66,9 @@ Against the unmerged fp32 checkpoint, on {parity.texts} item texts of `{texts["s
 
 The worst text has recall@{parity.k} {parity.worst_recall:.4f}. Scores differ by {parity.score_error_rms:.2e} (root mean
 square; at most {parity.score_error_max:.2e}), where the scores of all users spread by {parity.score_spread:.2e}; the
-log-normaliser by at most {parity.logsumexp_error_max:.2e}. Merging the adapter changed scores by at most
-{merge["max_relative_error"]:.1e} relative.
+log-normaliser by at most {parity.logsumexp_error_max:.2e}.{merged}
+
+`reports/report.html` shows the same with charts.
 
 ## Where it came from
 

@@ -43,7 +43,7 @@ class Parity:
         recall: depth -> mean share of the checkpoint's top users that the bundle's top of the same depth holds.
         recall_counts: number of texts by their recall@k, in the classes of :data:`RECALL_CLASSES`.
         worst_recall: the smallest recall@k of any text.
-        worst: that text, with the first users of both lists.
+        worst: that text, with the first k users of both lists (the first 10 in bundles of older versions).
         score_error_max: largest |score difference| over the users both lists share.
         score_error_rms: root mean square of the same.
         score_spread: standard deviation of the checkpoint's scores over all users, to judge the errors by.
@@ -124,8 +124,8 @@ def compare(truth: Truth, answer: TopK, texts: Sequence[str], k: int) -> Parity:
         worst_recall=float(per_text[k][worst]),
         worst={
             "text": texts[worst],
-            "expected": true_ids[worst, :10].tolist(),
-            "found": answer.user_ids[worst, :10].tolist(),
+            "expected": true_ids[worst, :k].tolist(),
+            "found": answer.user_ids[worst, :k].tolist(),
         },
         score_error_max=float(np.abs(errors).max(initial=0.0)),
         score_error_rms=float(np.sqrt((errors**2).mean())) if len(errors) else 0.0,

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Unpack
 
 from fllm_export import arguments
-from fllm_export.bundle.bundle import BUILD_REPORT, ENCODER_REPORT, PARITY_REPORT, Bundle
+from fllm_export.bundle.bundle import BUILD_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.card import write_card
 from fllm_export.bundle.estimate import estimate
 from fllm_export.bundle.job import Exporter, Job, Options
 from fllm_export.bundle.ledger import Ledger
 from fllm_export.bundle.parity import Parity
+from fllm_export.bundle.provenance import provenance
 from fllm_export.bundle.publication import set_generation
 from fllm_export.bundle.report import write_report
 from fllm_export.bundle.steps import STEPS, Step
@@ -29,18 +28,6 @@ from fllm_export.manifest import describe_files
 from fllm_export.progress import Progress, silent
 from fllm_export.system_errors import check_place
 from fllm_export.table.options import TableChoices, TableOptions
-
-_PACKAGES = (
-    "fllm-export",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "optimum-onnx",
-    "peft",
-    "tokenizers",
-    "torch",
-    "transformers",
-)
 
 
 def build(
@@ -102,12 +89,13 @@ def run(job: Job, output: Path, steps: Sequence[Step] = STEPS) -> Bundle:
         for step in steps:
             _run_step(step, job, staging, ledger)
         staged = Bundle(staging, job.draft_manifest)
-        write_report(staged, job.options.min_recall)
+        origin = provenance(job, staged)
+        write_report(staged, origin)
         _check_recall(staged, job.options)
         publish_json(staging / BUILD_REPORT, {"options": asdict(job.options), "forecast": forecast.to_dict()})
         ledger.close()
         set_generation(staging, generation)
-        _describe(job, staged)
+        _describe(job, staged, origin)
         _move_into_place(staging, output)
     return Bundle.load(output)
 
@@ -145,19 +133,11 @@ def _check_recall(bundle: Bundle, options: Options) -> None:
         )
 
 
-def _describe(job: Job, staged: Bundle) -> None:
+def _describe(job: Job, staged: Bundle, origin: dict[str, Any]) -> None:
     """Write the model card and, last of all, the manifest."""
-    provenance: dict[str, Any] = {
-        "build_key": job.build_key,
-        "checkpoint_sha256": job.fingerprint,
-        "adapter_sha256": staged.report(ENCODER_REPORT)["merge"]["adapter_sha256"],
-        "calibration_sha256": job.texts.sha256,
-        "exporter": job.options.exporter,
-        "versions": _versions(),
-    }
-    write_card(staged, job.checkpoint.spec, provenance)
+    write_card(staged, job.checkpoint.spec, origin)
     files, table = describe_files(staged.path), staged.table().layout.identity
-    replace(job.draft_manifest, files=files, table=table, provenance=provenance).save(staged.path)
+    replace(job.draft_manifest, files=files, table=table, provenance=origin).save(staged.path)
 
 
 def _move_into_place(staging: Path, output: Path) -> None:
@@ -176,13 +156,3 @@ def _move_into_place(staging: Path, output: Path) -> None:
         staging.unlink()
     else:
         shutil.rmtree(staging)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -1,92 +1,150 @@
-"""``reports/report.html``: the build's measurements as one page to look at, without scripts or outside files."""
+"""``reports/report.html``: the build's measurements as one page to look at, and what was decided by them."""
 
 from __future__ import annotations
 
-from html import escape
+from typing import Any
 
+from fllm_export import page
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
-from fllm_export.bundle.charts import bars, divided_bar
 from fllm_export.bundle.parity import Parity
+from fllm_export.charts import Dot, Scale, bars, dots, legend
 from fllm_export.files import publish_text
+from fllm_export.manifest import describe_files
 
 FILE_NAME = "reports/report.html"
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --faint: #d8d8d8; --mark: #b3261e; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #181818; --faint: #444; --mark: #ff8a80; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 720px;
-  margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.5em; } h2 { font-size: 1.1em; margin-top: 2em; }
-svg { width: 100%; font-size: 13px; } svg text { fill: var(--ink); }
-svg .mark { stroke: var(--mark); stroke-width: 2; stroke-dasharray: 4 3; }
-table { border-collapse: collapse; } td, th { padding: 2px 12px 2px 0; text-align: left; vertical-align: top; }
-td { border-top: 1px solid var(--faint); } code { overflow-wrap: anywhere; }
-"""
+_FLOORS = (0.98, 0.95, 0.9, 0.8, 0.5, 0.0)
+_FIRST_RANKS = 5
+_DIFFERENCES_MAX = 30
+_PARTS = {"users": "user table", "encoder": "encoder", "head": "head graphs", "tokenizer.json": "tokenizer"}
 
 
-def write_report(bundle: Bundle, min_recall: float) -> None:
+def write_report(bundle: Bundle, provenance: dict[str, Any]) -> None:
     """Write the page of a staged bundle whose other reports are in place."""
-    publish_text(bundle.path / FILE_NAME, _page(bundle, min_recall))
+    publish_text(bundle.path / FILE_NAME, _page(bundle, provenance))
 
 
-def _page(bundle: Bundle, min_recall: float) -> str:
+def _page(bundle: Bundle, provenance: dict[str, Any]) -> str:
     layout, parity = bundle.table().layout, bundle.parity()
-    source = bundle.report(PARITY_REPORT)["item_texts"]["source"]
-    title = f"{layout.rows:,} users x {layout.dim}, {layout.codec}"
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Bundle report: {escape(title)}</title><style>{_STYLE}</style>
-<h1>Bundle report: {escape(title)}</h1>
-<p>How the bundle ranks users compared with the unmerged fp32 checkpoint, on {parity.texts} item texts of
-<code>{escape(source)}</code>.</p>
-<h2>Share of the checkpoint's top K that the bundle's top K lost</h2>
-{_loss_chart(parity, min_recall)}
-<p>The dashed line is what was allowed: recall@{parity.k} of at least {min_recall:g}.</p>
-<h2>Texts by their recall@{parity.k}</h2>
-{_spread_chart(parity)}
-<h2>Errors</h2>
-{_error_table(bundle, parity)}
-<h2>The worst text</h2>
-<p>{escape(parity.worst["text"])}</p>
-<table><tr><th>checkpoint's first users</th><td>{", ".join(map(str, parity.worst["expected"]))}</td></tr>
-<tr><th>bundle's first users</th><td>{", ".join(map(str, parity.worst["found"]))}</td></tr></table>
-<h2>Where the bytes are</h2>
-{_bytes_chart(bundle)}
-</html>
-"""
+    required = provenance["min_recall"]
+    sections = [
+        _verdict(parity, required),
+        page.section("What was built", _origin(bundle, parity, provenance)),
+        page.section(
+            "How much of the checkpoint's ranking is kept",
+            page.note(
+                "recall@K is the share of the checkpoint's K best users that are among the bundle's K best users, "
+                f"as the mean over all texts. The red line marks the recall@{parity.k} that was required."
+            ),
+            _recall_chart(parity, required),
+        ),
+        page.section(
+            f"How recall@{parity.k} is spread over the texts",
+            _spread_chart(parity),
+        ),
+        page.section("The text with the lowest recall", *_worst(parity)),
+        page.section("How far numbers differ", _errors(bundle, parity)),
+        page.section("Where the bytes are", *_bytes(bundle)),
+    ]
+    return page.page(f"Bundle report: {layout.rows:,} users, {layout.codec}", sections)
 
 
-def _loss_chart(parity: Parity, min_recall: float) -> str:
-    lost = {f"recall@{depth}": 1.0 - value for depth, value in parity.recall.items()}
-    texts = {f"recall@{depth}": f"{value:.4f}" for depth, value in parity.recall.items()}
-    return bars(lost, texts, largest=1.1 * max(*lost.values(), 1.0 - min_recall), mark=1.0 - min_recall)
+def _verdict(parity: Parity, required: float) -> str:
+    recall = parity.recall[parity.k]
+    passed = recall >= required
+    kept = f"{parity.k * recall:.1f} of the {parity.k} users that the fp32 checkpoint ranks first"
+    return page.verdict(
+        passed=passed,
+        found=f"recall@{parity.k} is {recall:.4f}, and at least {required:g} was required.",
+        meaning=f"On {parity.texts} item texts, the bundle returns on average {kept}."
+        + ("" if passed else " The bundle was not published."),
+    )
+
+
+def _origin(bundle: Bundle, parity: Parity, provenance: dict[str, Any]) -> str:
+    layout = bundle.table().layout
+    texts = bundle.report(PARITY_REPORT)["item_texts"]["source"]
+    return page.facts(
+        {
+            "users": f"{layout.rows:,}, one row of dimension {layout.dim} each",
+            "codec of the rows": layout.codec,
+            "base model": provenance["base_model"],
+            "LoRA adapter": "merged into the encoder" if provenance["adapter_sha256"] else "none",
+            "compared with": "the same checkpoint, unmerged, in fp32",
+            "compared on": f"{parity.texts} item texts" + ("" if texts == "memory" else f" of {texts}"),
+            "built": f"{provenance['built_at']}, by fllm-export {provenance['versions']['fllm-export']}",
+        }
+    )
+
+
+def _recall_chart(parity: Parity, required: float) -> str:
+    lowest = min(*parity.recall.values(), required)
+    floor = next(value for value in _FLOORS if value < lowest or value == 0)
+    scale = Scale("recall@K", floor, 1.0, [floor + (1.0 - floor) * part / 2 for part in range(3)], 3)
+    rows = [
+        Dot(f"recall@{depth}", value, f"{value:.4f}", required if depth == parity.k else None)
+        for depth, value in parity.recall.items()
+    ]
+    return dots("recall at each depth", rows, scale)
 
 
 def _spread_chart(parity: Parity) -> str:
-    values = {label: float(count) for label, count in parity.recall_counts.items()}
-    texts = {label: f"{count:.0f}" for label, count in values.items()}
-    return bars(values, texts, largest=max(values.values()))
+    labels = {label: f"recall {label}" if label != "1" else "recall 1: no user lost" for label in parity.recall_counts}
+    rows = {labels[label]: {"texts": float(count)} for label, count in parity.recall_counts.items()}
+    texts = {labels[label]: str(count) for label, count in parity.recall_counts.items()}
+    scale = Scale.from_zero("number of item texts", max(4, *parity.recall_counts.values()))
+    return bars(f"texts by their recall@{parity.k}", rows, texts, scale)
 
 
-def _error_table(bundle: Bundle, parity: Parity) -> str:
+def _worst(parity: Parity) -> list[str]:
+    """Return the worst text's two rankings side by side: the first ranks, and all at which a user is lost or new."""
+    expected, found = parity.worst["expected"], parity.worst["found"]
+    lost, new = set(expected) - set(found), set(found) - set(expected)
+    ranks = [
+        rank
+        for rank, (mine, theirs) in enumerate(zip(expected, found, strict=True))
+        if rank < _FIRST_RANKS or mine in lost or theirs in new
+    ][: _FIRST_RANKS + _DIFFERENCES_MAX]
+    rows, marks, before = [], [], -1
+    for rank in ranks:
+        if rank > before + 1:
+            rows.append(["...", "", ""])
+            marks.append([False, False, False])
+        mine, theirs = expected[rank], found[rank]
+        rows.append([str(rank + 1), f"{mine}" + " (lost)" * (mine in lost), f"{theirs}" + " (new)" * (theirs in new)])
+        marks.append([False, mine in lost, theirs in new])
+        before = rank
+    shown = "" if len(ranks) < _FIRST_RANKS + _DIFFERENCES_MAX else " Only the first differences are shown."
+    return [
+        page.quote(parity.worst["text"]),
+        page.note(
+            f"recall@{parity.k} is {parity.worst_recall:.4f}: {len(lost)} of the checkpoint's first {len(expected)} "
+            f"users are lost. Users in red are in one of the two rankings only.{shown}"
+        ),
+        page.table(["rank", "user, by the checkpoint", "user, by the bundle"], rows, marks),
+    ]
+
+
+def _errors(bundle: Bundle, parity: Parity) -> str:
     encoder = bundle.report(ENCODER_REPORT)
     rows = {
-        "score error, root mean square": f"{parity.score_error_rms:.2e}",
-        "score error, largest": f"{parity.score_error_max:.2e}",
-        "spread of all scores": f"{parity.score_spread:.2e}",
-        "log-normaliser error, largest": f"{parity.logsumexp_error_max:.2e}",
-        "merged against unmerged, relative": f"{encoder['merge']['max_relative_error']:.1e}",
-        "ONNX against torch, relative": f"{encoder['onnx_against_torch']['max_rel']:.1e}",
+        "spread of all scores (standard deviation)": f"{parity.score_spread:.3g}",
+        "score error, root mean square": f"{parity.score_error_rms:.3g}",
+        "score error, largest": f"{parity.score_error_max:.3g}",
+        "error of the log-normaliser, largest": f"{parity.logsumexp_error_max:.3g}",
+        "ONNX encoder against torch, relative": f"{encoder['onnx_against_torch']['max_rel']:.2g}",
     }
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{value}</td></tr>" for name, value in rows.items())
-    return f"<table>{cells}</table>"
+    if encoder["merge"]["adapter_sha256"]:
+        rows["merged against unmerged adapter, relative"] = f"{encoder['merge']['max_relative_error']:.2g}"
+    return page.facts(rows)
 
 
-def _bytes_chart(bundle: Bundle) -> str:
-    sizes: dict[str, float] = {}
-    for path in bundle.path.rglob("*"):
-        if path.is_file():
-            part = path.relative_to(bundle.path).parts[0]
-            sizes[part] = sizes.get(part, 0.0) + path.stat().st_size
-    largest_first = dict(sorted(sizes.items(), key=lambda item: -item[1])[:5])
-    return divided_bar(largest_first, {part: f"{size / 2**20:,.2f} MiB" for part, size in largest_first.items()})
+def _bytes(bundle: Bundle) -> list[str]:
+    sizes = dict.fromkeys([*_PARTS.values(), "other"], 0)
+    for name, entry in describe_files(bundle.path).items():
+        sizes[_PARTS.get(name.split("/", 1)[0], "other")] += entry.bytes
+    sizes["user table"] += sum(shard.bytes for shard in bundle.table().layout.shards)
+    mebibytes = {part: size / 2**20 for part, size in sizes.items()}
+    total = sum(mebibytes.values())
+    chart = bars("bytes by part", {"bundle": mebibytes}, {"bundle": f"{total:,.2f} MiB"}, Scale.from_zero("MiB", total))
+    return [chart, legend([f"{part} {size:,.2f} MiB ({size / total:.1%})" for part, size in mebibytes.items()])]

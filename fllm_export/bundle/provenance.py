@@ -1,0 +1,63 @@
+"""What a bundle was made from, by what and when: the provenance that manifest, card and report share."""
+
+from __future__ import annotations
+
+import math
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from fllm_export.bundle.bundle import ENCODER_REPORT, Bundle
+from fllm_export.bundle.job import Job
+from fllm_export.checkpoint.base import BaseModel
+from fllm_export.checkpoint.checkpoint import BASE_FOLDER, Checkpoint
+
+_PACKAGES = (
+    "fllm-export",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "optimum-onnx",
+    "peft",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
+
+
+def provenance(job: Job, staged: Bundle) -> dict[str, Any]:
+    """Return the provenance of a staged bundle whose encoder report is in place, JSON-ready."""
+    return {
+        "build_key": job.build_key,
+        "built_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "base_model": _base_model(job.checkpoint),
+        "min_recall": job.options.min_recall,
+        "checkpoint_sha256": job.fingerprint,
+        "adapter_sha256": staged.report(ENCODER_REPORT)["merge"]["adapter_sha256"],
+        "calibration_sha256": job.texts.sha256,
+        "exporter": job.options.exporter,
+        "versions": _versions(),
+    }
+
+
+def _base_model(checkpoint: Checkpoint) -> str:
+    """Return a line on the base model: its name and what its files say, which tell models apart where names do not."""
+    model = BaseModel.check(checkpoint.base)
+    architectures = model.config.get("architectures")
+    kind = architectures[0] if isinstance(architectures, list) and architectures else model.config.get("model_type")
+    parameters = sum(math.prod(tensor.shape) for tensor in model.tensors().values())
+    name = Path(checkpoint.spec.base_model).name
+    facts = f"{kind}, {parameters:,} parameters"
+    return facts if name == BASE_FOLDER else f"{name} ({facts})"
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,91 @@
+"""A page to look at: one HTML file with a verdict, sections and charts, without scripts or outside files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --faint: #d0d0d0; --soft: #5c5c5c;
+  --good: #1b6e3c; --bad: #b3261e; --c0: #3566b8; --c1: #c2742c; --c2: #3c8a5a; --c3: #8a4fa3; --c4: #777777; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #181818; --faint: #4a4a4a; --soft: #a8a8a8;
+  --good: #7ddc9f; --bad: #ff8a80; --c0: #7fa8ee; --c1: #e8a468; --c2: #79c99a; --c3: #c79ade; --c4: #aaaaaa; } }
+* { box-sizing: border-box; }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 46rem;
+  margin: 0 auto; padding: 1rem 1rem 3rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin: 2.2rem 0 0.4rem; }
+.verdict { border: 2px solid; border-left-width: 10px; border-radius: 4px; padding: 0.6rem 0.9rem; }
+.verdict strong { font-size: 1.2rem; } .passed { border-color: var(--good); } .refused { border-color: var(--bad); }
+.passed strong { color: var(--good); } .refused strong { color: var(--bad); }
+svg.chart { width: 100%; font-size: 14px; display: block; } svg text { fill: var(--ink); }
+svg .value { text-anchor: end; font-variant-numeric: tabular-nums; } svg .tick, svg .title { text-anchor: middle; }
+svg .tick { fill: var(--soft); font-size: 12px; } svg .title { font-style: italic; }
+svg .axis { stroke: var(--soft); } svg .track { stroke: var(--faint); stroke-width: 2; }
+svg .mark { stroke: var(--bad); stroke-width: 3; } svg.key { width: 12px; height: 12px; margin-right: 0.5rem; }
+.c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); }
+.c4 { fill: var(--c4); }
+ul.legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0.2rem 1.4rem; }
+table { border-collapse: collapse; width: 100%; } th, td { padding: 3px 10px 3px 0; text-align: left;
+  vertical-align: top; border-top: 1px solid var(--faint); font-weight: normal; } thead th { font-weight: 600; }
+tbody th { color: var(--soft); width: 40%; } td { font-variant-numeric: tabular-nums; }
+.differs { color: var(--bad); font-weight: 600; } .note { color: var(--soft); }
+blockquote { margin: 0.6rem 0; padding-left: 0.9rem; border-left: 4px solid var(--faint); white-space: pre-wrap; }
+"""
+
+
+def page(title: str, sections: Sequence[str]) -> str:
+    """Return a whole page.
+
+    Args:
+        title: plain text.
+        sections: HTML, from the functions beside this one.
+    """
+    content = "\n".join(sections)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><h1>{escape(title)}</h1>\n{content}\n</body></html>\n"
+    )
+
+
+def verdict(*, passed: bool, found: str, meaning: str) -> str:
+    """Return what the reader looks for first: passed or refused, by which figure, and what that means."""
+    word, kind = ("Passed", "passed") if passed else ("Refused", "refused")
+    return f'<div class="verdict {kind}"><strong>{word}</strong>: {escape(found)}<br>{escape(meaning)}</div>'
+
+
+def section(heading: str, *content: str) -> str:
+    """Return a section: a heading of plain text and HTML below it."""
+    return f"<h2>{escape(heading)}</h2>\n" + "\n".join(content)
+
+
+def note(text: str) -> str:
+    """Return a paragraph that explains what stands above or below it."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def quote(text: str) -> str:
+    """Return a text of somebody else."""
+    return f"<blockquote>{escape(text)}</blockquote>"
+
+
+def facts(rows: Mapping[str, str]) -> str:
+    """Return names and values as a table."""
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
+    return f"<table><tbody>{cells}</tbody></table>"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], differs: Sequence[Sequence[bool]]) -> str:
+    """Return a table of plain text; ``differs`` says of each cell whether it is marked."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td class="differs">{escape(cell)}</td>' if marked else f"<td>{escape(cell)}</td>"
+            for cell, marked in zip(row, marks, strict=True)
+        )
+        + "</tr>"
+        for row, marks in zip(rows, differs, strict=True)
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
