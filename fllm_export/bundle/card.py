@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
@@ -13,24 +14,17 @@ FILE_NAME = "README.md"
 
 def write_card(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any]) -> None:
     """Write the card of a staged bundle whose reports are in place."""
-    publish_text(bundle.path / FILE_NAME, _card(bundle, spec, provenance))
+    sections = [
+        _head(bundle),
+        f"## What it is\n\n{_table('', '', _facts(bundle, spec, provenance))}",
+        f"## How well it ranks\n\n{_ranking(bundle, provenance['min_recall'])}",
+        f"## Where it came from\n\n{_origin(bundle, provenance)}",
+    ]
+    publish_text(bundle.path / FILE_NAME, "\n\n".join(sections) + "\n")
 
 
-def _card(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any]) -> str:
-    layout = bundle.table().layout
-    texts = bundle.report(PARITY_REPORT)["item_texts"]
-    merge = bundle.report(ENCODER_REPORT)["merge"]
-    table_bytes = sum(shard.bytes for shard in layout.shards)
-    parity = bundle.parity()
-    recall = "\n".join(f"| {depth} | {value:.4f} |" for depth, value in sorted(parity.recall.items()))
-    required = provenance["min_recall"]
-    merged = (
-        ""
-        if not merge["adapter_sha256"]
-        else (f" Merging the adapter changed scores by at most\n{merge['max_relative_error']:.1e} relative.")
-    )
-    versions = "\n".join(f"| {name} | {number} |" for name, number in sorted(provenance["versions"].items()))
-    return f"""# FilterLLM bundle: {layout.rows:,} users
+def _head(bundle: Bundle) -> str:
+    return f"""# FilterLLM bundle: {bundle.table().layout.rows:,} users
 
 An item's text goes in; the users most likely to interact with it come out, with exact probabilities.
 
@@ -38,50 +32,57 @@ An item's text goes in; the users most likely to interact with it come out, with
 from fllm_export import Runtime
 
 answer = Runtime.open("{bundle.path.name.removesuffix(".partial")}").topk(["the item's text"], k=20)
-```
+```"""
 
-## What it is
 
-| | |
-| --- | --- |
-| base model | {provenance["base_model"]} |
-| LoRA adapter | {"merged into the encoder" if provenance["adapter_sha256"] else "none"} |
-| prompt | `{spec.template}` |
-| tokens at most | {spec.max_length} |
-| pooling, mapper | {spec.pooling}, {spec.mapper} |
-| users x dimensions | {layout.rows:,} x {layout.dim} |
-| user table | {layout.codec}, {table_bytes:,} bytes in {len(layout.shards)} shard(s) |
-| exporter | {provenance["exporter"]} |
-| built | {provenance["built_at"]}, by fllm-export {provenance["versions"]["fllm-export"]} |
+def _facts(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any]) -> dict[str, str]:
+    layout = bundle.table().layout
+    table_bytes = sum(shard.bytes for shard in layout.shards)
+    return {
+        "base model": provenance["base_model"],
+        "LoRA adapter": "merged into the encoder" if provenance["adapter_sha256"] else "none",
+        "prompt": f"`{spec.template}`",
+        "tokens at most": f"{spec.max_length}",
+        "pooling, mapper": f"{spec.pooling}, {spec.mapper}",
+        "users x dimension": f"{layout.rows:,} x {layout.dim}",
+        "user table": f"{layout.codec}, {table_bytes:,} bytes in {len(layout.shards)} shard(s)",
+        "exporter": provenance["exporter"],
+        "built": f"{provenance['built_at']}, by fllm-export {provenance['versions']['fllm-export']}",
+    }
 
-## How well it ranks
 
-**recall@{parity.k} is {parity.recall[parity.k]:.4f}; at least {required:g} was required.** recall@K is the share of
-the fp32 checkpoint's K best users that are among the bundle's K best. It was measured against the unmerged checkpoint,
-as the mean over {parity.texts} item texts of `{texts["source"]}`:
+def _ranking(bundle: Bundle, required: float) -> str:
+    parity, merge = bundle.parity(), bundle.report(ENCODER_REPORT)["merge"]
+    source = bundle.report(PARITY_REPORT)["item_texts"]["source"]
+    texts = f"{parity.texts} item texts" + ("" if source == "memory" else f" of `{source}`")
+    merging = f" Merging the adapter changed scores by at most {merge['max_relative_error']:.2g} relative."
+    return f"""**recall@{parity.k} is {parity.recall[parity.k]:.4f}; at least {required:g} was required.** recall@K is
+the share of the fp32 checkpoint's K best users that are among the bundle's K best, here the mean over {texts}. The
+checkpoint is taken as it was trained, before its adapter is merged.
 
-| K | recall@K |
-| --- | --- |
-{recall}
+{_table("K", "recall@K", {str(depth): f"{value:.4f}" for depth, value in sorted(parity.recall.items())})}
 
-The worst text has recall@{parity.k} {parity.worst_recall:.4f}. Scores differ by {parity.score_error_rms:.2e} (root mean
-square; at most {parity.score_error_max:.2e}), where the scores of all users spread by {parity.score_spread:.2e}; the
-log-normaliser by at most {parity.logsumexp_error_max:.2e}.{merged}
+The worst text has recall@{parity.k} {parity.worst_recall:.4f}. Scores differ by {parity.score_error_rms:.3g} (root mean
+square; at most {parity.score_error_max:.3g}), where the scores of all users spread by {parity.score_spread:.3g}; the
+log-normaliser by at most {parity.logsumexp_error_max:.3g}.{merging if merge["adapter_sha256"] else ""}
 
-`reports/report.html` shows the same with charts.
+`reports/report.html` shows the same with charts."""
 
-## Where it came from
 
-| | SHA-256 |
-| --- | --- |
-| checkpoint | `{provenance["checkpoint_sha256"]}` |
-| adapter | `{provenance["adapter_sha256"] or "none"}` |
-| item texts | `{texts["sha256"]}` |
+def _origin(bundle: Bundle, provenance: dict[str, Any]) -> str:
+    hashes = {
+        "checkpoint": f"`{provenance['checkpoint_sha256']}`",
+        "adapter": f"`{provenance['adapter_sha256']}`" if provenance["adapter_sha256"] else "none",
+        "item texts": f"`{bundle.report(PARITY_REPORT)['item_texts']['sha256']}`",
+    }
+    return f"""{_table("", "SHA-256", hashes)}
 
-| package | version |
-| --- | --- |
-{versions}
+{_table("package", "version", dict(sorted(provenance["versions"].items())))}
 
 The licence of the base model and of the training data goes with this bundle; fllm-export adds none of its own.
-`fllm-export verify` checks every byte against `manifest.json`.
-"""
+`fllm-export verify` checks every byte against `manifest.json`."""
+
+
+def _table(left: str, right: str, rows: Mapping[str, str]) -> str:
+    header = f"| {left} | {right} |" if left or right else "| | |"
+    return "\n".join([header, "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())])
