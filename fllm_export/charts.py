@@ -9,7 +9,7 @@ from html import escape
 
 _ROW = 44
 _AXIS = 46
-_LEFT, _RIGHT = 3.0, 95.0
+_LEFT, _RIGHT = 5.0, 95.0
 _COLOURS = 5
 
 

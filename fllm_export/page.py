@@ -26,7 +26,8 @@ svg .mark { stroke: var(--bad); stroke-width: 3; } svg.key { width: 12px; height
 .c4 { fill: var(--c4); }
 ul.legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0.2rem 1.4rem; }
 table { border-collapse: collapse; width: 100%; } th, td { padding: 3px 10px 3px 0; text-align: left;
-  vertical-align: top; border-top: 1px solid var(--faint); font-weight: normal; } thead th { font-weight: 600; }
+  vertical-align: top; border-top: 1px solid var(--faint); font-weight: normal; }
+thead th { font-weight: 600; overflow-wrap: normal; }
 tbody th { color: var(--soft); width: 40%; } td { font-variant-numeric: tabular-nums; }
 .differs { color: var(--bad); font-weight: 600; } .note { color: var(--soft); }
 blockquote { margin: 0.6rem 0; padding-left: 0.9rem; border-left: 4px solid var(--faint); white-space: pre-wrap; }
