@@ -143,6 +143,30 @@ def tiny_bert_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_roberta_dir(tiny_bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A RobertaModel with random weights, whose positions begin after its padding token; the tiny BERT's tokenizer."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    path = tmp_path_factory.mktemp("tiny-roberta")
+    bert = transformers.AutoConfig.from_pretrained(tiny_bert_dir)
+    torch.manual_seed(0)
+    config = transformers.RobertaConfig(
+        vocab_size=bert.vocab_size,
+        hidden_size=_HIDDEN,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=_HEADS,
+        intermediate_size=2 * _HIDDEN,
+        max_position_embeddings=_POSITIONS,
+        initializer_range=0.2,
+        pad_token_id=1,
+    )
+    transformers.RobertaModel(config).save_pretrained(path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(tiny_bert_dir / name, path / name)
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_llama_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LlamaForCausalLM with random weights, hidden 32, 2 layers, untied head, and a byte-level BPE tokenizer."""
     torch = pytest.importorskip("torch")

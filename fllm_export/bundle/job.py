@@ -145,8 +145,9 @@ class Job:
 
     @property
     def probes(self) -> list[str]:
-        """A few texts to try single parts on."""
-        return self.sample[:PROBE_TEXTS]
+        """A few texts to try single parts on, the shortest and the longest among them."""
+        ends = [min(self.sample, key=len), max(self.sample, key=len)]
+        return list(dict.fromkeys([*ends, *self.sample]))[:PROBE_TEXTS]
 
     @property
     def table_facts(self) -> dict[str, Any]:

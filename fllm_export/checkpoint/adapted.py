@@ -14,9 +14,11 @@ from torch import nn
 
 from fllm_export.checkpoint.adapter import WEIGHTS_FILE, adapted_module, adapter_tensors, stored_whole
 from fllm_export.checkpoint.attached import attach
+from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.checkpoint.model import FilterLLM, ItemEncoder, make_mapper
+from fllm_export.checkpoint.positions import require_rows
 from fllm_export.checkpoint.pretrained import load_base, module_names, quiet
 from fllm_export.checkpoint.tensors import FloatArray, IdArray
 from fllm_export.checkpoint.users import UserRows
@@ -135,6 +137,8 @@ class AdaptedModel:
         else:
             inner = load_base(base, transformers.AutoModel)
         self.encoder = ItemEncoder(inner, spec.pooling, torch_mapper(self.checkpoint.mapper))
+        self.encoder.positions.require(spec.max_length, base)
+        require_rows(inner, BaseModel.check(base))
         if form == "composite":
             touched = any(name.startswith("user_embeddings") for name in modules)
             self.composite = _composite(self.encoder, self.checkpoint.users, filled=touched)

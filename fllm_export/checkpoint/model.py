@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from fllm_export.checkpoint.positions import Positions, argument_names
 from fllm_export.checkpoint.spec import MapperKind as MapperKind
 from fllm_export.checkpoint.spec import Pooling as Pooling
 
@@ -67,18 +68,25 @@ class ItemEncoder(nn.Module):
         self.mapper = mapper
         # Asked now, because an adapter may wrap the mapper later.
         self.rectified = isinstance(mapper, LinearBeforeReLU)
+        self.positions = Positions.of(encoder)
+        self._caches = "use_cache" in argument_names(encoder)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return z, float32 [B, d], of int64 token ids and mask [B, L]."""
-        z = cast(Tensor, self.mapper(self.pooled(input_ids, attention_mask)))
+        return self.mapped(self.pooled(input_ids, attention_mask))
+
+    def mapped(self, x: Tensor) -> Tensor:
+        """Return z, float32 [B, d], of pooled states x, [B, h]."""
+        z = cast(Tensor, self.mapper(x))
         return torch.relu(z) if self.rectified else z
 
     def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return x, the pooled state before the mapper, [B, h]."""
+        """Return x, the pooled state before the mapper, [B, h]; padding's side and width change nothing in it."""
         extra: dict[str, object] = {}
-        if self.pooling == "last":
-            # A decoder's positions count real tokens, so that the padding's side and width change nothing.
-            extra = {"position_ids": (attention_mask.cumsum(1) - 1).clamp(min=0), "use_cache": False}
+        if self.positions.given:
+            extra["position_ids"] = self.positions.ids(input_ids, attention_mask)
+        if self._caches:
+            extra["use_cache"] = False
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
         return pool(states, attention_mask, self.pooling)
 

@@ -154,6 +154,7 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         model, hidden = load_encoder(choice.path)
         self.encoder = ItemEncoder(model, choice.pooling, nn.Identity())
+        self.encoder.positions.require(recipe.max_length, choice.path)
         self._frozen = run.tensors("frozen_states", self._frozen_states)
         stored = run.tensors("vocabulary", self._vocabulary)
         self.head = Head(recipe.mapper, hidden, Vocabulary(stored["users"], stored["items"]))

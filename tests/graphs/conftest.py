@@ -46,7 +46,11 @@ class ExportTiny(Protocol):
 
 @pytest.fixture(scope="session")
 def export_tiny(
-    make_encoder: MakeEncoder, tiny_bert_dir: Path, tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory
+    make_encoder: MakeEncoder,
+    tiny_bert_dir: Path,
+    tiny_roberta_dir: Path,
+    tiny_llama_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> ExportTiny:
     """The factory of exported encoders."""
 
@@ -54,7 +58,8 @@ def export_tiny(
         from fllm_export.graphs.encoder import export_encoder
 
         family, pooling, kind = description.split("-")
-        encoder = make_encoder(tiny_bert_dir if family == "bert" else tiny_llama_dir, pooling, kind)
+        directory = {"bert": tiny_bert_dir, "roberta": tiny_roberta_dir, "llama": tiny_llama_dir}[family]
+        encoder = make_encoder(directory, pooling, kind)
         path = tmp_path_factory.mktemp(description) / "encoder" / "model.onnx"
         export_encoder(encoder, path, example=example)
         return encoder, path

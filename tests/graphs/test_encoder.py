@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from fllm_export.errors import BundleError, ParityError, UsageError
 from fllm_export.files import sha256_file
 from fllm_export.graphs.encoder import export_encoder
 from fllm_export.graphs.model_files import external_data_path, publish_model
-from fllm_export.graphs.parity import EncoderParity, compare_encoder
+from fllm_export.graphs.parity import EncoderParity, compare_encoder, probe_batches
+from fllm_export.prompt import Prompt
 
 from .conftest import SHAPES, ExportTiny, MakeEncoder, make_batch
 
@@ -23,7 +25,9 @@ BATCHES = [make_batch(items, length, side, 40, seed=i) for i, (items, length, si
 EXAMPLE = make_batch(2, 7, "left", 40)
 
 
-@pytest.fixture(scope="module", params=["bert-mean-linear", "bert-cls-identity", "llama-last-mlp"])
+@pytest.fixture(
+    scope="module", params=["bert-mean-linear", "bert-cls-identity", "roberta-mean-linear", "llama-last-mlp"]
+)
 def exported(request: pytest.FixtureRequest, export_tiny: ExportTiny) -> tuple[ItemEncoder, Path]:
     """An encoder and its ONNX file."""
     return export_tiny(request.param, EXAMPLE)
@@ -35,6 +39,7 @@ def test_equals_torch_over_shapes_and_padding(exported: tuple[ItemEncoder, Path]
     assert parity.batches == len(SHAPES)
     assert parity.items == sum(items for items, _, _ in SHAPES)
     assert parity.max_abs < 1e-4
+    assert set(parity.max_rel_by_padding) == {"alone", "left", "right"}
     parity.require(1e-4)
 
 
@@ -117,9 +122,28 @@ def test_another_encoder_fails_parity(exported: tuple[ItemEncoder, Path]) -> Non
         parity.require(1e-4)
 
 
+def test_positions_that_count_padding_fail_parity(
+    make_encoder: MakeEncoder, tiny_bert_dir: Path, tmp_path: Path
+) -> None:
+    """A BERT that gets no position_ids numbers the padding on the left too, and gives other vectors then."""
+    encoder = make_encoder(tiny_bert_dir, "mean", "linear")
+    encoder.positions = replace(encoder.positions, given=False)
+    export_encoder(encoder, tmp_path / "model.onnx", example=EXAMPLE)
+    prompt = Prompt("{text}", 64, "left", 0)
+    texts = [[5, 6, 7], [8, 9, 10, 11, 12, 13, 14]]
+    right, both = (
+        compare_encoder(tmp_path / "model.onnx", encoder, probe_batches(prompt, texts, sides))
+        for sides in (("right",), ("left", "right"))
+    )
+    right.require(1e-4)
+    assert right.items == 2 + 3
+    with pytest.raises(ParityError, match=r"a longer text shares the batch and padding is on the left; .*padding_side"):
+        both.require(1e-2)
+
+
 def test_not_a_number_fails_parity() -> None:
     with pytest.raises(ParityError):
-        EncoderParity(float("nan"), float("nan"), 1, 1).require(1.0)
+        EncoderParity(float("nan"), float("nan"), 1, 1, {"alone": float("nan")}).require(1.0)
 
 
 def test_comparing_nothing_is_refused(exported: tuple[ItemEncoder, Path]) -> None:
