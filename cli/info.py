@@ -28,16 +28,17 @@ _PACKAGES = (
 @json_option
 @pass_output
 def info(output: Output) -> None:
-    """Print versions, engines, processor levels and environment variables."""
+    """Print versions, the engines that can run here, processor levels and environment variables."""
     from fllm_export import __version__, _core
-    from fllm_export.engines.registry import ENGINES
+    from fllm_export.engines.probe import obstacles
     from fllm_export.environment import VARIABLES, default_threads
     from fllm_export.table.codec_names import CODEC_NAMES
 
+    engines = obstacles()
     packages = {name: _version(name) for name in _PACKAGES}
     facts = {
         "fllm-export": __version__,
-        "engines": list(ENGINES),
+        "engines": {name: {"runs": why is None, "why_not": why} for name, why in engines.items()},
         "codecs": list(CODEC_NAMES),
         "threads": default_threads(),
         "cpu_levels": _core.cpu_levels(),
@@ -47,9 +48,13 @@ def info(output: Output) -> None:
     wide = max(map(len, [*packages, *VARIABLES]))
     lines = [
         f"fllm-export {__version__}",
-        f"engines     {', '.join(ENGINES)}",
         f"codecs      {', '.join(CODEC_NAMES)}",
         f"processor   {', '.join(_core.cpu_levels())}; {default_threads()} thread(s)",
+        "",
+        *(
+            f"engine {name:<{wide - 7}}  {'runs' if why is None else 'cannot run: ' + why}"
+            for name, why in engines.items()
+        ),
         "",
         *(f"{name:<{wide}}  {number or 'not installed'}" for name, number in packages.items()),
         "",

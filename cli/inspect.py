@@ -38,17 +38,22 @@ def _bundle(path: Path) -> dict[str, Any]:
 
     bundle = Bundle.load(path)
     files = bundle.files()
-    parity = bundle.parity()
+    parity, provenance = bundle.parity(), bundle.manifest.provenance
     return {
         "kind": "bundle",
         "bytes": sum(entry.bytes for entry in files.values()),
         "files": len(files),
         **_table_facts(path / "users"),
+        "encoder": sorted(name for name in files if name.startswith("encoder/") and name.endswith(".onnx")),
+        "base_model": provenance.get("base_model", "not recorded"),
+        "adapter": provenance.get("adapter_sha256") is not None,
         **{key: value for key, value in asdict(bundle.manifest.prompt).items()},
         f"recall@{parity.k}": round(parity.recall[parity.k], 4),
         "plans": _plans(path),
-        "checkpoint_sha256": bundle.manifest.provenance.get("checkpoint_sha256"),
-        "adapter_sha256": bundle.manifest.provenance.get("adapter_sha256"),
+        "min_recall": provenance.get("min_recall", "not recorded"),
+        "built_at": provenance.get("built_at", "not recorded"),
+        "checkpoint_sha256": provenance.get("checkpoint_sha256"),
+        "adapter_sha256": provenance.get("adapter_sha256"),
     }
 
 
@@ -73,6 +78,8 @@ def _table_facts(path: Path) -> dict[str, Any]:
         "table_bytes": sum(shard.bytes for shard in layout.shards),
         "shards": len(layout.shards),
         "tile_rows": layout.tile_rows,
+        "clustered": layout.tile_bounds,
+        "sketch_dims": layout.sketch_dims,
         "bias": layout.bias,
         "generation": layout.generation,
     }
@@ -87,6 +94,10 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _text(key: str, value: Any) -> str:
-    if key == "plans":
+    if isinstance(value, list):
         return ", ".join(value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "sketch_dims":
+        return str(value) if value else "no sketch"
     return f"{value:,} ({byte_text(value)})" if key.endswith("bytes") else str(value)

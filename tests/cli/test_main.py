@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from fllm_export import errors
 from fllm_export.cli.main import EXIT_CODES, main
+from fllm_export.engines.registry import ENGINES
 
 HEAVY = ("torch", "onnx", "transformers", "onnxruntime", "peft", "numpy")
 
@@ -154,6 +155,17 @@ def test_info_prints_text_and_json() -> None:
     document = json.loads(run("info", "--json").stdout)
     assert document["schema"] == "fllm-export/info"
     assert document["cpu_levels"][0] == "scalar"
+
+
+def test_info_says_which_engines_run_here_and_why_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLLM_CUDA_LIBRARY", "/nowhere/libfllm_cuda.so")
+    engines = json.loads(run("info", "--json").stdout)["engines"]
+    assert list(engines) == list(ENGINES)
+    for name in ("native", "numpy", "onnxruntime"):
+        assert engines[name] == {"runs": True, "why_not": None}
+    assert not engines["cuda"]["runs"]
+    assert "/nowhere/libfllm_cuda.so" in engines["cuda"]["why_not"]
+    assert "cannot run: the engine 'cuda'" in run("info").stdout
 
 
 def test_a_bad_environment_variable_is_named() -> None:

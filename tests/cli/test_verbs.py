@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -89,6 +90,12 @@ def test_verify_and_inspect(tiny_bundle: Bundle, tmp_path: Path) -> None:
     assert (facts["kind"], facts["users"], facts["codec"]) == ("bundle", 400, "int8")
     table = json.loads(run("inspect", tiny_bundle.path / "users", "--json").stdout)
     assert (table["kind"], table["users"]) == ("user table", 400)
+    assert facts["encoder"] == ["encoder/model.onnx"]
+    assert "LlamaForCausalLM" in facts["base_model"]
+    assert (facts["adapter"], facts["min_recall"], facts["plans"], facts["generation"]) == (True, 0.9, [], 1)
+    text = run("inspect", tiny_bundle.path).stdout
+    for line in ("sketch_dims +no sketch", "clustered +no", "adapter +yes", "plans +none"):
+        assert re.search(f"(?m)^{line}$", text), line
     copy = tmp_path / "copy"
     shutil.copytree(tiny_bundle.path, copy)
     shard = next((copy / "users").glob("*.safetensors"))
