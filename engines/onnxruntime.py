@@ -22,14 +22,14 @@ from fllm_export.table.table import Table
 CHUNK_ROWS = "chunk_rows"
 """The head graph's metadata entry with the rows of a chunk: what it is fed has whole chunks."""
 
-_NOT_DIRECT = ("fp8", "int4")
+_DIRECT = ("fp32", "fp16", "int8")
 
 
 class OnnxRuntimeEngine(TiledEngine):
     """Runs ``head/tile.onnx`` for each tile; the tile is an input, so the table is never copied into a session.
 
     int8 tables take the integer form, whose answers equal the NumPy engine's bit for bit. The others take the
-    float form: their rows are read (fp32, fp16) or decoded (fp8, int4) a tile at a time and summed in float32.
+    float form: their rows are read (fp32, fp16) or decoded (the others) a tile at a time and summed in float32.
 
     Args:
         table: the open table.
@@ -85,10 +85,10 @@ class OnnxRuntimeEngine(TiledEngine):
         return self._session.run(outputs, feed, options)
 
     def _tile_feed(self, tile: Tile) -> dict[str, Any]:
-        if self.table.codec.name in _NOT_DIRECT:
-            codes: npt.NDArray[Any] = self.table.codec.values(tile.stored, self.table.layout.dim).astype(np.float32)
+        if self.table.codec.name in _DIRECT:
+            codes: npt.NDArray[Any] = tile.stored["codes"]
         else:
-            codes = tile.stored["codes"]
+            codes = self.table.codec.values(tile.stored, self.table.layout.dim).astype(np.float32)
         feed = {
             "codes": self._whole_chunks(codes),
             "scales": self._whole_chunks(tile.stored["scales"]),

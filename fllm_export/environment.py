@@ -15,7 +15,7 @@ VARIABLES: dict[str, str] = {
     "FLLM_GPUS": "number of GPUs that share a table, engine cuda (default: 1)",
     "FLLM_GPU_BYTES": "bytes of each GPU that a table takes at most, engines cuda and tensorrt (default: all free)",
     "FLLM_TENSORRT_CACHE": "folder that keeps kernels that TensorRT-RTX compiles where a plan runs (default: none)",
-    "FLLM_ISA": "instruction set of native: scalar, avx2, avx512, avx512_vnni, amx_int8 or neon (default: best)",
+    "FLLM_ISA": "instruction set of native, one of those that `fllm-export info` lists (default: best)",
     "FLLM_ONNXRUNTIME": "libonnxruntime.so that the C++ encoder loads (default: libonnxruntime.so.1)",
     "FLLM_NUM_THREADS": "threads to use when no number is named (default: the CPUs that this process may use)",
     "NO_COLOR": "when set, no colours on the terminal",

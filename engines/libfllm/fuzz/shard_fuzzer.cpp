@@ -5,7 +5,6 @@
 
 #include "format/safetensors.hpp"
 #include "format/shard.hpp"
-#include "search/tile_bounds.hpp"
 #include "status.hpp"
 
 namespace {
@@ -63,7 +62,7 @@ void view(const fllm::Tensors& tensors, fllm::Codec codec, bool bias) {
       const std::uint64_t last = (rows - 1) / layout.tile_rows * layout.tile_rows;
       const fllm::Tile tile = shard.tile(layout, last, rows - last, last);
       require_end(tensors, "tile_directions", tile.direction, layout.dim * sizeof(float));
-      require_end(tensors, "tile_extents", tile.extents, fllm::TileBounds::kExtents * sizeof(float));
+      require_end(tensors, "tile_extents", tile.extents, fllm::kTileExtents * sizeof(float));
     }
     const fllm::Tile tile = shard.tile(layout, rows, 0, rows);
     require(tile.codes == codes->second.data + codes->second.bytes);

@@ -55,7 +55,7 @@ using Decode = void (*)(const void* codes, const std::uint8_t* groups, std::size
                         float* norms);
 
 struct Kernels {
-  const char* isa;  // "scalar", "avx2", "avx512", "avx512_vnni", "amx_int8", "neon"
+  const char* isa;  // the level's name, such as "avx2"
 
   // ---- int8: exact integer dot products of int8 codes [rows, dim] (row stride = dim bytes, no padding; nothing
   // outside rows * dim bytes is read) with query limbs in [-64, 63].

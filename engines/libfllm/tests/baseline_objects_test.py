@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ISA_OBJECT = re.compile(r"_(avx2|avx512|avx512_vnni|amx)\.cpp\.o$")
+ISA_OBJECT = re.compile(r"/kernels/[a-z0-9]+_(?!scalar)\w+\.cpp\.o$")
 VECTOR = re.compile(r"v(?!err$|erw$)\w+|k(mov|and|or|x|not|shift|unpck|add|test)\w+")
 BIT_MANIPULATION = re.compile(r"andn|bextr|blsi|blsmsk|blsr|bzhi|mulx|pdep|pext|rorx|sarx|shlx|shrx")
 WIDE_OPERAND = re.compile(r"%[yz]mm\d|%k[1-7]\b")
@@ -60,7 +60,7 @@ def faults_of_isa(path: Path) -> list[str]:
 
 def main(objects: list[Path]) -> int:
     """Print every fault; return the exit code."""
-    isa = [path for path in objects if ISA_OBJECT.search(path.name)]
+    isa = [path for path in objects if ISA_OBJECT.search(str(path))]
     baseline = [path for path in objects if path not in isa]
     faults = [fault for path in baseline for fault in faults_of_baseline(path)]
     faults += [fault for path in isa for fault in faults_of_isa(path)]

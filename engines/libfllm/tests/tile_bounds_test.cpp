@@ -46,7 +46,7 @@ struct Bounds {
 
 // By the definition, rounded outwards by a good deal.
 Bounds describe(const Rows& rows) {
-  Bounds bounds{std::vector<float>(kTiles * kDim), std::vector<float>(kTiles * fllm::TileBounds::kExtents)};
+  Bounds bounds{std::vector<float>(kTiles * kDim), std::vector<float>(kTiles * fllm::kTileExtents)};
   for (std::size_t t = 0; t < kTiles; ++t) {
     const std::size_t first = t * kTileRows, last = std::min(kRows, first + kTileRows);
     std::vector<double> mean(kDim, 0.0);
@@ -65,7 +65,7 @@ Bounds describe(const Rows& rows) {
       }
       low = std::min(low, along), high = std::max(high, along), rest = std::max(rest, std::sqrt(squares));
     }
-    float* const extents = bounds.extents.data() + t * fllm::TileBounds::kExtents;
+    float* const extents = bounds.extents.data() + t * fllm::kTileExtents;
     const double slack = 1e-6 * (std::abs(low) + std::abs(high) + rest);
     extents[0] = static_cast<float>(low - slack), extents[1] = static_cast<float>(high + slack);
     extents[2] = static_cast<float>(rest + slack), extents[3] = 0;

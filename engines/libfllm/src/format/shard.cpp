@@ -3,7 +3,6 @@
 #include <bit>
 #include <vector>
 
-#include "search/tile_bounds.hpp"
 #include "status.hpp"
 
 namespace fllm {
@@ -43,7 +42,7 @@ std::vector<Expected> expected_tensors(const Layout& layout, std::uint64_t rows)
   if (layout.tile_bounds) {
     const std::uint64_t tiles = rows / layout.tile_rows + (rows % layout.tile_rows != 0 ? 1 : 0);
     tensors.push_back({"tile_directions", "F32", {tiles, dim}});
-    tensors.push_back({"tile_extents", "F32", {tiles, TileBounds::kExtents}});
+    tensors.push_back({"tile_extents", "F32", {tiles, kTileExtents}});
   }
   if (layout.sketch_dims > 0) {
     for (Expected& tensor : sketch_tensors(layout, rows)) tensors.push_back(std::move(tensor));
@@ -112,7 +111,7 @@ Tile Shard::tile(const Layout& layout, std::uint64_t start, std::uint64_t rows, 
   tile.ids = ids + start;
   if (extents != nullptr) {
     tile.direction = directions + start / layout.tile_rows * layout.dim;
-    tile.extents = extents + start / layout.tile_rows * TileBounds::kExtents;
+    tile.extents = extents + start / layout.tile_rows * kTileExtents;
   }
   return tile;
 }

@@ -17,7 +17,7 @@ struct Shard {
   const float* bias = nullptr;
   const std::int64_t* ids = nullptr;
   const float* directions = nullptr;  // [tiles, dim]
-  const float* extents = nullptr;     // [tiles, TileBounds::kExtents]
+  const float* extents = nullptr;     // [tiles, kTileExtents]
   Sketch sketch;
 
   // Throws Error (Status::bundle) when a tensor is missing or is not of the dtype and shape that the table demands.

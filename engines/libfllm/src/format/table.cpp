@@ -33,7 +33,7 @@ class FileIdentity {
   }
 
  private:
-  struct stat status_ {};
+  struct stat status_{};
   bool found_ = false;
 };
 
@@ -61,9 +61,9 @@ Table::Table(const std::string& directory, Residency residency) {
     cut(shards);
     return;
   }
-  throw Error(Status::bundle, sentence(directory + " was replaced " + std::to_string(kAttempts) +
-                                           " times while it was being opened",
-                                       "a table that stays for as long as opening takes"));
+  throw Error(Status::bundle,
+              sentence(directory + " was replaced " + std::to_string(kAttempts) + " times while it was being opened",
+                       "a table that stays for as long as opening takes"));
 }
 
 std::vector<Shard> Table::map(const std::string& directory, Residency residency) {

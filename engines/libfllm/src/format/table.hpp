@@ -14,6 +14,9 @@
 
 namespace fllm {
 
+// Numbers per tile beside its direction: least and greatest part along it, greatest rest, greatest bias.
+inline constexpr std::size_t kTileExtents = 4;
+
 // Rows scored together: pointers into the mapped shard. Ids ascend within a tile.
 struct Tile {
   std::size_t rows = 0;
@@ -25,7 +28,7 @@ struct Tile {
   const std::int64_t* ids = nullptr;
   const Sketch* sketch = nullptr;    // of the tile's shard; null when the table has none
   const float* direction = nullptr;  // [dim], and
-  const float* extents = nullptr;    // [4] of tile_bounds.hpp; null when the table has no bounds
+  const float* extents = nullptr;    // [kTileExtents]; null when the table has no bounds
   std::size_t sketch_row = 0;        // number of the tile's first row in that shard, a multiple of a sketch's block
 };
 
@@ -61,8 +64,8 @@ struct Residency {
   bool resident = false;  // read everything at opening and keep it in memory that the system may not page out
 };
 
-// Immutable after construction and safe to share between threads. Opening reads headers only (all bytes if resident), and
-// starts over where the directory is replaced meanwhile: table.json and shards are always those of one table.
+// Immutable after construction and safe to share between threads. Opening reads headers only (all bytes if resident),
+// and starts over where the directory is replaced meanwhile: table.json and shards are always those of one table.
 // Throws Error: Status::bundle for files that are missing, damaged or of a newer format, Status::memory when a resident
 // table does not fit.
 class Table {

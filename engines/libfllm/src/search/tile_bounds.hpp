@@ -16,9 +16,6 @@ namespace fllm {
 
 class TileBounds {
  public:
-  // Numbers a tile beside its direction: least and greatest part along it, greatest rest, greatest bias.
-  static constexpr std::size_t kExtents = 4;
-
   // Bounds every tile of a table that has bounds, for each column.
   TileBounds(const Table& table, const kernels::Kernels& kernels, const std::vector<Column>& columns, Pool& pool);
 
