@@ -145,7 +145,8 @@ NB_MODULE(_core, module) {
       .def_static("open", &open, nb::arg("directory"), nb::kw_only(), nb::arg("threads") = 0,
                   nb::arg("pin_threads") = false, nb::arg("resident") = false, nb::arg("batch_window_us") = 0,
                   nb::arg("engine") = "", nb::arg("gpus") = 0, nb::arg("gpu_bytes") = 0)
-      .def("reopen", [](fllm::Table& table) { table.reopen(); }, nb::call_guard<nb::gil_scoped_release>())
+      .def(
+          "reopen", [](fllm::Table& table) { table.reopen(); }, nb::call_guard<nb::gil_scoped_release>())
       .def("describe", &describe)
       .def(
           "filter",

@@ -232,7 +232,8 @@ void check_offset() {
   const SketchQuery query(w.sketch, q.data());
   std::vector<float> all(96), part(64), uppers(96);
   find("scalar")->sketch_bounds(w.sketch.blocks(0, 96, nullptr, true), query.proving(true), all.data(), uppers.data());
-  find("scalar")->sketch_bounds(w.sketch.blocks(32, 64, nullptr, true), query.proving(true), part.data(), uppers.data());
+  find("scalar")->sketch_bounds(w.sketch.blocks(32, 64, nullptr, true), query.proving(true), part.data(),
+                                uppers.data());
   CHECK(std::equal(part.begin(), part.end(), all.begin() + 32));
 }
 

@@ -34,11 +34,11 @@ void TensorRtEngine::check(const Search& search) const {
   if (search.filter != nullptr) cannot("filter users");
   const std::size_t most = scan_.plan().k();
   if (search.k <= most) return;
-  throw Error(Status::usage, sentence("k is " + std::to_string(search.k) + ", and " + scan_.plan().path() + " finds " +
-                                          std::to_string(most) + " users a tile",
-                                      "at most " + std::to_string(most),
-                                      "Build the plan with more: fllm-export plan BUNDLE -k " +
-                                          std::to_string(search.k)));
+  throw Error(Status::usage,
+              sentence("k is " + std::to_string(search.k) + ", and " + scan_.plan().path() + " finds " +
+                           std::to_string(most) + " users a tile",
+                       "at most " + std::to_string(most),
+                       "Build the plan with more: fllm-export plan BUNDLE -k " + std::to_string(search.k)));
 }
 
 std::size_t TensorRtEngine::candidate_bytes(std::size_t k) const {
