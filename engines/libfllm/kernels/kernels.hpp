@@ -99,9 +99,9 @@ struct Kernels {
   // where that is not a number.
   void (*finish_float_one)(const float* sums, const Block& block, float item_scale, float item_error, float* scores,
                            float* uppers);
-  // Indices of values[0..n) that are >= threshold, ascending; returns how many; `indices` has room for n,
-  // at most 65,536.
-  std::size_t (*at_least)(const float* values, std::size_t n, float threshold, std::uint16_t* indices);
+  // Indices of values[0..n) that are not below threshold, those that are no numbers among them, ascending; returns how
+  // many; `indices` has room for n, at most 65,536.
+  std::size_t (*not_below)(const float* values, std::size_t n, float threshold, std::uint16_t* indices);
   // Adds exp(scores[i] - reference) over n <= kBlockRows scores, by the rules of Denominator for a single item.
   void (*accumulate_one)(const float* scores, std::size_t n, float* reference, float* sum);
   // Many items: hits of a block in row order, then item order; returns how many (out has room for rows * items).

@@ -79,8 +79,8 @@ struct Lanes {
   static Float choose(Flags flags, Float yes, Float no) {
     return {_mm256_blendv_ps(no.a, yes.a, flags.a), _mm256_blendv_ps(no.b, yes.b, flags.b)};
   }
-  static std::uint32_t at_least(Float x, Float y) {
-    return bits({_mm256_cmp_ps(x.a, y.a, _CMP_GE_OQ), _mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ)});
+  static std::uint32_t not_below(Float x, Float y) {
+    return bits({_mm256_cmp_ps(x.a, y.a, _CMP_NLT_UQ), _mm256_cmp_ps(x.b, y.b, _CMP_NLT_UQ)});
   }
 
   static constexpr std::size_t kDotRows = 4;  // rows whose sums are taken together

@@ -45,7 +45,7 @@ struct Lanes {
   static bool every(Flags flags) { return _mm512_kortestc(flags, flags) != 0; }
   static std::uint32_t bits(Flags flags) { return flags; }
   static Float choose(Flags flags, Float yes, Float no) { return _mm512_mask_mov_ps(no, flags, yes); }
-  static std::uint32_t at_least(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
+  static std::uint32_t not_below(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
 
   static constexpr std::size_t kDotRows = 8;  // rows whose sums are taken together
   static void store_sums(const Float (&rows)[kDotRows], float* sums) {

@@ -93,8 +93,8 @@ struct Lanes {
   static Float choose(const Flags& flags, const Float& yes, const Float& no) {
     return each([&](int i) { return vbslq_f32(flags.part[i], yes.part[i], no.part[i]); });
   }
-  static std::uint32_t at_least(const Float& a, const Float& b) {
-    return bits(flags([&](int i) { return vcgeq_f32(a.part[i], b.part[i]); }));
+  static std::uint32_t not_below(const Float& a, const Float& b) {
+    return bits(flags([&](int i) { return vmvnq_u32(vcltq_f32(a.part[i], b.part[i])); }));
   }
 
   static constexpr std::size_t kDotRows = 4;  // rows whose sums are taken together

@@ -27,12 +27,12 @@ struct ExactScores {
 };
 
 // Sixteen comparisons at a time without a branch on what they find.
-std::size_t at_least_compressed(const float* values, std::size_t n, float threshold, std::uint16_t* indices) {
+std::size_t not_below_compressed(const float* values, std::size_t n, float threshold, std::uint16_t* indices) {
   const __m512 limit = _mm512_set1_ps(threshold);
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   std::size_t count = 0, i = 0;
   for (; i + kItemLanes <= n; i += kItemLanes) {
-    const __mmask16 found = _mm512_cmp_ps_mask(_mm512_loadu_ps(values + i), limit, _CMP_GE_OQ);
+    const __mmask16 found = _mm512_cmp_ps_mask(_mm512_loadu_ps(values + i), limit, _CMP_NLT_UQ);
     const __m512i at = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int>(i)));
     // All lanes are written: no more indices are before `count` than values before i.
     const __m256i written = _mm512_cvtepi32_epi16(_mm512_maskz_compress_epi32(found, at));
@@ -40,7 +40,7 @@ std::size_t at_least_compressed(const float* values, std::size_t n, float thresh
     count += static_cast<std::size_t>(__builtin_popcount(found));
   }
   for (; i < n; ++i) {
-    if (values[i] >= threshold) indices[count++] = static_cast<std::uint16_t>(i);
+    if (!(values[i] < threshold)) indices[count++] = static_cast<std::uint16_t>(i);
   }
   return count;
 }
@@ -49,7 +49,7 @@ std::size_t at_least_compressed(const float* values, std::size_t n, float thresh
 
 void fill_select_avx512(Kernels& kernels) {
   fill_select<Lanes, ExactScores>(kernels);
-  kernels.at_least = at_least_compressed;
+  kernels.not_below = not_below_compressed;
   kernels.gumbel = gumbel<WideLanes>;
 }
 

@@ -266,13 +266,13 @@ void finish_int8_one(const std::int32_t* high, const std::int32_t* low, const Bl
 }
 
 template <class V>
-std::size_t at_least(const float* values, std::size_t n, float threshold, std::uint16_t* indices) {
+std::size_t not_below(const float* values, std::size_t n, float threshold, std::uint16_t* indices) {
   std::size_t count = 0;
   const auto limit = V::broadcast(threshold);
   for (std::size_t i = 0; i < n; i += kItemLanes) {
     const std::size_t some = n - i < kItemLanes ? n - i : kItemLanes;
     const auto lanes = some == kItemLanes ? V::load(values + i) : load_some<V>(values + i, some, 0.0f);
-    std::uint32_t found = V::at_least(lanes, limit) & ((2u << (some - 1)) - 1);
+    std::uint32_t found = V::not_below(lanes, limit) & ((2u << (some - 1)) - 1);
     for (; found != 0; found &= found - 1)
       indices[count++] = static_cast<std::uint16_t>(i + static_cast<std::size_t>(__builtin_ctz(found)));
   }
@@ -284,7 +284,7 @@ template <class V, class Exact>
 void fill_select(Kernels& kernels) {
   kernels.finish_int8_one = finish_int8_one<Exact>;
   kernels.finish_float_one = finish_float_one<V>;
-  kernels.at_least = at_least<V>;
+  kernels.not_below = not_below<V>;
   kernels.accumulate_one = accumulate_one<V>;
   kernels.select_int8_many = select_int8_many<V>;
   kernels.select_float_many = select_float_many<V>;

@@ -83,10 +83,10 @@ void finish_float_one(const float* sums, const Block& block, float item_scale, f
   }
 }
 
-std::size_t at_least(const float* values, std::size_t n, float threshold, std::uint16_t* indices) {
+std::size_t not_below(const float* values, std::size_t n, float threshold, std::uint16_t* indices) {
   std::size_t count = 0;
   for (std::size_t i = 0; i < n; ++i)
-    if (values[i] >= threshold) indices[count++] = static_cast<std::uint16_t>(i);
+    if (!(values[i] < threshold)) indices[count++] = static_cast<std::uint16_t>(i);
   return count;
 }
 
@@ -134,7 +134,7 @@ std::size_t select_float_many(const float* sums, const Block& block, const Items
 void fill_select_scalar(Kernels& kernels) {
   kernels.finish_int8_one = finish_int8_one;
   kernels.finish_float_one = finish_float_one;
-  kernels.at_least = at_least;
+  kernels.not_below = not_below;
   kernels.accumulate_one = accumulate_one;
   kernels.select_int8_many = select_int8_many;
   kernels.select_float_many = select_float_many;

@@ -220,7 +220,7 @@ void finishes_floats(const Kernels& kernels) {
   }
 }
 
-void finds_at_least(const Kernels& kernels) {
+void finds_not_below(const Kernels& kernels) {
   for (std::size_t n = 0; n <= 260; n += n < kBlockRows ? 1 : 14) {
     std::vector<float> values = floats(n, -1, 1);
     if (n > 3) values[n / 2] = 0.25f;
@@ -229,8 +229,8 @@ void finds_at_least(const Kernels& kernels) {
     for (const float threshold : {0.25f, -kInfinity, kInfinity, 0.9f}) {
       std::vector<std::uint16_t> expected, found(n);
       for (std::size_t i = 0; i < n; ++i)
-        if (values[i] >= threshold) expected.push_back(static_cast<std::uint16_t>(i));
-      found.resize(kernels.at_least(guarded.as<float>(), n, threshold, found.data()));
+        if (!(values[i] < threshold)) expected.push_back(static_cast<std::uint16_t>(i));
+      found.resize(kernels.not_below(guarded.as<float>(), n, threshold, found.data()));
       CHECK(found == expected);
     }
   }
@@ -349,7 +349,7 @@ int main() {
     hostile_scales(*kernels);
     finishes_int8(*kernels);
     finishes_floats(*kernels);
-    finds_at_least(*kernels);
+    finds_not_below(*kernels);
     exponentials(*kernels);
     accumulates_one(*kernels);
     accumulates_many(*kernels);

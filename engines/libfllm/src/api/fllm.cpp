@@ -37,7 +37,10 @@ using fllm::Status;
 void check_vectors(const float* z, std::size_t items, std::size_t dim) {
   require(z != nullptr && items > 0, "there are no item vectors", "at least one");
   for (std::size_t i = 0; i < items * dim; ++i) {
-    require(std::isfinite(z[i]), "an item vector holds a number that is not finite", "finite numbers");
+    if (std::isfinite(z[i])) continue;
+    throw Error(Status::usage, sentence("item vector " + std::to_string(i / dim) + " holds " + std::to_string(z[i]) +
+                                            " at " + std::to_string(i % dim) + ", which is not finite",
+                                        "finite numbers", "Look at what encoded the item"));
   }
 }
 
@@ -72,6 +75,26 @@ fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options
     search.deadline = began + std::chrono::duration_cast<fllm::Clock::duration>(budget);
   }
   return search;
+}
+
+// Finite item vectors and rows may have scores beyond float32; rows that are not finite end in such scores, too, where
+// an engine does not find them first.
+void check_finite(const std::vector<fllm::ItemAnswer>& answers, bool wants_denominator) {
+  for (std::size_t item = 0; item < answers.size(); ++item) {
+    const std::string whose = "item " + std::to_string(item) + ": ";
+    const std::string fix = "Scale the item vector, or write the table again if rows of it are not finite";
+    for (const fllm::Candidate& user : answers[item].users) {
+      if (std::isfinite(user.score)) continue;
+      throw Error(Status::bundle,
+                  sentence(whose + "the score of user " + std::to_string(user.id) + " is " + std::to_string(user.score),
+                           "a finite score", fix));
+    }
+    const double logsumexp = answers[item].logsumexp;
+    if (wants_denominator && answers[item].rows_scored > 0 && !std::isfinite(logsumexp)) {
+      throw Error(Status::bundle, sentence(whose + "the logsumexp of the table is " + std::to_string(logsumexp),
+                                           "a finite number", fix));
+    }
+  }
 }
 
 void write_users(const fllm::ItemAnswer& found, std::size_t item, std::size_t k, const fllm_answer& answer) {
@@ -219,7 +242,9 @@ fllm_status fllm_table_search(const fllm_table* table, const float* z, size_t it
     const std::shared_ptr<fllm::OpenTable> open = table->current();
     check_vectors(z, items, open->table().layout().dim);
     const fllm::Search search = wanted(z, items, given, *open, began);
-    write(open->search(search), search.k, *open, out);
+    const std::vector<fllm::ItemAnswer> found = open->search(search);
+    check_finite(found, search.wants_denominator());
+    write(found, search.k, *open, out);
     std::memcpy(answer, &out, out.size);
   });
 }

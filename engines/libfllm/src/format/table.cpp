@@ -124,9 +124,20 @@ void Table::cut(const std::vector<Shard>& shards) {
   }
 }
 
-bool Table::prefetch(const Tile& tile) const {
+std::size_t Table::shard_of(const Tile& tile) const {
   const auto after = std::upper_bound(first_rows_.begin(), first_rows_.end(), tile.first_row);
-  const Mapping& mapping = *mappings_[static_cast<std::size_t>(after - first_rows_.begin()) - 1];
+  return static_cast<std::size_t>(after - first_rows_.begin()) - 1;
+}
+
+std::string Table::place_of(const Tile& tile, std::size_t row) const {
+  const std::size_t shard = shard_of(tile);
+  const std::uint64_t in_shard = tile.first_row - first_rows_[shard] + row;
+  return mappings_[shard]->path() + ": row " + std::to_string(in_shard) + " (user " + std::to_string(tile.ids[row]) +
+         ")";
+}
+
+bool Table::prefetch(const Tile& tile) const {
+  const Mapping& mapping = *mappings_[shard_of(tile)];
   if (!prefetch_rows(mapping, tile.codes, tile.rows * code_bytes(layout_.codec, layout_.dim))) return false;
   prefetch_rows(mapping, tile.groups, tile.rows * group_bytes(layout_.codec, layout_.dim));
   prefetch_rows(mapping, tile.scales, tile.rows * sizeof(float));

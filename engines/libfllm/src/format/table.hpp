@@ -85,8 +85,12 @@ class Table {
   // anything had to be asked for.
   bool prefetch(const Tile& tile) const;
 
+  // Names a row of a tile in messages: "users/00000.safetensors: row 17 (user 170)".
+  std::string place_of(const Tile& tile, std::size_t row) const;
+
  private:
   std::vector<Shard> map(const std::string& directory, Residency residency);
+  std::size_t shard_of(const Tile& tile) const;
   Shard view(const Mapping& mapping, const ShardEntry& entry) const;
   void collect_sketches(const std::vector<Shard>& shards);
   void cut(const std::vector<Shard>& shards);

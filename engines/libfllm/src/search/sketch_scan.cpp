@@ -43,7 +43,7 @@ std::size_t SketchScan::survivors(const Tile& tile, std::size_t first, std::size
     std::fill_n(estimates_.begin(), rows, 0.0f);
     std::fill_n(uppers_.begin(), rows, std::numeric_limits<float>::infinity());
   }
-  const std::size_t found = kernels_.at_least(uppers_.data(), rows, threshold, out);
+  const std::size_t found = kernels_.not_below(uppers_.data(), rows, threshold, out);
   if (denominator == nullptr) return found;
   expect(bias, rows);
   for (std::size_t i = 0; i < found; ++i) expected_[out[i]] = kNothing;

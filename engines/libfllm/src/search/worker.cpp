@@ -1,8 +1,11 @@
 #include "search/worker.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
+
+#include "status.hpp"
 
 namespace fllm {
 
@@ -18,6 +21,16 @@ constexpr std::size_t kFewColumnsOfTwoLimbs = 7;
 
 // Rows of a sketch that wait to be scored: as many as lie in a near cache.
 constexpr std::size_t kLongestBacklog = 1 << 13;
+
+// Whether all n numbers are, or there are none.
+bool all_finite(const float* numbers, std::size_t n) {
+  if (numbers == nullptr) return true;
+  constexpr std::uint32_t kExponent = 0x7f800000;
+  std::uint32_t others = 0;
+  for (std::size_t i = 0; i < n; ++i) others |= (std::bit_cast<std::uint32_t>(numbers[i]) & kExponent) == kExponent;
+  return others == 0;
+}
+
 // What a float32 score must reach for its exact score to be able to reach `threshold`: the exact score was rounded to
 // float32 itself, and numbers near 0 carry an absolute error from underflow.
 float lowered(float threshold) {
@@ -101,12 +114,28 @@ void Worker::score_rows(const Span& span) {
   const std::size_t block_rows = rows_->block_rows();
   for (std::size_t offset = 0; offset < span.rows; offset += block_rows) {
     const RowBlock block = rows_->take(*span.tile, span.first + offset, std::min(block_rows, span.rows - offset));
+    // One look at scales, norms and biases, however many columns: a number that is not finite shows in one of them.
+    if (!all_finite(block.block.row_errors, block.count) || !all_finite(block.block.bias, block.count)) {
+      require_finite_scores(block);
+    }
     if (one_by_one) {
       for (const std::uint32_t column : chosen_) score_one(block, column);
     } else {
       for (const QueryGroup& group : groups_) score_group(block, group);
     }
   }
+}
+
+// A float32 norm may also overflow where the numbers of a row are finite, and so is its score.
+void Worker::require_finite_scores(const RowBlock& rows) {
+  for (std::size_t r = 0; r < rows.count; ++r) {
+    if (!std::isfinite(rows_->exact_score(rows, r, 0))) refuse_row(*rows.tile, rows.first + r);
+  }
+}
+
+void Worker::refuse_row(const Tile& tile, std::size_t row) const {
+  throw Error(Status::bundle, sentence(pass_.table.place_of(tile, row) + " has no finite score",
+                                       "finite numbers, scale and bias", "Write the table again"));
 }
 
 void Worker::scan_sketch(const Span& span) {
@@ -132,7 +161,9 @@ void Worker::put_off_survivors(const Span& span, std::size_t offset, std::size_t
   for (std::size_t i = 0; i < found; ++i) {
     const auto row = static_cast<std::uint32_t>(offset + survivors_[i]);
     if (filter != nullptr && !filter->allows(span.tile->first_row + span.first + row)) continue;
-    backlog.add({&span, row, sketch.upper(survivors_[i])});
+    // A bound that is not a number bounds nothing.
+    const float upper = sketch.upper(survivors_[i]);
+    backlog.add({&span, row, std::isnan(upper) ? kInfinity : upper});
   }
   if (denominator != nullptr) return;
   if (backlog.doubled(rows)) settle_best(column, first_of_backlog(column));
@@ -167,6 +198,7 @@ void Worker::score_waiting(std::size_t column, std::size_t first, std::size_t co
   rows_->score_apart(waiting_, first, count, column, scores_.data());
   for (std::size_t r = 0; r < count; ++r) {
     const Backlog::Row& row = waiting_[first + r];
+    if (!std::isfinite(scores_[r])) refuse_row(*row.span->tile, row.in_tile());
     if (pass_.wants_denominator) span_denominators_[column].add(scores_[r], 1.0);
     if (scores_[r] >= thresholds_[column]) offer(*row.span->tile, row.in_tile(), column, scores_[r], scores_[r]);
   }
@@ -186,7 +218,7 @@ void Worker::score_one(const RowBlock& rows, std::size_t column) {
 }
 
 void Worker::keep_hits(const RowBlock& rows, std::size_t column, const float* uppers) {
-  const std::size_t found = kernels_.at_least(uppers, rows.count, thresholds_[column], indices_.data());
+  const std::size_t found = kernels_.not_below(uppers, rows.count, thresholds_[column], indices_.data());
   for (std::size_t i = 0; i < found; ++i) {
     const float score = exact_score(rows, indices_[i], column, uppers);
     offer(*rows.tile, rows.first + indices_[i], column, score, score);

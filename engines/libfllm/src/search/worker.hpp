@@ -31,6 +31,9 @@ class Worker {
 
  private:
   void score_rows(const Span& span);
+  void require_finite_scores(const RowBlock& rows);
+  // Throws Error (Status::bundle).
+  [[noreturn]] void refuse_row(const Tile& tile, std::size_t row) const;
   void choose_groups();
   void scan_sketch(const Span& span);
   void put_off_survivors(const Span& span, std::size_t offset, std::size_t rows, std::size_t column);
