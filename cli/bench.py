@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,11 @@ if TYPE_CHECKING:
     help="Items per call.",
 )
 @click.option("--repeats", type=click.IntRange(1), default=30, show_default=True, help="Measured calls per batch size.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the times to this HTML file, with a chart.",
+)
 @exact_option
 @log_probs_option
 @engine_option
@@ -63,6 +69,7 @@ def bench(
     k: int,
     batches: tuple[int, ...],
     repeats: int,
+    report: Path | None,
     exact: bool,
     log_probs: LogProbs | None,
     engine: str | None,
@@ -99,6 +106,8 @@ def bench(
         "exact": exact,
         "log_probs": chosen,
     }
+    if report is not None:
+        _write_page(report, source, {**facts, "users per item": k, "threads": threads or "as many as CPUs"}, results)
     kind = "exact" if exact else "not necessarily exact"
     output.result(
         {**facts, "results": [result.to_dict() for result in results]},
@@ -106,6 +115,20 @@ def bench(
         f"{kind} top-{k}, log-probabilities: {chosen}; milliseconds, median of {repeats} calls (p99)\n\n"
         f"{_table(results)}\n\n" + "\n".join(map(_remark, results)),
     )
+
+
+def _write_page(report: Path, source: Path, facts: Mapping[str, object], results: list[Latency]) -> None:
+    from fllm_export.files import publish_text
+    from fllm_export.runtime.latency_page import latency_page
+
+    setting = {name.replace("_", "-"): _words(value) for name, value in facts.items()}
+    publish_text(report, latency_page(f"Latency of {source.resolve().name}", setting, results))
+
+
+def _words(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "not necessarily"}[value]
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _table(results: list[Latency]) -> str:

@@ -14,6 +14,8 @@ from click.testing import CliRunner, Result
 from fllm_export import Bundle, Runtime, UserTable
 from fllm_export.cli.main import main
 
+from ..drawn import check, measured
+
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, list(map(str, arguments)))
@@ -165,12 +167,23 @@ def test_a_table_is_not_asked_about_texts_or_by_an_encoder(table: Path, monkeypa
     assert run("query", table / "users", *items).exit_code == 0
 
 
+@pytest.mark.parametrize("width", [1280, 420])
+def test_a_browser_draws_the_page_of_bench(width: int, table: Path, tmp_path: Path) -> None:
+    given = ["bench", table / "users", "--file", table / "items.npy", "--repeats", 2, "--report", tmp_path / "a.html"]
+    assert run(*given, "--batch", 1, "--batch", 2).exit_code == 0
+    assert measured((tmp_path / "a.html").read_text(), width, tmp_path) == (width, width, 0, 0)
+
+
 def test_bench_measures_a_table_with_the_chosen_options(table: Path) -> None:
     given = ["bench", table / "users", "--file", table / "items.npy", "--batch", 1, "--repeats", 2]
     document = json.loads(run(*given, "--log-probs", "none", "--json").stdout)
     assert (document["exact"], document["log_probs"], document["encoder"]) == (True, "none", None)
     assert document["results"][0]["stages"].keys() == {"scan", "merge"}
-    assert "exact top-100, log-probabilities: exact" in run(*given).stdout
+    assert "exact top-100, log-probabilities: exact" in run(*given, "--report", table / "latency.html").stdout
+    page = (table / "latency.html").read_text()
+    check(page)
+    assert "A call with 1 item takes" in page
+    assert "1 item, plain scan" in page
     assert "not necessarily exact top-100, log-probabilities: estimate" in run(*given, "--no-exact").stdout
 
 
