@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <numeric>
+#include <span>
 
 namespace fllm {
 
@@ -10,25 +12,103 @@ namespace {
 
 std::atomic<std::uint64_t> filters_made{0};
 
+constexpr unsigned kDigitBits = 11, kDigits = 6;
+constexpr std::size_t kDigitValues = std::size_t{1} << kDigitBits;
+constexpr std::size_t kFewIds = 4096;  // are sorted by comparison
+constexpr std::size_t kSparse = 16;    // fewer ids than one for so many rows are looked for, not the rows
+
+std::size_t digit(std::int64_t id, unsigned number) {
+  const std::uint64_t ordered = static_cast<std::uint64_t>(id) ^ (std::uint64_t{1} << 63);
+  return (ordered >> (number * kDigitBits)) % kDigitValues;
+}
+
+// Ascending, a digit at a time from the lowest; digits that all ids share cost nothing.
+void sort(std::vector<std::int64_t>& ids) {
+  if (ids.size() < kFewIds) return std::sort(ids.begin(), ids.end());
+  std::vector<std::size_t> places(kDigits * kDigitValues);
+  for (const std::int64_t id : ids) {
+    for (unsigned d = 0; d < kDigits; ++d) ++places[d * kDigitValues + digit(id, d)];
+  }
+  std::vector<std::int64_t> sorted(ids.size());
+  for (unsigned d = 0; d < kDigits; ++d) {
+    std::size_t* const place = places.data() + d * kDigitValues;
+    if (place[digit(ids[0], d)] == ids.size()) continue;
+    std::exclusive_scan(place, place + kDigitValues, place, std::size_t{0});
+    for (const std::int64_t id : ids) sorted[place[digit(id, d)]++] = id;
+    ids.swap(sorted);
+  }
+}
+
+// The first of ascending ids [from, end) that is not below `id`; the nearer to `from`, the sooner it is found.
+const std::int64_t* next_of(const std::int64_t* from, const std::int64_t* end, std::int64_t id) {
+  std::ptrdiff_t reach = 1;
+  while (reach < end - from && from[reach] < id) reach *= 2;
+  return std::lower_bound(from + reach / 2, from + std::min(reach + 1, end - from), id);
+}
+
+// One bit per id from the least to the greatest of a list.
+class IdBits {
+ public:
+  explicit IdBits(std::span<const std::int64_t> ids)
+      : least_(*std::min_element(ids.begin(), ids.end())), bits_(span_of(ids) / 64 + 1) {
+    for (const std::int64_t id : ids) bits_[offset(id) / 64] |= std::uint64_t{1} << (offset(id) % 64);
+  }
+
+  // By how much the greatest id exceeds the least.
+  static std::uint64_t span_of(std::span<const std::int64_t> ids) {
+    const auto [least, greatest] = std::minmax_element(ids.begin(), ids.end());
+    return static_cast<std::uint64_t>(*greatest) - static_cast<std::uint64_t>(*least);
+  }
+
+  bool holds(std::int64_t id) const {
+    return offset(id) / 64 < bits_.size() && (bits_[offset(id) / 64] >> (offset(id) % 64) & 1u) != 0;
+  }
+
+ private:
+  std::uint64_t offset(std::int64_t id) const {
+    return static_cast<std::uint64_t>(id) - static_cast<std::uint64_t>(least_);
+  }
+
+  std::int64_t least_;
+  std::vector<std::uint64_t> bits_;
+};
+
 }  // namespace
 
-UserFilter::UserFilter(const Table& table, const std::int64_t* ids, std::size_t n, bool deny)
-    : table_(&table), number_(++filters_made), bits_((table.layout().rows + 63) / 64, 0) {
-  std::vector<std::int64_t> wanted(ids, ids + n);
-  std::sort(wanted.begin(), wanted.end());
+void UserFilter::set(std::uint64_t row) { bits_[row / 64] |= std::uint64_t{1} << (row % 64); }
+
+void UserFilter::find(const Table& table, std::span<const std::int64_t> ids) {
+  std::vector<std::int64_t> wanted(ids.begin(), ids.end());
+  sort(wanted);
+  const std::int64_t* const last = wanted.data() + wanted.size();
   for (const Tile& tile : table.tiles()) {
     const std::int64_t* const end = tile.ids + tile.rows;
     // Ids ascend within a tile, so each search begins where the last one ended, in the tile as in the list.
-    auto next = wanted.begin();
+    const std::int64_t* next = wanted.data();
     for (const std::int64_t* at = tile.ids; at != end;) {
-      next = std::lower_bound(next, wanted.end(), *at);
-      if (next == wanted.end()) break;
-      at = std::lower_bound(at, end, *next);
+      next = next_of(next, last, *at);
+      if (next == last) break;
+      at = next_of(at, end, *next);
       if (at == end || *at != *next) continue;
-      const std::uint64_t row = tile.first_row + static_cast<std::uint64_t>(at - tile.ids);
-      bits_[row / 64] |= std::uint64_t{1} << (row % 64);
+      set(tile.first_row + static_cast<std::uint64_t>(at - tile.ids));
       ++at;
     }
+  }
+}
+
+UserFilter::UserFilter(const Table& table, const std::int64_t* ids, std::size_t n, bool deny)
+    : table_(&table), number_(++filters_made), bits_((table.layout().rows + 63) / 64, 0) {
+  const std::span wanted(ids, n);
+  // Many ids that lie close together, as numbers from 0 do, need no order: every row is looked up.
+  if (n >= table.layout().rows / kSparse && n > 0 && IdBits::span_of(wanted) / 64 < n + table.layout().rows) {
+    const IdBits known(wanted);
+    for (const Tile& tile : table.tiles()) {
+      for (std::size_t r = 0; r < tile.rows; ++r) {
+        if (known.holds(tile.ids[r])) set(tile.first_row + r);
+      }
+    }
+  } else {
+    find(table, wanted);
   }
   if (deny) {
     for (std::uint64_t& word : bits_) word = ~word;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "format/table.hpp"
@@ -22,6 +23,10 @@ class UserFilter {
   const Table* table() const { return table_; }     // for comparison only: it may be gone
 
  private:
+  void set(std::uint64_t row);
+  // Sets the bits of the rows of some ids.
+  void find(const Table& table, std::span<const std::int64_t> ids);
+
   const Table* table_;
   std::uint64_t number_;
   std::vector<std::uint64_t> bits_;
