@@ -11,30 +11,40 @@ import numpy.typing as npt
 from fllm_export.engines.base import Answer, Request, TableFacts
 from fllm_export.engines.partial import Partial, merge
 from fllm_export.engines.query import Query
+from fllm_export.errors import BundleError
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
 
 
 class TiledEngine(ABC):
-    """Scores one tile per call. Holds no state between calls but the table itself."""
+    """Scores one tile per call. A tile's rows are checked for numbers that are not finite when it is first read."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         layout = table.layout
         self.facts = TableFacts(layout.rows, layout.dim, layout.codec, layout.generation)
+        self._sound: set[int] = set()  # tiles whose numbers were found to be finite
 
     @abstractmethod
     def score_tile(self, tile: Tile, query: Query, request: Request) -> Partial:
         """Return the tile's best users and its (m, l)."""
 
+    @np.errstate(over="ignore", invalid="ignore")
     def search(self, z: npt.NDArray[np.float32], request: Request) -> Answer:
-        """Scan tile by tile and merge as it goes, so that memory does not grow with the table."""
+        """Scan tile by tile and merge as it goes, so that memory does not grow with the table.
+
+        Raises:
+            BundleError: a row holds a number that is not finite, or a score is beyond float32's range.
+        """
         query = Query.quantised(z) if self.table.codec.exact_query else Query.exact(z)
         best: Partial | None = None
         rows_scored, scan_s, merge_s = 0, 0.0, 0.0
-        for tile in self.table.tiles():
+        for number, tile in enumerate(self.table.tiles()):
             if best is not None and request.expired:
                 break
+            if number not in self._sound:
+                self.table.check_finite(tile)
+                self._sound.add(number)
             began = time.perf_counter()
             partial = self.score_tile(tile, query, request)
             scored = time.perf_counter()
@@ -44,6 +54,7 @@ class TiledEngine(ABC):
             merge_s += time.perf_counter() - scored
         if best is None:
             raise AssertionError("a table has at least one tile")
+        _check_finite(best)
         complete = np.full(len(z), rows_scored == self.facts.rows)
         return Answer(
             ids=best.ids,
@@ -58,4 +69,15 @@ class TiledEngine(ABC):
             generation=self.facts.generation,
             scan_ms=scan_s * 1e3,
             merge_ms=merge_s * 1e3,
+        )
+
+
+def _check_finite(best: Partial) -> None:
+    """Check the answer by its denominator too: of scores beyond float32's range, sums may be no numbers at all."""
+    finite = np.isfinite(best.scores).all(1) & np.isfinite(best.logsumexp)
+    if not finite.all():
+        raise BundleError(
+            f"item {int(np.argmin(finite))}: a score is not finite",
+            expected="a finite score for every user",
+            fix="Scale the item vector",
         )

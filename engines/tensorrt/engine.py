@@ -62,6 +62,8 @@ class TensorRtEngine:
                 fix="Use the engine `native`",
             )
         self._head = HeadPlan(plans, layout)
+        for tile in table.tiles():
+            table.check_finite(tile)
         self._gpu, self._table = Gpu(), table
         free = self._gpu.free_bytes
         limit = min(free, positive_integer("FLLM_GPU_BYTES") or free)

@@ -24,11 +24,13 @@ from fllm_export.table.rounding import Grid, Rounding, nearest
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 Number = TypeVar("Number", bound=np.generic)
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
 INT4_GROUP = 32
 _FP8_MAX = 448.0
+_E4M3_NAN = 0x7F
 _LARGEST = float(np.finfo(np.float32).max)
 _TINY = np.float32(np.finfo(np.float32).tiny)
 
@@ -81,6 +83,10 @@ class Codec(ABC):
         scales: F64 = stored["scales"].astype(np.float64)
         return self.values(stored, dim) * scales[:, None]
 
+    def finite(self, stored: Tensors) -> Bools:
+        """Return for each stored row whether all of its numbers are finite, bool [n]."""
+        return np.isfinite(stored["scales"].view(np.float32))
+
     def row_bytes(self, dim: int) -> int:
         """Return the bytes that one row takes, its scale included."""
         return sum(_ITEM_BYTES[dtype] * int(np.prod(shape)) for dtype, shape in self.tensors(dim).values())
@@ -105,6 +111,11 @@ class Fp32(Codec):
         """Return the rows."""
         return stored["codes"]
 
+    def finite(self, stored: Tensors) -> Bools:
+        """Return for each row whether its scale and its values are finite."""
+        values: Bools = np.isfinite(self.numbers(stored, stored["codes"].shape[1])).all(1)
+        return super().finite(stored) & values
+
 
 class Fp16(Codec):
     """Half precision relative to the row's power of two, so that no row overflows or sinks into subnormals."""
@@ -125,6 +136,11 @@ class Fp16(Codec):
     def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
         """Return the float16 values."""
         return stored["codes"]
+
+    def finite(self, stored: Tensors) -> Bools:
+        """Return for each row whether its scale and its values are finite."""
+        values: Bools = np.isfinite(self.numbers(stored, stored["codes"].shape[1])).all(1)
+        return super().finite(stored) & values
 
 
 class Int8(Codec):
@@ -165,6 +181,11 @@ class Fp8(Codec):
     def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
         """Look the bytes up in the table of the 256 e4m3 numbers."""
         return _E4M3[stored["codes"].view(np.uint8)]
+
+    def finite(self, stored: Tensors) -> Bools:
+        """Return for each row whether its scale and its values are finite."""
+        values: Bools = ((stored["codes"].view(np.uint8) & 0x7F) != _E4M3_NAN).all(1)
+        return super().finite(stored) & values
 
 
 class Int4(Codec):
@@ -260,7 +281,7 @@ def _e4m3_numbers() -> F32:
     exponent, mantissa = (byte >> 3) & 15, byte & 7
     normal = (1 + mantissa / 8) * np.exp2(exponent - 7.0)
     numbers = sign * np.where(exponent == 0, mantissa / 8 * 2.0**-6, normal)
-    numbers[[0x7F, 0xFF]] = np.nan
+    numbers[[_E4M3_NAN, _E4M3_NAN | 0x80]] = np.nan
     return numbers.astype(np.float32)
 
 

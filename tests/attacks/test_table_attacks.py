@@ -199,7 +199,7 @@ def data_offset(path: Path, tensor: str) -> int:
 @pytest.mark.parametrize(
     ("tensor", "value", "message"),
     [
-        ("scales", np.float32(np.nan).tobytes(), "`scales` holds a number that is not finite"),
+        ("scales", np.float32(np.nan).tobytes(), "the row of user 0 holds a number that is not finite"),
         ("ids", np.int64(5000).tobytes(), "user ids do not ascend"),
         ("ids", np.int64(-3).tobytes(), "user ids do not ascend"),
     ],
