@@ -5,11 +5,13 @@ Nothing here imports NumPy, so that ``--help`` is printed without it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+from fllm_export import arguments
 from fllm_export.environment import default_engine
 from fllm_export.errors import HardwareError, UsageError
 from fllm_export.table.codec_names import CODEC_NAMES
@@ -33,6 +35,25 @@ class NativeOptions(TypedDict, total=False):
     resident: bool
     pin_threads: bool
     batch_window_us: int
+
+
+_CHECKS: dict[str, Callable[..., Any]] = {
+    "resident": arguments.flag,
+    "pin_threads": arguments.flag,
+    "batch_window_us": partial(arguments.integer, least=0, most=(1 << 32) - 1),
+}
+
+
+def checked_options(options: Mapping[str, Any]) -> NativeOptions:
+    """Return the options of the engine ``native`` as plain values.
+
+    Raises:
+        UsageError: there is no such option, or a value is invalid.
+    """
+    for name in options:
+        if name not in _CHECKS:
+            raise UsageError(f"there is no option {name!r}", expected="one of " + ", ".join(_CHECKS))
+    return cast(NativeOptions, {name: _CHECKS[name](value, name) for name, value in options.items()})
 
 
 @dataclass(frozen=True)
@@ -151,10 +172,9 @@ def engine_name(requested: str | None) -> str:
     Raises:
         UsageError: there is no engine of that name.
     """
-    name = requested or default_engine() or DEFAULT
-    if name not in ENGINES:
-        raise UsageError(f"there is no engine {name!r}", expected="one of " + ", ".join(ENGINES))
-    return name
+    if requested is None:
+        requested = default_engine() or DEFAULT
+    return arguments.one_of(requested, "engine", tuple(ENGINES))
 
 
 def open_engine(name: str, source: Source) -> Engine:

@@ -114,24 +114,58 @@ def array(values: Any, argument: str) -> npt.NDArray[np.generic]:
         ) from error
 
 
-def ids(values: Any, argument: str, rows: int | None = None) -> npt.NDArray[np.int64]:
+def vectors(values: Any, argument: str, dim: int) -> npt.NDArray[np.float32]:
+    """Return vectors as float32 [n, dim], n of at least 1: numbers in a matrix, or in one row of ``dim`` of them.
+
+    Raises:
+        UsageError: they are of another type or shape, or a vector is not finite in float32, which is named.
+    """
+    import numpy as np
+
+    found = np.atleast_2d(array(values, argument))
+    if found.dtype.kind not in "fiu":
+        raise UsageError(f"{argument} is an array of {found.dtype}", expected=f"numbers [n, {dim}]")
+    if found.ndim != 2 or found.shape[1] != dim or len(found) == 0:
+        raise UsageError(f"{argument} has the shape {list(found.shape)}", expected=f"[n, {dim}] with n of at least 1")
+    with np.errstate(over="ignore"):
+        numbers = found.astype(np.float32, copy=False)
+    finite = np.isfinite(numbers).all(1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise UsageError(
+            f"{argument} has a vector that is not finite, number {row} (counted from 0)",
+            expected="finite numbers within float32's range",
+        )
+    return numbers
+
+
+def integers(values: Any, argument: str) -> npt.NDArray[np.generic]:
+    """Return an array as :func:`array` does, in which objects that are integers have become int64.
+
+    Raises:
+        UsageError: as :func:`array`, or an object is not an integer from 0 to 2^63 - 1, which is named.
+    """
+    found = array(values, argument)
+    return _integers_in(found, argument) if found.dtype == object else found
+
+
+def ids(values: Any, argument: str, rows: int | None = None, *, least: int = 0) -> npt.NDArray[np.int64]:
     """Return ids as int64 [n]: integers of any width, in an array, tensor, Series or list.
 
     Args:
         values: the ids.
         argument: its name, for messages.
         rows: how many there must be; any number when not given.
+        least: the smallest that is accepted.
 
     Raises:
-        UsageError: they are of another type (never converted: 1.9 is no id, nor is "7"), negative, above 2^63 - 1, or
-            not as many as rows.
+        UsageError: they are of another type (never converted: 1.9 is no id, nor is "7"), below ``least``, above
+            2^63 - 1, or not as many as rows.
     """
     import numpy as np
 
-    found = array(values, argument)
+    found = integers(values, argument)
     wanted = "[n]" if rows is None else f"[{rows}], one per row"
-    if found.dtype == object:
-        found = _integers_in(found, argument)
     if found.ndim != 1 or (rows is not None and len(found) != rows):
         raise UsageError(f"{argument} has the shape {list(found.shape)}", expected=f"integers {wanted}")
     if not found.size:
@@ -142,8 +176,10 @@ def ids(values: Any, argument: str, rows: int | None = None) -> npt.NDArray[np.i
             expected=f"integers {wanted}",
             fix="Convert them where you know what they mean; ids are never converted here",
         )
-    if int(found.min()) < 0 or int(found.max()) >= 1 << 63:
-        raise UsageError(f"{argument} runs from {found.min()} to {found.max()}", expected="ids from 0 to 2^63 - 1")
+    if int(found.min()) < least or int(found.max()) >= 1 << 63:
+        raise UsageError(
+            f"{argument} runs from {found.min()} to {found.max()}", expected=f"ids from {least} to 2^63 - 1"
+        )
     return found.astype(np.int64)
 
 

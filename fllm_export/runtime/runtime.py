@@ -11,10 +11,12 @@ from typing import Unpack
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export import arguments
 from fllm_export.engines.base import UserFilter
-from fllm_export.engines.names import LogProbs, Mode
-from fllm_export.engines.registry import NativeOptions, engine_name
+from fllm_export.engines.names import ENCODERS, LogProbs, Mode
+from fllm_export.engines.registry import NativeOptions, checked_options, engine_name
 from fllm_export.environment import chosen_encoder, thread_count
+from fllm_export.item_texts import as_texts
 from fllm_export.manifest import Manifest
 from fllm_export.runtime.item_model import default_encoder
 from fllm_export.runtime.opened_bundle import BundleOptions, OpenedBundle
@@ -58,9 +60,17 @@ class Runtime:
             UsageError: there is none of that name.
         """
         chosen = engine_name(engine)
-        where = encoder or chosen_encoder() or default_encoder(chosen)
-        options = BundleOptions(Path(bundle), chosen, where, thread_count(threads), native)
-        return cls(options.open(), options)
+        where = encoder
+        if where is None:
+            where = chosen_encoder() or default_encoder(chosen)
+        options = BundleOptions(
+            arguments.path(bundle, "bundle"),
+            chosen,
+            arguments.one_of(where, "encoder", ENCODERS),
+            thread_count(threads),
+            checked_options(native),
+        )
+        return _opened(options)
 
     def reopen(self) -> None:
         """Open what lies at the bundle's path now, and go on with it; calls under way end on what they began with.
@@ -122,11 +132,16 @@ class Runtime:
         """
         began = time.monotonic()
         opened = self._opened
-        request = opened.users.request(len(texts), k, budget_ms, mode, seed, began, exact, log_probs, filter)
-        ids = opened.encoder.tokenize(texts)
+        items = as_texts(texts, "texts")
+        request = opened.users.request(len(items), k, budget_ms, mode, seed, began, exact, log_probs, filter)
+        ids = opened.encoder.tokenize(items)
         tokenised = time.monotonic()
         z = opened.encoder.encode(ids)
         encoded = time.monotonic()
         answer = opened.users.answer(z, request)
         timings = {"tokenise": (tokenised - began) * 1e3, "encode": (encoded - tokenised) * 1e3}
         return replace(answer, timings_ms={**timings, **answer.timings_ms})
+
+
+def _opened(options: BundleOptions) -> Runtime:
+    return Runtime(options.open(), options)

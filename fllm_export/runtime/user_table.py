@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from operator import index
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export import arguments
 from fllm_export.engines.base import Answer, Engine, Request, UserFilter
 from fllm_export.engines.names import LOG_PROBS, MODES, LogProbs, Mode
 from fllm_export.engines.partial import NO_USER
-from fllm_export.engines.registry import NativeOptions, Source, engine_name, open_engine
+from fllm_export.engines.registry import NativeOptions, Source, checked_options, engine_name, open_engine
 from fllm_export.environment import thread_count
 from fllm_export.errors import UsageError
 from fllm_export.runtime.topk import TopK
 from fllm_export.table.options import TableChoices, TableOptions
 from fllm_export.table.table import Table
-from fllm_export.table.writer import TableWriter, write_table
+from fllm_export.table.writer import Chunk, TableWriter, write_table
 
 Rows = npt.NDArray[np.float32]
+Array = npt.NDArray[np.generic]
 
 _CHUNK_ROWS = 65_536
+_SEED_MAX = (1 << 64) - 1
 
 
 class UserTable:
     """Quantised user rows on disk and the engine that scans them. Safe to use from many threads at once."""
 
-    def __init__(self, directory: Path, engine: Engine) -> None:
-        self.directory = directory
+    def __init__(self, engine: Engine, source: Source) -> None:
+        self.directory = source.directory
         self._engine = engine
+        self._source = source
 
     @classmethod
     def create(
@@ -68,10 +73,10 @@ class UserTable:
             raise UsageError("no rows were given", expected="at least one user")
         if first.ndim != 2:
             raise UsageError(f"rows have shape {list(first.shape)}", expected="[N, d]")
-        id_array = None if ids is None else np.asarray(ids)
-        bias_array = None if bias is None else np.asarray(bias)
+        id_array = None if ids is None else arguments.integers(ids, "ids")
+        bias_array = None if bias is None else arguments.array(bias, "bias")
         writer = TableWriter(
-            Path(directory),
+            arguments.path(directory, "directory"),
             TableOptions(**options),
             dim=first.shape[1],
             bias=bias is not None,
@@ -106,9 +111,13 @@ class UserTable:
             HardwareError: the engine cannot run here.
             UsageError: there is no engine of that name, or it does not scan the table's codec.
         """
-        folder = Path(directory)
-        source = Source(folder, None if head is None else Path(head), thread_count(threads), native)
-        return cls(folder, open_engine(engine_name(engine), source))
+        source = Source(
+            arguments.path(directory, "directory"),
+            None if head is None else arguments.path(head, "head"),
+            thread_count(threads),
+            checked_options(native),
+        )
+        return _opened(engine_name(engine), source)
 
     def __len__(self) -> int:
         return self._engine.facts.rows
@@ -172,7 +181,7 @@ class UserTable:
             UsageError: an argument is unfit.
         """
         began = time.monotonic()
-        vectors = self._check_vectors(z)
+        vectors = arguments.vectors(z, "z", self.dim)
         request = self.request(len(vectors), k, budget_ms, mode, seed, began, exact, log_probs, filter)
         return self.answer(vectors, request)
 
@@ -180,14 +189,14 @@ class UserTable:
         """Return a filter for :meth:`topk`: these users only, or all but these. Make it once and use it often.
 
         Raises:
-            UsageError: not exactly one of the two is given, or it is no list of whole numbers.
+            UsageError: not exactly one of the two is given, or it is not integers [n].
         """
         if (allow is None) == (deny is None):
-            raise UsageError("a filter was asked for", expected="either allow= or deny=")
-        ids = np.asarray(deny if allow is None else allow)
-        if ids.ndim != 1 or (ids.dtype.kind not in "iu" and ids.size):
-            raise UsageError(f"the filter's user ids are {ids.dtype} {list(ids.shape)}", expected="whole numbers [n]")
-        return UserFilter(np.unique(ids.astype(np.int64)), deny is not None)
+            raise UsageError("a filter needs one list of users", expected="either allow= or deny=")
+        name, values = ("allow", allow) if deny is None else ("deny", deny)
+        listed = list(values) if isinstance(values, Set) else values
+        ids = np.sort(arguments.ids(listed, name, least=-1))
+        return UserFilter(ids[np.diff(ids, prepend=ids[:1] - 1) != 0], deny is not None)
 
     def reopen(self) -> None:
         """Open the directory again and go on with what lies there now; searches under way end on the old table.
@@ -215,36 +224,33 @@ class UserTable:
         Raises:
             UsageError: an argument is unfit.
         """
-        if not isinstance(k, int | np.integer) or isinstance(k, bool) or not 1 <= k <= len(self):
-            raise UsageError(f"k is {k!r}", expected=f"a whole number from 1 to {len(self)}, the users of this table")
-        if mode not in MODES:
-            raise UsageError(f"mode is {mode!r}", expected="one of " + ", ".join(MODES))
-        if budget_ms is not None and not budget_ms > 0:
-            raise UsageError(f"budget_ms is {budget_ms}", expected="a number of milliseconds above 0")
-        seeds = (seed,) * batch if isinstance(seed, int) else tuple(seed)
-        if len(seeds) != batch or not all(0 <= s < 1 << 64 for s in seeds):
-            raise UsageError(f"seed is {seed!r}", expected=f"a whole number from 0 to 2^64 - 1, or {batch} of them")
-        wanted = log_probs or ("exact" if exact else "estimate")
-        if wanted not in LOG_PROBS:
-            raise UsageError(f"log_probs is {log_probs!r}", expected="one of " + ", ".join(LOG_PROBS))
-        if wanted == "exact" and not exact:
+        if arguments.integer(k, "k", least=1) > len(self):
+            raise UsageError(f"k is {k}", expected=f"an integer from 1 to {len(self)}, the users of this table")
+        proven = arguments.flag(exact, "exact")
+        wanted: LogProbs = "exact" if proven else "estimate"
+        if log_probs is not None:
+            wanted = arguments.one_of(log_probs, "log_probs", LOG_PROBS)
+        if wanted == "exact" and not proven:
             raise UsageError("log_probs is 'exact' while exact is False", expected="'estimate' or 'none'")
-        deadline = None if budget_ms is None else began + budget_ms / 1e3
-        return Request(k, mode, seeds, deadline, exact, wanted, filter)
+        if filter is not None and not isinstance(filter, UserFilter):
+            raise UsageError(f"filter is a {type(filter).__name__}", expected="what UserTable.filter returns")
+        return Request(
+            k=index(k),
+            mode=arguments.one_of(mode, "mode", MODES),
+            seeds=_seeds(seed, batch),
+            deadline=None if budget_ms is None else began + _milliseconds(budget_ms) / 1e3,
+            exact=proven,
+            log_probs=wanted,
+            filter=filter,
+        )
 
     def answer(self, z: Rows, request: Request) -> TopK:
-        """Return the answer to a request of :meth:`request`; z is float32 [B, d]."""
-        return _top_k(self._engine.search(z, request), request)
+        """Return the answer to a request of :meth:`request`; z is float32 [B, d].
 
-    def _check_vectors(self, z: npt.ArrayLike) -> Rows:
-        vectors = np.atleast_2d(np.asarray(z, np.float32))
-        if vectors.ndim != 2 or vectors.shape[1] != self.dim or len(vectors) == 0:
-            raise UsageError(f"item vectors have shape {list(vectors.shape)}", expected=f"[B, {self.dim}], B >= 1")
-        finite = np.isfinite(vectors).all(1)
-        if not finite.all():
-            row = int(np.argmin(finite))
-            raise UsageError(f"item vector {row} (counted from 0) is not finite", expected="finite numbers")
-        return vectors
+        Raises:
+            BundleError: a row holds a number that is not finite, or a score is beyond float32's range.
+        """
+        return _top_k(self._engine.search(z, request), request)
 
 
 def _top_k(answer: Answer, request: Request) -> TopK:
@@ -266,22 +272,47 @@ def _top_k(answer: Answer, request: Request) -> TopK:
     )
 
 
-def _chunks(rows: npt.ArrayLike | Iterable[npt.ArrayLike]) -> Iterator[Rows]:
-    if isinstance(rows, np.ndarray):
-        if rows.ndim != 2:
-            raise UsageError(f"rows have shape {list(rows.shape)}", expected="[N, d]")
-        for start in range(0, len(rows), _CHUNK_ROWS):
-            yield rows[start : start + _CHUNK_ROWS]
+def _opened(engine: str, source: Source) -> UserTable:
+    return UserTable(open_engine(engine, source), source)
+
+
+def _milliseconds(budget: float) -> float:
+    number = arguments.real(budget, "budget_ms", least=0)
+    if number == 0:
+        raise UsageError("budget_ms is 0", expected="milliseconds above 0, or None for no limit")
+    return number
+
+
+def _seeds(seed: int | Sequence[int], batch: int) -> tuple[int, ...]:
+    """Return a seed per item."""
+    if np.ndim(found := arguments.array(seed, "seed")) == 0:
+        return (arguments.integer(seed, "seed", least=0, most=_SEED_MAX),) * batch
+    if found.shape != (batch,):
+        raise UsageError(f"seed has the shape {list(found.shape)}", expected=f"one integer, or {batch} of them")
+    return tuple(arguments.integer(s, f"seed[{i}]", least=0, most=_SEED_MAX) for i, s in enumerate(found))
+
+
+def _chunks(rows: npt.ArrayLike | Iterable[npt.ArrayLike]) -> Iterator[Array]:
+    """Yield the rows of a matrix in parts, or the matrices of an iterable one by one."""
+    if not isinstance(rows, Iterable) or isinstance(rows, str | bytes | Mapping | Set) or _is_matrix(rows):
+        matrix = arguments.array(rows, "rows")
+        if matrix.ndim != 2:
+            raise UsageError(f"rows have shape {list(matrix.shape)}", expected="[N, d]")
+        for start in range(0, len(matrix), _CHUNK_ROWS):
+            yield matrix[start : start + _CHUNK_ROWS]
         return
-    if not isinstance(rows, Iterable):
-        raise UsageError(f"rows are a {type(rows).__name__}", expected="an array [N, d] or an iterable of chunks")
     for chunk in rows:
-        yield np.asarray(chunk, np.float32)
+        yield arguments.array(chunk, "rows")
 
 
-def _aligned(
-    first: Rows, rest: Iterator[Rows], ids: npt.NDArray[np.generic] | None, bias: npt.NDArray[np.generic] | None
-) -> Iterator[tuple[Rows, npt.ArrayLike | None, npt.ArrayLike | None]]:
+def _is_matrix(rows: Any) -> bool:
+    """Whether rows are one array, tensor or frame, or a list whose elements are single rows."""
+    if hasattr(rows, "__array__"):
+        return True
+    return isinstance(rows, list | tuple) and len(rows) > 0 and arguments.array(rows[0], "rows").ndim < 2
+
+
+def _aligned(first: Array, rest: Iterator[Array], ids: Array | None, bias: Array | None) -> Iterator[Chunk]:
     """Give each chunk its part of ``ids`` and ``bias``, and check at the end that none is left over."""
     start = 0
     for chunk in itertools.chain([first], rest):

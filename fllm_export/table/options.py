@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict, get_args
 
-from fllm_export.arguments import integer
+from fllm_export.arguments import integer, one_of
 from fllm_export.errors import UsageError
 from fllm_export.table.codec_names import CODEC_NAMES, CodecName
 
@@ -61,9 +61,8 @@ class TableOptions:
     )
 
     def __post_init__(self) -> None:
-        if self.quant not in CODEC_NAMES:
+        if not isinstance(self.quant, str) or self.quant not in CODEC_NAMES:
             raise UsageError(f"there is no codec {self.quant!r}", expected="one of " + ", ".join(CODEC_NAMES))
         object.__setattr__(self, "shard_bytes", integer(self.shard_bytes, "shard_bytes", least=1))
         for name, choice in (("sketch", self.sketch), ("cluster", self.cluster)):
-            if choice not in CHOICES:
-                raise UsageError(f"{name} is {choice!r}", expected="one of " + ", ".join(CHOICES))
+            one_of(choice, name, CHOICES)

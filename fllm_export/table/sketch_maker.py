@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.errors import UsageError
+from fllm_export import arguments
 from fllm_export.table import sketch
 from fllm_export.table.codec_names import CodecName
 from fllm_export.table.options import Choice
@@ -42,7 +42,7 @@ class SketchMaker:
         self._always = choice == "yes"
         self._wanted = self._always or (choice == "auto" and quant == "int8" and dim >= _AUTO_DIM)
         self._dim = dim
-        self._items = None if items is None else _checked(items, dim)
+        self._items = None if items is None else arguments.vectors(items, "items", dim)
         self._basis: npt.NDArray[np.float32] | None = None
 
     @property
@@ -79,12 +79,3 @@ class SketchMaker:
         sample = rows.sample(min(_SAMPLE_ROWS, max(1024, _SAMPLE_NUMBERS // self._dim)))
         dims = sketch.choose_dims(sample, self._items)
         return sketch.make_basis(self._dim, dims, sample, self._items)
-
-
-def _checked(items: npt.ArrayLike, dim: int) -> npt.NDArray[np.float32]:
-    vectors = np.asarray(items, np.float32)
-    if vectors.ndim != 2 or vectors.shape[1] != dim or len(vectors) == 0:
-        raise UsageError(f"items have shape {list(vectors.shape)}", expected=f"[n, {dim}] with n of at least 1")
-    if not np.isfinite(vectors).all():
-        raise UsageError("items hold numbers that are not finite", expected="finite item vectors")
-    return vectors

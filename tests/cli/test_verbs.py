@@ -67,7 +67,7 @@ def test_query_says_when_it_was_cut_short(tiny_checkpoint: object, tmp_path: Pat
     [
         ([], 2, "no item was given"),
         (["a", "--file", "b.txt"], 2, "both texts and --file were given"),
-        (["a", "-k", "401"], 2, "k is 401; expected a whole number from 1 to 400"),
+        (["a", "-k", "401"], 2, "k is 401; expected an integer from 1 to 400"),
         ([" "], 2, "text 0 is ' '; expected a text that is not empty"),
         (["a", "--threads", "0"], 2, "0 is not in the range"),
         (["a", "--engine", "quantum"], 2, "'quantum' is not one of 'native', 'cuda'"),

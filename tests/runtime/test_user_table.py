@@ -159,10 +159,10 @@ def test_many_threads_get_the_same_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"z": Z[:, :5]}, r"shape \[4, 5\]; expected \[B, 32\]"),
+        ({"z": Z[:, :5]}, r"z has the shape \[4, 5\]; expected \[n, 32\]"),
         ({"z": np.full((1, 32), np.inf)}, "not finite"),
-        ({"k": 0}, "k is 0; expected a whole number from 1 to 3000"),
-        ({"k": 3001}, "k is 3001; expected a whole number from 1 to 3000, the users of this table"),
+        ({"k": 0}, "k is 0; expected an integer of 1 or more"),
+        ({"k": 3001}, "k is 3001; expected an integer from 1 to 3000, the users of this table"),
         ({"k": 2.5}, "k is 2.5"),
         ({"k": True}, "k is True"),
         ({"mode": "best"}, "mode is 'best'; expected one of topk, sample"),
@@ -185,7 +185,7 @@ def test_unfit_tables_are_named(tmp_path: Path) -> None:
         UserTable.create(tmp_path / "b", ROWS[0])
     with pytest.raises(UsageError, match=r"ids are int64 \[2\]"):
         UserTable.create(tmp_path / "c", ROWS, [1, 2])
-    with pytest.raises(UsageError, match="no engine 'gpu'"):
+    with pytest.raises(UsageError, match="engine is 'gpu'; expected one of native"):
         UserTable.create(tmp_path / "d", ROWS).open(tmp_path / "d", engine="gpu")
 
 
