@@ -6,7 +6,7 @@ Nothing here imports NumPy, so that ``--help`` is printed without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -71,6 +71,12 @@ class Source:
     head: Path | None
     threads: int
     native: NativeOptions
+
+    def absolute(self) -> Source:
+        """Return the same source by paths that do not depend on the working directory."""
+        return replace(
+            self, directory=self.directory.absolute(), head=None if self.head is None else self.head.absolute()
+        )
 
 
 def _core(name: str) -> Callable[[Source], Engine]:

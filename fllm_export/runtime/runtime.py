@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -71,6 +71,10 @@ class Runtime:
             checked_options(native),
         )
         return _opened(options)
+
+    def __reduce__(self) -> tuple[Callable[..., Runtime], tuple[BundleOptions]]:
+        """Pickle as path and options: who unpickles it opens what lies there then."""
+        return _opened, (replace(self._options, directory=self._options.directory.absolute()),)
 
     def reopen(self) -> None:
         """Open what lies at the bundle's path now, and go on with it; calls under way end on what they began with.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from operator import index
 from pathlib import Path
 from typing import Any, Unpack
@@ -38,6 +38,10 @@ class UserTable:
         self.directory = source.directory
         self._engine = engine
         self._source = source
+
+    def __reduce__(self) -> tuple[Callable[..., UserTable], tuple[str, Source]]:
+        """Pickle as path and options: who unpickles it opens what lies there then."""
+        return _opened, (self.engine, self._source.absolute())
 
     @classmethod
     def create(
