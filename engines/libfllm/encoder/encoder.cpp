@@ -1,6 +1,7 @@
 #include "encoder/encoder.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <vector>
 
@@ -21,6 +22,13 @@ void check_lengths(std::span<const TokenIds> items, std::size_t max_length) {
                            "1 to " + std::to_string(max_length)));
     }
   }
+}
+
+void check_finite(std::span<const float> vector, std::size_t item) {
+  if (std::all_of(vector.begin(), vector.end(), [](float number) { return std::isfinite(number); })) return;
+  throw Error(Status::bundle,
+              sentence("the encoder gives item " + std::to_string(item) + " a vector that is not finite",
+                       "finite numbers", "Build the bundle again from weights that are finite"));
 }
 
 }  // namespace
@@ -45,6 +53,7 @@ void Encoder::encode(std::span<const TokenIds> items, float* z) const {
     vectors.resize(rows.size() * dim());
     session_.run(tokenizer_->prompt().batch(rows), dim(), vectors.data());
     for (std::size_t i = 0; i < chosen.size(); ++i) {
+      check_finite({vectors.data() + i * dim(), dim()}, chosen[i]);
       std::copy_n(vectors.data() + i * dim(), dim(), z + chosen[i] * dim());
     }
   }

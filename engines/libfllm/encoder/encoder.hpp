@@ -22,7 +22,8 @@ class Encoder {
   std::size_t threads() const { return threads_; }
   const char* onnxruntime_version() const { return runtime_.version(); }
 
-  // Item vectors, float32 [items, dim]. Throws Error(Status::usage): an item has no token or too many.
+  // Item vectors, float32 [items, dim]. Throws Error: Status::usage where an item has no token or
+  // too many, Status::bundle where the model gives an item a vector that is not finite.
   void encode(std::span<const TokenIds> items, float* z) const;
 
  private:
