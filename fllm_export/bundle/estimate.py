@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from fllm_export.bundle.job import Job
-from fllm_export.checkpoint.base import BaseModel
 from fllm_export.errors import BudgetError
 from fllm_export.table import sketch
 from fllm_export.table.codecs import codec
@@ -166,7 +165,7 @@ class _Beside:
 
 def _parameters(job: Job) -> int:
     """Count what the exported encoder holds: the base model without a language-model head, and the mapper."""
-    tensors = BaseModel.check(job.checkpoint.base).tensors()
+    tensors = job.checkpoint.base_model.tensors()
     base = sum(math.prod(tensor.shape) for name, tensor in tensors.items() if not name.startswith("lm_head."))
     return base + sum(weight.size for weight in job.checkpoint.mapper.weights.values())
 

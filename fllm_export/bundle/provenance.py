@@ -11,7 +11,6 @@ from typing import Any
 
 from fllm_export.bundle.bundle import ENCODER_REPORT, Bundle
 from fllm_export.bundle.job import Job
-from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.checkpoint import BASE_FOLDER, Checkpoint
 
 _PACKAGES = (
@@ -44,7 +43,7 @@ def provenance(job: Job, staged: Bundle) -> dict[str, Any]:
 
 def _base_model(checkpoint: Checkpoint) -> str:
     """Return a line on the base model: its name and what its files say, which tell models apart where names do not."""
-    model = BaseModel.check(checkpoint.base)
+    model = checkpoint.base_model
     architectures = model.config.get("architectures")
     kind = architectures[0] if isinstance(architectures, list) and architectures else model.config.get("model_type")
     parameters = sum(math.prod(tensor.shape) for tensor in model.tensors().values())

@@ -52,7 +52,7 @@ def encoder(job: Job, staging: Path) -> list[Path]:
     job.progress(stage, 1, 1)
     report = staging / ENCODER_REPORT
     publish_json(report, {"merge": asdict(merged.report), "onnx_against_torch": asdict(parity)})
-    parity.require(ENCODER_TOLERANCE)
+    parity.require(ENCODER_TOLERANCE, job.probes)
     publish_copy(checkpoint.base / "tokenizer.json", staging / "tokenizer.json")
     return [*folder.iterdir(), report, staging / "tokenizer.json"]
 

@@ -14,7 +14,6 @@ from torch import nn
 
 from fllm_export.checkpoint.adapter import WEIGHTS_FILE, adapted_module, adapter_tensors, stored_whole
 from fllm_export.checkpoint.attached import attach
-from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.checkpoint.model import FilterLLM, ItemEncoder, make_mapper
@@ -66,9 +65,15 @@ class AdaptedModel:
         )
 
     def item_vectors(self, texts: Sequence[str]) -> FloatArray:
-        """Return z, float32 [items, d]."""
+        """Return z, float32 [items, d].
+
+        Raises:
+            BundleError: the model gives a text, which is named, a vector that is not finite.
+        """
         prompt = self.checkpoint.prompt()
-        return encode(self.encoder, prompt, prompt.tokenize(self.checkpoint.tokenizer(), texts))
+        z = encode(self.encoder, prompt, prompt.tokenize(self.checkpoint.tokenizer(), texts))
+        require_finite(z, texts)
+        return z
 
     @property
     def users(self) -> UserRows:
@@ -129,7 +134,7 @@ class AdaptedModel:
 
     def _build(self, form: Form, modules: set[str]) -> nn.Module:
         """Load the weights, set encoder, causal and composite, and return the module that the adapter was made for."""
-        base, spec = self.checkpoint.base, self.checkpoint.spec
+        base, spec = self.checkpoint.base_model, self.checkpoint.spec
         if form == "causal" or spec.first_user_row is not None:
             self.causal = load_base(base, transformers.AutoModelForCausalLM)
             _resize(self.causal, self.checkpoint.adapter, modules)
@@ -137,8 +142,8 @@ class AdaptedModel:
         else:
             inner = load_base(base, transformers.AutoModel)
         self.encoder = ItemEncoder(inner, spec.pooling, torch_mapper(self.checkpoint.mapper))
-        self.encoder.positions.require(spec.max_length, base)
-        require_rows(inner, BaseModel.check(base))
+        self.encoder.positions.require(spec.max_length, base.path)
+        require_rows(inner, base)
         if form == "composite":
             touched = any(name.startswith("user_embeddings") for name in modules)
             self.composite = _composite(self.encoder, self.checkpoint.users, filled=touched)
@@ -167,6 +172,21 @@ def load_unmerged(checkpoint: Checkpoint) -> AdaptedModel:
     return AdaptedModel(checkpoint)
 
 
+def require_finite(vectors: FloatArray, texts: Sequence[str]) -> None:
+    """Check what a checkpoint computed for texts, float32 [texts, n].
+
+    Raises:
+        BundleError: a text, which is named, has a number that is not finite.
+    """
+    finite = np.isfinite(vectors).all(1)
+    if not finite.all():
+        raise BundleError(
+            f"the checkpoint computes numbers that are not finite for the text {texts[int(np.argmin(finite))]!r}",
+            expected="finite numbers for every text",
+            fix="Check the weights of the checkpoint: numbers overflow on the way through the encoder",
+        )
+
+
 def encode(encoder: ItemEncoder, prompt: Prompt, ids: Sequence[Sequence[int]]) -> FloatArray:
     """Return z, float32 [items, d], of tokenised prompts, padded in batches as ``prompt`` says."""
     with torch.inference_mode():
@@ -189,9 +209,9 @@ def _form(checkpoint: Checkpoint, modules: set[str]) -> Form:
                 expected="an adapter over the causal LM, whose rows are the users",
             )
         return "composite"
-    if not modules or modules <= module_names(checkpoint.base, transformers.AutoModel):
+    if not modules or modules <= module_names(checkpoint.base_model, transformers.AutoModel):
         return "encoder"
-    known = module_names(checkpoint.base, transformers.AutoModelForCausalLM)
+    known = module_names(checkpoint.base_model, transformers.AutoModelForCausalLM)
     if not modules <= known:
         raise BundleError(
             f"{cast(Path, checkpoint.adapter) / WEIGHTS_FILE} adapts the module {min(modules - known)!r}, which the "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,8 +120,9 @@ class BaseModel:
         """
         return load_tokenizer(self.path / TOKENIZER_FILE)
 
+    @cached_property
     def pad_id(self) -> int:
-        """Return the token id to pad with: the tokenizer's padding token, else the config's, else its end token.
+        """The token id to pad with: the tokenizer's padding token, else the config's, else its end token.
 
         Padded positions are masked, so that the choice changes no result; 0 when nothing is declared.
         """

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         Prompt(self.spec.template, self.spec.max_length, self.spec.padding_side, pad_id=0)
         CheckpointSpec.from_json(self.spec.to_json(), Path(SPEC_FILE))
-        self._check_mapper(BaseModel.check(self.base).hidden)
+        self._check_mapper(self.base_model.hidden)
         if self.adapter is not None:
             check_adapter(self.adapter)
         found = (self.users.rows, self.users.dim)
@@ -89,7 +90,7 @@ class Checkpoint:
             users = UserRows.open(directory)
         else:
             ids = read_ids(directory / IDS_FILE)
-            users = vocabulary_rows(base, adapter, spec.first_user_row, spec.users, ids)
+            users = vocabulary_rows(BaseModel.check(base), adapter, spec.first_user_row, spec.users, ids)
         return cls(spec, base, adapter, _read_mapper(directory / HEAD_FILE, spec.mapper), users)
 
     @classmethod
@@ -122,18 +123,23 @@ class Checkpoint:
             UsageError: an argument is of another type or out of range; ids are never converted.
             HardwareError: torch is not installed.
         """
-        from fllm_export.checkpoint.official import import_filterllm
+        from fllm_export.checkpoint.official import read_parts
 
-        return import_filterllm(
-            str(arguments.path(base_model, "base_model")),
-            None if adapter is None else arguments.path(adapter, "adapter"),
-            arguments.path(custom_weights, "custom_weights"),
+        base = resolve_base(str(arguments.path(base_model, "base_model")), Path.cwd(), "the argument base_model")
+        kind = arguments.one_of(mapper, "mapper", MAPPER_KINDS)
+        parts = read_parts(arguments.path(custom_weights, "custom_weights"), kind, ids)
+        spec = CheckpointSpec(
+            base_model=str(base.resolve()),
             template=template,
+            pooling="last",
             max_length=arguments.integer(max_length, "max_length", least=1),
-            mapper=arguments.one_of(mapper, "mapper", MAPPER_KINDS),
             padding_side=arguments.one_of(padding_side, "padding_side", PADDING_SIDES),
-            ids=ids,
+            mapper=kind,
+            dim=parts.users.dim,
+            users=parts.users.rows,
         )
+        folder = None if adapter is None else arguments.path(adapter, "adapter")
+        return cls(spec, base, folder, parts.mapper, parts.users)
 
     @classmethod
     def from_extended_vocabulary(
@@ -168,11 +174,11 @@ class Checkpoint:
         count = None if users is None else arguments.integer(users, "users", least=1)
         base = resolve_base(str(arguments.path(model_dir, "model_dir")), Path.cwd(), "the argument model_dir")
         folder = None if adapter is None else arguments.path(adapter, "adapter")
-        BaseModel.check(base)
-        rows = vocabulary_rows(base, folder, first_user_row, count, None)
+        model = BaseModel.check(base)
+        rows = vocabulary_rows(model, folder, first_user_row, count, None)
         if ids is not None:
             chosen = arguments.unique_ids(ids, "ids", rows.rows)
-            rows = vocabulary_rows(base, folder, first_user_row, rows.rows, chosen)
+            rows = vocabulary_rows(model, folder, first_user_row, rows.rows, chosen)
         spec = CheckpointSpec(
             base_model=str(base.resolve()),
             template=template,
@@ -186,15 +192,19 @@ class Checkpoint:
         )
         return cls(spec, base, folder, Mapper("identity"), rows)
 
+    @cached_property
+    def base_model(self) -> BaseModel:
+        """The base model's directory, checked once."""
+        return BaseModel.check(self.base)
+
     def prompt(self) -> Prompt:
         """Return the template with its truncation and padding rules."""
-        return Prompt(
-            self.spec.template, self.spec.max_length, self.spec.padding_side, BaseModel.check(self.base).pad_id()
-        )
+        spec = self.spec
+        return Prompt(spec.template, spec.max_length, spec.padding_side, self.base_model.pad_id)
 
     def tokenizer(self) -> Tokenizer:
         """Return the base model's tokenizer with its own padding and truncation switched off."""
-        return BaseModel.check(self.base).tokenizer()
+        return self.base_model.tokenizer()
 
     def fingerprint(self) -> str:
         """Return one SHA-256 over everything that decides an answer; it reads every user row once.
@@ -205,7 +215,7 @@ class Checkpoint:
         facts = {**self.spec.to_json(), "base_model": None}
         digest.update(json.dumps(facts, sort_keys=True).encode())
         adapter = [] if self.adapter is None else [self.adapter / name for name in ADAPTER_FILES]
-        for file in [*BaseModel.check(self.base).files(), *adapter]:
+        for file in [*self.base_model.files(), *adapter]:
             digest.update(f"{file.name}\0{sha256_file(file)}\n".encode())
         for name, array in sorted(self.mapper.weights.items()):
             digest.update(f"{name}\0{array.shape}\n".encode() + array.tobytes())
@@ -243,7 +253,7 @@ class Checkpoint:
             raise
 
     def _write(self, directory: Path, progress: Progress) -> None:
-        files = BaseModel.check(self.base).files()
+        files = self.base_model.files()
         for done, file in enumerate(files, 1):
             publish_copy(file, directory / BASE_FOLDER / file.name)
             progress("base model files", done, len(files))

@@ -22,13 +22,15 @@ _OUTPUTS = ("lm_head", "embed_out", "output")
 _INPUTS = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings")
 
 
-def vocabulary_rows(base: Path, adapter: Path | None, first: int, users: int | None, ids: IdArray | None) -> UserRows:
+def vocabulary_rows(
+    base: BaseModel, adapter: Path | None, first: int, users: int | None, ids: IdArray | None
+) -> UserRows:
     """Return rows ``first`` to ``first + users - 1`` of the output embedding, unread.
 
     A matrix that the adapter stores whole takes the place of the base model's; what LoRA adds is not in here.
 
     Args:
-        base: directory of the causal LM.
+        base: the causal LM.
         adapter: directory of the PEFT adapter, or None.
         first: the row of user number 0.
         users: number of users, or None for all rows from ``first`` on.
@@ -57,7 +59,7 @@ def vocabulary_rows(base: Path, adapter: Path | None, first: int, users: int | N
     )
 
 
-def output_embedding(base: Path, adapter: Path | None) -> tuple[StoredTensor, StoredTensor | None]:
+def output_embedding(base: BaseModel, adapter: Path | None) -> tuple[StoredTensor, StoredTensor | None]:
     """Return the tensor whose rows score the vocabulary, and its bias if it has one.
 
     It is the LM head, or the input embedding when the two are tied.
@@ -65,7 +67,7 @@ def output_embedding(base: Path, adapter: Path | None) -> tuple[StoredTensor, St
     Raises:
         BundleError: the model has neither under a known name.
     """
-    tensors = BaseModel.check(base).tensors()
+    tensors = base.tensors()
 
     def latest(name: str) -> StoredTensor | None:
         whole = None if adapter is None else stored_whole(adapter, name)
@@ -77,7 +79,7 @@ def output_embedding(base: Path, adapter: Path | None) -> tuple[StoredTensor, St
             if last == "weight" and module.split(".")[-1] in kinds and (rows := latest(name)) is not None:
                 return rows, latest(f"{module}.bias")
     raise BundleError(
-        f"{base} has no output embedding",
+        f"{base.path} has no output embedding",
         expected="a causal LM with one of the tensors " + ", ".join(f"{name}.weight" for name in _OUTPUTS + _INPUTS),
     )
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from peft import PeftModel
 from torch import nn
 
-from fllm_export.checkpoint.adapted import AdaptedModel, encode, load_unmerged, torch_mapper
+from fllm_export.checkpoint.adapted import AdaptedModel, encode, load_unmerged, require_finite, torch_mapper
 from fllm_export.checkpoint.adapter import WEIGHTS_FILE, adapted_module, adapter_tensors
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.checkpoint.mapper import Mapper
@@ -102,7 +102,8 @@ def merge(checkpoint: Checkpoint, probe_texts: Sequence[str], *, tolerance: floa
     ids = prompt.tokenize(checkpoint.tokenizer(), probe_texts)
     chosen, stored = checkpoint.users.sample(MOST_ROWS_COMPARED)
     unmerged = model.scores(ids, chosen, stored)
-    users = _fold(model)
+    users = _fold(model)  # names the adapter where it overflows
+    require_finite(unmerged, probe_texts)
     rows = users.sample(MOST_ROWS_COMPARED)[1] if model.rows_adapted else stored
     merged = encode(model.encoder, prompt, ids) @ rows.T
     if users.bias is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export import arguments
-from fllm_export.checkpoint.base import resolve_base
-from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.checkpoint.mapper import PREFIX, Mapper
 from fllm_export.checkpoint.row_sources import ArrayRows
-from fllm_export.checkpoint.spec import CheckpointSpec, MapperKind
+from fllm_export.checkpoint.spec import MapperKind
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, HardwareError
-from fllm_export.prompt import PaddingSide
 from fllm_export.system_errors import limit_error
 
 if TYPE_CHECKING:
@@ -35,31 +33,25 @@ USERS = "user_embeddings.weight"
 _TRAINING_ONLY = "item_embeddings."
 
 
-def import_filterllm(
-    base_model: str,
-    adapter: Path | None,
-    custom_weights: Path,
-    *,
-    template: str,
-    max_length: int,
-    mapper: MapperKind,
-    padding_side: PaddingSide,
-    ids: npt.ArrayLike | None,
-) -> Checkpoint:
-    """Return a checkpoint over the official files, which stay where they are.
+@dataclass(frozen=True)
+class OfficialParts:
+    """What ``custom_weights.pt`` holds of a FilterLLM."""
+
+    mapper: Mapper
+    users: UserRows
+
+
+def read_parts(custom_weights: Path, mapper: MapperKind, ids: npt.ArrayLike | None) -> OfficialParts:
+    """Read the mapper and the user rows, which stay where they are.
 
     Args:
-        base_model: a directory, or the id of a model in the local Hugging Face cache.
-        adapter: directory of the PEFT adapter, or None.
         custom_weights: the file with the tensors ``mapper.*`` and ``user_embeddings.weight``.
-        template: the prompt with the placeholder ``{text}``.
-        max_length: tokens at most.
         mapper: the mapper's kind; ``identity`` leaves the file's mapper out.
-        padding_side: ``left`` or ``right``.
-        ids: the user id of each row, or None.
+        ids: the user id of each row, integers [N], or None.
 
     Raises:
-        BundleError: a file or tensor is missing, damaged, of the wrong shape or dtype, or holds code.
+        BundleError: the file or a tensor is missing, damaged, of the wrong shape or dtype, or holds code.
+        UsageError: the ids are not one integer per row, each of them once.
         HardwareError: torch is not installed.
     """
     tensors = _read(custom_weights)
@@ -70,20 +62,9 @@ def import_filterllm(
         ids=None if ids is None else arguments.unique_ids(ids, "ids", rows.shape[0]),
         source="the argument ids",
     )
-    base = resolve_base(base_model, Path.cwd(), "the argument base_model")
-    spec = CheckpointSpec(
-        base_model=str(base.resolve()),
-        template=template,
-        pooling="last",
-        max_length=max_length,
-        padding_side=padding_side,
-        mapper=mapper,
-        dim=users.dim,
-        users=users.rows,
-    )
     kept = {} if mapper == "identity" else weights
     arrays = {name: _array(tensor).astype(np.float32, copy=False) for name, tensor in kept.items()}
-    return Checkpoint(spec, base, adapter, Mapper(mapper, arrays, str(custom_weights)), users)
+    return OfficialParts(Mapper(mapper, arrays, str(custom_weights)), users)
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:

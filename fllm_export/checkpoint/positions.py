@@ -73,7 +73,7 @@ def require_rows(encoder: nn.Module, model: BaseModel) -> None:
     """
     rows = int(encoder.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
     tokens = {number: token for token, number in model.tokenizer().get_vocab(with_added_tokens=True).items()}
-    highest = max([*tokens, model.pad_id()])
+    highest = max([*tokens, model.pad_id])
     if highest >= rows:
         token = repr(tokens[highest]) if highest in tokens else "to pad with"
         raise BundleError(

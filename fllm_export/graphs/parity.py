@@ -32,6 +32,7 @@ class EncoderParity:
         items: items compared.
         max_rel_by_padding: ``max_rel`` over the batches without padding (``alone``), and over those that are padded on
             the ``left`` and on the ``right``.
+        worst: number of the batch with the largest ``max_rel``; NaN is larger than all numbers.
     """
 
     max_abs: float
@@ -39,9 +40,14 @@ class EncoderParity:
     batches: int
     items: int
     max_rel_by_padding: dict[str, float]
+    worst: int
 
-    def require(self, tolerance: float) -> None:
+    def require(self, tolerance: float, texts: Sequence[str] = ()) -> None:
         """Raise unless ``max_rel`` is at most ``tolerance``.
+
+        Args:
+            tolerance: for the largest difference relative to the item vector's largest component.
+            texts: those of the first batches, one text per batch, to be named in the message.
 
         Raises:
             ParityError: the encoders differ by more, or by something that is not a number.
@@ -58,9 +64,10 @@ class EncoderParity:
                 expected=expected,
                 fix="The exported positions count padding. Use the exporter torch, or padding_side right",
             )
+        named = f", the most for the text {texts[self.worst]!r}" if self.worst < len(texts) else ""
         raise ParityError(
             f"the ONNX encoder differs from torch by {self.max_rel:.3g} of an item vector's largest component, "
-            f"over {self.items} items",
+            f"over {self.items} items{named}",
             expected=expected,
             fix="Try the versions of torch, transformers and onnxscript in the constraints files",
         )
@@ -93,7 +100,7 @@ def compare_encoder(onnx_path: Path, encoder: ItemEncoder, batches: Sequence[Ids
         raise UsageError("there is no batch to compare the encoders on", expected="at least one")
     session = cpu_session(onnx_path, default_threads())
     plain = _PlainEncoder(encoder)
-    max_abs, by_padding = 0.0, dict[str, float]()
+    max_abs, by_padding, by_batch = 0.0, dict[str, float](), list[float]()
     for ids, mask in batches:
         expected = np.stack([plain.item_vector(row[real > 0]) for row, real in zip(ids, mask, strict=True)])
         (found,) = session.run([OUTPUT], dict(zip(INPUTS, (ids, mask), strict=True)))
@@ -103,10 +110,11 @@ def compare_encoder(onnx_path: Path, encoder: ItemEncoder, batches: Sequence[Ids
         relative = difference / np.where(size > 0, size, 1.0)
         # np.maximum, unlike max, keeps NaN.
         max_abs = float(np.maximum(max_abs, difference.max()))
+        by_batch.append(float(relative.max()))
         padding = _padding(mask)
-        by_padding[padding] = float(np.maximum(by_padding.get(padding, 0.0), relative.max()))
-    max_rel = float(np.max(list(by_padding.values())))
-    return EncoderParity(max_abs, max_rel, len(batches), sum(len(ids) for ids, _ in batches), by_padding)
+        by_padding[padding] = float(np.maximum(by_padding.get(padding, 0.0), by_batch[-1]))
+    worst, items = int(np.argmax(by_batch)), sum(len(ids) for ids, _ in batches)
+    return EncoderParity(max_abs, by_batch[worst], len(batches), items, by_padding, worst)
 
 
 class _PlainEncoder:

@@ -43,7 +43,7 @@ class ItemTokens:
             UsageError: ``max_length`` leaves no room for the template.
         """
         base = BaseModel.check(encoder.path)
-        prompt = Prompt(encoder.template, max_length, encoder.padding_side, base.pad_id())
+        prompt = Prompt(encoder.template, max_length, encoder.padding_side, base.pad_id)
         ids = prompt.tokenize(base.tokenizer(), texts)
         return cls(prompt, ids, np.array([len(row) for row in ids], np.int64))
 

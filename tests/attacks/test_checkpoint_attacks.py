@@ -100,7 +100,7 @@ def test_base_model_with_its_own_code_is_not_run(folder: Path) -> None:
         model_type="own",
         auto_map={"AutoConfig": "modeling_own.Config", "AutoModel": "modeling_own.Model"},
     )
-    refused(merged(folder), folder / "base", "cannot be loaded", "AutoModel alone")
+    refused(merged(folder), folder / "base", "needs code of its own (auto_map), which is never run")
 
 
 def test_tokenizer_that_is_none(folder: Path) -> None:

@@ -142,8 +142,8 @@ def test_positions_that_count_padding_fail_parity(
 
 
 def test_not_a_number_fails_parity() -> None:
-    with pytest.raises(ParityError):
-        EncoderParity(float("nan"), float("nan"), 1, 1, {"alone": float("nan")}).require(1.0)
+    with pytest.raises(ParityError, match="the most for the text 'a book'"):
+        EncoderParity(float("nan"), float("nan"), 1, 1, {"alone": float("nan")}, 0).require(1.0, ["a book"])
 
 
 def test_comparing_nothing_is_refused(exported: tuple[ItemEncoder, Path]) -> None:
