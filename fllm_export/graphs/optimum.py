@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from fllm_export.checkpoint.model import ItemEncoder
+from fllm_export.checkpoint.positions import Positions
 from fllm_export.errors import BundleError, HardwareError, UsageError
 from fllm_export.graphs.builder import OPSET, GraphBuilder
 from fllm_export.graphs.encoder import INPUTS, OUTPUT, quiet_exporter
@@ -27,6 +28,8 @@ from fllm_export.graphs.item_vector import mapped, pooled
 from fllm_export.graphs.model_files import EXTERNAL_DATA_BYTES, publish_model
 
 _STATES = "last_hidden_state"
+_POSITIONS = "position_ids"
+_TASK = "feature-extraction"
 _SIZES = {"batch_size": "batch", "sequence_length": "sequence"}
 _OPSETS = range(18, 21)
 
@@ -57,7 +60,7 @@ def export_encoder_optimum(
         )
     if opset not in _OPSETS:
         raise UsageError(f"opset is {opset}", expected=f"{_OPSETS.start} to {_OPSETS.stop - 1} with optimum")
-    model = _hidden_states_model(cast(PreTrainedModel, encoder.encoder), opset)
+    model = _hidden_states_model(cast(PreTrainedModel, encoder.encoder), encoder.positions, opset)
     _complete(model.graph, encoder)
     publish_model(ir.from_proto(model), path, external_data_bytes=external_data_bytes)
 
@@ -75,7 +78,7 @@ def _require_optimum() -> None:
         )
 
 
-def _hidden_states_model(encoder: PreTrainedModel, opset: int) -> onnx.ModelProto:
+def _hidden_states_model(encoder: PreTrainedModel, positions: Positions, opset: int) -> onnx.ModelProto:
     from optimum.exporters.onnx import main_export
 
     verbosity = transformers_logging.get_verbosity()
@@ -86,23 +89,40 @@ def _hidden_states_model(encoder: PreTrainedModel, opset: int) -> onnx.ModelProt
             main_export(
                 str(Path(folder) / "model"),
                 Path(folder) / "onnx",
-                task="feature-extraction",
+                task=_TASK,
                 opset=opset,
                 device="cpu",
                 do_validation=False,
                 library_name="transformers",
                 local_files_only=True,
+                custom_onnx_configs={"model": _onnx_config(encoder, positions)},
             )
             return onnx.load(Path(folder) / "onnx" / "model.onnx")
     finally:
         transformers_logging.set_verbosity(verbosity)
 
 
+def _onnx_config(encoder: PreTrainedModel, positions: Positions) -> Any:
+    """Return optimum's description of the encoder, with ``position_ids`` as an input where the encoder takes them."""
+    from optimum.exporters.tasks import TasksManager
+
+    make = TasksManager.get_exporter_config_constructor(
+        "onnx", model=encoder, task=_TASK, library_name="transformers", model_type=encoder.config.model_type
+    )
+    config: Any = make(encoder.config)
+    kind = type(config)
+    if positions.given and _POSITIONS not in config.inputs:
+        named = {_POSITIONS: {0: "batch_size", 1: "sequence_length"}}
+        inputs = property(lambda self: {**kind.inputs.fget(self), **named})
+        config.__class__ = type(kind.__name__, (kind,), {"inputs": inputs})
+    return config
+
+
 def _complete(graph: GraphProto, encoder: ItemEncoder) -> None:
     """Turn token ids -> hidden states into token ids -> item vector, in place."""
     before = GraphBuilder("inputs", prefix="fllm_inputs_")
     for extra in [value for value in graph.input if value.name not in INPUTS]:
-        _replace_input(before, extra.name)
+        _replace_input(before, extra.name, encoder.positions)
         graph.input.remove(extra)
     if [output.name for output in graph.output] != [_STATES] or len(graph.input) != len(INPUTS):
         raise BundleError(
@@ -129,16 +149,28 @@ def _width(encoder: ItemEncoder) -> int:
     return layers[-1].out_features if layers else int(cast(PreTrainedModel, encoder.encoder).config.hidden_size)
 
 
-def _replace_input(graph: GraphBuilder, name: str) -> None:
+def _replace_input(graph: GraphBuilder, name: str, positions: Positions) -> None:
     if name == "token_type_ids":
         graph.named(name, "Sub", INPUTS[0], INPUTS[0])
-    elif name == "position_ids":
-        counted = graph.op("CumSum", INPUTS[1], graph.constant(1, np.int64))
-        before = graph.op("Sub", counted, graph.constant(1, np.int64))
-        graph.named(name, "Max", before, graph.constant(0, np.int64))
+    elif name == _POSITIONS:
+        _count_positions(graph, positions)
     else:
         raise BundleError(
             f"optimum's graph has the input {name!r}",
             expected="input_ids, attention_mask, token_type_ids or position_ids",
             fix="Use the default exporter torch for this model",
         )
+
+
+def _count_positions(graph: GraphBuilder, positions: Positions) -> None:
+    """Append what :meth:`Positions.ids` computes."""
+    ids, mask = INPUTS
+    axis = graph.constant(1, np.int64)
+    if positions.uncounted is None:
+        before = graph.op("Sub", graph.op("CumSum", mask, axis), graph.constant(1, np.int64))
+        graph.named(_POSITIONS, "Max", before, graph.constant(0, np.int64))
+        return
+    uncounted = graph.constant(positions.uncounted, np.int64)
+    other = graph.cast(graph.op("Not", graph.op("Equal", ids, uncounted)), np.int64)
+    counted = graph.op("Mul", mask, other)
+    graph.named(_POSITIONS, "Add", graph.op("Mul", graph.op("CumSum", counted, axis), counted), uncounted)

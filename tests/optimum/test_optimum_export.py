@@ -60,6 +60,7 @@ def encoder_of(directory: Path, pooling: Pooling, kind: MapperKind) -> ItemEncod
     [
         ("bert", "mean", "linear"),
         ("bert", "cls", "identity"),
+        ("roberta", "mean", "linear"),
         ("llama", "last", "linear_relu"),
         ("llama", "last", "mlp"),
     ],
