@@ -29,7 +29,8 @@ class OnnxRuntimeEngine(TiledEngine):
     """Runs ``head/tile.onnx`` for each tile; the tile is an input, so the table is never copied into a session.
 
     int8 tables take the integer form, whose answers equal the NumPy engine's bit for bit. The others take the
-    float form: their rows are read (fp32, fp16) or decoded (the others) a tile at a time and summed in float32.
+    float form: their rows are read (fp32, fp16) or decoded (the others) tile by tile and summed in float32,
+    so that no answer is called exact.
 
     Args:
         table: the open table.
@@ -43,6 +44,8 @@ class OnnxRuntimeEngine(TiledEngine):
 
     def __init__(self, table: Table, head: Path, threads: int) -> None:
         super().__init__(table)
+        # Of two users whose scores are close, float32 sums may rank the lesser first.
+        self.exact = table.codec.name == "int8"
         if not head.is_file():
             raise HardwareError(
                 f"the engine `onnxruntime` needs a head graph and {head} is not there",

@@ -166,7 +166,7 @@ ENGINES: dict[str, EngineEntry] = {
         _onnxruntime,
         CODEC_NAMES,
         "`head/tile.onnx` of the bundle, tile by tile",
-        f"int8: {_BIT_IDENTICAL}; others: float32 sums",
+        f"int8: {_BIT_IDENTICAL}; others: float32 sums, never called exact",
     ),
     "numpy": EngineEntry(_numpy, CODEC_NAMES, "one float64 matrix product per tile", "the definition"),
 }

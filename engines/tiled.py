@@ -23,6 +23,7 @@ class TiledEngine(ABC):
         self.table = table
         layout = table.layout
         self.facts = TableFacts(layout.rows, layout.dim, layout.codec, layout.generation)
+        self.exact = True  # whether scores are those of the definition, so that the best users are provably the best
         self._sound: set[int] = set()  # tiles whose numbers were found to be finite
 
     @abstractmethod
@@ -63,7 +64,7 @@ class TiledEngine(ABC):
             logsumexp=best.logsumexp,
             rows_scored=np.full(len(z), rows_scored),
             complete=complete,
-            exact=complete,
+            exact=complete & self.exact,
             log_probs_exact=complete,
             rows=self.facts.rows,
             generation=self.facts.generation,
