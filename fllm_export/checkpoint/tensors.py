@@ -19,11 +19,16 @@ from fllm_export.errors import BundleError
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import limit_error
 
+_LARGEST_ID = 2**63 - 1
+
 FloatArray = npt.NDArray[np.float32]
 IdArray = npt.NDArray[np.int64]
 
 _FLOATS: dict[str, npt.DTypeLike] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-_IDS: dict[str, npt.DTypeLike] = {"I64": "<i8"}
+_IDS: dict[str, npt.DTypeLike] = {
+    **{f"I{8 * size}": f"<i{size}" for size in (8, 4, 2, 1)},
+    **{f"U{8 * size}": f"<u{size}" for size in (8, 4, 2, 1)},
+}
 
 
 @dataclass(frozen=True)
@@ -78,8 +83,18 @@ class StoredTensor:
         return values
 
     def read_ids(self) -> IdArray:
-        """Return the whole tensor as int64."""
-        return self._raw(0, None, _IDS[self.dtype]).astype(np.int64, copy=False)
+        """Return the whole tensor as int64.
+
+        Raises:
+            BundleError: the file has become shorter, or an id is above 2^63 - 1.
+        """
+        values = self._raw(0, None, _IDS[self.dtype])
+        if self.dtype == "U64":
+            high = values > np.uint64(_LARGEST_ID)
+            if high.any():
+                row = int(np.argmax(high))
+                raise BundleError(f"{self} has {values[row]} in row {row}", expected=f"ids of at most {_LARGEST_ID}")
+        return values.astype(np.int64, copy=False)
 
     def _raw(self, first: int, count: int | None, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
         rows = self.shape[0] - first if count is None else count

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.checkpoint.users import UserRows
@@ -189,3 +190,32 @@ def test_a_bad_template_is_the_callers_mistake(tiny_checkpoint: Any) -> None:
 def test_reading_needs_no_torch() -> None:
     code = "import sys; import fllm_export.checkpoint.checkpoint; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
+
+
+def test_a_checkpoint_made_of_symbolic_links(tiny_checkpoint: Any, tmp_path: Path) -> None:
+    """As in the Hugging Face cache: every file is a link to a blob whose name says nothing."""
+    made = tiny_checkpoint("bert", lora=True)
+    folder, blobs = tmp_path / "made", tmp_path / "blobs"
+    made.save(folder)
+    links = tmp_path / "links"
+    blobs.mkdir()
+    for number, file in enumerate(sorted(path for path in folder.rglob("*") if path.is_file())):
+        file.rename(blobs / f"{number:064x}")
+        link = links / file.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(blobs / f"{number:064x}")
+    linked = Checkpoint.load(links)
+    assert linked.fingerprint() == made.fingerprint()
+    linked.save(tmp_path / "copy")
+    assert not [path for path in (tmp_path / "copy").rglob("*") if path.is_symlink()]
+    assert Checkpoint.load(tmp_path / "copy").fingerprint() == made.fingerprint()
+
+
+def test_a_base_model_is_checked_once(tiny_checkpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny_checkpoint("bert", lora=False).base.parent
+    checks: list[Path] = []
+    check = BaseModel.check
+    monkeypatch.setattr(BaseModel, "check", lambda base: checks.append(base) or check(base))
+    checkpoint = Checkpoint.load(path)
+    checkpoint.prompt(), checkpoint.tokenizer(), checkpoint.fingerprint()
+    assert checks == [path / "base"]

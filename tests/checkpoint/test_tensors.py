@@ -51,6 +51,30 @@ def test_ids(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tensor.read_ids(), ids)
 
 
+@pytest.mark.parametrize("dtype", [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)])
+def test_ids_of_every_integer_type(dtype: str, tmp_path: Path) -> None:
+    save_file({"ids": np.array([5, 100, 0], dtype)}, tmp_path / "f.safetensors")
+    tensor = open_tensors(tmp_path / "f.safetensors")["ids"]
+    tensor.expect((3,), ids=True)
+    assert tensor.read_ids().dtype == np.int64
+    assert tensor.read_ids().tolist() == [5, 100, 0]
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(np.float64, "F64"), (np.float32, "F32"), (np.bool_, "BOOL")])
+def test_ids_are_never_converted(dtype: type, name: str, tmp_path: Path) -> None:
+    file = tmp_path / "f.safetensors"
+    save_file({"ids": np.array([1.9, 2.0, 3.0]).astype(dtype)}, file)
+    with pytest.raises(BundleError, match=rf"'ids' of {file} has the dtype {name}; expected I64 or .*U8"):
+        open_tensors(file)["ids"].expect((3,), ids=True)
+
+
+def test_ids_above_int64(tmp_path: Path) -> None:
+    file = tmp_path / "f.safetensors"
+    save_file({"ids": np.array([1, 2**63, 3], np.uint64)}, file)
+    with pytest.raises(BundleError, match=f"'ids' of {file} has {2**63} in row 1; expected ids of at most {2**63 - 1}"):
+        open_tensors(file)["ids"].read_ids()
+
+
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
