@@ -114,6 +114,18 @@ def array(values: Any, argument: str) -> npt.NDArray[np.generic]:
         ) from error
 
 
+def numbers(values: Any, argument: str) -> npt.NDArray[np.generic]:
+    """Return an array as :func:`array` does, in which objects that NumPy has a dtype for have got it.
+
+    A pandas column whose elements are vectors becomes a matrix, and frames of nullable numbers become numbers.
+
+    Raises:
+        UsageError: as :func:`array`, such as for vectors of unequal length.
+    """
+    found = array(values, argument)
+    return array(found.tolist(), argument) if found.dtype == object else found
+
+
 def vectors(values: Any, argument: str, dim: int) -> npt.NDArray[np.float32]:
     """Return vectors as float32 [n, dim], n of at least 1: numbers in a matrix, or in one row of ``dim`` of them.
 
@@ -122,21 +134,21 @@ def vectors(values: Any, argument: str, dim: int) -> npt.NDArray[np.float32]:
     """
     import numpy as np
 
-    found = np.atleast_2d(array(values, argument))
+    found = np.atleast_2d(numbers(values, argument))
     if found.dtype.kind not in "fiu":
         raise UsageError(f"{argument} is an array of {found.dtype}", expected=f"numbers [n, {dim}]")
     if found.ndim != 2 or found.shape[1] != dim or len(found) == 0:
         raise UsageError(f"{argument} has the shape {list(found.shape)}", expected=f"[n, {dim}] with n of at least 1")
     with np.errstate(over="ignore"):
-        numbers = found.astype(np.float32, copy=False)
-    finite = np.isfinite(numbers).all(1)
+        rounded = found.astype(np.float32, copy=False)
+    finite = np.isfinite(rounded).all(1)
     if not finite.all():
         row = int(np.argmin(finite))
         raise UsageError(
             f"{argument} has a vector that is not finite, number {row} (counted from 0)",
             expected="finite numbers within float32's range",
         )
-    return numbers
+    return rounded
 
 
 def integers(values: Any, argument: str) -> npt.NDArray[np.generic]:

@@ -78,7 +78,7 @@ class UserTable:
         if first.ndim != 2:
             raise UsageError(f"rows have shape {list(first.shape)}", expected="[N, d]")
         id_array = None if ids is None else arguments.integers(ids, "ids")
-        bias_array = None if bias is None else arguments.array(bias, "bias")
+        bias_array = None if bias is None else arguments.numbers(bias, "bias")
         writer = TableWriter(
             arguments.path(directory, "directory"),
             TableOptions(**options),
@@ -299,14 +299,14 @@ def _seeds(seed: int | Sequence[int], batch: int) -> tuple[int, ...]:
 def _chunks(rows: npt.ArrayLike | Iterable[npt.ArrayLike]) -> Iterator[Array]:
     """Yield the rows of a matrix in parts, or the matrices of an iterable one by one."""
     if not isinstance(rows, Iterable) or isinstance(rows, str | bytes | Mapping | Set) or _is_matrix(rows):
-        matrix = arguments.array(rows, "rows")
+        matrix = arguments.numbers(rows, "rows")
         if matrix.ndim != 2:
             raise UsageError(f"rows have shape {list(matrix.shape)}", expected="[N, d]")
         for start in range(0, len(matrix), _CHUNK_ROWS):
             yield matrix[start : start + _CHUNK_ROWS]
         return
     for chunk in rows:
-        yield arguments.array(chunk, "rows")
+        yield arguments.numbers(chunk, "rows")
 
 
 def _is_matrix(rows: Any) -> bool:

@@ -29,6 +29,13 @@ def tensor(values: Any) -> Any:
     return pytest.importorskip("torch").tensor(values)
 
 
+def column(values: Any) -> np.ndarray:
+    """Return a 1-d array of objects, as a frame's column of vectors or of nullable integers is."""
+    made = np.empty(len(values), object)
+    made[:] = list(values)
+    return made
+
+
 @pytest.mark.parametrize(
     ("rows", "ids"),
     [
@@ -36,6 +43,8 @@ def tensor(values: Any) -> Any:
         (lambda: list(ROWS), tuple(IDS)),
         (lambda: ROWS.astype(np.float64), IDS.astype(np.uint16)),
         (lambda: Series(ROWS), Series(IDS)),
+        (lambda: Series(column(ROWS)), column(IDS)),
+        (lambda: Series(ROWS.astype(object)), IDS),
         (lambda: tensor(ROWS).requires_grad_(), IDS.astype(object)),
         (lambda: [ROWS[:7], ROWS[7:7], tensor(ROWS[7:])], range(100, 180, 2)),
         (lambda: (part for part in np.split(ROWS, 4)), iter(IDS.tolist())),
@@ -117,6 +126,7 @@ def test_the_options_of_the_native_engine_change_no_answer(table: UserTable) -> 
         {"z": Z.tolist()},
         {"z": Z.astype(np.float64)},
         {"z": Series(Z)},
+        {"z": Series(column(Z))},
         {"z": lambda: tensor(Z).requires_grad_()},
         {"k": np.int64(7)},
         {"k": lambda: tensor(7)},
@@ -146,6 +156,8 @@ def test_a_search_by_values_of_numpy_and_torch(table: UserTable, changes: dict[s
         ({"z": [Z[0], Z[1][:3]]}, "z is a list that NumPy cannot read"),
         ({"z": np.stack([Z[0], np.full(8, np.nan)])}, "z has a vector that is not finite, number 1"),
         ({"z": np.full((1, 8), 1e39)}, "z has a vector that is not finite, number 0"),
+        ({"z": np.array([*Z[0][:7], None])}, "z is an array of object"),
+        ({"z": Series(column([Z[0], Z[1][:3]]))}, "z is a list that NumPy cannot read"),
         ({"z": np.empty((0, 8))}, r"z has the shape \[0, 8\]"),
         ({"k": "7"}, "k is '7'"),
         ({"k": None}, "k is None"),
