@@ -1,12 +1,11 @@
-// The CUDA kernels, run by the emulation: the same ids, keys and scores as the definition, bit for bit.
+// The CUDA kernels, on the emulated GPU or a real one: the same ids, keys and scores as the definition, bit for bit.
 #include <algorithm>
 #include <cmath>
 #include <random>
 
 #include "check.hpp"
-#include "cuda/launch.cuh"
 #include "found_user.hpp"
-#include "machine/aligned.hpp"
+#include "gpu.hpp"
 #include "search/gumbel.hpp"
 
 namespace {
@@ -27,35 +26,31 @@ struct Case {
 // A table, an item, and room for candidates.
 class Trial {
  public:
-  Trial(const Case& wanted, std::uint32_t capacity)
-      : case_(wanted),
-        codes_(wanted.rows * wanted.dim),
-        high_(padded()),
-        low_(padded()),
-        keys_(capacity),
-        scores_(capacity),
-        ids_(capacity) {
+  Trial(const Gpu& gpu, const Case& wanted, std::uint32_t capacity) : gpu_(gpu), case_(wanted) {
     std::mt19937 random(static_cast<unsigned>(7 * wanted.rows + wanted.dim));
     const auto draw = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
     for (std::size_t i = 0; i < wanted.rows * wanted.dim; ++i) {
-      codes_.data()[i] = static_cast<std::int8_t>(draw(-wanted.largest, wanted.largest));
+      codes_.host.push_back(static_cast<std::int8_t>(draw(-wanted.largest, wanted.largest)));
     }
-    std::fill_n(high_.data(), padded(), std::int8_t{0});
-    std::fill_n(low_.data(), padded(), std::int8_t{0});
+    high_.host.resize(padded());
+    low_.host.resize(padded());
     for (std::size_t j = 0; j < wanted.dim; ++j) {
-      high_.data()[j] = static_cast<std::int8_t>(draw(-64, 63));
-      low_.data()[j] = static_cast<std::int8_t>(draw(-64, 63));
+      high_.host[j] = static_cast<std::int8_t>(draw(-64, 63));
+      low_.host[j] = static_cast<std::int8_t>(draw(-64, 63));
     }
     for (std::size_t row = 0; row < wanted.rows; ++row) {
-      row_scales_.push_back(wanted.tiny             ? 0x1p-149f
-                            : wanted.largest == 127 ? 1e-3f * static_cast<float>(draw(1, 1000))
-                                                    : 1.0f);
-      bias_.push_back(static_cast<float>(draw(-1000, 1000)) * 0.25f);
-      row_ids_.push_back(static_cast<std::int64_t>(3 * (wanted.doubled ? row / 2 : row) + 5)
-                         << (row % 2 == 0 || wanted.doubled ? 0 : 33));
+      row_scales_.host.push_back(wanted.tiny             ? 0x1p-149f
+                                 : wanted.largest == 127 ? 1e-3f * static_cast<float>(draw(1, 1000))
+                                                         : 1.0f);
+      bias_.host.push_back(static_cast<float>(draw(-1000, 1000)) * 0.25f);
+      row_ids_.host.push_back(static_cast<std::int64_t>(3 * (wanted.doubled ? row / 2 : row) + 5)
+                              << (row % 2 == 0 || wanted.doubled ? 0 : 33));
     }
-    allowed_.resize(wanted.rows / 32 + 1);
-    for (std::uint32_t& word : allowed_) word = random();
+    allowed_.host.resize(wanted.rows / 32 + 1);
+    for (std::uint32_t& word : allowed_.host) word = random();
+    keys_.host.resize(capacity), scores_.host.resize(capacity), ids_.host.resize(capacity);
+    codes_.push(), high_.push(), low_.push(), row_scales_.push(), bias_.push(), row_ids_.push(), allowed_.push();
+    keys_.push(), scores_.push(), ids_.push(), counts_.push(), threshold_.push();
   }
 
   Wave wave(std::size_t first, std::size_t rows) const {
@@ -71,35 +66,43 @@ class Trial {
     return wave;
   }
 
-  Item item() {
+  Item item() const {
     const std::uint32_t* const allowed = case_.filter ? allowed_.data() : nullptr;
-    return {high_.data(), low_.data(), nullptr, allowed, kItemScale, 0, 0, kSeed, &peak_};
+    return {high_.data(), low_.data(), nullptr, allowed, kItemScale, 0, 0, kSeed, counts_.data() + kPeak};
   }
 
-  Candidates candidates(unsigned k) {
-    const auto capacity = static_cast<std::uint32_t>(keys_.size());
-    return {keys_.data(), scores_.data(), ids_.data(), &count_, &kept_, &threshold_, capacity, k};
+  Candidates candidates(unsigned k) const {
+    const auto capacity = static_cast<std::uint32_t>(keys_.host.size());
+    return {keys_.data(),           scores_.data(),    ids_.data(), counts_.data() + kCount,
+            counts_.data() + kKept, threshold_.data(), capacity,    k};
   }
 
   // Scores rows with some blocks, whose shares are added to `shares` unless it is null.
-  void scan(std::size_t first, std::size_t rows, Share* shares, unsigned blocks) {
-    fllm::cuda::launch_scan_one(wave(first, rows), item(), candidates(1), shares, case_.sample, blocks, &queue_);
-    queue_.run();
+  void scan(std::size_t first, std::size_t rows, std::vector<Share>* shares, unsigned blocks) {
+    Mirrored<Share> added(gpu_, shares == nullptr ? std::vector<Share>() : *shares);
+    Share* const there = shares == nullptr ? nullptr : added.push();
+    const Wave scanned = wave(first, rows);
+    const Item wanted = item();
+    const Candidates out = candidates(1);
+    gpu_.finish(gpu_.driver().scan_one(&scanned, &wanted, &out, there, case_.sample, blocks, gpu_.stream().get()));
+    if (shares != nullptr) added.pull(), *shares = added.host;
+    pull();
   }
 
   // Whether the candidates did not fit.
   bool prune(unsigned k) {
-    const Candidates all = candidates(k);
-    std::uint8_t overflowed = 0;
-    fllm::cuda::launch_prune(&all, 1, &overflowed, &queue_);
-    queue_.run();
-    return overflowed != 0;
+    Mirrored<Candidates> all(gpu_, {candidates(k)});
+    Mirrored<std::uint8_t> overflowed(gpu_, {0});
+    gpu_.finish(gpu_.driver().prune(all.push(), 1, overflowed.push(), gpu_.stream().get()));
+    overflowed.pull();
+    pull();
+    return overflowed.host[0] != 0;
   }
 
   std::vector<User> found() const {
     std::vector<User> users;
-    for (std::size_t i = 0; i < std::min<std::size_t>(count_, keys_.size()); ++i) {
-      users.push_back({keys_[i], scores_[i], ids_[i]});
+    for (std::size_t i = 0; i < std::min<std::size_t>(count(), keys_.host.size()); ++i) {
+      users.push_back({keys_.host[i], scores_.host[i], ids_.host[i]});
     }
     std::sort(users.begin(), users.end(), ranks_before);
     return users;
@@ -108,18 +111,18 @@ class Trial {
   float score(std::size_t row) const {
     std::int64_t sum = 0;
     for (std::size_t j = 0; j < case_.dim; ++j) {
-      sum += codes_.data()[row * case_.dim + j] * (128 * high_.data()[j] + low_.data()[j]);
+      sum += codes_.host[row * case_.dim + j] * (128 * high_.host[j] + low_.host[j]);
     }
-    const double scaled = static_cast<double>(sum) * (static_cast<double>(row_scales_[row]) * kItemScale);
-    return static_cast<float>(scaled + (case_.bias ? bias_[row] : 0.0f));
+    const double scaled = static_cast<double>(sum) * (static_cast<double>(row_scales_.host[row]) * kItemScale);
+    return static_cast<float>(scaled + (case_.bias ? bias_.host[row] : 0.0f));
   }
 
   // All users that may be returned, best first.
   std::vector<User> expected() const {
     std::vector<User> users;
     for (std::size_t row = 0; row < case_.rows; ++row) {
-      if (case_.filter && (allowed_[row / 32] >> (row % 32) & 1u) == 0) continue;
-      const std::int64_t id = case_.ids ? row_ids_[row] : static_cast<std::int64_t>(100 + row);
+      if (case_.filter && (allowed_.host[row / 32] >> (row % 32) & 1u) == 0) continue;
+      const std::int64_t id = case_.ids ? row_ids_.host[row] : static_cast<std::int64_t>(100 + row);
       double noise = 0.0;
       if (case_.sample) fllm::gumbel(kSeed, &id, 1, &noise);
       users.push_back({static_cast<float>(static_cast<double>(score(row)) + noise), score(row), id});
@@ -135,8 +138,8 @@ class Trial {
     return m + std::log(sum);
   }
 
-  std::uint32_t count() const { return count_; }
-  float threshold() const { return threshold_; }
+  std::uint32_t count() const { return counts_.host[kCount]; }
+  float threshold() const { return threshold_.host[0]; }
 
  private:
   static constexpr double kItemScale = 3.7e-5;
@@ -144,16 +147,19 @@ class Trial {
 
   std::size_t padded() const { return (case_.dim + 15) / 16 * 16; }
 
+  void pull() { keys_.pull(), scores_.pull(), ids_.pull(), counts_.pull(), threshold_.pull(); }
+
+  const Gpu& gpu_;
   Case case_;
-  fllm::Aligned<std::int8_t> codes_, high_, low_;
-  std::vector<float> row_scales_, bias_;
-  std::vector<std::int64_t> row_ids_;
-  std::vector<std::uint32_t> allowed_;
-  std::vector<float> keys_, scores_;
-  std::vector<std::int64_t> ids_;
-  std::uint32_t count_ = 0, kept_ = 0, peak_ = 0xFF800000u;
-  float threshold_ = -kInfinity;
-  fllm::cuda::emulation::Queue queue_;
+  Mirrored<std::int8_t> codes_{gpu_}, high_{gpu_}, low_{gpu_};
+  Mirrored<float> row_scales_{gpu_}, bias_{gpu_};
+  Mirrored<std::int64_t> row_ids_{gpu_};
+  Mirrored<std::uint32_t> allowed_{gpu_};
+  Mirrored<float> keys_{gpu_}, scores_{gpu_};
+  Mirrored<std::int64_t> ids_{gpu_};
+  enum : std::size_t { kCount, kKept, kPeak };
+  Mirrored<std::uint32_t> counts_{gpu_, {0, 0, 0xFF800000u}};
+  Mirrored<float> threshold_{gpu_, {-kInfinity}};
 };
 
 double value(const std::vector<Share>& shares) {
@@ -163,18 +169,18 @@ double value(const std::vector<Share>& shares) {
   return m + std::log(sum);
 }
 
-void every_row_is_scored_as_defined(const Case& wanted) {
-  Trial trial(wanted, static_cast<std::uint32_t>(wanted.rows));
+void every_row_is_scored_as_defined(const Gpu& gpu, const Case& wanted) {
+  Trial trial(gpu, wanted, static_cast<std::uint32_t>(wanted.rows));
   std::vector<Share> shares(3, {-kInfinity, 0.0});
-  trial.scan(0, wanted.rows / 2, shares.data(), 3);
-  trial.scan(wanted.rows / 2, wanted.rows - wanted.rows / 2, shares.data(), 3);
+  trial.scan(0, wanted.rows / 2, &shares, 3);
+  trial.scan(wanted.rows / 2, wanted.rows - wanted.rows / 2, &shares, 3);
   CHECK(trial.found() == trial.expected());
   CHECK(std::abs(value(shares) - trial.logsumexp()) < 1e-5 * std::max(1.0, std::abs(trial.logsumexp())));
 }
 
 // Wave after wave, a pruning after each: the K best of all rows are left.
-void waves_leave_the_best(const Case& wanted, unsigned k) {
-  Trial trial(wanted, 512);
+void waves_leave_the_best(const Gpu& gpu, const Case& wanted, unsigned k) {
+  Trial trial(gpu, wanted, 512);
   for (std::size_t first = 0, rows = 256; first < wanted.rows; first += rows) {
     rows = std::min<std::size_t>(256, wanted.rows - first);
     trial.scan(first, rows, nullptr, 2);
@@ -188,9 +194,9 @@ void waves_leave_the_best(const Case& wanted, unsigned k) {
 }
 
 // What does not fit is given up, but not what was kept before, and the threshold rises to what is known to be there.
-void an_overflow_is_told(unsigned k) {
+void an_overflow_is_told(const Gpu& gpu, unsigned k) {
   const Case wanted{1000, 64, false, false, false, false};
-  Trial trial(wanted, 200);
+  Trial trial(gpu, wanted, 200);
   trial.scan(0, 150, nullptr, 2);
   CHECK(!trial.prune(k));
   const std::vector<User> before = trial.found();
@@ -210,9 +216,9 @@ void an_overflow_is_told(unsigned k) {
   CHECK(trial.found() == std::vector<User>(all.begin(), all.begin() + k));
 }
 
-void fewer_than_k_stay_as_they_are() {
+void fewer_than_k_stay_as_they_are(const Gpu& gpu) {
   const Case wanted{20, 16, true, false, false, false};
-  Trial trial(wanted, 64);
+  Trial trial(gpu, wanted, 64);
   trial.scan(0, 20, nullptr, 1);
   CHECK(!trial.prune(30));
   CHECK(trial.count() == 20);
@@ -223,21 +229,22 @@ void fewer_than_k_stay_as_they_are() {
 }  // namespace
 
 int main() {
+  const Gpu gpu;
   for (const std::size_t dim : {1, 3, 16, 31, 32, 48, 64, 100, 128, 256, 384, 512, 1000, 1024}) {
-    every_row_is_scored_as_defined({300, dim, dim % 3 == 0, dim % 2 == 0, dim % 5 == 0, false});
+    every_row_is_scored_as_defined(gpu, {300, dim, dim % 3 == 0, dim % 2 == 0, dim % 5 == 0, false});
   }
-  every_row_is_scored_as_defined({333, 64, true, true, false, true});
-  every_row_is_scored_as_defined({333, 40, true, false, true, true});
-  every_row_is_scored_as_defined({5, 64, false, false, false, false});
+  every_row_is_scored_as_defined(gpu, {333, 64, true, true, false, true});
+  every_row_is_scored_as_defined(gpu, {333, 40, true, false, true, true});
+  every_row_is_scored_as_defined(gpu, {5, 64, false, false, false, false});
   for (const unsigned k : {1u, 7u, 100u, 256u}) {
-    waves_leave_the_best({1500, 64, true, true, true, false}, k);
-    waves_leave_the_best({1500, 32, false, false, false, true}, k);
-    waves_leave_the_best({1500, 16, false, true, false, false, 0}, k);  // all scores are 0: ids decide
-    waves_leave_the_best({1500, 4, false, true, false, false, 1}, k);
-    waves_leave_the_best({1500, 4, false, true, false, false, 0, true}, k);
-    waves_leave_the_best({1500, 4, false, true, false, false, 1, false, true}, k);
+    waves_leave_the_best(gpu, {1500, 64, true, true, true, false}, k);
+    waves_leave_the_best(gpu, {1500, 32, false, false, false, true}, k);
+    waves_leave_the_best(gpu, {1500, 16, false, true, false, false, 0}, k);  // all scores are 0: ids decide
+    waves_leave_the_best(gpu, {1500, 4, false, true, false, false, 1}, k);
+    waves_leave_the_best(gpu, {1500, 4, false, true, false, false, 0, true}, k);
+    waves_leave_the_best(gpu, {1500, 4, false, true, false, false, 1, false, true}, k);
   }
-  for (const unsigned k : {1u, 60u, 140u}) an_overflow_is_told(k);
-  fewer_than_k_stay_as_they_are();
+  for (const unsigned k : {1u, 60u, 140u}) an_overflow_is_told(gpu, k);
+  fewer_than_k_stay_as_they_are(gpu);
   return check::result();
 }

@@ -137,8 +137,8 @@ inline cudaError_t cudaMalloc(void** pointer, std::size_t bytes) {
   std::uint64_t& used = emulation::used_bytes[emulation::current_device];
   if (used + bytes > emulation::capacity()) return cudaErrorMemoryAllocation;
   used += bytes;
-  *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  std::memset(*pointer, 0xA5, bytes);  // nobody may count on zeros
+  if (posix_memalign(pointer, 256, bytes) != 0) return cudaErrorMemoryAllocation;  // no byte more: sanitizers look
+  std::memset(*pointer, 0xA5, bytes);                                              // nobody may count on zeros
   emulation::allocations[*pointer] = {emulation::current_device, bytes};
   return emulation::state();
 }
@@ -152,8 +152,7 @@ inline cudaError_t cudaFree(void* pointer) {
   return cudaSuccess;
 }
 inline cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) {
-  *pointer = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  return *pointer == nullptr ? cudaErrorMemoryAllocation : emulation::state();
+  return posix_memalign(pointer, 256, bytes) != 0 ? cudaErrorMemoryAllocation : emulation::state();
 }
 inline cudaError_t cudaFreeHost(void* pointer) {
   std::free(pointer);
