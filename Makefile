@@ -23,7 +23,7 @@ export CMAKE_CXX_COMPILER_LAUNCHER := $(CCACHE)
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help native-deps demo test test-slow test-optimum test-core test-cpp test-cuda test-neon fuzz lint types clean
+.PHONY: help native-deps demo test test-slow test-optimum test-core test-cpp test-cuda test-gpu test-neon fuzz lint types clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | sort | while IFS="$$(printf '\t')" read -r name text; do \
@@ -77,6 +77,10 @@ test-cuda: $(INSTALLED)  ## compile the CUDA kernels for all GPUs; fail where on
 	  $(BIN)/python engines/libfllm/cuda/compiler_report.py > build/cuda_kernels.md; status=$$?; \
 	  cat build/cuda_kernels.md; exit $$status; \
 	else echo "test-cuda: skipped, there is no nvcc"; fi
+
+# Nothing is installed for it, as such machines often have no network: torch is the one of $(PYTHON).
+test-gpu:  ## all that a machine with an NVIDIA GPU can prove, in 9 minutes (needs nvcc, torch; GPU_FLAGS=--emulated: dry)
+	$(PYTHON) -m benchmarks.gpu.suite --out build/gpu $(GPU_FLAGS)
 
 test-neon: $(INSTALLED)  ## the kernel tests for 64-bit Arm, in QEMU
 	@command -v aarch64-linux-gnu-g++ > /dev/null || { echo "test-neon: skipped, there is no aarch64-linux-gnu-g++"; exit 0; }; \

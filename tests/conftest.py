@@ -34,10 +34,10 @@ Family = Literal["bert", "llama"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share an expensive build on one worker: a file's tests, and all of tests/native."""
+    """Keep tests that share an expensive build on one worker: a file's, and all of tests/native and tests/benchmarks."""
     for item in items:
         folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group("native" if folder == "native" else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(folder if folder in ("native", "benchmarks") else str(item.path)))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,4 +1,4 @@
-"""The case ``plans`` of benchmarks/gpu.py measures what it says, on the emulated GPU."""
+"""The case ``plans`` of benchmarks.gpu measures what it says, on the emulated GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CEILINGS = {"device_read_gb_s": 1000.0, "int8_tops": 10.0, "host_to_device_gb_s"
 
 @pytest.fixture
 def bench() -> SimpleNamespace:
-    return SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "gpu_plans.py")))
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "gpu" / "plans.py")))
 
 
 def test_lines_are_exact_and_complete(emulate: Callable[..., Any], bench: SimpleNamespace) -> None:

@@ -1,4 +1,4 @@
-"""The engine ``tensorrt`` on the GPU at hand, by a head plan built there: the case ``plans`` of ``benchmarks/gpu.py``.
+"""The engine ``tensorrt`` on the GPU at hand, by a head plan built there: the case ``plans`` of ``benchmarks.gpu``.
 
 Needs fllm-export with one of the extras ``tensorrt`` and ``tensorrt-rtx``, and onnx. Where something is missing
 :func:`unavailable` says what.
@@ -48,7 +48,7 @@ def lines(seconds: Callable[[Callable[[], object]], float], ceilings: dict[str, 
 
     Args:
         seconds: returns the time of a call.
-        ceilings: the GPU's own, as ``benchmarks/gpu.py`` measures them.
+        ceilings: the GPU's own, as ``benchmarks.gpu`` measures them.
         scale: times the rows.
     """
     rows = max(4096, int(ROWS * scale))

@@ -1,4 +1,4 @@
-// The engine `cuda` on rows that lie in memory, for benchmarks/gpu.py: one block of rows, taken several times over,
+// The engine `cuda` on rows that lie in memory, for benchmarks/gpu: one block of rows, taken several times over,
 // with ids that count up.
 #include <cstdint>
 #include <cstdio>
