@@ -34,7 +34,7 @@ Family = Literal["bert", "llama"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share an expensive build on one worker: a file's, and all of tests/native and tests/benchmarks."""
+    """Keep tests that share a costly build on one worker: a file's, all of tests/native, all of tests/benchmarks."""
     for item in items:
         folder = item.path.parent.name
         item.add_marker(pytest.mark.xdist_group(folder if folder in ("native", "benchmarks") else str(item.path)))
