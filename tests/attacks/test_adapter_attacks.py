@@ -81,3 +81,27 @@ def test_adapter_whose_weights_overflow_when_folded(folder: Path) -> None:
 
     edit_tensors(folder / "adapter" / "adapter_model.safetensors", huge)
     refused(merged(folder), folder / "adapter", "cannot be folded", "NaN")
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "corda", "loftq"])
+def test_adapter_that_would_change_the_base_model(folder: Path, start: str) -> None:
+    file = folder / "adapter" / "adapter_config.json"
+    edit_json(file, init_lora_weights=start)
+    refused(merged(folder), file, f"init_lora_weights is '{start}'", "weights of the base model are computed again")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"target_modules": "("}, {"target_modules": 5}, {"bias": "some"}, {"r": "four"}, {"lora_alpha": "eight"}]
+)
+def test_adapter_config_of_senseless_values(folder: Path, fields: dict[str, object]) -> None:
+    file = folder / "adapter" / "adapter_config.json"
+    edit_json(file, **fields)
+    refused(merged(folder), file, "does not fit LlamaModel")
+
+
+def test_adapter_config_of_a_newer_version(folder: Path) -> None:
+    file = folder / "adapter" / "adapter_config.json"
+    edit_json(file, use_of_tomorrow=False)
+    merged(folder)()
+    edit_json(file, use_of_tomorrow=True)
+    refused(merged(folder), file, "'use_of_tomorrow'", "does not know", "version of peft")

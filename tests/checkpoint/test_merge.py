@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,3 +264,15 @@ def test_config_and_tensors_of_different_runs_are_refused(
     with pytest.raises(BundleError) as caught:
         merge(make(adapter), TEXTS)
     assert "has the shape [4, 32]; expected [8, 32]" in str(caught.value)
+
+
+def test_a_text_whose_numbers_overflow_is_named(
+    make: Callable[..., Checkpoint], weights: dict[str, np.ndarray]
+) -> None:
+    huge = replace(
+        make(None), mapper=Mapper("linear_relu", {**weights, "weight": np.full((DIM, 32), 3e38, np.float32)})
+    )
+    with pytest.raises(BundleError, match="not finite for the text 'jazz'"):
+        load_unmerged(huge).item_vectors(["jazz"])
+    with pytest.raises(BundleError, match="not finite for the text 'jazz'"):
+        merge(huge, ["jazz"])
