@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fllm_export import _core
 from fllm_export.engines.base import Answer, Request, TableFacts, UserFilter
 from fllm_export.engines.names import LOG_PROBS
-from fllm_export.environment import positive_integer
+from fllm_export.environment import BYTES_MAX, GPUS_MAX, positive_integer
 from fllm_export.errors import BudgetError, BundleError, FllmError, HardwareError, UsageError
 
 _ERRORS: dict[int, type[FllmError]] = {2: UsageError, 4: BundleError, 5: BudgetError, 6: HardwareError}
@@ -61,8 +61,8 @@ class CoreEngine:
                 resident=resident,
                 batch_window_us=batch_window_us,
                 engine=name,
-                gpus=positive_integer("FLLM_GPUS") or 0 if on_gpus else 0,
-                gpu_bytes=positive_integer("FLLM_GPU_BYTES") or 0 if on_gpus else 0,
+                gpus=positive_integer("FLLM_GPUS", GPUS_MAX) or 0 if on_gpus else 0,
+                gpu_bytes=positive_integer("FLLM_GPU_BYTES", BYTES_MAX) or 0 if on_gpus else 0,
             )
         except _core.Error as error:
             raise _translated(error) from None

@@ -7,6 +7,15 @@ import os
 from fllm_export import arguments
 from fllm_export.errors import UsageError
 
+THREADS_MAX = 1024
+"""Threads of one call at most, which is libfllm's limit."""
+
+GPUS_MAX = 1024
+"""GPUs of one table at most, which is libfllm's limit."""
+
+BYTES_MAX = (1 << 63) - 1
+"""The largest size that is accepted."""
+
 VARIABLES: dict[str, str] = {
     "FLLM_ENGINE": "engine to use when none is named: native, cuda, tensorrt, onnxruntime or numpy (default: native)",
     "FLLM_ENCODER": "what encodes texts when nothing is named: cpu, cuda, tensorrt, or tensorrt-fp16, -bf16, -fp8",
@@ -30,26 +39,27 @@ def thread_count(threads: int | None) -> int:
     """
     if threads is None:
         return default_threads()
-    return arguments.integer(threads, "threads", least=1)
+    return arguments.integer(threads, "threads", least=1, most=THREADS_MAX)
 
 
 def default_threads() -> int:
     """Return the number of threads to use when the caller names none."""
-    return positive_integer("FLLM_NUM_THREADS") or len(os.sched_getaffinity(0))
+    return positive_integer("FLLM_NUM_THREADS", THREADS_MAX) or min(len(os.sched_getaffinity(0)), THREADS_MAX)
 
 
-def positive_integer(name: str) -> int | None:
+def positive_integer(name: str, most: int) -> int | None:
     """Return the number that an environment variable holds, if it is set.
 
     Raises:
-        UsageError: it is not an integer of at least 1.
+        UsageError: it is not an integer from 1 to ``most``.
     """
     text = os.environ.get(name)
     if text is None:
         return None
-    if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"{name} is {text!r}", expected="an integer of at least 1")
-    return int(text)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(most)) else 0
+    if not 1 <= number <= most:
+        raise UsageError(f"{name} is {text[:60]!r}", expected=f"an integer from 1 to {most}")
+    return number
 
 
 def default_engine() -> str | None:

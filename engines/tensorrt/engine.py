@@ -23,7 +23,7 @@ from fllm_export.engines.tensorrt.head_pass import HeadPass
 from fllm_export.engines.tensorrt.head_plan import FORMS, HeadPlan
 from fllm_export.engines.tensorrt.lane import Lane
 from fllm_export.engines.tensorrt.staging import Staging
-from fllm_export.environment import positive_integer
+from fllm_export.environment import BYTES_MAX, positive_integer
 from fllm_export.errors import UsageError
 from fllm_export.table.table import Table
 
@@ -66,7 +66,7 @@ class TensorRtEngine:
             table.check_finite(tile)
         self._gpu, self._table = Gpu(), table
         free = self._gpu.free_bytes
-        limit = min(free, positive_integer("FLLM_GPU_BYTES") or free)
+        limit = min(free, positive_integer("FLLM_GPU_BYTES", BYTES_MAX) or free)
         scratch = min(_SCRATCH_BYTES, limit // 8)
         # Of each row and item: its products, its score, and what TensorRT makes of it in passing.
         self._products = scratch // (4 * self._head.digits + 16)

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fllm_export import arguments
 from fllm_export.errors import UsageError
 from fllm_export.files import exchange, publish_link
 from fllm_export.manifest import FILE_NAME as MANIFEST
@@ -51,7 +52,8 @@ def publish(new: str | Path, place: str | Path, *, keep: bool = False) -> Publis
         UsageError: ``new`` is neither a bundle nor a table, or is published already, or ``place`` holds something
             else, or is a directory on a file system that cannot exchange two.
     """
-    source, target = Path(new), Path(place)
+    source, target = arguments.path(new, "new"), arguments.path(place, "place")
+    keep = arguments.flag(keep, "keep")
     kind = _kind(source)
     if kind is None:
         raise UsageError(f"{source} is not a bundle or a user table", expected="the directory to publish")

@@ -20,6 +20,7 @@ from fllm_export.engines.registry import NativeOptions, Source, checked_options,
 from fllm_export.environment import thread_count
 from fllm_export.errors import UsageError
 from fllm_export.runtime.topk import TopK
+from fllm_export.table.layout import GENERATION_MAX
 from fllm_export.table.options import TableChoices, TableOptions
 from fllm_export.table.table import Table
 from fllm_export.table.writer import Chunk, TableWriter, write_table
@@ -71,6 +72,7 @@ class UserTable:
         Raises:
             UsageError: the rows, ids, bias or items are unfit, or the directory holds a table already.
         """
+        number = arguments.integer(generation, "generation", least=1, most=GENERATION_MAX)
         chunks = _chunks(rows)
         first = next(chunks, None)
         if first is None:
@@ -86,7 +88,7 @@ class UserTable:
             bias=bias is not None,
             items=items,
         )
-        write_table(writer, _aligned(first, chunks, id_array, bias_array), generation=generation)
+        write_table(writer, _aligned(first, chunks, id_array, bias_array), generation=number)
         return cls.open(directory)
 
     @classmethod

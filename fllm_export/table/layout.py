@@ -16,6 +16,9 @@ from fllm_export.table.sketch import BLOCK_ROWS, GROUP_DIMS
 
 FORMAT_VERSION = 1
 FILE_NAME = "table.json"
+GENERATION_MAX = 1 << 53
+"""The largest that may be given: every reader of JSON holds it exactly, and there is room to count on."""
+
 
 READER_FEATURES: frozenset[str] = frozenset()
 """Features that a reader must know to read a table right; none exist yet."""

@@ -19,7 +19,7 @@ from fllm_export.strict_json import parse
 from fllm_export.system_errors import check_place
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_ids, check_unique
-from fllm_export.table.layout import FORMAT_VERSION, ShardEntry, TableLayout, tile_rows
+from fllm_export.table.layout import FORMAT_VERSION, GENERATION_MAX, ShardEntry, TableLayout, tile_rows
 from fllm_export.table.options import TableOptions
 from fllm_export.table.shard import Array, Shard, ShardShape, row_tensors, write_shard
 from fllm_export.table.shard_rows import ShardRows
@@ -111,9 +111,9 @@ class TableWriter:
         """Publish the last shard and ``table.json``, and return the layout.
 
         Raises:
-            UsageError: no row was added, an id occurs twice, or the generation is less than 1.
+            UsageError: no row was added, an id occurs twice, or the generation is not from 1 to 2^53.
         """
-        generation = integer(generation, "generation", least=1)
+        generation = integer(generation, "generation", least=1, most=GENERATION_MAX)
         if self._pending_rows:
             self._publish_shard(last=True)
         if not self._entries:

@@ -60,7 +60,7 @@ def test_a_generation_that_is_given_is_kept_when_it_is_higher(tmp_path: Path) ->
     assert publish(table(tmp_path / "new", 3, generation=np.int64(9)), place).generation == 9
     assert publish(table(tmp_path / "new", 3, generation=4), place, keep=True).generation == 10
     assert TableLayout.load(tmp_path / "new").generation == 9
-    with pytest.raises(UsageError, match="generation is 0; expected an integer of 1 or more"):
+    with pytest.raises(UsageError, match="generation is 0; expected an integer from 1 to"):
         table(tmp_path / "none", 3, generation=0)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fllm_export import Bundle, Runtime, UsageError, UserTable
+from fllm_export import Bundle, Runtime, UsageError, UserTable, publish
 
 from ..test_arguments import Series
 
@@ -79,11 +79,37 @@ def test_rows_and_ids_in_any_container(table: UserTable, tmp_path: Path, rows: C
         ({"sketch": True}, "sketch is True"),
         ({"cluster": None}, "cluster is None"),
         ({"directory": None}, "directory is None"),
+        ({"generation": 0}, "generation is 0"),
+        ({"generation": 1.5}, r"generation is 1\.5"),
+        ({"generation": 1 << 63}, "expected an integer from 1 to 9007199254740992"),
     ],
 )
 def test_a_creation_names_the_argument(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         UserTable.create(**{"directory": tmp_path / "t", "rows": ROWS, **changes})
+
+
+def test_the_largest_generation(tmp_path: Path) -> None:
+    table = UserTable.create(tmp_path / "t", ROWS, generation=np.int64(1 << 53))
+    assert table.topk(Z, 1).generation == table.generation == 1 << 53
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [((None, "a"), "new is None"), (("a", 5), "place is 5"), (("a", "b", 1), "keep is 1; expected True or False")],
+)
+def test_a_publication_names_the_argument(given: tuple[Any, ...], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        publish(given[0], given[1], **({"keep": given[2]} if len(given) > 2 else {}))
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "\u00b2", "9" * 5000, "1025"])
+def test_a_variable_of_the_environment_that_is_no_such_integer(
+    table: UserTable, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLLM_NUM_THREADS", text)
+    with pytest.raises(UsageError, match=r"FLLM_NUM_THREADS is .*; expected an integer from 1 to 1024"):
+        UserTable.open(table.directory)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +120,7 @@ def test_a_creation_names_the_argument(tmp_path: Path, changes: dict[str, Any], 
         ({"engine": ["native"]}, "engine is"),
         ({"engine": ""}, "engine is ''"),
         ({"threads": 1.0}, r"threads is 1\.0"),
+        ({"threads": 1 << 40}, "threads is 1099511627776; expected an integer from 1 to 1024"),
         ({"head": b"x"}, "head is b'x'"),
         ({"resident": 1}, "resident is 1; expected True or False"),
         ({"pin_threads": "yes"}, "pin_threads is 'yes'"),
