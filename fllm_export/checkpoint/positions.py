@@ -56,7 +56,7 @@ class Positions:
             raise BundleError(
                 f"max_length is {max_length} and the base model {base} has positions for {self.most} tokens",
                 expected=f"a max_length of at most {self.most}",
-                fix="Lower max_length in filterllm.json to the length that the model was trained with",
+                fix="Lower max_length, in filterllm.json or where the checkpoint is made",
             )
 
 

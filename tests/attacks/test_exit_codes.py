@@ -49,6 +49,17 @@ def nan_rows(path: Path) -> None:
     edit_tensors(user_file(path), poison)
 
 
+def nan_weights(path: Path) -> None:
+    def poison(tensors: dict[str, np.ndarray]) -> None:
+        tensors["embeddings.word_embeddings.weight"][9, 0] = np.nan
+
+    edit_tensors(path / "base" / "model.safetensors", poison)
+
+
+def quantised(path: Path) -> None:
+    edit_json(path / "base" / "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+
+
 def truncated(path: Path) -> None:
     user_file(path).write_bytes(user_file(path).read_bytes()[:-9])
 
@@ -61,6 +72,10 @@ CHECKPOINTS: dict[str, tuple[Change, str]] = {
     "newer schema": (lambda p: edit_json(p / "filterllm.json", schema_version=9), "schema_version is 9"),
     "no mapper": (lambda p: (p / "head.safetensors").unlink(), "head.safetensors"),
     "no base weights": (lambda p: (p / "base" / "model.safetensors").unlink(), "base"),
+    "NaN in the base model": (nan_weights, "NaN or infinite number in row 9"),
+    "quantised base model": (quantised, "the weights of the base model are quantised"),
+    "encoder-decoder": (lambda p: edit_json(p / "base" / "config.json", model_type="t5"), "is an encoder-decoder"),
+    "too few positions": (lambda p: edit_json(p / "filterllm.json", max_length=600), "positions for 512 tokens"),
     "not JSON": (lambda p: (p / "filterllm.json").write_text("{"), "filterllm.json"),
 }
 
