@@ -83,7 +83,8 @@ def write(folder: Path, rows: int) -> Path:
     from fllm_export.engines.tensorrt.library import current_architecture, open_library
     from fllm_export.engines.tensorrt.plan import RECORDS, RECORDS_VERSION, Plan, plan_name
     from fllm_export.files import publish_json
-    from fllm_export.graphs.heads import CHUNK_ROWS, TENSORRT_K, plan_digits, plan_form, tensorrt_head
+    from fllm_export.graphs.heads import CHUNK_ROWS, TENSORRT_K, tensorrt_head
+    from fllm_export.plan_forms import PLAN_FORMS
     from fllm_export.plans.builder import build_plan
     from fllm_export.plans.profiles import head_profiles
 
@@ -92,16 +93,16 @@ def write(folder: Path, rows: int) -> Path:
         generator.standard_normal((min(1 << 20, rows - first), DIM), np.float32) for first in range(0, rows, 1 << 20)
     )
     UserTable.create(folder / "users", chunks, quant="int8", sketch="no", cluster="no")
-    form, library, architecture = plan_form("int8"), open_library(), current_architecture()
-    model = folder / f"{form}.onnx"
+    form, library, architecture = PLAN_FORMS["int8"], open_library(), current_architecture()
+    model = folder / f"{form.name}.onnx"
     onnx.save(tensorrt_head(form, DIM, bias=False, k=TENSORRT_K), model)
-    profiles = head_profiles(DIM, BATCH, CHUNK_ROWS, TENSORRT_K, plan_digits("int8"))
+    profiles = head_profiles(DIM, BATCH, CHUNK_ROWS, TENSORRT_K, form.digits)
     built = build_plan(library, model, profiles, architecture)
     plans = folder / "head" / "plans"
     plans.mkdir(parents=True)
-    name = plan_name(form, library.name, library.version, architecture)
+    name = plan_name(form.name, library.name, library.version, architecture)
     (plans / name).write_bytes(built.plan)
-    plan = Plan(name, model.name, library.name, library.version, architecture, form, None, TENSORRT_K, CHUNK_ROWS)
+    plan = Plan(name, model.name, library.name, library.version, architecture, form.name, None, TENSORRT_K, CHUNK_ROWS)
     publish_json(plans / RECORDS, {"format_version": RECORDS_VERSION, "plans": [plan.to_dict()]})
     (folder / "manifest.json").write_text("{}")  # what says that this is a bundle
     return folder / "users"

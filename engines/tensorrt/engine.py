@@ -20,11 +20,12 @@ from fllm_export.engines.tensorrt.device_numbers import DeviceNumbers
 from fllm_export.engines.tensorrt.device_table import DeviceTable
 from fllm_export.engines.tensorrt.gpu import Gpu
 from fllm_export.engines.tensorrt.head_pass import HeadPass
-from fllm_export.engines.tensorrt.head_plan import FORMS, HeadPlan
+from fllm_export.engines.tensorrt.head_plan import HeadPlan
 from fllm_export.engines.tensorrt.lane import Lane
 from fllm_export.engines.tensorrt.staging import Staging
 from fllm_export.environment import BYTES_MAX, positive_integer
 from fllm_export.errors import UsageError
+from fllm_export.plan_forms import PLAN_FORMS
 from fllm_export.table.table import Table
 
 LANES = 2
@@ -55,10 +56,10 @@ class TensorRtEngine:
     def __init__(self, table: Table, plans: Path) -> None:
         layout = table.layout
         self.facts = TableFacts(layout.rows, layout.dim, layout.codec, layout.generation)
-        if layout.codec not in FORMS:
+        if layout.codec not in PLAN_FORMS:
             raise UsageError(
                 f"the engine `tensorrt` does not scan {layout.codec} rows",
-                expected=" or ".join(FORMS),
+                expected=" or ".join(PLAN_FORMS),
                 fix="Use the engine `native`",
             )
         self._head = HeadPlan(plans, layout)

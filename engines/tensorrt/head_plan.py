@@ -8,12 +8,9 @@ from fllm_export.engines.tensorrt.choice import choose_plan
 from fllm_export.engines.tensorrt.loaded_plan import LoadedPlan
 from fllm_export.engines.tensorrt.plan import Plan
 from fllm_export.errors import BundleError
+from fllm_export.plan_forms import PLAN_FORMS
 from fllm_export.table.layout import TableLayout
 
-DIGITS = {"int8": (2, 128), "fp8": (3, 32)}
-"""How many digits a plan for that codec takes of an item's whole numbers, and their base."""
-
-FORMS = {"int8": "int8_limbs", "fp8": "fp8_limbs"}
 _OUTPUTS = {"scores", "rows", "m", "l"}
 
 
@@ -29,7 +26,7 @@ class HeadPlan:
         name: its file.
         k: users that it returns of a tile.
         chunk_rows: tiles have a multiple of so many rows.
-        digits: how many digits of an item's whole numbers it takes.
+        digits: how many digits of an item's integers it takes.
         base: their base.
         least_rows: rows of a tile at least.
 
@@ -39,17 +36,17 @@ class HeadPlan:
     """
 
     def __init__(self, folder: Path, layout: TableLayout) -> None:
-        form = FORMS[layout.codec]
+        form = PLAN_FORMS[layout.codec]
 
         def rank(plan: Plan) -> int | None:
-            return None if plan.precision != form or plan.k is None else -plan.k
+            return None if plan.precision != form.name or plan.k is None else -plan.k
 
         library, chosen = choose_plan(folder, rank, "")
         self.name = chosen.file
         self.plan = LoadedPlan(library, folder / chosen.file)
         inputs = {"codes", "scales", "limbs", "query_scale", "valid_rows"} | ({"bias"} if layout.bias else set())
         self.plan.check_tensors(inputs, _OUTPUTS)
-        self.digits, self.base = DIGITS[layout.codec]
+        self.digits, self.base = form.digits, form.base
         self.k = self.plan.shape("scores")[1]
         self.chunk_rows = chosen.chunk_rows or self.k
         self.least_rows = self.plan.range_of("scales", 0)[0][0]

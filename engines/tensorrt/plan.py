@@ -98,7 +98,7 @@ class Header:
 
 
 def plan_name(stem: str, library: str, version: str, architecture: str) -> str:
-    """Return a plan's file name, such as ``w8a8-tensorrt_rtx-1.7.1.116-sm89.plan``."""
+    """Return a plan's file name, such as ``int8_limbs-tensorrt_rtx-1.7.1.116-sm89.plan``."""
     return f"{stem}-{library}-{version}-{architecture}.plan"
 
 

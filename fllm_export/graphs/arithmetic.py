@@ -10,33 +10,13 @@ import numpy as np
 
 from fllm_export.graphs.builder import Dim, GraphBuilder
 from fllm_export.graphs.selection import Chunks
+from fllm_export.plan_forms import PLAN_FORMS, PlanForm
 
-LIMB_BASE = 128
-"""A quantised query component is ``high * 128 + low``, both limbs in [-64, 63]."""
+LIMB_BASE = PLAN_FORMS["int8"].base
+"""A quantised query component is ``high * LIMB_BASE + low``, both limbs in [-64, 63]."""
 
 _LIMB_OFFSET = 64
 _LARGEST_CODE = 128
-_INT8_STEP = 1 / 127
-FP8_MAX = 448.0
-_TINY = float(np.finfo(np.float32).tiny)
-
-
-@dataclass(frozen=True)
-class Digits:
-    """How an item's whole numbers, of at most 8127, are cut into 8-bit ones, the most significant first.
-
-    Attributes:
-        count: of digits.
-        base: of the number system; digits lie in [-base / 2, base / 2 - 1].
-    """
-
-    count: int
-    base: int
-
-
-INT8_DIGITS = Digits(2, LIMB_BASE)
-FP8_DIGITS = Digits(3, 32)
-"""e4m3 holds every whole number up to 16."""
 
 
 @dataclass(frozen=True)
@@ -114,64 +94,34 @@ def float_scores(graph: GraphBuilder, tile: Tile, item_vector: str) -> Chunks:
     return _scaled(graph, tile, product, tile.scales)
 
 
-def w8a16_scores(graph: GraphBuilder, tile: Tile, item_vector: str, half_scales: str) -> Chunks:
-    """Append the half-precision product of the item vector and the dequantised rows (stored [d, T]).
-
-    TensorRT folds the DequantizeLinear into the product only when its scale comes straight from an input and
-    lies along the second axis. The float32 scale, divided by what was applied already, follows the product.
-    """
-    unit, peak = _normalised(graph, item_vector)
-    rows = graph.op("DequantizeLinear", tile.codes, half_scales, axis=1)
-    product = graph.cast(graph.op("MatMul", graph.cast(unit, np.float16), rows), np.float32)
-    remaining = graph.op("Div", tile.scales, graph.cast(half_scales, np.float32))
-    return _scaled(graph, tile, graph.op("Mul", product, peak), remaining)
-
-
-def w8a8_scores(graph: GraphBuilder, tile: Tile, item_vector: str) -> Chunks:
-    """Append the int8 x int8 product; the item vector is quantised per item in the graph."""
-    step = graph.constant(_INT8_STEP, np.float32)
-    return _quantised(graph, tile, item_vector, step, graph.constant(0, np.int8))
-
-
-def fp8_scores(graph: GraphBuilder, tile: Tile, item_vector: str) -> Chunks:
-    """Append the float8e4m3fn product; the item vector is quantised per item in the graph."""
-    step = graph.constant(1 / FP8_MAX, np.float32)
-    return _quantised(graph, tile, item_vector, step, graph.float8(0.0))
-
-
-def limb_scores(graph: GraphBuilder, tile: Tile, limbs: str, query_scale: str, digits: Digits) -> Chunks:
-    """Append the 8-bit product of the rows with all digits of the items' whole numbers, joined in float32.
+def limb_scores(graph: GraphBuilder, tile: Tile, limbs: str, query_scale: str, form: PlanForm) -> Chunks:
+    """Append the 8-bit product of the rows with all digits of the items' integers, joined in float32.
 
     The digits are 8-bit numbers as they are, so that nothing of the item is lost: int8 sums are exact until they
     become float32, fp8 sums as exact as the tensor cores' own additions.
     """
-    zero = graph.constant(0, np.int8) if digits is INT8_DIGITS else graph.float8(0.0)
-    product = _eight_bit_product(graph, tile, graph.reshape(limbs, -1, tile.dim), graph.constant(1, np.float32), zero)
-    by_digit = graph.reshape(product, 0, digits.count, -1, tile.chunk_rows)
+    zero = graph.constant(0, np.int8) if form is PLAN_FORMS["int8"] else graph.float8(0.0)
+    product = _eight_bit_product(graph, tile, graph.reshape(limbs, -1, tile.dim), zero)
+    by_digit = graph.reshape(product, 0, form.digits, -1, tile.chunk_rows)
     total, *rest = (
         graph.reshape(part, 0, -1, tile.chunk_rows)
-        for part in graph.ops("Split", by_digit, outputs=digits.count, axis=1, num_outputs=digits.count)
+        for part in graph.ops("Split", by_digit, outputs=form.digits, axis=1, num_outputs=form.digits)
     )
     for part in rest:
-        total = graph.op("Add", graph.op("Mul", total, graph.constant(digits.base, np.float32)), part)
+        total = graph.op("Add", graph.op("Mul", total, graph.constant(form.base, np.float32)), part)
     return _finished(graph, tile, total, graph.reshape(query_scale, 1, -1, 1))
 
 
-def _quantised(graph: GraphBuilder, tile: Tile, item_vector: str, step: str, zero: str) -> Chunks:
-    # TensorRT runs a product in 8 bits only when both scales are constants, one a tensor: the item vector is
-    # brought to [-1, 1] first and the row scales follow the product.
-    unit, peak = _normalised(graph, item_vector)
-    return _finished(graph, tile, _eight_bit_product(graph, tile, unit, step, zero), peak)
-
-
-def _eight_bit_product(graph: GraphBuilder, tile: Tile, factor: str, step: str, zero: str) -> str:
+def _eight_bit_product(graph: GraphBuilder, tile: Tile, factor: str, zero: str) -> str:
     """Append factor [n, d] times the rows, both in 8 bits: float32 [chunks, n, rows of a chunk].
 
     One product a chunk, of static size, keeps TensorRT from copying the whole table on each call, as it does to pad a
     product whose T is free.
     """
+    # TensorRT runs a product in 8 bits only when both scales are constants, one a tensor.
+    step = graph.constant(1, np.float32)
     query = graph.op("DequantizeLinear", graph.op("QuantizeLinear", factor, step, zero), step, zero)
-    rows = graph.op("DequantizeLinear", tile.codes, graph.constant(1, np.float32), zero)
+    rows = graph.op("DequantizeLinear", tile.codes, step, zero)
     rows = graph.reshape(rows, _count(tile), tile.chunk_rows, tile.dim)
     return graph.op("MatMul", query, graph.op("Transpose", rows, perm=[0, 2, 1]))
 
@@ -182,13 +132,6 @@ def _finished(graph: GraphBuilder, tile: Tile, product: str, item_scales: str) -
     offset = graph.reshape(tile.offsets, _count(tile), 1, tile.chunk_rows)
     scores = graph.op("Add", graph.op("Mul", graph.op("Mul", product, item_scales), by_row), offset)
     return Chunks(scores, items_first=False, length=tile.chunk_rows, count=tile.chunks)
-
-
-def _normalised(graph: GraphBuilder, item_vector: str) -> tuple[str, str]:
-    """Append the item vectors divided by their largest magnitude, and that magnitude, [B, d] and [B, 1]."""
-    largest = graph.op("ReduceMax", graph.op("Abs", item_vector), graph.constant([1], np.int64), keepdims=1)
-    peak = graph.op("Max", largest, graph.constant(_TINY, np.float32))
-    return graph.op("Div", item_vector, peak), peak
 
 
 def _scaled(graph: GraphBuilder, tile: Tile, product: str, scales: str) -> Chunks:
@@ -205,10 +148,6 @@ def _count(tile: Tile) -> int:
 SCORES: dict[str, Callable[..., Chunks]] = {
     "integer": integer_scores,
     "float": float_scores,
-    "w8a16": w8a16_scores,
-    "w8a8": w8a8_scores,
-    "fp8": fp8_scores,
-    "int8_limbs": partial(limb_scores, digits=INT8_DIGITS),
-    "fp8_limbs": partial(limb_scores, digits=FP8_DIGITS),
+    **{form.name: partial(limb_scores, form=form) for form in PLAN_FORMS.values()},
 }
 """The scoring of each head form; called as ``SCORES[form](graph, tile, *item_inputs)``."""

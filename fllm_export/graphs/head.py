@@ -11,18 +11,14 @@ form        codes                      item vector                     runs on
 integer     int8 [T, d]                ``limbs`` int8 [2, B, d] and    ONNX Runtime CPU, bit exact
                                        ``query_scale`` float64 [B]
 float       float32/float16 [T, d]     ``item_vector`` float32 [B, d]  ONNX Runtime
-w8a16       int8/float8 [d, T]         ``item_vector``                 TensorRT, static T; also
-                                                                       takes ``half_scales``
-w8a8        int8 [T, d]                ``item_vector``                 TensorRT and ONNX Runtime
-fp8         float8e4m3fn [T, d]        ``item_vector``                 TensorRT and ONNX Runtime
 int8_limbs  int8 [T, d]                ``limbs`` float32 [2, B, d]     TensorRT and ONNX Runtime
                                        and ``query_scale`` float32 [B]
 fp8_limbs   float8e4m3fn [T, d]        ``limbs`` float32 [3, B, d]     TensorRT and ONNX Runtime
                                        and ``query_scale``
 ==========  =========================  ==============================  ===========================
 
-``limbs`` are the digits of the item's whole numbers (``engines/query.py``), the most significant first: in base 128,
-[-64, 63], or in base 32, [-16, 15]. ``w8a8`` and ``fp8`` round the item vector to 8 bits instead, in the graph.
+``limbs`` are the digits of the item's integers (``engines/query.py``), the most significant first: in base 128,
+[-64, 63], or in base 32, [-16, 15].
 
 Every form also takes ``scales`` float32 [T], ``valid_rows`` int64 scalar (rows from there on are padding: they
 score -inf and count nothing), ``bias`` float32 [T] when built with one and ``k`` int64 scalar when built
@@ -41,26 +37,21 @@ import numpy.typing as npt
 from onnx import ModelProto, TensorProto
 
 from fllm_export.errors import UsageError
-from fllm_export.graphs.arithmetic import FP8_DIGITS, INT8_DIGITS, SCORES, Tile
+from fllm_export.graphs.arithmetic import SCORES, Tile
 from fllm_export.graphs.builder import Dim, GraphBuilder
 from fllm_export.graphs.selection import select, whole
+from fllm_export.plan_forms import PLAN_FORMS
 
-HeadForm = Literal["integer", "float", "w8a16", "w8a8", "fp8", "int8_limbs", "fp8_limbs"]
+HeadForm = Literal["integer", "float", "int8_limbs", "fp8_limbs"]
 CodeType = Literal["int8", "fp8", "fp16", "fp32"]
-
-_SMALLEST_NORMAL_FP16 = 2.0**-14
 
 _CODE_TYPES: dict[HeadForm, tuple[CodeType, ...]] = {
     "integer": ("int8",),
     "float": ("fp32", "fp16"),
-    "w8a16": ("int8", "fp8"),
-    "w8a8": ("int8",),
-    "fp8": ("fp8",),
     "int8_limbs": ("int8",),
     "fp8_limbs": ("fp8",),
 }
-_TENSORRT_FORMS: tuple[HeadForm, ...] = ("w8a16", "w8a8", "fp8", "int8_limbs", "fp8_limbs")
-_DIGITS: dict[HeadForm, int] = {"int8_limbs": INT8_DIGITS.count, "fp8_limbs": FP8_DIGITS.count}
+_DIGITS = {form.name: form.digits for form in PLAN_FORMS.values()}
 _ELEMENTS: dict[CodeType, npt.DTypeLike | int] = {
     "int8": np.int8,
     "fp8": int(TensorProto.FLOAT8E4M3FN),
@@ -88,20 +79,19 @@ def head_graph(
         tile_rows: T; None leaves it free at run time, in multiples of ``chunk_rows``.
         chunk_rows: rows of a chunk in the two-stage selection.
         bias: whether rows have a bias.
-        codes: how rows are stored; None takes the form's first choice (int8; fp32 for ``float``; fp8 for ``fp8`` and
-            ``fp8_limbs``).
+        codes: how rows are stored; None takes the form's first choice (fp32 for ``float``, fp8 for ``fp8_limbs``).
 
     Raises:
         UsageError: a size is not positive, T is not a multiple of the chunk, K exceeds T, or the form does not go with
-            the codes, a free T or a free K.
+            the codes or a free K.
     """
     _check_sizes(dim, k, tile_rows, chunk_rows)
-    code_type = _check_form(form, codes, k, tile_rows)
+    code_type = _check_form(form, codes, k)
     graph = GraphBuilder(f"fllm_head_{form}")
     rows: Dim = "rows" if tile_rows is None else tile_rows
-    table = graph.input("codes", _ELEMENTS[code_type], [dim, rows] if form == "w8a16" else [rows, dim])
+    table = graph.input("codes", _ELEMENTS[code_type], [rows, dim])
     scales = graph.input("scales", np.float32, [rows])
-    items = _own_inputs(graph, form, dim, rows)
+    items = _own_inputs(graph, form, dim)
     offsets = _offsets(graph, scales, rows, bias=bias)
     wanted: int | str = graph.reshape(graph.input("k", np.int64, []), 1) if k is None else k
     tile = Tile(
@@ -119,31 +109,19 @@ def head_graph(
     graph.output("rows", result.rows, np.int64, places)
     graph.output("m", result.m, np.float32, ["batch"])
     graph.output("l", result.l, np.float32, ["batch"])
-    if form not in _TENSORRT_FORMS:
+    if form not in _DIGITS:
         graph.output("tile_scores", whole(graph, chunks), np.float32, ["batch", rows])
     return graph.model()
 
 
-def half_scales(scales: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Return the input ``half_scales`` of the form w8a16, float16 [T], for the row scales float32 [T].
-
-    They are the scales over their maximum, kept above the subnormal numbers of half precision. What rounding
-    takes from them the graph gives back in float32.
-    """
-    relative = scales / max(float(scales.max(initial=0.0)), float(np.finfo(np.float32).tiny))
-    clipped: npt.NDArray[np.float32] = np.maximum(relative, _SMALLEST_NORMAL_FP16)
-    return clipped.astype(np.float16)
-
-
-def _own_inputs(graph: GraphBuilder, form: HeadForm, dim: int, rows: Dim) -> list[str]:
+def _own_inputs(graph: GraphBuilder, form: HeadForm, dim: int) -> list[str]:
     if form == "integer":
         limbs = graph.input("limbs", np.int8, [2, "batch", dim])
         return [limbs, graph.input("query_scale", np.float64, ["batch"])]
     if form in _DIGITS:
         limbs = graph.input("limbs", np.float32, [_DIGITS[form], "batch", dim])
         return [limbs, graph.input("query_scale", np.float32, ["batch"])]
-    item_vector = graph.input("item_vector", np.float32, ["batch", dim])
-    return [item_vector, graph.input("half_scales", np.float16, [rows])] if form == "w8a16" else [item_vector]
+    return [graph.input("item_vector", np.float32, ["batch", dim])]
 
 
 def _offsets(graph: GraphBuilder, scales: str, rows: Dim, *, bias: bool) -> str:
@@ -171,18 +149,12 @@ def _check_sizes(dim: int, k: int | None, tile_rows: int | None, chunk_rows: int
         raise UsageError(f"k is {k} and a tile has {tile_rows} rows", expected="k within the tile")
 
 
-def _check_form(form: HeadForm, codes: CodeType | None, k: int | None, tile_rows: int | None) -> CodeType:
+def _check_form(form: HeadForm, codes: CodeType | None, k: int | None) -> CodeType:
     if form not in _CODE_TYPES:
         raise UsageError(f"the head form is {form!r}", expected=f"one of {', '.join(_CODE_TYPES)}")
     possible = _CODE_TYPES[form]
     if codes is not None and codes not in possible:
         raise UsageError(f"the head form {form} was asked for with {codes} codes", expected=" or ".join(possible))
-    if form == "w8a16" and tile_rows is None:
-        raise UsageError(
-            "the head form w8a16 was asked for without tile_rows",
-            expected="a fixed tile, because TensorRT dequantises along an axis of static size only",
-            fix="Give tile_rows, or use another form",
-        )
-    if form in _TENSORRT_FORMS and k is None:
+    if form in _DIGITS and k is None:
         raise UsageError(f"the head form {form} was asked for with a free k", expected="a fixed k")
     return codes or possible[0]

@@ -18,7 +18,6 @@ import numpy.typing as npt
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from fllm_export.errors import UsageError
-from fllm_export.graphs.arithmetic import FP8_MAX
 from fllm_export.graphs.precision_names import PRECISIONS, Precision
 
 _HALF: dict[str, tuple[int, Any]] = {
@@ -28,6 +27,7 @@ _HALF: dict[str, tuple[int, Any]] = {
     "fp8": (int(TensorProto.FLOAT16), np.float16),
 }
 _PRODUCTS = ("MatMul", "Gemm")
+_FP8_MAX = 448.0
 
 
 def lower_precision(model: ModelProto, precision: Precision, peaks: Mapping[str, float] | None = None) -> ModelProto:
@@ -100,12 +100,12 @@ class _Rewrite:
     def _quantised_weight(self, name: str) -> str:
         array = numpy_helper.to_array(self._weights[name])
         peak = float(np.abs(array).max(initial=0.0))
-        step = np.float32(max(peak, float(np.finfo(np.float32).tiny)) / FP8_MAX)
+        step = np.float32(max(peak, float(np.finfo(np.float32).tiny)) / _FP8_MAX)
         codes = self._store(f"{name}_fp8", (array / step).astype(ml_dtypes.float8_e4m3fn))
         return self._append("DequantizeLinear", f"{name}_from_fp8", codes, self._scale(name, peak), self._zero())
 
     def _scale(self, name: str, peak: float) -> str:
-        step = np.float32(max(peak, float(np.finfo(np.float32).tiny)) / FP8_MAX)
+        step = np.float32(max(peak, float(np.finfo(np.float32).tiny)) / _FP8_MAX)
         return self._store(f"{name}_fp8_scale", np.array(step, np.float32))
 
     def _zero(self) -> str:

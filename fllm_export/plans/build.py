@@ -14,6 +14,7 @@ from fllm_export.environment import thread_count
 from fllm_export.errors import ParityError, UsageError
 from fllm_export.extras import require
 from fllm_export.manifest import TABLE_FOLDER, Manifest
+from fllm_export.plan_forms import PLAN_FORMS
 from fllm_export.plans.draft import Draft
 from fllm_export.plans.layers import table_is_fused
 from fllm_export.plans.lowered_encoder import lower_encoder, token_batches, why_not_compared
@@ -114,28 +115,28 @@ def _head_plans(
 ) -> list[Plan]:
     """Build the head of free tile size; a codec that TensorRT does not multiply has none."""
     heads, library = require("fllm_export.graphs.heads"), draft.library
-    if layout.codec not in heads.TENSORRT_CODECS:
+    form, k = PLAN_FORMS.get(layout.codec), options.k
+    if form is None:
         return []
-    form, k = heads.plan_form(layout.codec), options.k
-    graph = f"head/{form}.onnx" if k == heads.TENSORRT_K else f"head/{form}-k{k}.onnx"
+    graph = f"head/{form.name}.onnx" if k == heads.TENSORRT_K else f"head/{form.name}-k{k}.onnx"
     model = draft.bundle / graph
     if graph not in manifest.files:
         model = draft.path(graph)
         draft.write(graph, heads.tensorrt_head(form, layout.dim, bias=layout.bias, k=k).SerializeToString())
-    profiles = head_profiles(layout.dim, options.max_batch, heads.CHUNK_ROWS, k, heads.plan_digits(layout.codec))
+    profiles = head_profiles(layout.dim, options.max_batch, heads.CHUNK_ROWS, k, form.digits)
     plans = []
     for target in targets:
         built = draft.build(model, profiles, target)
         name = plan_name(model.stem, library.name, library.version, target)
         draft.write(f"head/plans/{name}", built.plan)
-        fused = table_is_fused(built.layers, form)
+        fused = table_is_fused(built.layers, form.name)
         if fused is None and not options.unchecked:
             raise ParityError(
-                f"the log of {library.name} {library.version} lists no layers of the head {form} for {target}",
+                f"the log of {library.name} {library.version} lists no layers of the head {form.name} for {target}",
                 expected="layers that show the user table in one 8-bit product",
                 fix="Accept it with --unchecked, or report the TensorRT version",
             )
-        plan = _record(name, graph, library, target, form, options.max_batch)
+        plan = _record(name, graph, library, target, form.name, options.max_batch)
         plans.append(replace(plan, fused=fused, k=k, chunk_rows=heads.CHUNK_ROWS))
     return plans
 

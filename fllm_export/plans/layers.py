@@ -48,8 +48,7 @@ def table_is_fused(layers: list[Layer], form: str, table: str = "codes") -> bool
 
     Args:
         layers: those of a head plan.
-        form: its form. ``w8a16`` dequantises inside a half-precision product, a runtime fusion; in the other forms
-            both factors are 8-bit.
+        form: its form, for the message.
         table: name of the input with the codes.
 
     Raises:
@@ -60,8 +59,7 @@ def table_is_fused(layers: list[Layer], form: str, table: str = "codes") -> bool
     readers = [layer for layer in layers if any(name == table for name, _ in layer.inputs)]
     stored = {kind for layer in readers for name, kind in layer.inputs if name == table}
     eight_bit = sum(kind in stored for layer in readers for _, kind in layer.inputs)
-    kind, factors = ("runtime_fusion", 1) if form == "w8a16" else ("gemm", 2)
-    if len(readers) == 1 and readers[0].kind == kind and eight_bit >= factors:
+    if len(readers) == 1 and readers[0].kind == "gemm" and eight_bit >= 2:
         return True
     read_by = ", ".join(f"{layer.kind} {layer.name}" for layer in readers) or "no layer"
     raise ParityError(

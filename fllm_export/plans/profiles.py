@@ -22,15 +22,15 @@ def encoder_profiles(max_length: int, max_batch: int) -> list[Profile]:
     return [single] if max_batch == 1 else [single, both(1, max_batch, max_batch)]
 
 
-def head_profiles(dim: int, max_batch: int, chunk_rows: int, k: int, digits: int = 1) -> list[Profile]:
-    """Return two profiles for a tile of free size: one item, and up to ``max_batch``; a w8a16 tile is not free.
+def head_profiles(dim: int, max_batch: int, chunk_rows: int, k: int, digits: int) -> list[Profile]:
+    """Return two profiles for a tile of free size: one item, and up to ``max_batch``.
 
     Args:
         dim: d, numbers in a row.
         max_batch: items of one call at most.
         chunk_rows: of the head's selection.
         k: users that a tile returns.
-        digits: of an item's whole numbers, for the forms that take ``limbs``.
+        digits: of an item's integers.
     """
     profiles: list[Profile] = []
     # A tile has at least K rows, and whole chunks of them.
@@ -44,7 +44,6 @@ def head_profiles(dim: int, max_batch: int, chunk_rows: int, k: int, digits: int
                 "codes": ((least, dim), (usual, dim), (most, dim)),
                 "scales": rows,
                 "bias": rows,
-                "item_vector": ((1, dim), (batch, dim), (batch, dim)),
                 "limbs": ((digits, 1, dim), (digits, batch, dim), (digits, batch, dim)),
                 "query_scale": ((1,), (batch,), (batch,)),
             }

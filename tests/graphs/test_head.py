@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from fllm_export.engines.query import Query
 from fllm_export.errors import UsageError
-from fllm_export.graphs.head import CodeType, HeadForm, half_scales, head_graph
+from fllm_export.graphs.head import CodeType, HeadForm, head_graph
+from fllm_export.plan_forms import PLAN_FORMS
 
 Array = npt.NDArray[Any]
 
@@ -25,16 +26,12 @@ FORMS: list[tuple[HeadForm, CodeType]] = [
     ("integer", "int8"),
     ("float", "fp32"),
     ("float", "fp16"),
-    ("w8a16", "int8"),
-    ("w8a16", "fp8"),
-    ("w8a8", "int8"),
-    ("fp8", "fp8"),
     ("int8_limbs", "int8"),
     ("fp8_limbs", "fp8"),
 ]
 
 
-DIGITS: dict[HeadForm, tuple[int, int]] = {"int8_limbs": (2, 128), "fp8_limbs": (3, 32)}
+DIGITS = {form.name: (form.digits, form.base) for form in PLAN_FORMS.values()}
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Case:
 
 
 @st.composite
-def cases(draw: st.DrawFn, code_type: CodeType, *, static: bool) -> Case:
+def cases(draw: st.DrawFn, code_type: CodeType) -> Case:
     """Draw a tile; few distinct codes make ties common."""
     dim = draw(st.sampled_from([1, 3, 8, 17]))
     chunk_rows = draw(st.sampled_from([1, 4, 8]))
@@ -75,8 +72,8 @@ def cases(draw: st.DrawFn, code_type: CodeType, *, static: bool) -> Case:
         valid_rows=draw(st.integers(0, rows)),
         chunk_rows=chunk_rows,
         k=draw(st.integers(1, rows)),
-        free_rows=False if static else draw(st.booleans()),
-        free_k=False if static else draw(st.booleans()),
+        free_rows=draw(st.booleans()),
+        free_k=draw(st.booleans()),
     )
 
 
@@ -111,11 +108,14 @@ def run(form: HeadForm, code_type: CodeType, case: Case) -> dict[str, Array]:
         case.bias is not None,
         code_type,
     )
-    codes = np.ascontiguousarray(case.codes.T) if form == "w8a16" else case.codes
-    feed: dict[str, Any] = {"codes": codes, "scales": case.scales, "valid_rows": np.array(case.valid_rows, np.int64)}
+    feed: dict[str, Any] = {
+        "codes": case.codes,
+        "scales": case.scales,
+        "valid_rows": np.array(case.valid_rows, np.int64),
+    }
     if code_type == "fp8":
         feed["codes"] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
-            codes.view(np.uint8), onnx.TensorProto.FLOAT8E4M3FN
+            case.codes.view(np.uint8), onnx.TensorProto.FLOAT8E4M3FN
         )
     if case.bias is not None:
         feed["bias"] = case.bias
@@ -128,8 +128,6 @@ def run(form: HeadForm, code_type: CodeType, case: Case) -> dict[str, Array]:
         feed["limbs"], feed["query_scale"] = query.digits(*DIGITS[form]), query.scale.astype(np.float32)
     else:
         feed["item_vector"] = case.items
-    if form == "w8a16":
-        feed["half_scales"] = half_scales(case.scales)
     values = {
         name: value if isinstance(value, ort.OrtValue) else ort.OrtValue.ortvalue_from_numpy(value)
         for name, value in feed.items()
@@ -149,15 +147,9 @@ def expected_scores(form: HeadForm, case: Case) -> Array:
         scores: Array = (exact.astype(np.float64) * factor + bias).astype(np.float32)
     else:
         query = case.items.astype(np.float64)
-        peak = np.abs(case.items).max(1, keepdims=True).astype(np.float64)
-        if form == "w8a8":
-            query = np.rint(case.items / peak.astype(np.float32) / np.float32(1 / 127)) / 127 * peak
-        elif form in DIGITS:
+        if form in DIGITS:
             whole, _, scale = split_query(case.items)
             query = whole * scale[:, None]
-        elif form == "fp8":
-            unit = case.items / peak.astype(np.float32) / np.float32(1 / 448)
-            query = unit.astype(ml_dtypes.float8_e4m3fn).astype(np.float64) / 448 * peak
         scores = (query @ codes.T) * case.scales + bias
     scores[:, case.valid_rows :] = -np.inf
     return scores
@@ -168,8 +160,7 @@ def tolerance(form: HeadForm, case: Case) -> float:
     if form == "integer":
         return 0.0
     size = np.abs(case.items).sum(1).max() * np.abs(case.codes.astype(np.float64)).max() * case.scales.max()
-    share = 2e-3 if form == "w8a16" else 2e-6
-    return float(share * size + (1e-6 if case.bias is not None else 0.0)) + 1e-12
+    return float(2e-6 * size + (1e-6 if case.bias is not None else 0.0)) + 1e-12
 
 
 def check(form: HeadForm, code_type: CodeType, case: Case) -> None:
@@ -199,8 +190,8 @@ def check(form: HeadForm, code_type: CodeType, case: Case) -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_equals_numpy(form: HeadForm, code_type: CodeType, data: st.DataObject) -> None:
-    case = data.draw(cases(code_type, static=form == "w8a16"))
-    if form in ("w8a8", "fp8", *DIGITS):
+    case = data.draw(cases(code_type))
+    if form in DIGITS:
         case = Case(**{**vars(case), "free_k": False})
     check(form, code_type, case)
 
@@ -227,7 +218,7 @@ def test_integer_sums_are_exact_at_the_largest_codes(dim: int, batch: int) -> No
 
 
 @pytest.mark.parametrize(("rows", "chunk_rows", "k"), [(4096, 64, 10), (4096, 16, 100), (4096, 2048, 100)])
-@pytest.mark.parametrize("form", ["integer", "w8a8", "int8_limbs"])
+@pytest.mark.parametrize("form", ["integer", "int8_limbs"])
 def test_many_rows_with_the_same_score_come_out_in_row_order(
     form: HeadForm, rows: int, chunk_rows: int, k: int
 ) -> None:
@@ -242,19 +233,6 @@ def test_many_rows_with_the_same_score_come_out_in_row_order(
     for item in range(2):
         tied = np.flatnonzero(top[item] == top[item].max())[:k]
         np.testing.assert_array_equal(got["rows"][item], tied)
-
-
-def test_small_and_zero_scales_survive_half_precision() -> None:
-    generator = np.random.default_rng(2)
-    scales = np.array([1e-7, 0.0, 3e-5, 1e-9, 2e-4, 1e-6, 1e-3, 5e-8], np.float32)
-    codes = generator.integers(-127, 128, (8, 16)).astype(np.int8)
-    items = (generator.standard_normal((2, 16)) * 1e6).astype(np.float32)
-    case = Case(codes, scales, None, items, 8, 2, 8, free_rows=False, free_k=False)
-    got = run("w8a16", "int8", case)
-    scores = expected_scores("w8a16", case)
-    size = np.abs(items).sum(1)[:, None] * 127 * scales
-    error = np.abs(got["scores"] - np.take_along_axis(scores, got["rows"], 1))
-    assert np.all(error <= 2e-3 * np.take_along_axis(size, got["rows"], 1))
 
 
 def test_partial_sums_of_many_rows_lose_little() -> None:
@@ -273,9 +251,8 @@ def test_partial_sums_of_many_rows_lose_little() -> None:
 @pytest.mark.parametrize(("form", "code_type"), FORMS)
 @pytest.mark.parametrize("tile_rows", [None, 1024])
 def test_graphs_are_valid_and_the_same_every_time(form: HeadForm, code_type: CodeType, tile_rows: int | None) -> None:
-    rows = 1024 if form == "w8a16" else tile_rows
     models = [
-        head_graph(form, dim=64, k=10, tile_rows=rows, chunk_rows=64, bias=True, codes=code_type) for _ in range(2)
+        head_graph(form, dim=64, k=10, tile_rows=tile_rows, chunk_rows=64, bias=True, codes=code_type) for _ in range(2)
     ]
     assert models[0].SerializeToString(deterministic=True) == models[1].SerializeToString(deterministic=True)
     onnx.checker.check_model(models[0], full_check=True)
@@ -287,7 +264,7 @@ def test_graphs_are_valid_and_the_same_every_time(form: HeadForm, code_type: Cod
     }
     expected: dict[str, list[Any]] = {"scores": ["batch", 10], "rows": ["batch", 10], "m": ["batch"], "l": ["batch"]}
     if form in ("integer", "float"):
-        expected["tile_scores"] = ["batch", rows or "rows"]
+        expected["tile_scores"] = ["batch", tile_rows or "rows"]
     assert shapes == expected
 
 
@@ -298,8 +275,6 @@ def test_graphs_are_valid_and_the_same_every_time(form: HeadForm, code_type: Cod
         ("integer", {"tile_rows": 100}, "whole chunks"),
         ("integer", {"k": 2000}, "k within the tile"),
         ("integer", {"codes": "fp8"}, "expected int8"),
-        ("w8a16", {"tile_rows": None}, "without tile_rows"),
-        ("w8a8", {"k": None}, "free k"),
         ("int8_limbs", {"k": None}, "free k"),
         ("w4a4", {}, "one of integer, float"),
     ],
@@ -313,12 +288,14 @@ def test_senseless_requests_are_refused(form: Any, sizes: dict[str, Any], messag
 @pytest.mark.parametrize("chunk_rows", [64, 1024])
 def test_more_users_than_one_topk_may_return_are_taken_in_rounds(chunk_rows: int) -> None:
     generator = np.random.default_rng(3)
-    codes = generator.integers(-2, 3, (8192, 8)).astype(np.int8)  # few values: many equal scores
+    codes = generator.integers(-1, 2, (8192, 8)).astype(np.int8)  # few values: many equal scores
     items = generator.standard_normal((2, 8)).astype(np.float32)
-    feed = {"codes": codes, "scales": np.ones(8192, np.float32), "item_vector": items}
+    feed = {"codes": codes, "scales": np.ones(8192, np.float32)}
+    query = Query.quantised(items)
+    feed["limbs"], feed["query_scale"] = query.digits(*DIGITS["int8_limbs"]), query.scale.astype(np.float32)
     feed["valid_rows"] = np.array(8000, np.int64)
-    many = session("w8a8", 8, 8000, None, chunk_rows, False, "int8").run(["scores", "rows"], feed)
-    model = head_graph("w8a8", dim=8, k=8000, tile_rows=None, chunk_rows=chunk_rows, bias=False)
+    many = session("int8_limbs", 8, 8000, None, chunk_rows, False, "int8").run(["scores", "rows"], feed)
+    model = head_graph("int8_limbs", dim=8, k=8000, tile_rows=None, chunk_rows=chunk_rows, bias=False)
     for node in (node for node in model.graph.node if node.op_type == "TopK"):
         k = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
         assert int(onnx.numpy_helper.to_array(k)[0]) <= 3840

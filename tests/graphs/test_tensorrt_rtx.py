@@ -11,12 +11,12 @@ import pytest
 from fllm_export.engines.tensorrt.library import Library, open_library
 from fllm_export.engines.tensorrt.plan import read_header
 from fllm_export.errors import BundleError, ParityError
-from fllm_export.graphs.arithmetic import FP8_DIGITS, INT8_DIGITS
 from fllm_export.graphs.builder import GraphBuilder
 from fllm_export.graphs.encoder import export_encoder
 from fllm_export.graphs.head import CodeType, HeadForm, head_graph
 from fllm_export.graphs.precision import lower_precision, quantised_inputs
 from fllm_export.graphs.precision_names import Precision
+from fllm_export.plan_forms import PLAN_FORMS
 from fllm_export.plans.builder import Built, Profile, build_plan
 from fllm_export.plans.layers import table_is_fused
 from fllm_export.plans.profiles import encoder_profiles, head_profiles
@@ -47,32 +47,21 @@ def build(library: Library, model: onnx.ModelProto, folder: Path, profiles: list
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize(
-    ("form", "codes", "tile_rows"),
-    [
-        ("w8a16", "int8", 8192),
-        ("w8a16", "fp8", 8192),
-        ("w8a8", "int8", 8192),
-        ("w8a8", "int8", None),
-        ("fp8", "fp8", 8192),
-        ("fp8", "fp8", None),
-        ("int8_limbs", "int8", None),
-        ("fp8_limbs", "fp8", None),
-    ],
-)
+@pytest.mark.parametrize(("codes", "tile_rows"), [("int8", None), ("fp8", None), ("int8", 8192), ("fp8", 8192)])
 def test_the_table_goes_into_the_product_as_it_lies(
-    library: Library, form: HeadForm, codes: CodeType, tile_rows: int | None, bias: bool, target: str, tmp_path: Path
+    library: Library, codes: CodeType, tile_rows: int | None, bias: bool, target: str, tmp_path: Path
 ) -> None:
+    form: HeadForm = "int8_limbs" if codes == "int8" else "fp8_limbs"
     model = head_graph(form, dim=DIM, k=K, tile_rows=tile_rows, chunk_rows=CHUNK, bias=bias, codes=codes)
-    digits = {"int8_limbs": INT8_DIGITS.count, "fp8_limbs": FP8_DIGITS.count}.get(form, 1)
-    built = build(library, model, tmp_path, head_profiles(DIM, 32, CHUNK, K, digits), target)
+    profiles = head_profiles(DIM, 32, CHUNK, K, PLAN_FORMS[codes].digits)
+    built = build(library, model, tmp_path, profiles, target)
     assert table_is_fused(built.layers, form) is True
 
 
 def test_more_users_than_one_topk_may_return(library: Library, tmp_path: Path) -> None:
-    model = head_graph("w8a8", dim=64, k=5000, tile_rows=None, chunk_rows=1024, bias=False)
-    built = build(library, model, tmp_path, head_profiles(64, 4, 1024, 5000), "sm89")
-    assert table_is_fused(built.layers, "w8a8") is True
+    model = head_graph("int8_limbs", dim=64, k=5000, tile_rows=None, chunk_rows=1024, bias=False)
+    built = build(library, model, tmp_path, head_profiles(64, 4, 1024, 5000, 2), "sm89")
+    assert table_is_fused(built.layers, "int8_limbs") is True
 
 
 def test_a_graph_that_expands_the_table_is_found_out(library: Library, tmp_path: Path) -> None:
@@ -81,9 +70,11 @@ def test_a_graph_that_expands_the_table_is_found_out(library: Library, tmp_path:
     rows = graph.op("Mul", graph.cast(codes, np.float16), graph.constant(0.5, np.float16))
     product = graph.op("MatMul", graph.cast(item, np.float16), graph.op("Transpose", rows, perm=[1, 0]))
     graph.output("scores", graph.cast(product, np.float32), np.float32, ["batch", "rows"])
-    built = build(library, graph.model(), tmp_path, head_profiles(DIM, 4, CHUNK, K), "sm89")
+    sizes = head_profiles(DIM, 4, CHUNK, K, 1)[1]
+    profiles = [{"codes": sizes["codes"], "item_vector": ((1, DIM), (4, DIM), (4, DIM))}]
+    built = build(library, graph.model(), tmp_path, profiles, "sm89")
     with pytest.raises(ParityError, match="reads the user table by"):
-        table_is_fused(built.layers, "w8a8")
+        table_is_fused(built.layers, "int8_limbs")
 
 
 def test_what_is_no_graph_is_refused_with_the_parser_s_words(library: Library, tmp_path: Path) -> None:

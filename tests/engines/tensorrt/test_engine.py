@@ -50,11 +50,11 @@ def add_plan(folder: Path, quant: str, dim: int, k: int, max_batch: int, *, bias
     import onnx
 
     from fllm_export.graphs.head import head_graph
-    from fllm_export.graphs.heads import plan_digits, plan_form
+    from fllm_export.plan_forms import PLAN_FORMS
 
     plans = folder / "head" / "plans"
     plans.mkdir(parents=True)
-    form, digits = plan_form(quant), plan_digits(quant)
+    form, digits = PLAN_FORMS[quant].name, PLAN_FORMS[quant].digits
     model = folder / "head" / f"{form}.onnx"
     onnx.save(head_graph(form, dim=dim, k=k, tile_rows=None, chunk_rows=CHUNK, bias=bias), model)
     library = open_library()

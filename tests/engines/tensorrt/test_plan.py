@@ -15,8 +15,8 @@ from fllm_export.errors import BundleError, FllmError, HardwareError
 
 VERSION = (1, 7, 1, 116)
 LIBRARY = Library("tensorrt_rtx", None, "1.7.1.116")
-NAME = plan_name("w8a8", "tensorrt_rtx", "1.7.1.116", "sm89")
-PLAN = Plan(NAME, "head/w8a8.onnx", "tensorrt_rtx", "1.7.1.116", "sm89", "w8a8", True)
+NAME = plan_name("int8_limbs", "tensorrt_rtx", "1.7.1.116", "sm89")
+PLAN = Plan(NAME, "head/int8_limbs.onnx", "tensorrt_rtx", "1.7.1.116", "sm89", "int8_limbs", True)
 REBUILD = "fllm-export plan BUNDLE --target sm89"
 
 
