@@ -5,21 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoModel
 
+from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.checkpoint import BASE_FOLDER
-from fllm_export.checkpoint.pretrained import quiet
+from fllm_export.checkpoint.positions import require_rows
+from fllm_export.checkpoint.pretrained import load_base, quiet
 from fllm_export.training.encoders import lora_targets
 from fllm_export.training.recipe import Recipe
 
 
 def load_encoder(path: Path) -> tuple[nn.Module, int]:
-    """Return the Hugging Face encoder in ``path``, float32, every parameter frozen; and its hidden size h."""
+    """Return the Hugging Face encoder in ``path``, float32, every parameter frozen; and its hidden size h.
+
+    Raises:
+        BundleError: as of :func:`load_base`, or a token of the tokenizer has no row in the input embedding.
+        HardwareError: the configuration needs a package that is not installed.
+    """
+    base = BaseModel.check(path)
     with quiet():
-        model: nn.Module = AutoModel.from_pretrained(path, dtype=torch.float32)
+        model = load_base(base, AutoModel)
+    require_rows(model, base)
     model.requires_grad_(False)
     config: Any = model.config
     return model.eval(), int(config.hidden_size)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +60,12 @@ def test_only_loras_own_dropout_is_active(tiny_bert_dir):
     active = [n for n, m in adapted.named_modules() if isinstance(m, torch.nn.Dropout) and m.training]
     assert len(active) == 4
     assert all(".lora_dropout." in n for n in active)
+
+
+def test_an_encoder_that_cannot_be_loaded_twice_alike(tiny_bert_dir: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(tiny_bert_dir, tmp_path / "base"))
+    config = json.loads((base / "config.json").read_text())
+    assert load_encoder(base)[1] == config["hidden_size"]
+    (base / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(BundleError, match=r"lack the tensor 'encoder\.layer\.2"):
+        load_encoder(base)
