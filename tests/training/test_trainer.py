@@ -71,7 +71,7 @@ def test_the_checkpoint_is_whole_and_its_adapter_folds(trained, data, tiny_bert_
     assert str(tiny_bert_dir.parent) not in json.dumps(content)
 
 
-def test_it_learns_and_the_saved_model_is_the_best_epoch(trained, data):
+def test_it_learns_and_the_saved_model_is_the_best_epoch(trained, data, one_thread):
     out, report = trained
     best = next(record for record in report.epochs if record.epoch == report.kept_epoch)
     assert best.recall == max(record.recall for record in report.epochs)
