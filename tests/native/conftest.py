@@ -8,14 +8,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fllm_export import Runtime
+from fllm_export.bundle.bundle import Bundle
+
 SOURCE = Path(__file__).parents[2] / "engines" / "libfllm"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class NativeError(Exception):
@@ -144,6 +148,36 @@ def native_prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def header_options() -> list[str]:
     folder = os.environ.get("ONNXRUNTIME_INCLUDE_DIR")
     return [] if folder is None else [f"-DONNXRUNTIME_INCLUDE_DIR={folder}"]
+
+
+def build(example: str, prefix: Path, folder: Path) -> Path:
+    """Build an example against the installed library; skip where it needs a header that is not here."""
+    options = [f"-DCMAKE_PREFIX_PATH={prefix}"]
+    if example == "cpp_server":
+        nlohmann = Path(sys.prefix).glob("lib/python*/site-packages/nlohmann_json/include")
+        options += [f"-DNLOHMANN_JSON_INCLUDE_DIR={path}" for path in nlohmann]
+    configure = ["cmake", "-S", str(EXAMPLES / example), "-B", str(folder), *options]
+    configured = subprocess.run(configure, capture_output=True, text=True, timeout=300, check=False)
+    if "HTTPLIB_INCLUDE_DIR" in configured.stderr or "NLOHMANN_JSON_INCLUDE_DIR" in configured.stderr:
+        pytest.skip("cpp-httplib or nlohmann-json is not installed (Debian: libcpp-httplib-dev nlohmann-json3-dev)")
+    assert configured.returncode == 0, configured.stderr
+    built = subprocess.run(
+        ["cmake", "--build", str(folder), "-j2"], capture_output=True, text=True, timeout=900, check=False
+    )
+    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    assert "warning:" not in built.stdout + built.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def build_example(native_prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Builds an example by its folder's name, and gives the folder of its program."""
+    return lambda example: build(example, native_prefix, tmp_path_factory.mktemp(example))
+
+
+@pytest.fixture(scope="session")
+def runtime(tiny_bundle: Bundle) -> Runtime:
+    return Runtime.open(tiny_bundle.path, threads=1)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The embedding examples, built from an installed prefix and asked: they answer as the Python runtime does."""
+"""The example server, built from an installed prefix and asked: it answers as the Python runtime does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,87 +22,12 @@ import pytest
 from fllm_export import Runtime, UserTable
 from fllm_export.bundle.bundle import Bundle
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 DIM = 16
 
 
-def build(example: str, prefix: Path, folder: Path) -> Path:
-    """Build an example against the installed library; skip where it needs a header that is not here."""
-    options = [f"-DCMAKE_PREFIX_PATH={prefix}"]
-    if example == "cpp_server":
-        nlohmann = Path(sys.prefix).glob("lib/python*/site-packages/nlohmann_json/include")
-        options += [f"-DNLOHMANN_JSON_INCLUDE_DIR={path}" for path in nlohmann]
-    configure = ["cmake", "-S", str(EXAMPLES / example), "-B", str(folder), *options]
-    configured = subprocess.run(configure, capture_output=True, text=True, timeout=300, check=False)
-    if "HTTPLIB_INCLUDE_DIR" in configured.stderr or "NLOHMANN_JSON_INCLUDE_DIR" in configured.stderr:
-        pytest.skip("cpp-httplib or nlohmann-json is not installed (Debian: libcpp-httplib-dev nlohmann-json3-dev)")
-    assert configured.returncode == 0, configured.stderr
-    built = subprocess.run(
-        ["cmake", "--build", str(folder), "-j2"], capture_output=True, text=True, timeout=900, check=False
-    )
-    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
-    assert "warning:" not in built.stdout + built.stderr
-    return folder
-
-
 @pytest.fixture(scope="module")
-def top_users(native_prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("c", native_prefix, tmp_path_factory.mktemp("c")) / "top_users"
-
-
-@pytest.fixture(scope="module")
-def server_program(native_prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build("cpp_server", native_prefix, tmp_path_factory.mktemp("server")) / "fllm_server"
-
-
-@pytest.fixture(scope="module")
-def runtime(tiny_bundle: Bundle) -> Runtime:
-    return Runtime.open(tiny_bundle.path, threads=1)
-
-
-# ---- C ----
-
-
-def ask_c(program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [str(part) for part in (program, *arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_c_example(top_users: Path, tiny_bundle: Bundle, runtime: Runtime, tmp_path: Path) -> None:
-    z = runtime.encode(["a paper on graphs"])
-    wanted = runtime.users.topk(z, 7)
-    z.astype("<f4").tofile(tmp_path / "z")
-    numbers = ",".join(str(number) for number in z[0])
-    for vector in (tmp_path / "z", numbers):
-        done = ask_c(top_users, tiny_bundle.path / "users", vector, "7")
-        assert done.returncode == 0, done.stderr
-        rows = np.array([line.split("\t") for line in done.stdout.splitlines()], np.float64)
-        np.testing.assert_array_equal(rows[:, 0], wanted.user_ids[0])
-        np.testing.assert_allclose(rows[:, 1], wanted.scores[0], rtol=1e-6)
-        np.testing.assert_allclose(rows[:, 2], wanted.log_probs[0], rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("table", "vector", "k", "code", "message"),
-    [
-        ("nowhere", "1", "1", 4, "nowhere"),
-        ("users", "1,2", "1", 2, "does not hold 16 numbers"),
-        ("users", ",".join(["0"] * 17), "1", 2, "does not hold 16 numbers"),
-        ("users", ",".join(["nan"] * 16), "1", 2, "not finite"),
-        ("users", ",".join(["0"] * 16), "401", 2, "1 to 400"),
-        ("users", ",".join(["0"] * 16), "-1", 2, "1 to 400"),
-        ("users", ",".join(["0"] * 16), "x", 2, "1 to 400"),
-    ],
-)
-def test_c_example_refuses(
-    table: str, vector: str, k: str, code: int, message: str, top_users: Path, tiny_bundle: Bundle
-) -> None:
-    done = ask_c(top_users, tiny_bundle.path / table, vector, k)
-    assert done.returncode == code
-    assert message in done.stderr
-
-
-# ---- C++ server ----
+def server_program(build_example: Callable[[str], Path]) -> Path:
+    return build_example("cpp_server") / "fllm_server"
 
 
 class Server:
