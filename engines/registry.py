@@ -160,7 +160,7 @@ ENGINES: dict[str, EngineEntry] = {
         _tensorrt,
         ("int8", "fp8"),
         "the bundle's head plan on an NVIDIA GPU; no GPU has run it yet",
-        f"{_BIT_IDENTICAL}, by a proof on the host",
+        f"int8: {_BIT_IDENTICAL}, by a proof on the host; fp8: the same by an assumption, never called exact",
     ),
     "onnxruntime": EngineEntry(
         _onnxruntime,

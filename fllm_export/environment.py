@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from fllm_export import arguments
 from fllm_export.errors import UsageError
@@ -70,6 +71,12 @@ def default_engine() -> str | None:
 def chosen_encoder() -> str | None:
     """Return the encoder that the environment asks for, if it names one."""
     return os.environ.get("FLLM_ENCODER") or None
+
+
+def tensorrt_cache() -> Path | None:
+    """Return the folder that keeps kernels compiled by TensorRT-RTX, if the environment names one."""
+    folder = os.environ.get("FLLM_TENSORRT_CACHE")
+    return Path(folder) if folder else None
 
 
 def silence_onnxruntime() -> None:

@@ -39,8 +39,9 @@ class TensorRtEngine:
     """Runs a head plan over tiles that lie in GPU memory as far as they fit; the rest stream from pinned memory.
 
     Users, order and scores are those of the NumPy engine, bit for bit: the plan's scores only choose what is scored
-    exactly (:mod:`fllm_export.engines.tensorrt.proof`). Log-probabilities are over the plan's scores, float32 for int8
-    tables, and of about three digits for fp8 ones. ``FLLM_GPU_BYTES`` limits the GPU memory in use.
+    exactly (:mod:`fllm_export.engines.tensorrt.proof`). For fp8 that rests on an assumption, and no answer is called
+    exact (:data:`fllm_export.engines.tensorrt.proof.ASSUMED`). Log-probabilities are over the plan's scores, float32
+    for int8 tables, and of about three digits for fp8 ones. ``FLLM_GPU_BYTES`` limits the GPU memory in use.
 
     Args:
         table: the open table, int8 or fp8.

@@ -14,7 +14,7 @@ from fllm_export.engines.query import Query
 from fllm_export.engines.tensorrt.device_table import Block, DeviceTable
 from fllm_export.engines.tensorrt.head_plan import HeadPlan
 from fllm_export.engines.tensorrt.lane import RESULTS, Lane, Slice
-from fllm_export.engines.tensorrt.proof import Candidates, Exact, Margin, factor, open_items
+from fllm_export.engines.tensorrt.proof import ASSUMED, Candidates, Exact, Margin, factor, open_items
 from fllm_export.engines.tensorrt.staging import Staging
 from fllm_export.table.table import Table
 
@@ -70,7 +70,7 @@ class HeadPass:
             logsumexp=Partial(ids, scores, scores, m, total).logsumexp,
             rows_scored=rows_scored,
             complete=complete,
-            exact=complete & request.exact,
+            exact=complete & (request.exact and layout.codec not in ASSUMED),
             log_probs_exact=rows_scored == layout.rows,
             rows=layout.rows,
             generation=layout.generation,

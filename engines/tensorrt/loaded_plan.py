@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from fllm_export.engines.tensorrt.library import Library
 from fllm_export.engines.tensorrt.log import make_log
+from fllm_export.environment import tensorrt_cache
 from fllm_export.errors import BundleError, HardwareError
 from fllm_export.files import publish
 
@@ -125,5 +125,5 @@ class LoadedPlan:
         return self._cache
 
     def _cache_path(self) -> Path | None:
-        folder = os.environ.get("FLLM_TENSORRT_CACHE")
-        return Path(folder) / f"{self.path.stem}.cache" if folder else None
+        folder = tensorrt_cache()
+        return None if folder is None else folder / f"{self.path.stem}.cache"

@@ -7,11 +7,10 @@ scores s of the definition (``engines/reference.py``), so that
 * a row that the plan left out of its K has s' of at most the K-th, the slice's *lowest*: where lowest + margin is less
   than the exact score of the k-th user, no row of the slice is missing.
 
-With q the item's whole numbers, w the sum of its digits' magnitudes (128 |high| + |low|), c a row's codes, and both
+With q the item's integers, w the sum of its digits' magnitudes (128 |high| + |low|), c a row's codes, and both
 scales:  |s' - s| <= factor * item scale * row scale * ||c|| * ||w|| + 2^-21 * (|s'| + |bias|).
 
-int8: sums of digits are exact; what follows are six roundings to 24 bits. fp8: tensor cores add products with about 13
-bits behind the largest, a partial sum for each 32 of them or so, which is the larger part by far.
+int8: sums of digits are exact; what follows are six roundings to 24 bits. fp8: an assumption, see :data:`ASSUMED`.
 """
 
 from __future__ import annotations
@@ -24,6 +23,13 @@ from fllm_export.engines.query import Query
 from fllm_export.engines.reference import score
 from fllm_export.engines.tensorrt.lane import Scored, Slice
 from fllm_export.table.table import Table
+
+ASSUMED = ("fp8",)
+"""Codecs whose margin is an assumption that no GPU has confirmed, so that no answer of theirs is called exact.
+
+Tensor cores are taken to add fp8 products with about 13 bits behind the largest, a partial sum for each 32 of them or
+so. docs/guides/tensorrt.md says so to users; a GPU that has confirmed it takes the codec out of this list.
+"""
 
 _ROUNDING = 2.0**-21
 _COMPRESS_AT = 64

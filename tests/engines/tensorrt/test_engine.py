@@ -78,6 +78,7 @@ def assert_same(users: Path, z: npt.NDArray[np.float32] = Z, *, times: int = 1, 
         np.testing.assert_allclose(found.logsumexp, expected.logsumexp, rtol=1e-3 if fp8 else 1e-5)
         np.testing.assert_array_equal(found.coverage, expected.coverage)
         assert found.complete.all()
+        assert found.exact.tolist() == [not fp8 and options.get("exact", True)] * len(z)
         assert (found.log_probs <= 0).all()
     return table
 

@@ -11,7 +11,7 @@ namespace fllm::tensorrt {
 namespace {
 
 constexpr double kInt8Error = 0x1p-20;  // the limbs' sums are exact; then float32
-constexpr double kFp8Error = 0x1p-11;   // 8-bit floating tensor cores keep about 13 bits of a sum, for 128 products
+constexpr double kFp8Error = 0x1p-11;   // an assumption (docs/guides/tensorrt.md), for 128 products
 constexpr double kFp8Products = 128.0;
 constexpr double kVanished = 0x1p-60;  // what products that float32 flushes to zero take from a score
 
