@@ -11,22 +11,9 @@ namespace fllm::cuda {
 
 namespace {
 
-[[noreturn]] void refuse(const std::string& found) {
-  throw Error(Status::hardware,
-              sentence("the engine 'cuda' cannot run: " + found, "",
-                       "Build fllm-export with FLLM_CUDA=ON (docs/guides/cuda.md), or use the engine 'native'"));
-}
-
-const Driver& load() {
-  const Companion library = load_companion(environment::kCudaLibrary, "libfllm_cuda.so", kDriverSymbol);
-  if (library.symbol == nullptr) refuse(library.failure);
-  const auto driver = reinterpret_cast<const Driver* (*)()>(library.symbol);
-  if (driver()->version != kDriverVersion) {
-    refuse(library.path + " is of version " + std::to_string(driver()->version) + ", this library wants " +
-           std::to_string(kDriverVersion));
-  }
-  return *driver();
-}
+constexpr Companion kLibrary = {
+    "cuda", environment::kCudaLibrary, "libfllm_cuda.so", kDriverSymbol,
+    "Build fllm-export with FLLM_CUDA=ON (docs/guides/cuda.md), or use the engine 'native'"};
 
 }  // namespace
 
@@ -39,14 +26,14 @@ const Driver& load_driver() {
                          "tables on GPUs that are opened after the fork, in the child",
                          "Start other processes before, or by spawn"));
   }
-  static const Driver& driver = load();
+  static const Driver& driver = load_driver_of<Driver>(kLibrary, kDriverVersion);
   return driver;
 }
 
 int count_devices(const Driver& driver) {
   int count = 0;
-  if (driver.count_devices(&count) != 0) refuse(driver.text());
-  if (count == 0) refuse("there is no GPU that this process may use");
+  if (driver.count_devices(&count) != 0) refuse(kLibrary, driver.text());
+  if (count == 0) refuse(kLibrary, "there is no GPU that this process may use");
   return count;
 }
 

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include "machine/environment.hpp"
+#include "status.hpp"
 
 namespace fllm {
 
@@ -20,20 +21,24 @@ std::string path_of(const char* variable, const char* file_name) {
 
 }  // namespace
 
-Companion load_companion(const char* variable, const char* file_name, const char* symbol) {
-  Companion found{path_of(variable, file_name), nullptr, ""};
-  void* const library = dlopen(found.path.c_str(), RTLD_NOW | RTLD_LOCAL);
+void refuse(const Companion& wanted, const std::string& found) {
+  throw Error(Status::hardware,
+              sentence(std::string("the engine '") + wanted.engine + "' cannot run: " + found, "", wanted.fix));
+}
+
+const void* load_companion(const Companion& wanted) {
+  const std::string path = path_of(wanted.variable, wanted.file_name);
+  void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     const char* const why = dlerror();
-    found.failure = why == nullptr ? "no " + found.path : std::string(why);
-    return found;
+    refuse(wanted, why == nullptr ? "no " + path : std::string(why));
   }
-  found.symbol = dlsym(library, symbol);
-  if (found.symbol == nullptr) {
-    const std::string name = file_name;
-    found.failure = found.path + " is not " + name.substr(0, name.find('.'));
+  void* const symbol = dlsym(library, wanted.symbol);
+  if (symbol == nullptr) {
+    const std::string name = wanted.file_name;
+    refuse(wanted, path + " is not " + name.substr(0, name.find('.')));
   }
-  return found;
+  return reinterpret_cast<const void* (*)()>(symbol)();
 }
 
 }  // namespace fllm
