@@ -87,9 +87,9 @@ def cuda_session(model: Path) -> OnnxSession:
     def open_model() -> Any:
         if process != os.getpid():
             raise HardwareError(
-                "the process was forked after its parent had used a GPU, and CUDA works in the parent alone",
-                expected="encoders on a GPU that are opened after the fork, in the child",
-                fix="Start other processes before, or by spawn",
+                "the process was forked after its parent had used a GPU, and CUDA does not work in such a child",
+                expected="no use of a GPU before the fork",
+                fix="Fork before the first use of a GPU, or start processes by spawn",
             )
         return _open_on_gpu(model)
 

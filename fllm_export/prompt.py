@@ -88,7 +88,7 @@ class Prompt:
             raise UsageError(
                 "an item's prompt has no tokens",
                 expected="at least one",
-                fix="Give the item a text, or the template some words of its own",
+                fix="Give the item a text, or add words to the template",
             )
         excess = len(ids) - self.max_length
         if excess <= 0:
@@ -101,8 +101,8 @@ class Prompt:
         ]
         if len(inside) < excess:
             raise UsageError(
-                f"the template takes {len(ids) - len(inside)} tokens and max_length is {self.max_length}",
-                expected="room for the template and some text",
+                f"the template needs {len(ids) - len(inside)} tokens and max_length is {self.max_length}",
+                expected="more tokens than the template needs",
                 fix="Raise max_length or shorten the template",
             )
         dropped = set(inside[len(inside) - excess :])

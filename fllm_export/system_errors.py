@@ -10,12 +10,12 @@ from fllm_export.errors import BudgetError, UsageError
 
 _LIMITS = {
     errno.ENOMEM: "Free some memory, or raise the limit (ulimit -v)",
-    errno.EMFILE: "Raise the limit of open files (ulimit -n)",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n)",
     errno.ENFILE: "Close some files: the machine's limit is reached",
     errno.ENOSPC: "Free some space on the disk, or choose another place",
-    errno.EDQUOT: "Free some space, or ask for a larger quota",
-    errno.EFBIG: "Raise the limit of a file's size (ulimit -f), or choose another file system",
-    errno.EAGAIN: "Raise the limit of processes (ulimit -u)",
+    errno.EDQUOT: "Free some space, or request a larger quota",
+    errno.EFBIG: "Raise the limit on file size (ulimit -f), or choose another file system",
+    errno.EAGAIN: "Raise the limit on processes (ulimit -u)",
 }
 
 _PATHS = {

@@ -38,7 +38,7 @@ def test_truncation_shortens_the_text_and_nothing_else(text: list[str], max_leng
 
 def test_a_template_longer_than_the_limit_is_an_error(tokenizer: Tokenizer) -> None:
     prompt = Prompt("item : {text} who likes it ?", 5, "left", 0)
-    with pytest.raises(UsageError, match="the template takes 8 tokens and max_length is 5"):
+    with pytest.raises(UsageError, match="the template needs 8 tokens and max_length is 5"):
         prompt.tokenize(tokenizer, ["a b c"])
 
 

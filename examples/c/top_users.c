@@ -71,7 +71,7 @@ static int answer_query(const fllm_table* table, const char* argument, const cha
   errno = 0;
   const unsigned long long k = strtoull(k_text, &end, 10);
   if (errno != 0 || *end != '\0' || k < 1 || k > info.rows) {
-    snprintf(error.message, sizeof error.message, "K is %s; expected a whole number from 1 to %" PRIu64 ".", k_text,
+    snprintf(error.message, sizeof error.message, "K is %s; expected an integer from 1 to %" PRIu64 ".", k_text,
              info.rows);
     return fail(FLLM_USAGE, error.message);
   }

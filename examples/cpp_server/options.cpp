@@ -59,7 +59,7 @@ Options Options::parse(int argc, char** argv) {
     if (i + 1 == argc) refuse(found->first + " has no value.");
     found->second(found->first, argv[i + 1]);
   }
-  if (options.bundle.empty()) refuse("no bundle is named.");
+  if (options.bundle.empty()) refuse("--bundle is missing.");
   return options;
 }
 

@@ -78,7 +78,7 @@ ItemVectors item_vectors_of(const json& value, const Options& limits) {
 }
 
 std::uint64_t whole(const json& value, const std::string& field) {
-  if (!value.is_number_unsigned()) refuse(field + " is " + shown(value) + "; expected an integer, 0 or more.");
+  if (!value.is_number_unsigned()) refuse(field + " is " + shown(value) + "; expected an integer of at least 0.");
   return value.get<std::uint64_t>();
 }
 
@@ -133,7 +133,7 @@ Request Request::parse(std::string_view body, const Options& limits) {
   if (request.seeds.size() == 1) request.seeds.resize(request.size(), request.seeds[0]);
   if (request.seeds.size() != request.size()) refuse("seed holds neither one integer nor one per item.");
   if (request.k > limits.answer_users / request.size()) {
-    refuse("k times the items is more than " + std::to_string(limits.answer_users) + "; ask for less at once.");
+    refuse("k times the number of items is more than " + std::to_string(limits.answer_users) + "; request fewer.");
   }
   return request;
 }

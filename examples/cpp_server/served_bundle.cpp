@@ -66,8 +66,8 @@ ServedBundle::ServedBundle(const Options& options)
   fllm::check(fllm_encoder_describe(encoder_.get(), &info, &error), error);
   max_length_ = info.max_length;
   if (info.dim != facts_.dim) {
-    throw fllm::Error(FLLM_BUNDLE, options.bundle + "/users holds rows of " + std::to_string(facts_.dim) +
-                                       " numbers; expected " + std::to_string(info.dim) + ", as the manifest says.");
+    throw fllm::Error(FLLM_BUNDLE, options.bundle + "/users holds rows of dimension " + std::to_string(facts_.dim) +
+                                       "; expected " + std::to_string(info.dim) + ", as the manifest says.");
   }
 }
 
@@ -117,7 +117,7 @@ std::vector<float> ServedBundle::laid_out(const ItemVectors& items) const {
   std::vector<float> z;
   for (const auto& item : items) {
     if (item.size() != facts_.dim) {
-      throw fllm::Error(FLLM_USAGE, "an item vector has " + std::to_string(item.size()) + " numbers; expected " +
+      throw fllm::Error(FLLM_USAGE, "an item vector has " + std::to_string(item.size()) + " values; expected " +
                                         std::to_string(facts_.dim) + ".");
     }
     z.insert(z.end(), item.begin(), item.end());
@@ -147,7 +147,7 @@ json ServedBundle::answer(const Request& request, Metrics& metrics) const {
   const Clock::time_point began = Clock::now();
   // The library would say so too, but only after the encoder's work.
   if (request.k < 1 || request.k > facts_.rows) {
-    throw fllm::Error(FLLM_USAGE, "k is " + std::to_string(request.k) + "; expected a whole number from 1 to " +
+    throw fllm::Error(FLLM_USAGE, "k is " + std::to_string(request.k) + "; expected an integer from 1 to " +
                                       std::to_string(facts_.rows) + ", the users of this table.");
   }
   json timings_ms = json::object();

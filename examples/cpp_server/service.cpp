@@ -38,7 +38,7 @@ void guarded(httplib::Response& response, Work&& work) {
   } catch (const fllm::Error& failure) {
     refuse(response, http_status(failure.status()), failure.what());
   } catch (const std::bad_alloc&) {
-    refuse(response, 503, "memory does not suffice. Ask for fewer users or items at once.");
+    refuse(response, 503, "there is not enough memory. Request fewer users or fewer items.");
   } catch (const std::exception& failure) {
     refuse(response, 500, failure.what());
   }

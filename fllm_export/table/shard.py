@@ -148,7 +148,7 @@ def _map(path: Path) -> dict[str, tuple[str, Array]]:
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing", expected="a shard of the table", fix="Build the table again") from error
     except OSError as error:
-        unreadable = BundleError(f"{path} cannot be read ({error.strerror})", expected="a file that may be read")
+        unreadable = BundleError(f"{path} cannot be read ({error.strerror})", expected="a readable file")
         raise limit_error(error, path) or unreadable from error
     header, start = _read_header(path, data, size)
     tensors = {}
@@ -196,7 +196,7 @@ def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...
     except (TypeError, KeyError, ValueError) as error:
         raise BundleError(f"{path}: the header's entry of `{name}` is unreadable ({error!r})") from error
     if not whole:
-        raise BundleError(f"{path}: tensor `{name}` is {listed} at {begin}..{end}", expected="whole numbers")
+        raise BundleError(f"{path}: tensor `{name}` is {listed} at {begin}..{end}", expected="integers from 0 to 2^48 - 1")
     wanted = item_bytes
     for extent in shape:
         wanted *= extent

@@ -45,7 +45,7 @@ class Table:
                     return
         raise BundleError(
             f"{directory} was replaced {_ATTEMPTS} times while it was being opened",
-            expected="a table that stays for as long as opening takes",
+            expected="a table that is not replaced while it is opened",
         )
 
     def _shards(self) -> list[Shard]:

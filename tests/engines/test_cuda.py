@@ -62,14 +62,14 @@ def test_failures_are_the_houses_errors(tmp_path: Path, monkeypatch: pytest.Monk
         UserTable.open(tmp_path / "wide", engine="cuda")
     UserTable.create(tmp_path / "t", ROWS)
     monkeypatch.setenv("FLLM_GPUS", "2")
-    with pytest.raises(HardwareError, match="2 GPUs are wanted, and there are 1"):
+    with pytest.raises(HardwareError, match="2 GPUs are requested, and 1 are available"):
         UserTable.open(tmp_path / "t", engine="cuda")
     monkeypatch.setenv("FLLM_GPUS", "some")
     with pytest.raises(UsageError, match="FLLM_GPUS is 'some'"):
         UserTable.open(tmp_path / "t", engine="cuda")
     monkeypatch.delenv("FLLM_GPUS")
     monkeypatch.setenv("FLLM_GPU_BYTES", "1000")
-    with pytest.raises(BudgetError, match="no memory to work with"):
+    with pytest.raises(BudgetError, match="too little free memory"):
         UserTable.open(tmp_path / "t", engine="cuda")
 
 

@@ -32,13 +32,13 @@ class IdGiver {
   void check(const JsonObject& token) {
     const std::string content = token.text("content");
     if (!seen_.insert(content).second) {
-      throw Error(Status::bundle, sentence(token.name() + " names '" + content + "' twice", "each token once"));
+      throw Error(Status::bundle, sentence(token.name() + " lists '" + content + "' twice", "each token once"));
     }
     const TokenId given = model_.id_of(content).value_or(next_);
     if (given != token.integer("id")) {
       throw Error(Status::bundle,
                   sentence(token.name() + ": '" + content + "' has the id " + std::to_string(token.integer("id")),
-                           std::to_string(given) + ", the model's own or the next free one"));
+                           std::to_string(given) + ", the id in the model's vocabulary or else the next free id"));
     }
     next_ = std::max({next_, least_, given + 1});
   }

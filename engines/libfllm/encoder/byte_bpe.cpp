@@ -98,7 +98,7 @@ class ByteBpe : public Model {
       const auto both = vocabulary_.find(left + right);
       if (!first || !second || !both) {
         throw Error(Status::bundle, sentence(model.name() + ": merge " + std::to_string(rank) + " of '" + left +
-                                             "' and '" + right + "' names tokens that vocab lacks"));
+                                             "' and '" + right + "' names a token that is not in vocab"));
       }
       merges_.insert_or_assign(key(*first, *second), Merge{rank++, *both});
     }
@@ -116,7 +116,7 @@ class ByteBpe : public Model {
         return {text.substr(0, space), text.substr(space + 1)};
       }
     }
-    throw Error(Status::bundle, sentence(model.name() + ": merges holds something that is no pair of tokens"));
+    throw Error(Status::bundle, sentence(model.name() + ": an element of merges is not a pair of tokens"));
   }
 
   static std::uint64_t key(TokenId left, TokenId right) {

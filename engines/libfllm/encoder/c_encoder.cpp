@@ -24,7 +24,7 @@ fllm::OnnxPlace place_of(const fllm_encoder_options& options) {
     throw fllm::Error(fllm::Status::usage,
                       fllm::sentence("there is no provider '" + std::string(provider) + "'", "'cpu' or 'cuda'"));
   }
-  fllm::require(options.gpu >= 0, "the number of the GPU is negative", "0 or more");
+  fllm::require(options.gpu >= 0, "gpu is negative", "at least 0");
   return {options.threads, provider == "cuda", options.gpu};
 }
 
@@ -75,7 +75,7 @@ std::vector<TokenIds> tokenize(const fllm::TextTokenizer& tokenizer, const char*
 fllm_status fllm_tokenizer_open(const char* bundle, fllm_tokenizer** tokenizer, fllm_error* error) {
   return guarded(error, [&] {
     require(bundle != nullptr && tokenizer != nullptr, "bundle or tokenizer is NULL",
-            "a path, and a place for the handle");
+            "a path and a pointer to the handle");
     *tokenizer = new fllm_tokenizer{std::make_shared<const fllm::TextTokenizer>(bundle)};
   });
 }
@@ -95,7 +95,8 @@ fllm_status fllm_tokenizer_encode(const fllm_tokenizer* tokenizer, const char* c
     require(ids != nullptr && lengths != nullptr, "ids or lengths is NULL", "arrays");
     const std::vector<TokenIds> all = tokenize(*tokenizer->tokenizer, texts, bytes, items);
     for (const TokenIds& item : all) {
-      require(item.size() <= stride, "an item has more tokens than stride", "room for all");
+      require(item.size() <= stride, "an item has more tokens than stride",
+              "a stride of at least its number of tokens");
     }
     for (std::size_t i = 0; i < items; ++i) {
       std::copy(all[i].begin(), all[i].end(), ids + i * stride);
@@ -107,7 +108,7 @@ fllm_status fllm_tokenizer_encode(const fllm_tokenizer* tokenizer, const char* c
 fllm_status fllm_encoder_open(const char* bundle, const fllm_encoder_options* options, fllm_encoder** encoder,
                               fllm_error* error) {
   return guarded(error, [&] {
-    require(bundle != nullptr && encoder != nullptr, "bundle or encoder is NULL", "a path, and a place for the handle");
+    require(bundle != nullptr && encoder != nullptr, "bundle or encoder is NULL", "a path and a pointer to the handle");
     *encoder = new fllm_encoder(
         bundle, read_options(options, fllm_encoder_options FLLM_ENCODER_OPTIONS_INIT, "fllm_encoder_options"));
   });
@@ -119,7 +120,8 @@ void fllm_encoder_release(fllm_encoder* encoder) { release(encoder); }
 
 fllm_status fllm_encoder_describe(const fllm_encoder* encoder, fllm_encoder_info* info, fllm_error* error) {
   return guarded(error, [&] {
-    require(encoder != nullptr && info != nullptr, "encoder or info is NULL", "an encoder, and a place for its facts");
+    require(encoder != nullptr && info != nullptr, "encoder or info is NULL",
+            "an encoder and a pointer to an fllm_encoder_info");
     fllm_encoder_info facts = read_options(info, fllm_encoder_info FLLM_ENCODER_INFO_INIT, "fllm_encoder_info");
     facts.dim = encoder->encoder.dim();
     facts.max_length = encoder->encoder.tokenizer()->prompt().max_length();
@@ -149,7 +151,8 @@ fllm_status fllm_encoder_encode(const fllm_encoder* encoder, const int64_t* ids,
 fllm_status fllm_encoder_encode_texts(const fllm_encoder* encoder, const char* const* texts, const size_t* bytes,
                                       size_t items, float* z, fllm_error* error) {
   return guarded(error, [&] {
-    require(encoder != nullptr && z != nullptr, "encoder or z is NULL", "an open encoder, and room for the vectors");
+    require(encoder != nullptr && z != nullptr, "encoder or z is NULL",
+            "an open encoder and an array for the item vectors");
     encoder->encoder.encode(tokenize(*encoder->encoder.tokenizer(), texts, bytes, items), z);
   });
 }

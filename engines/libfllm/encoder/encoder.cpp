@@ -26,9 +26,8 @@ void check_lengths(std::span<const TokenIds> items, std::size_t max_length) {
 
 void check_finite(std::span<const float> vector, std::size_t item) {
   if (std::all_of(vector.begin(), vector.end(), [](float number) { return std::isfinite(number); })) return;
-  throw Error(Status::bundle,
-              sentence("the encoder gives item " + std::to_string(item) + " a vector that is not finite",
-                       "finite numbers", "Build the bundle again from weights that are finite"));
+  throw Error(Status::bundle, sentence("the encoder's vector of item " + std::to_string(item) + " is not finite",
+                                       "finite values", "Build the bundle again from weights that are finite"));
 }
 
 }  // namespace

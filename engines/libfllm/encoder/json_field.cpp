@@ -67,7 +67,7 @@ bool JsonObject::flag(const char* field, bool otherwise) const {
 }
 
 std::int64_t JsonObject::integer(const char* field) const {
-  if (!at(field).is_number_integer()) wrong(field, "a whole number");
+  if (!at(field).is_number_integer()) wrong(field, "an integer");
   return at(field).get<std::int64_t>();
 }
 
@@ -77,7 +77,7 @@ std::int64_t JsonObject::integer_or(const char* field, std::int64_t otherwise) c
 
 void JsonObject::unsupported(const char* field, const std::string& expected) const {
   throw Error(Status::bundle, sentence(name_ + ": " + field + " is " + shown(at(field)), expected,
-                                       "Tokenise outside of libfllm and hand it token ids"));
+                                       "Tokenise outside of libfllm and pass token ids"));
 }
 
 void JsonObject::must_be_off(const char* field) const {

@@ -55,9 +55,9 @@ OnnxRuntime::OnnxRuntime(const std::string& path) {
   void* const handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (handle == nullptr) {
     throw Error(Status::hardware,
-                sentence("ONNX Runtime cannot be opened: " + std::string(dlerror()), "its shared library",
-                         "Name it by the option onnxruntime or FLLM_ONNXRUNTIME; the Python package onnxruntime has "
-                         "one in its folder capi"));
+                sentence("ONNX Runtime cannot be loaded: " + std::string(dlerror()), "its shared library",
+                         "Set its path by the option onnxruntime or by FLLM_ONNXRUNTIME; the Python package "
+                         "onnxruntime has one in its folder capi"));
   }
   using GetApiBase = const OrtApiBase* (*)();
   const auto get_base = reinterpret_cast<GetApiBase>(dlsym(handle, "OrtGetApiBase"));
@@ -157,8 +157,9 @@ void OnnxSession::check_shape(const OrtValue* output, std::size_t items, std::si
   if (rank == shape.size()) check(api.GetDimensions(raw_info, shape.data(), rank));
   if (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || shape[0] != static_cast<std::int64_t>(items) ||
       shape[1] != static_cast<std::int64_t>(dim)) {
-    throw Error(Status::bundle, sentence(model_ + " gives item vectors of another shape than the manifest says",
-                                         "float32 [items, " + std::to_string(dim) + "]"));
+    throw Error(Status::bundle,
+                sentence(model_ + " returns item vectors of another type or shape than the manifest says",
+                         "float32 [items, " + std::to_string(dim) + "]"));
   }
 }
 

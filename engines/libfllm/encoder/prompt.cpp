@@ -44,7 +44,7 @@ TokenIds Prompt::tokenize(const Tokenizer& tokenizer, std::string_view text, std
   const std::string name = "text " + std::to_string(number);
   const GlyphText own = decode_utf8(text, name);
   if (std::all_of(own.begin(), own.end(), is_blank)) {
-    throw Error(Status::usage, sentence(name + " is empty", "a text with something in it"));
+    throw Error(Status::usage, sentence(name + " is empty", "a text that is not empty"));
   }
   GlyphText whole;
   whole.reserve(before_.size() + own.size() + after_.size());
@@ -57,7 +57,7 @@ TokenIds Prompt::tokenize(const Tokenizer& tokenizer, std::string_view text, std
 TokenIds Prompt::truncate(const std::vector<Token>& tokens, std::size_t text_start, std::size_t text_end) const {
   if (tokens.empty()) {
     throw Error(Status::usage, sentence("an item's prompt has no tokens", "at least one",
-                                        "Give the item a text, or the template some words of its own"));
+                                        "Give the item a text, or add words to the template"));
   }
   std::size_t excess = tokens.size() > max_length_ ? tokens.size() - max_length_ : 0;
   // Special tokens have the empty span (0, 0); a token that reaches past the text belongs to the question.
@@ -67,9 +67,9 @@ TokenIds Prompt::truncate(const std::vector<Token>& tokens, std::size_t text_sta
   const auto inside = static_cast<std::size_t>(std::count_if(tokens.begin(), tokens.end(), is_inside));
   if (inside < excess) {
     throw Error(Status::usage,
-                sentence("the template takes " + std::to_string(tokens.size() - inside) + " tokens and max_length is " +
+                sentence("the template needs " + std::to_string(tokens.size() - inside) + " tokens and max_length is " +
                              std::to_string(max_length_),
-                         "room for the template and some text", "Raise max_length or shorten the template"));
+                         "more tokens than the template needs", "Raise max_length or shorten the template"));
   }
   TokenIds ids;
   for (auto token = tokens.rbegin(); token != tokens.rend(); ++token) {

@@ -9,7 +9,8 @@ Vocabulary::Vocabulary(const JsonObject& model) {
   ids_.reserve(field.value().size());
   for (const auto& [token, id] : field.value().items()) {
     if (!id.is_number_unsigned() || id.get<std::uint64_t>() > 0xFFFFFFFFu) {
-      throw Error(Status::bundle, sentence(field.name() + ": a token's id is no whole number", "0 or more"));
+      throw Error(Status::bundle,
+                  sentence(field.name() + ": a token's id is not an integer of at least 0", "token ids from 0 on"));
     }
     ids_.emplace(token, id.get<TokenId>());
   }

@@ -16,10 +16,12 @@ class WordPiece : public Model {
       : vocabulary_(model), prefix_(model.text_or("continuing_subword_prefix", "##")) {
     const std::string unknown = model.text_or("unk_token", "[UNK]");
     const auto id = vocabulary_.find(unknown);
-    if (!id) throw Error(Status::bundle, sentence(model.name() + ": vocab lacks the unknown token " + unknown));
+    if (!id) {
+      throw Error(Status::bundle, sentence(model.name() + ": vocab does not contain the unknown token " + unknown));
+    }
     unknown_ = *id;
     const std::int64_t longest = model.integer_or("max_input_chars_per_word", 100);
-    if (longest < 0) model.unsupported("max_input_chars_per_word", "0 or more");
+    if (longest < 0) model.unsupported("max_input_chars_per_word", "at least 0");
     max_characters_ = static_cast<std::size_t>(longest);
   }
 

@@ -92,9 +92,9 @@ const Kernels& forced(const std::string& isa) {
     if (!available.empty()) available += ", ";
     available += each.isa;
   }
-  throw Error(Status::hardware,
-              sentence("FLLM_ISA asks for the instruction set '" + isa + "', which this machine or this build lacks",
-                       "one of " + available, "Unset FLLM_ISA to take the best of them"));
+  throw Error(Status::hardware, sentence("FLLM_ISA is '" + isa +
+                                             "', and this machine or this build does not support that instruction set",
+                                         "one of " + available, "Unset FLLM_ISA to use the best of them"));
 }
 
 }  // namespace

@@ -101,7 +101,7 @@ void environment_names_gpus(const RandomTable& table) {
   both_agree(table, 0, 0, 2);
   unsetenv("FLLM_GPUS");
   setenv("FLLM_GPU_BYTES", "3000", 1);
-  CHECK(status_of([&] { open(table, "cuda"); }, "no memory to work with") == FLLM_MEMORY);
+  CHECK(status_of([&] { open(table, "cuda"); }, "too little free memory") == FLLM_MEMORY);
   unsetenv("FLLM_GPU_BYTES");
 }
 
@@ -109,17 +109,17 @@ void failures_are_told(const RandomTable& table) {
   setenv("FLLM_EMULATED_GPUS", "0", 1);
   CHECK(status_of([&] { open(table, "cuda"); }, "cudaErrorNoDevice") == FLLM_HARDWARE);
   setenv("FLLM_EMULATED_GPUS", "2", 1);
-  CHECK(status_of([&] { open(table, "cuda", 0, 3); }, "3 GPUs are wanted, and there are 2") == FLLM_HARDWARE);
+  CHECK(status_of([&] { open(table, "cuda", 0, 3); }, "3 GPUs are requested, and 2 are available") == FLLM_HARDWARE);
   CHECK(status_of([&] { open(table, "quantum"); }, "there is no engine 'quantum'") == FLLM_USAGE);
   environment_names_gpus(table);
   setenv("FLLM_EMULATED_GPU_BYTES", "3000", 1);
-  CHECK(status_of([&] { open(table, "cuda"); }, "no memory to work with") == FLLM_MEMORY);
+  CHECK(status_of([&] { open(table, "cuda"); }, "too little free memory") == FLLM_MEMORY);
   // There is room for the rows, not for the candidates of a great K; a small one is answered afterwards.
   setenv("FLLM_EMULATED_GPU_BYTES", "1200000", 1);
   const fllm::Table gpu = open(table, "cuda");
   fllm::SearchOptions options;
   options.k = table.rows();
-  CHECK(status_of([&] { gpu.search(item_vectors(16), 16, options); }, "more of its memory") == FLLM_MEMORY);
+  CHECK(status_of([&] { gpu.search(item_vectors(16), 16, options); }, "more GPU memory") == FLLM_MEMORY);
   options.k = 10;
   const fllm::Answer answer = gpu.search(item_vectors(1), 1, options);
   same_answer(answer, open(table, "native").search(item_vectors(1), 1, options));

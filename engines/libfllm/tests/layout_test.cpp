@@ -52,7 +52,7 @@ void documents_and_versions() {
   }
   REFUSED(parse_text(std::string(1 << 20, '[')), Status::bundle, "nested deeper than 64). Build it again.");
   REFUSED(parse_text(R"({"rows":1,"rows":2})"), Status::bundle, "the name 'rows' stands twice in one object");
-  REFUSED(parse_text("[]"), Status::bundle, "format_version is None; expected a whole number from 1 to 1.");
+  REFUSED(parse_text("[]"), Status::bundle, "format_version is None; expected an integer from 1 to 1.");
   REFUSED(parse(with("format_version", "1")), Status::bundle, "format_version is '1'");
   REFUSED(parse(with("format_version", true)), Status::bundle, "format_version is True");
   REFUSED(parse(with("format_version", 1.0)), Status::bundle, "format_version is 1.0");

@@ -62,7 +62,7 @@ void this_system() {
   fllm::require_memory(1, "a byte");
   if (!fllm::available_memory()) return;
   REFUSED(fllm::require_memory(std::uint64_t{1} << 60, "users"), fllm::Status::memory,
-          "users takes 1152921504606846976 bytes of memory and ");
+          "users needs 1152921504606846976 bytes of memory and ");
 }
 
 }  // namespace

@@ -103,7 +103,7 @@ void entries_that_are_unreadable() {
 }
 
 void numbers_that_are_not_whole() {
-  const std::string whole = "expected whole numbers.";
+  const std::string whole = "expected integers from 0 to 2^48 - 1.";
   expect([](Json& h) { h["codes"]["shape"] = {-200, -16}; }, "`codes` is [-200, -16] at 0..3200; " + whole);
   expect([](Json& h) { h["codes"]["shape"] = {true, 3200}; }, "`codes` is [True, 3200] at 0..3200; " + whole);
   expect([](Json& h) { h["codes"]["shape"] = {200.0, 16}; }, whole);

@@ -192,7 +192,8 @@ void a_resident_table_that_does_not_fit() {
   const fllm::Table mapped(directory.path());
   CHECK(mapped.tiles().size() == 1 && mapped.tiles()[0].ids[rows - 1] == 0);
   REFUSED(fllm::Table(directory.path(), {true}), Status::memory, "bytes of memory and ");
-  REFUSED(fllm::Mapping(directory.path(writer::shard_name(0)), true), Status::memory, "expected memory for all of it.");
+  REFUSED(fllm::Mapping(directory.path(writer::shard_name(0)), true), Status::memory,
+          "expected enough memory for all of it.");
 }
 
 void resident_bytes_lie_on_huge_pages() {

@@ -204,7 +204,7 @@ void what_it_cannot_do_is_told() {
   fllm::SearchOptions options;
   options.k = kPlanK + 1;
   refused(options,
-          "finds 256 users a tile; expected at most 256. Build the plan with more: fllm-export plan BUNDLE "
+          "returns 256 users per tile; expected at most 256. Build a plan with a larger K: fllm-export plan BUNDLE "
           "-k 257");
   options.k = 10;
   options.mode = FLLM_SAMPLE;
@@ -219,10 +219,10 @@ void what_it_cannot_do_is_told() {
   CHECK(status_of([&] { table.open(open); }, "cannot share a table among 2 GPUs") == FLLM_USAGE);
   open.gpus = 1;
   open.engine = "cuda";
-  CHECK(status_of([&] { table.open(open); }, "runs no plan, and one is given") == FLLM_USAGE);
+  CHECK(status_of([&] { table.open(open); }, "does not run plans, and a plan is given") == FLLM_USAGE);
   open.engine = "tensorrt";
   open.plan = "";
-  CHECK(status_of([&] { table.open(open); }, "requested without a plan") == FLLM_USAGE);
+  CHECK(status_of([&] { table.open(open); }, "needs a plan, and none is given") == FLLM_USAGE);
   // The options of a program that was compiled before there were plans.
   fllm_table_options old = FLLM_TABLE_OPTIONS_INIT;
   old.size = offsetof(fllm_table_options, plan);
@@ -251,7 +251,7 @@ void foreign_plans_are_told() {
     change(header);
     return written(good, header);
   };
-  refused(changed([](HeadPlan& p) { p.dim = 64; }), FLLM_USAGE, "is for rows of 64 numbers; expected 32");
+  refused(changed([](HeadPlan& p) { p.dim = 64; }), FLLM_USAGE, "is for rows of dimension 64; expected 32");
   refused(changed([](HeadPlan& p) { p.fp8 = true; }), FLLM_USAGE, "of another codec; expected one for int8 rows");
   refused(changed([](HeadPlan& p) { p.bias = true; }), FLLM_USAGE, "is for tables with a bias");
   refused(changed([](HeadPlan& p) { p.profiles.clear(); }), FLLM_BUNDLE, "allows no tile");
@@ -261,7 +261,7 @@ void foreign_plans_are_told() {
   refused(doctored([](Header& h) { h.architectures = 8 + 16; }), FLLM_HARDWARE,
           "was built for sm89, sm120; expected sm80, the GPU here. Run: fllm-export plan BUNDLE");
   refused(doctored([](Header& h) { h.second_magic[0] = 'x'; }), FLLM_BUNDLE, "damaged header");
-  refused(doctored([](Header& h) { h.magic[0] = 'x'; }), FLLM_HARDWARE, "is no plan of tensorrt_rtx");
+  refused(doctored([](Header& h) { h.magic[0] = 'x'; }), FLLM_HARDWARE, "is not a plan of tensorrt_rtx");
   refused(written(good).substr(0, 60), FLLM_BUNDLE, "has 60 bytes; expected");
   refused(written(good).substr(0, 20), FLLM_BUNDLE, "at least a header");
   refused("", FLLM_BUNDLE, "cannot be read");
@@ -290,9 +290,9 @@ void failures_are_told() {
   setenv("FLLM_EMULATED_GPUS", "0", 1);
   CHECK(status_of([&] { table.open(with_plan(table, plan)); }, "cudaErrorNoDevice") == FLLM_HARDWARE);
   unsetenv("FLLM_EMULATED_GPUS");
-  CHECK(status_of([&] { table.open(with_plan(table, plan, 100000)); }, "no memory to work with") == FLLM_MEMORY);
+  CHECK(status_of([&] { table.open(with_plan(table, plan, 100000)); }, "too little free memory") == FLLM_MEMORY);
   setenv("FLLM_EMULATED_GPU_BYTES", "3000", 1);
-  CHECK(status_of([&] { table.open(with_plan(table, plan)); }, "of its memory") == FLLM_MEMORY);
+  CHECK(status_of([&] { table.open(with_plan(table, plan)); }, "GPU memory") == FLLM_MEMORY);
   unsetenv("FLLM_EMULATED_GPU_BYTES");
   const fllm::Table gpu = table.open(with_plan(table, plan));
   setenv("FLLM_EMULATED_GPU_LAUNCHES", "1", 1);

@@ -37,7 +37,8 @@ CudaEngine::CudaEngine(const Rows& table, const DeviceOptions& options) : rows_(
   const std::size_t wanted = std::max<std::uint32_t>(1, options.devices);
   const int there = count_devices(driver);
   if (wanted > static_cast<std::size_t>(there)) {
-    const std::string found = std::to_string(wanted) + " GPUs are wanted, and there are " + std::to_string(there);
+    const std::string found =
+        std::to_string(wanted) + " GPUs are requested, and " + std::to_string(there) + " are available";
     throw Error(Status::hardware, sentence(found));
   }
   const std::vector<TileRange> ranges = share_out(table, wanted);

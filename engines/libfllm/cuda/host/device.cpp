@@ -32,13 +32,13 @@ std::string Device::name() const {
   return facts_.name[0] == '\0' ? number : number + " (" + facts_.name + ")";
 }
 
-void Device::use() const { check(driver_.use_device(number_), "choosing it"); }
+void Device::use() const { check(driver_.use_device(number_), "selecting it"); }
 
 void Device::check(int status, const char* doing) const {
   if (status == 0) return;
   const std::string found = name() + " failed while " + doing + ": " + driver_.text();
   if (status == static_cast<int>(Status::memory)) {
-    throw Error(Status::memory, sentence(found, "", "Free memory of the GPU, or ask for fewer users or items at once"));
+    throw Error(Status::memory, sentence(found, "", "Free GPU memory, or request fewer users or fewer items per call"));
   }
   throw Error(Status::hardware, sentence(found, "",
                                          "Open the table again, in a new process if that fails; "
@@ -46,21 +46,22 @@ void Device::check(int status, const char* doing) const {
 }
 
 void Device::check_memory(int status, std::size_t bytes, const char* where) const {
-  if (status != static_cast<int>(Status::memory)) return check(status, "asking for memory");
-  throw Error(Status::memory, sentence(name() + " needs " + gigabytes(bytes) + " more of " + where +
-                                           " than there is: " + driver_.text(),
-                                       "", "Free some, use more GPUs, or ask for fewer users or items at once"));
+  if (status != static_cast<int>(Status::memory)) return check(status, "allocating memory");
+  throw Error(
+      Status::memory,
+      sentence(name() + " needs " + gigabytes(bytes) + " more " + where + " than is available: " + driver_.text(), "",
+               "Free memory, use more GPUs, or request fewer users or fewer items per call"));
 }
 
 Memory Memory::of_gpu(const Device& device, std::size_t bytes) {
   void* pointer = nullptr;
-  device.check_memory(device.driver().allocate(bytes, &pointer), bytes, "its memory");
+  device.check_memory(device.driver().allocate(bytes, &pointer), bytes, "GPU memory");
   return {{pointer, device.driver().release}, bytes};
 }
 
 Memory Memory::pinned(const Device& device, std::size_t bytes) {
   void* pointer = nullptr;
-  device.check_memory(device.driver().allocate_pinned(bytes, &pointer), bytes, "the host's memory, pinned,");
+  device.check_memory(device.driver().allocate_pinned(bytes, &pointer), bytes, "pinned host memory");
   return {{pointer, device.driver().release_pinned}, bytes};
 }
 
@@ -68,7 +69,7 @@ Event::Event(const Device& device)
     : device_(&device),
       event_(made(device, device.driver().create_event, device.driver().destroy_event, "making an event")) {}
 
-void Event::finish() const { device_->check(device_->driver().finish_event(event_.get()), "waiting for it"); }
+void Event::finish() const { device_->check(device_->driver().finish_event(event_.get()), "waiting for an event"); }
 
 Stream::Stream(const Device& device)
     : device_(&device),

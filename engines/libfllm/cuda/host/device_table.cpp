@@ -74,8 +74,8 @@ void DeviceTable::place_runs(const std::vector<Run>& runs, std::uint64_t bytes) 
   if (wanted > bytes) {
     place_bytes_ = std::min(kPlaceBytes, bytes / 8) / Packing::kBoundary * Packing::kBoundary;
     if (place_bytes_ < most + kGaps) {
-      throw Error(Status::memory,
-                  sentence(device_.name() + " has no memory to work with", "room for some rows", "Free some"));
+      throw Error(Status::memory, sentence(device_.name() + " has too little free memory", "memory for some rows",
+                                           "Free GPU memory, or raise gpu_bytes"));
     }
     places_ = Memory::of_gpu(device_, kPlaces * place_bytes_);
     free -= kPlaces * place_bytes_;

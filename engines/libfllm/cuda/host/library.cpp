@@ -20,11 +20,11 @@ constexpr Companion kLibrary = {
 const Driver& load_driver() {
   static const std::uint64_t process = process_number();
   if (process != process_number()) {
-    throw Error(Status::hardware,
-                sentence("the process was forked after its parent had used a GPU, and CUDA works in the "
-                         "parent alone",
-                         "tables on GPUs that are opened after the fork, in the child",
-                         "Start other processes before, or by spawn"));
+    throw Error(
+        Status::hardware,
+        sentence("the process was forked after its parent had used a GPU, and CUDA does not work in "
+                 "such a child",
+                 "no use of a GPU before the fork", "Fork before the first use of a GPU, or start processes by spawn"));
   }
   static const Driver& driver = load_driver_of<Driver>(kLibrary, kDriverVersion);
   return driver;
@@ -33,7 +33,7 @@ const Driver& load_driver() {
 int count_devices(const Driver& driver) {
   int count = 0;
   if (driver.count_devices(&count) != 0) refuse(kLibrary, driver.text());
-  if (count == 0) refuse(kLibrary, "there is no GPU that this process may use");
+  if (count == 0) refuse(kLibrary, "no GPU is available to this process");
   return count;
 }
 

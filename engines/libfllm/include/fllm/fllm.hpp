@@ -1,5 +1,5 @@
-// The C interface as C++20: handles that release themselves, spans, and one exception that carries the status.
-// Header only; link with libfllm. Nothing here does what fllm.h cannot.
+// The C interface for C++20: handles that release themselves, spans, and one exception class that holds the status.
+// Header only; link with libfllm. It offers nothing beyond fllm.h, which documents every field.
 #ifndef FLLM_FLLM_HPP
 #define FLLM_FLLM_HPP
 
@@ -40,15 +40,15 @@ inline std::vector<fllm_engine_info> engines() {
 }
 
 struct TableOptions {
-  unsigned threads = 0;  // 0: FLLM_NUM_THREADS or every CPU
+  unsigned threads = 0;  // 0: FLLM_NUM_THREADS, or one per CPU
   bool pin_threads = false;
   bool resident = false;
   std::chrono::microseconds batch_window{0};
-  std::string isa;              // empty: FLLM_ISA or the best
-  std::string engine;           // the name of one of engines(); empty: native
-  unsigned gpus = 0;            // that share the table; 0: one
-  std::uint64_t gpu_bytes = 0;  // of each at most; 0: what is free
-  std::string plan;             // path of the bundle's head plan, for "tensorrt" alone
+  std::string isa;              // empty: FLLM_ISA, or the best available
+  std::string engine;           // the name of one of engines(); empty: "native"
+  unsigned gpus = 0;            // number of GPUs that share the table; 0: one
+  std::uint64_t gpu_bytes = 0;  // memory limit per GPU, in bytes; 0: what is free
+  std::string plan;             // path of the bundle's head plan, for "tensorrt" only
 };
 
 class Filter {
@@ -69,12 +69,12 @@ struct SearchOptions {
   bool exact = true;
   fllm_log_probs log_probs = FLLM_LOG_PROBS_EXACT;
   std::optional<std::chrono::duration<double, std::milli>> budget;
-  std::span<const std::uint64_t> seeds;  // one an item, or empty
+  std::span<const std::uint64_t> seeds;  // one per item, or empty
   const Filter* filter = nullptr;
   const fllm_cancel* cancel = nullptr;
 };
 
-// Arrays as in fllm_answer; [items, k] ones are row-major.
+// The arrays of fllm_answer; those of shape [items, k] are row-major.
 struct Answer {
   std::size_t items = 0, k = 0;
   std::vector<std::int64_t> user_ids;
@@ -86,7 +86,7 @@ struct Answer {
   std::uint64_t rows = 0;
 };
 
-// A table handle. Copies are further owners of the same table; any may be used from any thread.
+// A table handle. Copies own the same table; each may be used from any thread.
 class Table {
  public:
   explicit Table(const std::string& directory, const TableOptions& options = {}) {
@@ -111,7 +111,7 @@ class Table {
   }
   ~Table() { fllm_table_release(table_); }
 
-  // Puts what lies in `directory` (empty: where the table came from) in this one's place, for all owners.
+  // Replaces the table by the one in `directory` (empty: the same directory as before), for all owners.
   void reopen(const std::string& directory = {}) {
     fllm_error error;
     check(fllm_table_reopen(table_, directory.empty() ? nullptr : directory.c_str(), &error), error);
@@ -149,15 +149,17 @@ class Table {
     return answer;
   }
 
-  // The same from a pointer to items * dim numbers.
+  // The same from a pointer to items * dim values.
   Answer search(const float* z, std::size_t items, const SearchOptions& options = {}) const {
     return search(std::span(z, items * describe().dim), items, options);
   }
 
-  // The same into arrays of the caller's.
+  // The same into the caller's arrays.
   void search(std::span<const float> z, std::size_t items, const SearchOptions& options, fllm_answer& out) const {
-    if (z.size() != items * describe().dim) throw Error(FLLM_USAGE, "z does not hold items * dim numbers.");
-    if (!options.seeds.empty() && options.seeds.size() != items) throw Error(FLLM_USAGE, "seeds are not one an item.");
+    if (z.size() != items * describe().dim) throw Error(FLLM_USAGE, "z does not hold items * dim values.");
+    if (!options.seeds.empty() && options.seeds.size() != items) {
+      throw Error(FLLM_USAGE, "seeds does not hold one seed per item.");
+    }
     fllm_search_options c = FLLM_SEARCH_OPTIONS_INIT;
     c.k = options.k;
     c.mode = options.mode;
@@ -175,7 +177,7 @@ class Table {
 
  private:
   Answer room(std::size_t items, std::size_t k) const {
-    // A K that no table can have is told by the library, not by a failed allocation.
+    // The library reports a K that is larger than the table; nothing is allocated for it here.
     const std::size_t users = items * (k > describe().rows ? 0 : k);
     Answer answer{items,
                   k,

@@ -26,7 +26,7 @@ fllm_status guarded(fllm_error* error, Work&& work) {
   } catch (const Error& failure) {
     return fail(failure.status(), failure.what(), error);
   } catch (const std::bad_alloc&) {
-    return fail(Status::memory, "memory does not suffice. Ask for fewer users or items at once.", error);
+    return fail(Status::memory, "there is not enough memory. Request fewer users or fewer items per call.", error);
   } catch (const std::exception& failure) {
     return fail(Status::internal, failure.what(), error);
   } catch (...) {
@@ -43,9 +43,11 @@ template <typename Options>
 Options read_options(const Options* given, Options defaults, const char* what) {
   if (given == nullptr) return defaults;
   if (given->size < sizeof given->size || given->size > sizeof defaults) {
-    throw Error(Status::usage, sentence(std::string("the size of ") + what + " is " + std::to_string(given->size),
-                                        "at most " + std::to_string(sizeof defaults),
-                                        "Set it by the FLLM_..._INIT macro, and use a library as new as the header"));
+    throw Error(
+        Status::usage,
+        sentence(std::string("the size of ") + what + " is " + std::to_string(given->size),
+                 "at most " + std::to_string(sizeof defaults),
+                 "Set it with the FLLM_..._INIT macro, and use a library that is at least as new as the header"));
   }
   std::memcpy(&defaults, given, given->size);
   return defaults;

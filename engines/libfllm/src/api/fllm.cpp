@@ -40,7 +40,7 @@ void check_vectors(const float* z, std::size_t items, std::size_t dim) {
     if (std::isfinite(z[i])) continue;
     throw Error(Status::usage, sentence("item vector " + std::to_string(i / dim) + " holds " + std::to_string(z[i]) +
                                             " at " + std::to_string(i % dim) + ", which is not finite",
-                                        "finite numbers", "Look at what encoded the item"));
+                                        "finite numbers", "Check the encoder or the code that computed the vector"));
   }
 }
 
@@ -48,16 +48,15 @@ fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options
                     fllm::Clock::time_point began) {
   const std::uint64_t rows = open.table().layout().rows;
   if (options.k < 1 || options.k > rows) {
-    throw Error(Status::usage,
-                sentence("k is " + std::to_string(options.k),
-                         "a whole number from 1 to " + std::to_string(rows) + ", the users of this table"));
+    throw Error(Status::usage, sentence("k is " + std::to_string(options.k),
+                                        "an integer from 1 to " + std::to_string(rows) + ", the users of this table"));
   }
-  require(options.mode == FLLM_TOPK || options.mode == FLLM_SAMPLE, "the mode is unknown", "FLLM_TOPK or FLLM_SAMPLE");
-  require(options.log_probs >= FLLM_LOG_PROBS_EXACT && options.log_probs <= FLLM_LOG_PROBS_NONE,
-          "the kind of log-probabilities is unknown", "a value of fllm_log_probs");
+  require(options.mode == FLLM_TOPK || options.mode == FLLM_SAMPLE, "the mode is invalid", "FLLM_TOPK or FLLM_SAMPLE");
+  require(options.log_probs >= FLLM_LOG_PROBS_EXACT && options.log_probs <= FLLM_LOG_PROBS_NONE, "log_probs is invalid",
+          "a value of fllm_log_probs");
   require(options.exact != 0 || options.log_probs != FLLM_LOG_PROBS_EXACT,
-          "exact is 0 while log-probabilities are to be exact", "FLLM_LOG_PROBS_ESTIMATE or FLLM_LOG_PROBS_NONE");
-  require(!std::isnan(options.budget_ms), "budget_ms is not a number", "milliseconds");
+          "exact is 0 and log_probs is FLLM_LOG_PROBS_EXACT", "FLLM_LOG_PROBS_ESTIMATE or FLLM_LOG_PROBS_NONE");
+  require(!std::isnan(options.budget_ms), "budget_ms is NaN", "a number of milliseconds");
   require(options.filter == nullptr || options.filter->rows.table() == &open.table(),
           "the filter was made for another table, or before the table was opened again", "a filter of this table");
   fllm::Search search;
@@ -162,7 +161,7 @@ fllm_status fllm_table_open(const char* directory, const fllm_table_options* opt
                             fllm_error* error) {
   return guarded(error, [&] {
     require(directory != nullptr && table != nullptr, "directory or table is NULL",
-            "a path, and a place for the handle");
+            "a path and a pointer to the handle");
     const fllm_table_options given =
         read_options(options, fllm_table_options FLLM_TABLE_OPTIONS_INIT, "fllm_table_options");
     fllm::HandleOptions wanted;
@@ -194,7 +193,8 @@ void fllm_table_release(fllm_table* table) {
 
 fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, fllm_error* error) {
   return guarded(error, [&] {
-    require(table != nullptr && info != nullptr, "table or info is NULL", "an open table, and a place for its facts");
+    require(table != nullptr && info != nullptr, "table or info is NULL",
+            "an open table and a pointer to an fllm_table_info");
     fllm_table_info facts = read_options(info, fllm_table_info FLLM_TABLE_INFO_INIT, "fllm_table_info");
     const std::shared_ptr<fllm::OpenTable> open = table->current();
     const fllm::Layout& layout = open->table().layout();
@@ -219,9 +219,9 @@ fllm_status fllm_filter_create(const fllm_table* table, const int64_t* user_ids,
                                fllm_filter** filter, fllm_error* error) {
   return guarded(error, [&] {
     require(table != nullptr && filter != nullptr, "table or filter is NULL",
-            "an open table, and a place for the filter");
+            "an open table and a pointer to the filter");
     require(n == 0 || user_ids != nullptr, "user_ids is NULL", "an array of n ids");
-    require(kind == FLLM_ALLOW || kind == FLLM_DENY, "the kind of filter is unknown", "FLLM_ALLOW or FLLM_DENY");
+    require(kind == FLLM_ALLOW || kind == FLLM_DENY, "the kind of filter is invalid", "FLLM_ALLOW or FLLM_DENY");
     std::shared_ptr<fllm::OpenTable> open = table->current();
     fllm::UserFilter rows(open->table(), user_ids, n, kind == FLLM_DENY);
     *filter = new fllm_filter{std::move(open), std::move(rows)};
@@ -235,7 +235,7 @@ fllm_status fllm_table_search(const fllm_table* table, const float* z, size_t it
   const fllm::Clock::time_point began = fllm::Clock::now();
   return guarded(error, [&] {
     require(table != nullptr && answer != nullptr, "table or answer is NULL",
-            "an open table, and a place for the answer");
+            "an open table and a pointer to an fllm_answer");
     const fllm_search_options given =
         read_options(options, fllm_search_options FLLM_SEARCH_OPTIONS_INIT, "fllm_search_options");
     fllm_answer out = read_options(answer, fllm_answer FLLM_ANSWER_INIT, "fllm_answer");

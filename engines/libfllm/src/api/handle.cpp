@@ -56,8 +56,8 @@ void Handle::reopen(const std::string& directory) {
   const std::size_t dim = current_->table().layout().dim;
   if (opened->table().layout().dim != dim) {
     throw Error(Status::usage,
-                sentence(next + " holds rows of " + std::to_string(opened->table().layout().dim) + " numbers",
-                         std::to_string(dim) + ", as the table in use"));
+                sentence(next + " holds rows of dimension " + std::to_string(opened->table().layout().dim),
+                         std::to_string(dim) + ", like the open table"));
   }
   directory_ = next;
   // The old table goes when its last search has returned, outside this lock.

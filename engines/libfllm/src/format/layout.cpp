@@ -139,8 +139,7 @@ json read_versioned(std::string_view text, const std::string& path) {
   // The parser holds a number as unsigned unless it has a sign.
   const std::uint64_t number = version.is_number_unsigned() ? version.get<std::uint64_t>() : 0;
   if (number < 1) {
-    refuse(path + ": format_version is " + shown(version),
-           "a whole number from 1 to " + std::to_string(kFormatVersion));
+    refuse(path + ": format_version is " + shown(version), "an integer from 1 to " + std::to_string(kFormatVersion));
   }
   if (number > kFormatVersion) {
     refuse(path + " has format version " + shown(version),

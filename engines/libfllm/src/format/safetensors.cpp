@@ -98,7 +98,7 @@ Span check_entry(const std::string& path, const std::string& name, const json& e
   const json &shape = entry["shape"], &first = entry["data_offsets"][0], &last = entry["data_offsets"][1];
   const std::string where = path + ": tensor `" + name + "` ";
   if (!whole(first) || !whole(last) || !std::all_of(shape.begin(), shape.end(), whole)) {
-    refuse(where + "is " + shown(shape) + " at " + shown(first) + ".." + shown(last), "whole numbers");
+    refuse(where + "is " + shown(shape) + " at " + shown(first) + ".." + shown(last), "integers from 0 to 2^48 - 1");
   }
   tensor.dtype = entry["dtype"].get<std::string>();
   tensor.shape = shape.get<std::vector<std::uint64_t>>();

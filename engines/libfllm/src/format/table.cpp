@@ -63,7 +63,7 @@ Table::Table(const std::string& directory, Residency residency) {
   }
   throw Error(Status::bundle,
               sentence(directory + " was replaced " + std::to_string(kAttempts) + " times while it was being opened",
-                       "a table that stays for as long as opening takes"));
+                       "a table that is not replaced while it is opened"));
 }
 
 std::vector<Shard> Table::map(const std::string& directory, Residency residency) {

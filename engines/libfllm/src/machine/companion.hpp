@@ -26,8 +26,8 @@ template <typename Driver>
 const Driver& load_driver_of(const Companion& wanted, std::uint32_t version) {
   const auto& driver = *static_cast<const Driver*>(load_companion(wanted));
   if (driver.version == version) return driver;
-  refuse(wanted, std::string(wanted.file_name) + " is of version " + std::to_string(driver.version) +
-                     ", this library wants " + std::to_string(version));
+  refuse(wanted, std::string(wanted.file_name) + " has interface version " + std::to_string(driver.version) +
+                     ", and libfllm needs " + std::to_string(version));
 }
 
 }  // namespace fllm

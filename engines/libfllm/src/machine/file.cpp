@@ -19,10 +19,10 @@ constexpr std::size_t kReadBytes = std::size_t{16} << 20;
 [[noreturn]] void refuse(const std::string& path, const std::string& what, int code) {
   if (code == EMFILE || code == ENFILE || code == ENOMEM) {
     throw Error(Status::memory, sentence(path + " cannot be opened" + system_says(code), "a file descriptor for it",
-                                         "Raise the limit of open files (ulimit -n)"));
+                                         "Raise the limit on open files (ulimit -n)"));
   }
   if (code == ENOENT) throw Error(Status::bundle, sentence(path + " is missing", what, "Build it again"));
-  throw Error(Status::bundle, sentence(path + " cannot be opened" + system_says(code), "a file that may be read"));
+  throw Error(Status::bundle, sentence(path + " cannot be opened" + system_says(code), "a readable file"));
 }
 
 }  // namespace
@@ -60,12 +60,13 @@ void File::read(unsigned char* data) const {
     const ssize_t got = pread(descriptor_, data + done, piece, static_cast<off_t>(done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
-      throw Error(Status::bundle, sentence(path_ + " cannot be read" + system_says(errno), "a file that may be read"));
+      throw Error(Status::bundle, sentence(path_ + " cannot be read" + system_says(errno), "a readable file"));
     }
     if (got == 0) {
-      throw Error(Status::bundle, sentence(path_ + " ends at byte " + std::to_string(done),
-                                           std::to_string(bytes_) + " bytes, as when it was opened",
-                                           "Never write into a file of a bundle: replace it by renaming"));
+      throw Error(Status::bundle,
+                  sentence(path_ + " ends at byte " + std::to_string(done),
+                           std::to_string(bytes_) + " bytes, as when it was opened",
+                           "Do not change the files of a bundle in place: replace its directory by renaming"));
     }
     done += static_cast<std::size_t>(got);
   }

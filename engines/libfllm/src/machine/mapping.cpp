@@ -29,7 +29,7 @@ std::size_t round_up(std::size_t value, std::size_t multiple) { return (value + 
   if (code != ENOMEM) throw Error(Status::bundle, sentence(found, "a file on a file system that maps files"));
   throw Error(Status::memory,
               sentence(found, "address space for all shards",
-                       "Raise the limit of memory (ulimit -v) or the system's limit vm.max_map_count, or build the "
+                       "Raise the memory limit (ulimit -v) or the system's limit vm.max_map_count, or build the "
                        "table in larger shards"));
 }
 
@@ -70,9 +70,9 @@ void Mapping::reserve() {
   const std::size_t wanted = round_up(size_, page_bytes());
   void* address = mmap(nullptr, wanted + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (address == MAP_FAILED) {
-    throw Error(Status::memory, sentence("there is no memory for the " + std::to_string(size_) + " bytes of " + path_ +
+    throw Error(Status::memory, sentence("not enough memory for the " + std::to_string(size_) + " bytes of " + path_ +
                                              system_says(errno),
-                                         "memory for all of it", "Open the table without keeping it resident"));
+                                         "memory for the whole file", "Open the table without `resident`"));
   }
   const std::uintptr_t first = reinterpret_cast<std::uintptr_t>(address);
   const std::size_t before = round_up(first, kHugePage) - first;

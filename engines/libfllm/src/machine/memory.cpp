@@ -94,10 +94,10 @@ std::optional<std::uint64_t> available_memory(const std::string& root) {
 void require_memory(std::uint64_t bytes, const std::string& what) {
   const Bytes available = available_memory();
   if (!available || bytes <= *available) return;
-  throw Error(Status::memory, sentence(what + " takes " + std::to_string(bytes) + " bytes of memory and " +
-                                           std::to_string(*available) + " are available",
-                                       "memory for all of it",
-                                       "Open it without keeping it resident, or on a machine with more memory"));
+  throw Error(Status::memory,
+              sentence(what + " needs " + std::to_string(bytes) + " bytes of memory and " + std::to_string(*available) +
+                           " are available",
+                       "enough memory for all of it", "Open it without `resident`, or use a machine with more memory"));
 }
 
 }  // namespace fllm

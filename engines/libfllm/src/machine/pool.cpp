@@ -43,9 +43,9 @@ Pool::Pool(std::size_t threads, bool pinned) {
     stop();
     throw Error(
         Status::memory,
-        sentence(found, "all of them",
-                 "Use fewer threads (FLLM_NUM_THREADS), or raise the limit of processes (ulimit -u, the control "
-                 "group's pids.max) or of memory (ulimit -v)"));
+        sentence(found, "every thread to start",
+                 "Use fewer threads (FLLM_NUM_THREADS), or raise the limit on processes (ulimit -u, the control "
+                 "group's pids.max) or on memory (ulimit -v)"));
   } catch (...) {
     stop();
     throw;

@@ -70,11 +70,11 @@ const EngineKind& find_engine(const std::string& name) {
 void EngineKind::check(const EngineOptions& options) const {
   const std::string self = std::string("the engine '") + name + "'";
   if (takes_plan && options.plan.empty()) {
-    refuse(self + " was requested without a plan", "the path of a head plan",
+    refuse(self + " needs a plan, and none is given", "the path of a head plan",
            "Build one: fllm-export build BUNDLE --engine " + std::string(name));
   }
   if (!takes_plan && !options.plan.empty()) {
-    refuse(self + " runs no plan, and one is given",
+    refuse(self + " does not run plans, and a plan is given",
            "the engine " + engines_that([](const EngineKind& kind) { return kind.takes_plan; }) + ", or no plan");
   }
 }

@@ -134,8 +134,9 @@ void Worker::require_finite_scores(const RowBlock& rows) {
 }
 
 void Worker::refuse_row(const Tile& tile, std::size_t row) const {
-  throw Error(Status::bundle, sentence(pass_.table.place_of(tile, row) + " has no finite score",
-                                       "finite numbers, scale and bias", "Write the table again"));
+  throw Error(Status::bundle,
+              sentence(pass_.table.place_of(tile, row) + " has no finite score",
+                       "finite values, scale and bias in every row", "Write the table again from finite rows"));
 }
 
 void Worker::scan_sketch(const Span& span) {

@@ -48,10 +48,11 @@ std::uint64_t BlockSizes::rows_within(const Plan& plan, const Lane& lane, std::s
     bytes = lane.scratch_bytes(batch, rows);
   }
   if (bytes > limit / 4) {
-    throw Error(Status::memory,
-                sentence(plan.device().name() + " has no memory to work with: " + plan.path() + " needs " +
-                             std::to_string(bytes) + " bytes for " + std::to_string(batch) + " items",
-                         "a quarter of " + std::to_string(limit) + " bytes at most", "Free some, or raise gpu_bytes"));
+    throw Error(
+        Status::memory,
+        sentence(plan.device().name() + " has too little free memory: " + plan.path() + " needs " +
+                     std::to_string(bytes) + " bytes for " + std::to_string(batch) + " items",
+                 "at most a quarter of " + std::to_string(limit) + " bytes", "Free GPU memory, or raise gpu_bytes"));
   }
   scratch_bytes_ = std::max(scratch_bytes_, bytes);
   return rows;

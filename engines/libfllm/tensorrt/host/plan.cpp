@@ -71,7 +71,7 @@ void Plan::check(int status, const char* doing) const {
   const std::string found = "TensorRT failed with " + path_ + " while " + doing + ": " + driver_.text();
   const auto cause = static_cast<Status>(status);
   if (cause == Status::memory) {
-    throw Error(cause, sentence(found, "", "Free memory of the GPU, or lower gpu_bytes"));
+    throw Error(cause, sentence(found, "", "Free GPU memory, or lower gpu_bytes"));
   }
   if (cause == Status::bundle) throw Error(cause, sentence(found, "a head plan", kRebuild));
   throw Error(cause, sentence(found, "", "Open the table again; the engines 'cuda' and 'native' need no plan"));
@@ -99,7 +99,8 @@ void Plan::check_tensor(const TensorFacts& facts, const Layout& table) {
   const auto number = static_cast<std::size_t>(name - std::begin(kNames));
   const auto tensor = static_cast<Tensor>(number);
   if (number == kTensors) {
-    throw Error(Status::bundle, sentence(path_ + " has a tensor '" + facts.name + "'", "a head plan", kRebuild));
+    throw Error(Status::bundle,
+                sentence(path_ + " has the unexpected tensor '" + facts.name + "'", "a head plan", kRebuild));
   }
   const Kind kind = kind_of(tensor, table.codec);
   const bool is_table = tensor == Tensor::codes || tensor == Tensor::scales || tensor == Tensor::bias;
@@ -109,12 +110,12 @@ void Plan::check_tensor(const TensorFacts& facts, const Layout& table) {
   }
   if (facts.type != kind.type || facts.shape.rank != kind.rank || facts.is_input != kind.is_input ||
       (facts.on_host && is_table)) {
-    throw Error(Status::bundle, sentence(path_ + " has a tensor '" + facts.name + "' of another kind",
+    throw Error(Status::bundle, sentence(path_ + " has a tensor '" + facts.name + "' of another type or shape",
                                          "a head plan of this version", kRebuild));
   }
   if (tensor == Tensor::codes && facts.shape.sizes[1] != static_cast<std::int64_t>(table.dim)) {
-    throw Error(Status::usage, sentence(path_ + " is for rows of " + std::to_string(facts.shape.sizes[1]) + " numbers",
-                                        std::to_string(table.dim) + ", as the table has", kRebuild));
+    throw Error(Status::usage, sentence(path_ + " is for rows of dimension " + std::to_string(facts.shape.sizes[1]),
+                                        std::to_string(table.dim) + ", like the table", kRebuild));
   }
   if (tensor == Tensor::limbs) limbs_ = static_cast<std::size_t>(facts.shape.sizes[0]);
   if (tensor == Tensor::limbs && limbs_ != limbs_for(table.codec)) {
@@ -123,7 +124,7 @@ void Plan::check_tensor(const TensorFacts& facts, const Layout& table) {
   }
   if (tensor == Tensor::scores) k_ = static_cast<std::size_t>(std::max<std::int64_t>(0, facts.shape.sizes[1]));
   if (tensor == Tensor::scores && k_ == 0) {
-    throw Error(Status::bundle, sentence(path_ + " leaves K free", "a fixed number of users a tile", kRebuild));
+    throw Error(Status::bundle, sentence(path_ + " does not fix K", "a fixed number of users per tile", kRebuild));
   }
   has_[number] = true;
   on_host_[number] = facts.on_host;
@@ -133,9 +134,9 @@ void Plan::read_profiles() {
   for (std::int32_t number = 0; number < driver_.profiles(get()); ++number) {
     Shape least_codes{}, most_codes{}, least_items{}, most_items{};
     check(driver_.describe_profile(get(), number, tensor_name(Tensor::codes), &least_codes, &most_codes),
-          "asking for its profiles");
+          "reading its profiles");
     check(driver_.describe_profile(get(), number, tensor_name(Tensor::query_scale), &least_items, &most_items),
-          "asking for its profiles");
+          "reading its profiles");
     profiles_.push_back({least_items.sizes[0], most_items.sizes[0], least_codes.sizes[0], most_codes.sizes[0]});
   }
   const std::uint64_t least = least_rows();

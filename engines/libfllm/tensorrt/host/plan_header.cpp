@@ -66,7 +66,7 @@ void check_header(const std::string& path, const std::string& plan, const Librar
   const bool rtx = std::strcmp(library.name, "tensorrt_rtx") == 0;
   const std::string here = library_name(library) + ", which libfllm_tensorrt was built with";
   if (!has_magic(plan, 0)) {
-    if (rtx) foreign(path + " is no plan of tensorrt_rtx", "one of " + here);
+    if (rtx) foreign(path + " is not a plan of tensorrt_rtx", "a plan of " + here);
     return;
   }
   const std::string bytes = std::to_string(plan.size()) + " bytes";

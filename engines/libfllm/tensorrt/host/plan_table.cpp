@@ -47,9 +47,9 @@ void PlanTable::place(const TableCut& cut) {
   if (arrays_of(all).bytes > cut.bytes) {
     const std::size_t place_bytes = arrays_of(cut.most_rows).bytes;
     if (kPlaces * place_bytes > cut.bytes) {
-      throw Error(Status::memory,
-                  sentence(device_.name() + " has no memory to work with",
-                           "room for two blocks of " + std::to_string(cut.most_rows) + " rows", "Free some"));
+      throw Error(Status::memory, sentence(device_.name() + " has too little free memory",
+                                           "memory for two blocks of " + std::to_string(cut.most_rows) + " rows",
+                                           "Free GPU memory, or raise gpu_bytes"));
     }
     streamed_rows_ = cut.most_rows;
     places_ = cuda::Memory::of_gpu(device_, kPlaces * place_bytes);

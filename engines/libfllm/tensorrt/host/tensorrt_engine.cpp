@@ -35,10 +35,10 @@ void TensorRtEngine::check(const Search& search) const {
   const std::size_t most = scan_.plan().k();
   if (search.k <= most) return;
   throw Error(Status::usage,
-              sentence("k is " + std::to_string(search.k) + ", and " + scan_.plan().path() + " finds " +
-                           std::to_string(most) + " users a tile",
+              sentence("k is " + std::to_string(search.k) + ", and " + scan_.plan().path() + " returns " +
+                           std::to_string(most) + " users per tile",
                        "at most " + std::to_string(most),
-                       "Build the plan with more: fllm-export plan BUNDLE -k " + std::to_string(search.k)));
+                       "Build a plan with a larger K: fllm-export plan BUNDLE -k " + std::to_string(search.k)));
 }
 
 std::size_t TensorRtEngine::candidate_bytes(std::size_t k) const {
@@ -74,7 +74,7 @@ std::unique_ptr<Engine> make_tensorrt_engine(const Table& table, const EngineOpt
   if (options.gpus > 1) {
     throw Error(Status::usage,
                 sentence("the engine 'tensorrt' cannot share a table among " + std::to_string(options.gpus) + " GPUs",
-                         "one", "Use the engine 'cuda'"));
+                         "one GPU", "Use the engine 'cuda'"));
   }
   const tensorrt::PlanOptions plan{options.plan, options.gpu_bytes};
   return std::make_unique<tensorrt::TensorRtEngine>(cuda::Rows{table.layout(), table.tiles()}, *options.kernels, plan);
