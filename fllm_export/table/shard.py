@@ -196,7 +196,9 @@ def _check_entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...
     except (TypeError, KeyError, ValueError) as error:
         raise BundleError(f"{path}: the header's entry of `{name}` is unreadable ({error!r})") from error
     if not whole:
-        raise BundleError(f"{path}: tensor `{name}` is {listed} at {begin}..{end}", expected="integers from 0 to 2^48 - 1")
+        raise BundleError(
+            f"{path}: tensor `{name}` is {listed} at {begin}..{end}", expected="integers from 0 to 2^48 - 1"
+        )
     wanted = item_bytes
     for extent in shape:
         wanted *= extent

@@ -129,7 +129,7 @@ def test_a_header_that_is_no_object(users: Path, text: bytes) -> None:
         (lambda h: h["codes"].update(shape=[-200, -16]), r"expected integers from 0 to 2\^48 - 1"),
         (lambda h: h["codes"].update(shape=[2**40, 2**40]), "spans 3200 bytes"),
         (lambda h: h["codes"].update(shape=[True, 3200]), r"expected integers from 0 to 2\^48 - 1"),
-        (lambda h: h["codes"].update(shape={}), r"tensor `codes` is \{\} at 0..3200; expected integers from 0 to 2\^48 - 1"),
+        (lambda h: h["codes"].update(shape={}), r"tensor `codes` is \{\} at 0..3200; expected integers"),
         (lambda h: h["codes"].update(data_offsets=[0, 2**62]), r"expected integers from 0 to 2\^48 - 1"),
         (lambda h: h["codes"].update(data_offsets=[4096, 7296]), "starts at data byte"),
         (lambda h: h["codes"].update(data_offsets=[0]), "entry of `codes` is unreadable"),
