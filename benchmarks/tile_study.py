@@ -38,7 +38,7 @@ def main() -> None:
             about = {"benchmark": "tiles", "case": case.name, "rows": len(case.rows), "tile_rows": tile_rows}
             print(json.dumps({**about, **found}))
             lines.append([case.name, str(tile_rows), *(f"{share:.1%}" for share in found.values())])
-    header = ["table", "rows a tile", "ruled out", *(f"top-100 in {share:.0%}" for share in COVERAGES)]
+    header = ["table", "rows per tile", "ruled out", *(f"top-100 in {share:.0%}" for share in COVERAGES)]
     print("\n" + columns(header, lines))
 
 
