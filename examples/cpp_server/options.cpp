@@ -23,7 +23,7 @@ Number number(const std::string& option, std::string_view text, Number least, Nu
   Number value{};
   const auto [stop, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (failure != std::errc() || stop != text.data() + text.size() || value < least || value > most) {
-    refuse(option + " is '" + std::string(text) + "'; expected " + std::to_string(least) + " to " +
+    refuse(option + " is '" + std::string(text) + "'; expected an integer from " + std::to_string(least) + " to " +
            std::to_string(most) + ".");
   }
   return value;
