@@ -105,7 +105,11 @@ def array(values: Any, argument: str) -> npt.NDArray[np.generic]:
     elif not hasattr(values, "__array__") and not isinstance(values, list | tuple):
         values = list(values) if hasattr(values, "__iter__") else values
     try:
-        return np.asarray(values)
+        found = np.asarray(values)
+        if found.dtype.kind == "f" and isinstance(values, list | tuple) and all(type(v) is int for v in values):
+            # NumPy rounds integers to floats where they fit no integer dtype together, such as 1 and 2^64 - 1.
+            return np.array(values, object)
+        return found
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"{argument} is {_kind(values)} that NumPy cannot read ({_first_line(error)})",

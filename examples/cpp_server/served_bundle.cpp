@@ -50,6 +50,7 @@ json to_json(const fllm::Answer& answer) {
                      {"logsumexp", static_cast<float>(answer.logsumexp[item])},
                      {"coverage", coverage_of(answer, item)},
                      {"complete", answer.complete[item] != 0},
+                     {"exact", answer.complete[item] != 0},  // no request may ask for statistical bounds
                      {"log_probs_exact", answer.log_probs_exact[item] != 0}});
   }
   return {{"items", std::move(items)}, {"generation", answer.generation}};

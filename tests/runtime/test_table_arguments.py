@@ -272,3 +272,9 @@ def test_a_runtime_takes_texts_in_any_container(tiny_bundle: Bundle) -> None:
     ):
         with pytest.raises(UsageError, match=words):
             runtime.topk(wrong, 5)
+
+
+def test_seeds_that_no_integer_dtype_holds_together(table: UserTable) -> None:
+    together = table.topk(Z[:2], 5, mode="sample", seed=[1, 2**64 - 1]).user_ids
+    alone = [table.topk(Z[item], 5, mode="sample", seed=seed).user_ids[0] for item, seed in enumerate([1, 2**64 - 1])]
+    np.testing.assert_array_equal(together, alone)
