@@ -12,8 +12,9 @@ from fllm_export.errors import UsageError
 from fllm_export.files import exchange, publish_link
 from fllm_export.manifest import FILE_NAME as MANIFEST
 from fllm_export.manifest import TABLE_FOLDER, Manifest
-from fllm_export.table.layout import FILE_NAME as TABLE
+from fllm_export.table.layout import FILE_NAME as LAYOUT
 from fllm_export.table.layout import TableLayout
+from fllm_export.table.table import Table
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,13 @@ def publish(new: str | Path, place: str | Path, *, keep: bool = False) -> Publis
         place: what readers open.
         keep: leave the old directory of an exchange where the new one was.
 
+    Before anything changes, ``new`` is checked as opening it would: its layout, its shards' headers, and all other
+    files of a bundle by hash. ``fllm-export verify`` checks every byte of the shards too.
+
     Raises:
         BundleError: one of the two is damaged.
         UsageError: ``new`` is neither a bundle nor a table, or is published already, or ``place`` holds something
-            else, or is a directory on a file system that cannot exchange two.
+            else or a table of another dimension, or is a directory on a file system that cannot exchange two.
     """
     source, target = arguments.path(new, "new"), arguments.path(place, "place")
     keep = arguments.flag(keep, "keep")
@@ -62,9 +66,17 @@ def publish(new: str | Path, place: str | Path, *, keep: bool = False) -> Publis
         raise UsageError(f"{target} is {source} already", expected="two directories")
     if occupied and _kind(target) != kind:
         raise UsageError(f"{target} exists and is not a {kind}", expected=f"a {kind} to replace, or nothing")
-    generation = TableLayout.load(_table(source)).generation
+    layout = _checked(source)
+    generation = layout.generation
     if occupied:
-        generation = max(generation, TableLayout.load(_table(target)).generation + 1)
+        replaced = TableLayout.load(_table(target))
+        if kind == "user table" and replaced.dim != layout.dim:
+            raise UsageError(
+                f"{source} holds rows of dimension {layout.dim}",
+                expected=f"{replaced.dim}, as the table at {target}, whose readers could not open it again",
+                fix="Publish it at another path",
+            )
+        generation = max(generation, replaced.generation + 1)
         set_generation(source, generation)
     if target.is_symlink() or not occupied:
         previous = target.resolve() if occupied else None
@@ -82,6 +94,14 @@ def publish(new: str | Path, place: str | Path, *, keep: bool = False) -> Publis
     return Published(target, generation, False, source if keep else None)
 
 
+def _checked(directory: Path) -> TableLayout:
+    """Return the layout of a table, or of the table in a bundle, all of which can be opened."""
+    if (directory / MANIFEST).is_file():
+        manifest = Manifest.load(directory)
+        manifest.verify(directory, [name for name in manifest.files if not name.startswith(TABLE_FOLDER + "/")])
+    return Table(_table(directory)).layout
+
+
 def set_generation(directory: Path, generation: int) -> None:
     """Change the generation of a table, or of the table in a bundle (staged, too), that nobody serves yet."""
     layout = TableLayout.load(_table(directory))
@@ -97,9 +117,9 @@ def set_generation(directory: Path, generation: int) -> None:
 
 
 def _kind(directory: Path) -> str | None:
-    kinds = {MANIFEST: "bundle", TABLE: "user table"}
+    kinds = {MANIFEST: "bundle", LAYOUT: "user table"}
     return next((kind for name, kind in kinds.items() if (directory / name).is_file()), None)
 
 
 def _table(directory: Path) -> Path:
-    return directory if (directory / TABLE).is_file() else directory / TABLE_FOLDER
+    return directory if (directory / LAYOUT).is_file() else directory / TABLE_FOLDER

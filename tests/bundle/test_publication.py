@@ -83,6 +83,24 @@ def test_what_cannot_be_published_is_refused_and_nothing_changes(
     assert len(UserTable.open(new, engine="numpy")) == 5
 
 
+def test_what_readers_could_not_open_is_refused_before_anything_changes(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    place, new = directory(tmp_path, 3), table(tmp_path / "new", 5)
+    shard = new / TableLayout.load(new).shards[0].name
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(BundleError, match="00000"):
+        publish(new, place)
+    UserTable.create(tmp_path / "wide", np.ones((4, DIM + 1), np.float32))
+    with pytest.raises(UsageError, match=f"dimension {DIM + 1}; expected {DIM}, as the table at"):
+        publish(tmp_path / "wide", place)
+    assert UserTable.open(place, engine="numpy").generation == 1
+    for name in ("old", "damaged"):
+        shutil.copytree(tiny_bundle.path, tmp_path / name)
+    (tmp_path / "damaged" / "tokenizer.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"tokenizer\.json"):
+        publish(tmp_path / "damaged", tmp_path / "old")
+    Bundle.load(tmp_path / "old").verify()
+
+
 def test_a_bundle_is_published_whole(tiny_bundle: Bundle, tmp_path: Path) -> None:
     for name in ("old", "new"):
         shutil.copytree(tiny_bundle.path, tmp_path / name)
