@@ -62,7 +62,7 @@ def open_asked(
     if bool(texts) == (file is not None):
         raise UsageError(
             "both texts and --file were given" if texts else "no item was given",
-            expected="texts as arguments, or --file with a file of texts (for a table: of vectors)",
+            expected="either texts as arguments, or --file with item texts (for a table, with item vectors)",
         )
     if (path / "table.json").is_file():
         return _table(path, texts, file, engine, threads)
@@ -80,8 +80,8 @@ def _table(path: Path, texts: Sequence[str], file: Path | None, engine: str | No
     if file is None or typed:
         raise UsageError(
             f"{path} is a user table, and {'texts were' if texts else 'an encoder was'} given",
-            expected="item vectors by --file: a table has no encoder",
-            fix="Name a bundle to ask about texts",
+            expected="item vectors in --file, because a table has no encoder",
+            fix="To search by text, specify a bundle",
         )
     from fllm_export.checkpoint.vector_files import open_vectors
     from fllm_export.runtime.user_table import UserTable

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     type=int,
     default=100,
     show_default=True,
-    help="Users per item: as many as the recall of a build is about.",
+    help="Users per item.",
 )
 @click.option(
     "--batch",
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also write the times to this HTML file, with a chart.",
+    help="Also write the times and a chart to this HTML file.",
 )
 @exact_option
 @log_probs_option
@@ -76,10 +76,10 @@ def bench(
     encoder: str | None,
     threads: int | None,
 ) -> None:
-    """Measure the latency of SOURCE, stage by stage, beside a plain fp32 scan of the same rows.
+    """Measure the latency of SOURCE per stage, and compare it with a plain fp32 scan of the same rows.
 
-    SOURCE is a bundle, or a user table: that is asked about the item vectors of `--file`. Recall is not measured:
-    `build` does that, and exact answers have none to lose.
+    SOURCE is a bundle or a user table. `--file` holds item texts for a bundle, and item vectors for a table. This
+    command does not measure recall: `build` does, and exact answers lose none.
     """
     from fllm_export.runtime.latency import measure_latency
 

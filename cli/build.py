@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     type=float,
     default=0.99,
     show_default=True,
-    help="Least recall@K against the fp32 checkpoint; below it the exit code is 3 and nothing is published.",
+    help="Minimum recall@K against the fp32 checkpoint. Below it, nothing is published and the exit code is 3.",
 )
-@click.option("-k", "--k", type=int, default=100, show_default=True, help="K of that recall.")
+@click.option("-k", "--k", type=int, default=100, show_default=True, help="K of the recall of --min-recall.")
 @click.option(
     "--exporter",
     type=click.Choice(["torch", "optimum"]),
     default="torch",
     show_default=True,
-    help="What turns the encoder into ONNX.",
+    help="What exports the encoder to ONNX.",
 )
 @table_options
 @threads_option
@@ -59,9 +59,9 @@ def build(
 ) -> None:
     """Build a bundle from CHECKPOINT.
 
-    The adapter is merged, the encoder exported to ONNX, the user rows quantised into a table, and the result's
-    rankings compared with the checkpoint's. An interrupted build goes on where it stopped; a finished one with the
-    same inputs is not made again. `fllm-export plan` adds TensorRT plans to it.
+    The build merges the adapter, exports the encoder to ONNX, quantises the user rows into a table, and compares the
+    rankings of the bundle with those of the checkpoint. An interrupted build continues where it stopped. A finished
+    build with the same inputs is not repeated. `fllm-export plan` adds TensorRT plans to the bundle.
     """
     from fllm_export.bundle.estimate import estimate
     from fllm_export.bundle.job import Job, Options
@@ -107,5 +107,5 @@ def _bundle_text(bundle: Bundle) -> str:
         f"{bundle.path}: {layout.rows:,} users x {layout.dim}, {layout.codec}, {byte_text(size)}\n\n"
         f"Parity with the fp32 checkpoint on {parity.texts} item texts\n{recall}\n"
         f"score error {parity.score_error_rms:.2e} rms, {parity.score_error_max:.2e} at most "
-        f"(scores spread by {parity.score_spread:.2e})"
+        f"(standard deviation of the scores: {parity.score_spread:.2e})"
     )

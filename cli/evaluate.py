@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     type=click.Choice(["cold_test", "cold_val", "cold"]),
     default="cold_test",
     show_default=True,
-    help="Which cold items; `cold` is both splits together.",
+    help="Cold items to rank; `cold` is both splits together.",
 )
 @click.option("-k", "--k", type=int, default=20, show_default=True, help="Length of the ranked lists.")
 @json_option
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 def evaluate(output: Output, model: Path, dataset: Path, split: str, k: int) -> None:
     """Evaluate MODEL, a checkpoint or a bundle, on the cold items of DATASET.
 
-    Two questions: which users like an item (precision and recall over the items), and which cold items a user
-    likes (recall and NDCG over the users). For the second, A masks what the user was trained on, and B masks
-    everything else that the user is known to like.
+    It measures two rankings: the users of each item (precision and recall, averaged over the items), and the cold items
+    of each user (recall and NDCG, averaged over the users). In the second ranking, A masks the items that the user was
+    trained on. B masks every other item that the user is known to like.
     """
     from fllm_export.evaluation import evaluation
     from fllm_export.evaluation.ranker import open_ranker
@@ -57,4 +57,4 @@ def _table(found: Evaluation) -> str:
     ]
     table = columns([found.split, f"precision@{k}", f"recall@{k}", f"ndcg@{k}"], rows)
     masks = "A masks the items that a user was trained on, B every other item that the user is known to like"
-    return f"{table}\n\n{found.candidates:,} cold items are ranked for a user; {masks}."
+    return f"{table}\n\n{found.candidates:,} cold items are ranked per user; {masks}."

@@ -28,7 +28,7 @@ _PACKAGES = (
 @json_option
 @pass_output
 def info(output: Output) -> None:
-    """Print versions, the engines that can run here, processor levels and environment variables."""
+    """Print versions, the engines that can run here, instruction sets and environment variables."""
     from fllm_export import __version__, _core
     from fllm_export.engines.probe import obstacles
     from fllm_export.environment import VARIABLES, default_threads

@@ -18,7 +18,7 @@ from fllm_export.errors import UsageError
 @json_option
 @pass_output
 def inspect(output: Output, path: Path) -> None:
-    """Describe the bundle, user table or checkpoint at PATH, from its headers alone."""
+    """Describe the bundle, user table or checkpoint at PATH. Only headers are read."""
     kinds = {"manifest.json": _bundle, "table.json": _table, "filterllm.json": _checkpoint}
     for name, describe in kinds.items():
         if (path / name).is_file():
@@ -28,8 +28,8 @@ def inspect(output: Output, path: Path) -> None:
             return
     raise UsageError(
         f"{path} is not a bundle, a user table or a checkpoint",
-        expected="a directory with " + ", ".join(kinds),
-        fix="Name one of these",
+        expected="a directory that contains one of " + ", ".join(kinds),
+        fix="Specify such a directory",
     )
 
 

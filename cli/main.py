@@ -62,7 +62,7 @@ class Verbs(click.Group):
         except KeyboardInterrupt:
             code = INTERRUPTED
             output.error(
-                "Interrupted", "interrupted; train and build go on where they stopped when they are run again", code
+                "Interrupted", "interrupted; if you run train or build again, it continues where it stopped", code
             )
         except Exception as error:
             refused = _refused_by_system(error)
@@ -93,7 +93,7 @@ def _refuse(output: Output, error: click.UsageError) -> None:
 def main(context: click.Context, quiet: bool) -> None:
     """Serve models whose output vocabulary is every user of a platform.
 
-    A trained FilterLLM checkpoint goes into `build`, a bundle comes out; `query` answers from it.
+    `build` makes a bundle from a trained FilterLLM checkpoint. `query` searches the bundle.
     """
     context.ensure_object(Output).quiet = quiet
 

@@ -22,7 +22,7 @@ threads_option = click.option(
     type=click.IntRange(1),
     envvar="FLLM_NUM_THREADS",
     show_envvar=True,
-    help="Threads (default: every CPU).",
+    help="Number of threads (default: the CPUs that this process can use).",
 )
 
 engine_option = click.option(
@@ -30,7 +30,7 @@ engine_option = click.option(
     type=click.Choice(tuple(ENGINES)),
     envvar="FLLM_ENGINE",
     show_envvar=True,
-    help="What executes searches; `fllm-export info` says which can run here (default: native).",
+    help="What executes searches (default: native). `fllm-export info` shows which engines can run here.",
 )
 
 encoder_option = click.option(
@@ -38,21 +38,21 @@ encoder_option = click.option(
     type=click.Choice(ENCODERS),
     envvar="FLLM_ENCODER",
     show_envvar=True,
-    help="What encodes texts (default: tensorrt beside the engine tensorrt, else cpu).",
+    help="What encodes texts (default: tensorrt with the engine tensorrt, otherwise cpu).",
 )
 
 exact_option = click.option(
     "--exact/--no-exact",
     default=True,
     show_default=True,
-    help="Users that are provably the best of the table, or those that the sketch's statistical bounds find.",
+    help="Return the provably best users of the table, or those that the statistical bounds of the sketch find.",
 )
 
 log_probs_option = click.option(
     "--log-probs",
     type=click.Choice(LOG_PROBS),
-    help="exact reads every row; estimate takes what the search reads anyway; none leaves probabilities out, which is "
-    "fastest (default: exact; with --no-exact estimate).",
+    help="exact reads every row. estimate uses only what the search reads anyway. none omits probabilities and is "
+    "fastest. Default: exact; with --no-exact: estimate.",
 )
 
 

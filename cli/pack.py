@@ -12,13 +12,16 @@ from fllm_export.cli.output import Output, byte_text, json_option, pass_output
 
 @click.command()
 @click.argument("bundle", type=DIRECTORY)
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The archive, such as bundle.tar.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(path_type=Path), help="The new archive, for example bundle.tar."
+)
 @json_option
 @pass_output
 def pack(output: Output, bundle: Path, out: Path) -> None:
-    """Put BUNDLE into one tar file, every byte checked on the way.
+    """Pack BUNDLE into one tar file, and check the hash of every file.
 
-    Plans go along, and so do the ONNX graphs that they are rebuilt from on another GPU. `tar -xf` unpacks it.
+    The archive includes TensorRT plans, and the ONNX graphs from which they can be built for another GPU. `tar -xf`
+    unpacks it.
     """
     from fllm_export.bundle.archive import pack as pack_bundle
     from fllm_export.bundle.bundle import Bundle

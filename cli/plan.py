@@ -18,28 +18,31 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("bundle", type=DIRECTORY)
-@click.option("--target", multiple=True, help="GPU of the plans, such as sm89 (default: this GPU).")
+@click.option("--target", multiple=True, help="GPU that the plans are for, for example sm89 (default: this GPU).")
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="fp16",
     show_default=True,
-    help="Precision of the encoder's products.",
+    help="Precision of the encoder's matrix products.",
 )
 @click.option(
-    "--library", type=click.Choice(LIBRARIES), help="What builds the plans (default: the first that is installed)."
+    "--library",
+    type=click.Choice(LIBRARIES),
+    help="Library that builds the plans (default: the first that is installed).",
 )
 @click.option("-k", "--k", type=int, default=256, show_default=True, help="Users that a head plan returns per tile.")
-@click.option("--batch", type=int, default=32, show_default=True, help="Items per call at most.")
+@click.option("--batch", type=int, default=32, show_default=True, help="Maximum number of items per call.")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    help="Real item texts, on which the encoder is compared with the float32 one; fp8 takes its scales from them.",
+    help="Real item texts, on which the encoder is compared with the float32 encoder. fp8 also computes its scales "
+    "on them.",
 )
 @click.option(
     "--unchecked",
     is_flag=True,
-    help="Accept plans that cannot be checked: an encoder that is not compared, a head whose layers are not listed.",
+    help="Accept plans that cannot be checked: an encoder that is not compared, or a head whose layers are not listed.",
 )
 @threads_option
 @json_option
@@ -58,8 +61,9 @@ def plan(
 ) -> None:
     """Build TensorRT plans for BUNDLE from its ONNX graphs: one for the encoder, one for the head.
 
-    They are added to the bundle; earlier plans for the same GPU, library and precision are replaced. A plan is checked:
-    the encoder against the float32 one on item texts, the head by the layers in the builder's log.
+    The plans are added to the bundle. They replace earlier plans for the same GPU, library and precision. Every plan
+    is checked: the encoder is compared with the float32 encoder on item texts, and the head by the layers in the log
+    of the builder.
     """
     from fllm_export.item_texts import ItemTexts
     from fllm_export.plans.build import add_plans

@@ -14,15 +14,15 @@ from fllm_export.cli.output import Output, json_option, pass_output
 @click.command()
 @click.argument("new", type=DIRECTORY)
 @click.argument("place", type=click.Path(path_type=Path))
-@click.option("--keep", is_flag=True, help="Leave the old directory where NEW was, instead of removing it.")
+@click.option("--keep", is_flag=True, help="Keep the old directory at the path of NEW, instead of removing it.")
 @json_option
 @pass_output
 def publish(output: Output, new: Path, place: Path, keep: bool) -> None:
-    """Put NEW, a bundle or a user table, at PLACE, which readers open, in one step.
+    """Publish NEW, a bundle or a user table, at PLACE, the path that readers open, in one step.
 
-    A symbolic link at PLACE is made to lead to NEW, and so is a new path; the directory that it led to stays. A
-    directory at PLACE changes names with NEW and is then removed. Readers find the old one or the new at every moment,
-    and see the change when they reopen. The generation counts up.
+    If PLACE is a symbolic link or does not exist, it becomes a link to NEW. The directory that the link pointed to
+    stays. If PLACE is a directory, it exchanges names with NEW and is then removed. At every moment readers find
+    either the old version or the new one. They see the new one when they reopen PLACE. The generation increases.
     """
     from fllm_export.bundle.publication import publish as publish_directory
 

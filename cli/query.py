@@ -31,9 +31,7 @@ _HEADING = 120
     type=click.Path(path_type=Path),
     help="Item texts from a file (see build --calibration); for a table, item vectors (see users create).",
 )
-@click.option(
-    "-k", "--k", type=int, default=10, show_default=True, help="Users per item, by default as many as a person reads."
-)
+@click.option("-k", "--k", type=int, default=10, show_default=True, help="Users per item.")
 @click.option(
     "--mode",
     type=click.Choice(MODES),
@@ -42,7 +40,7 @@ _HEADING = 120
     help="The best K users, or K users sampled from the distribution without replacement.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of `sample`.")
-@click.option("--budget-ms", type=float, help="Wall time for the call; an answer cut short says so.")
+@click.option("--budget-ms", type=float, help="Budget of the call in milliseconds. An incomplete answer is marked.")
 @exact_option
 @log_probs_option
 @engine_option
@@ -65,9 +63,9 @@ def query(
     encoder: str | None,
     threads: int | None,
 ) -> None:
-    """Print the top users of each of TEXTS with their probabilities.
+    """Print the top users for each of TEXTS, with their probabilities.
 
-    SOURCE is a bundle, or a user table: that is asked about the item vectors of `--file`.
+    SOURCE is a bundle or a user table. A user table takes no TEXTS: it needs item vectors in `--file`.
     """
     asked = open_asked(source, texts, file, engine=engine, encoder=encoder, threads=threads)
     answer = asked.answers.topk(

@@ -33,12 +33,14 @@ if TYPE_CHECKING:
     type=click.Choice(["linear", "linear_relu", "mlp"]),
     default="linear",
     show_default=True,
-    help="From hidden state to item vector.",
+    help="What maps the encoder's hidden state to the item vector.",
 )
 @click.option("--guidance", type=float, default=10.0, show_default=True, help="Weight lambda of the guidance loss.")
-@click.option("--max-length", type=int, default=128, show_default=True, help="Tokens of a prompt at most.")
+@click.option("--max-length", type=int, default=128, show_default=True, help="Maximum number of tokens per prompt.")
 @click.option("--epochs", type=int, default=3, show_default=True, help="LoRA epochs; 0 keeps the encoder frozen.")
-@click.option("--max-steps", type=int, help="Stop after so many LoRA steps: a short run on the items of those steps.")
+@click.option(
+    "--max-steps", type=int, help="Maximum number of LoRA steps, for a short run on the items of those steps."
+)
 @click.option("--seed", type=int, default=42, show_default=True, help="Seed of all random numbers.")
 @click.option("--strict", is_flag=True, help="Refuse users without a training pair, instead of leaving them out.")
 @threads_option
@@ -61,10 +63,10 @@ def train(
 ) -> None:
     """Train a FilterLLM on DATASET, a directory of two files.
 
-    items.parquet has the columns item_id and text, interactions.parquet user_id, item_id and split. Both may also be
-    .csv, .tsv or .jsonl. Users without a training pair are left out.
+    items.parquet has the columns item_id and text. interactions.parquet has the columns user_id, item_id and split.
+    Both can also be .csv, .tsv or .jsonl. Users without a training pair are left out.
 
-    Interrupted, the same command goes on after the last full epoch.
+    After an interruption, run the same command again. It continues after the last complete epoch.
     """
     for package in ("torch", "transformers", "peft", "pyarrow"):
         if importlib.util.find_spec(package) is None:
@@ -105,4 +107,4 @@ def _table(report: TrainingReport, out: Path) -> str:
     table = columns(["epoch", "loss", "precision@20", "recall@20", "seconds"], rows)
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
     note = "Users of the items of cold_val; epoch 0 is the warm-up on the frozen encoder."
-    return f"{table}\n\n{note}\nBefore it: {stages}.\nCheckpoint: {out}"
+    return f"{table}\n\n{note}\nEarlier stages: {stages}.\nCheckpoint: {out}"

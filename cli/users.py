@@ -26,7 +26,7 @@ def users() -> None:
     "--ids",
     type=click.Path(path_type=Path),
     help="User ids: .npy of integers, or .parquet, .csv, .tsv or .jsonl with a column `user_id` "
-    "(default: those in VECTORS, else 0, 1, 2, ...).",
+    "(default: those in VECTORS, otherwise 0, 1, 2, ...).",
 )
 @table_options
 @json_option
@@ -34,9 +34,9 @@ def users() -> None:
 def create(output: Output, out: Path, vectors: tuple[Path, ...], ids: Path | None, table: TableOptions) -> None:
     """Write the user table OUT, a new directory, from VECTORS, one vector per user.
 
-    Files are read one after the other and never as a whole: .npy (floats [n, d]), .parquet (a column of lists of
-    floats, and maybe `user_id`), .safetensors (a matrix, and maybe `ids` and `bias`) or .fbin (big-ann).
-    `query` and `bench` ask the table, `inspect` describes it.
+    Formats: .npy (floats [n, d]), .parquet (a column of lists of floats, and optionally `user_id`), .safetensors (a
+    matrix, and optionally `ids` and `bias`) or .fbin (big-ann). Files are read one after the other, in chunks.
+    `query` and `bench` search the table, `inspect` describes it.
     """
     from fllm_export.checkpoint.vector_files import open_vectors
     from fllm_export.table.writer import TableWriter, write_table

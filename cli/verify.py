@@ -15,7 +15,10 @@ from fllm_export.cli.output import Output, byte_text, json_option, pass_output
 @json_option
 @pass_output
 def verify(output: Output, path: Path) -> None:
-    """Check a bundle's files against their hashes, and its user table (or a user table alone) against its own rules."""
+    """Check the hashes of all files of a bundle, and the consistency of its user table.
+
+    PATH is a bundle or a user table.
+    """
     from fllm_export.bundle.bundle import Bundle
     from fllm_export.table.table import Table
 
@@ -28,5 +31,5 @@ def verify(output: Output, path: Path) -> None:
         files, count = len(bundle.files()), bundle.verify()
     output.result(
         {"path": str(path), "files": files, "bytes": count, "intact": True},
-        f"{path}: {files} files, {byte_text(count)}, all as they were written",
+        f"{path}: {files} files, {byte_text(count)}, all intact",
     )

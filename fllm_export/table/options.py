@@ -48,14 +48,14 @@ class TableOptions:
     sketch: Choice = field(
         default="auto",
         metadata={
-            "help": "A sketch, by which searches rule most rows out unread; auto: for int8 tables of several shards.",
+            "help": "Store a sketch, with which searches skip most rows. auto: for int8 tables of several shards.",
             "values": CHOICES,
         },
     )
     cluster: Choice = field(
         default="auto",
         metadata={
-            "help": "Tiles of rows that lie together, with bounds; auto: for tables of several shards.",
+            "help": "Group similar rows into tiles with bounds on the scores. auto: for tables of several shards.",
             "values": CHOICES,
         },
     )

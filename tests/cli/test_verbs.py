@@ -86,7 +86,7 @@ def test_query_names_unfit_arguments(tiny_bundle: Bundle, arguments: list[str], 
 def test_verify_and_inspect(tiny_bundle: Bundle, tmp_path: Path) -> None:
     good = run("verify", tiny_bundle.path)
     assert good.exit_code == 0
-    assert "all as they were written" in good.stdout
+    assert "all intact" in good.stdout
     assert run("verify", tiny_bundle.path / "users").exit_code == 0
     facts = json.loads(run("inspect", tiny_bundle.path, "--json").stdout)
     assert (facts["kind"], facts["users"], facts["codec"]) == ("bundle", 400, "int8")
