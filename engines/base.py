@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class UserFilter:
-    """Which users may be returned; probabilities stay those over all users.
+    """Which users can be returned; probabilities stay those over all users.
 
     Attributes:
-        user_ids: int64 [n]; ids that the table lacks are ignored.
+        user_ids: int64 [n]; ids that are not in the table are ignored.
         deny: whether these users are left out, rather than everybody else.
     """
 

@@ -1,4 +1,4 @@
-"""The ONNX Runtime engine: a bundle's head graph, run on the CPU, a tile a call."""
+"""The ONNX Runtime engine: a bundle's head graph, run on the CPU, one tile per call."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class OnnxRuntimeEngine(TiledEngine):
 
     Raises:
         HardwareError: ``head`` is not there.
-        BundleError: it is no head graph.
+        BundleError: it is not a head graph.
     """
 
     def __init__(self, table: Table, head: Path, threads: int) -> None:
@@ -48,7 +48,7 @@ class OnnxRuntimeEngine(TiledEngine):
         self.exact = table.codec.name == "int8"
         if not head.is_file():
             raise HardwareError(
-                f"the engine `onnxruntime` needs a head graph and {head} is not there",
+                f"the engine `onnxruntime` needs the head graph {head}, which is missing",
                 expected="the folder `head` of a bundle",
                 fix="Build the bundle again, or use the engine `numpy`",
             )

@@ -19,7 +19,7 @@ class Query:
     """A batch of item vectors, z = scale * values.
 
     Attributes:
-        values: float64 [B, d]; whole numbers of at most 8127 when quantised, z itself otherwise.
+        values: float64 [B, d]; integers of magnitude at most 8127 when quantised, z itself otherwise.
         scale: float64 [B]; 1 when not quantised.
     """
 

@@ -28,7 +28,7 @@ Noise = Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.float64]]
 
 
 class NumpyEngine(TiledEngine):
-    """Scores with one float64 matrix product a tile."""
+    """Scores with one float64 matrix product per tile."""
 
     def score_tile(self, tile: Tile, query: Query, request: Request) -> Partial:
         """Score, perturb when sampling, select."""

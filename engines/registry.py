@@ -119,7 +119,7 @@ def _head(name: str, source: Source) -> Path:
         raise HardwareError(
             f"the engine `{name}` needs the head graphs of a bundle, and {source.directory} was opened without one",
             expected="a table inside a bundle",
-            fix="Open the bundle with Runtime.open, or name its folder `head` (head=)",
+            fix="Open the bundle with Runtime.open, or pass its folder `head` as head=",
         )
     return source.head
 
@@ -197,6 +197,7 @@ def open_engine(name: str, source: Source) -> Engine:
     """
     if source.native and name != "native":
         raise UsageError(
-            f"{', '.join(source.native)} given for the engine `{name}`", expected="these options with `native` only"
+            f"{', '.join(source.native)} given for the engine `{name}`",
+            expected="these options only with the engine `native`",
         )
     return ENGINES[name].make(source)

@@ -29,7 +29,7 @@ class FllmError(Exception):
 
 
 class UsageError(FllmError):
-    """The caller asked for something that has no meaning, such as more users than the table holds."""
+    """A request is invalid, for example for more users than the table holds."""
 
 
 class BundleError(FllmError):
@@ -37,12 +37,12 @@ class BundleError(FllmError):
 
 
 class ParityError(FllmError):
-    """Two computations that must agree do not, or a ranking is below the recall that was asked for."""
+    """Two computations that must agree differ, or the recall of a ranking is below the required value."""
 
 
 class HardwareError(FllmError):
-    """A device, an instruction set, a library or an optional extra is missing."""
+    """A device, an instruction set, a library or an optional extra is not available."""
 
 
 class BudgetError(FllmError):
-    """The work would exceed the memory, disk or time it was given."""
+    """The work would exceed the available memory, disk or time."""

@@ -113,7 +113,7 @@ def _checked(text: object, number: int, where: Callable[[int], str], kind: type[
         except UnicodeEncodeError as error:
             raise kind(
                 f"{where(number)} holds U+{ord(text[error.start]):04X} at character {error.start}",
-                expected="Unicode text, without half a surrogate pair",
-                fix="Decode the bytes that the text was made of by their own encoding",
+                expected="Unicode text without a lone surrogate",
+                fix="Decode the original bytes with their own encoding",
             ) from error
     return str(text)

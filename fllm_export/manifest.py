@@ -51,7 +51,7 @@ class Manifest:
     provenance: dict[str, Any]
 
     def save(self, bundle: Path) -> None:
-        """Publish the manifest; until it is there, the directory is no bundle."""
+        """Publish the manifest; until it is there, the directory is not a bundle."""
         document = {
             "format_version": FORMAT_VERSION,
             "reader_features": sorted(READER_FEATURES),
@@ -72,7 +72,7 @@ class Manifest:
             raise BundleError(
                 f"{bundle} holds no {FILE_NAME}",
                 expected="a bundle",
-                fix="Name a bundle's directory, or run the build that makes it to its end",
+                fix="Specify the directory of a bundle, or let its build run to the end",
             )
         document = read_versioned(path, FORMAT_VERSION, READER_FEATURES)
         try:

@@ -113,7 +113,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """Read ``tokenizer.json`` with its own padding and truncation switched off: the prompt does both.
 
     Raises:
-        BundleError: the file is missing or is no tokenizer.
+        BundleError: the file is missing or is not a tokenizer.
     """
     from tokenizers import Tokenizer
 

@@ -104,7 +104,7 @@ def _check_features(path: Path, needed: Any, known: Set[str]) -> None:
     if unknown:
         raise BundleError(
             f"{path} needs the reader features {', '.join(unknown)}",
-            expected="none that this fllm-export does not know",
+            expected="only features that this fllm-export knows",
             fix="Upgrade fllm-export",
         )
 

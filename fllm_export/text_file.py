@@ -198,7 +198,7 @@ def _expanded(path: Path) -> bytes:
     with gzip.open(path) as file:
         raw = file.read(_EXPANDED_BYTES_MAX + 1)
     if len(raw) > _EXPANDED_BYTES_MAX:
-        raise BudgetError(f"{path} expands to more than {_EXPANDED_BYTES_MAX} bytes", expected="fewer")
+        raise BudgetError(f"{path} expands to more than {_EXPANDED_BYTES_MAX} bytes", expected="a smaller file")
     return raw
 
 

@@ -47,7 +47,7 @@ def pack(bundle: Bundle, archive: str | Path, progress: Progress = silent) -> in
     if target.is_dir():
         raise UsageError(f"{target} is a directory", expected="the path of a tar file")
     if target.resolve().is_relative_to(bundle.path.resolve()):
-        raise UsageError(f"{target} lies inside the bundle", expected="a path outside of it")
+        raise UsageError(f"{target} lies inside the bundle", expected="a path outside the bundle")
     files = bundle.files()
     total, done = sum(entry.bytes for entry in files.values()), 0
     with publish(target) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:

@@ -53,7 +53,7 @@ class Bundle:
         return count if self.manifest.table is None else count + table_bytes
 
     def files(self) -> dict[str, FileEntry]:
-        """Return the bundle's files but the manifest: those that it lists, and those of the user table.
+        """Return the bundle's files except the manifest: those that it lists, and those of the user table.
 
         Raises:
             BundleError: ``table.json`` is missing, damaged or another table's.
@@ -100,7 +100,7 @@ class Bundle:
             ) from error
 
     def report(self, name: str) -> dict[str, Any]:
-        """Return a report such as ``reports/parity.json``.
+        """Return a report, for example ``reports/parity.json``.
 
         Raises:
             BundleError: it is missing or is not JSON.

@@ -75,14 +75,14 @@ class Estimate:
         if self.disk.value > free:
             raise BudgetError(
                 f"the bundle takes {self.disk.value:,.0f} bytes and {place} has {free:,} free",
-                expected="room for all of it",
+                expected="enough free disk space for the bundle",
                 fix="Free some space or choose a smaller codec (--quant)",
             )
         available = _available_memory()
         if self.memory.value > available:
             raise BudgetError(
                 f"the build takes about {self.memory.value:,.0f} bytes of memory and {available:,} are available",
-                expected="memory for all of it",
+                expected="enough memory for the build",
                 fix="Build on a machine with more memory",
             )
 

@@ -39,7 +39,7 @@ class Options:
 
     Attributes:
         table: how the user table is written.
-        min_recall: the least recall@k of the bundle against the fp32 checkpoint.
+        min_recall: minimum recall@k of the bundle against the fp32 checkpoint.
         k: the depth of that recall.
         exporter: ``torch`` (torch.onnx) or ``optimum``.
         threads: threads for encoding and scanning.
@@ -79,7 +79,7 @@ class Job:
         if options.k >= checkpoint.users.rows:
             raise UsageError(
                 f"k is {options.k} and the checkpoint has {checkpoint.users.rows} users",
-                expected="fewer: the top of everyone is everyone, whatever the codec",
+                expected="k below the number of users: the recall of all users is always 1",
                 fix="Lower --k",
             )
         self.checkpoint = checkpoint

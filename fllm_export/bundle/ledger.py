@@ -40,7 +40,7 @@ class Ledger:
         except BlockingIOError as error:
             self._held.close()
             raise UsageError(
-                f"another build is at work in {self._directory}", fix="Wait for it, or choose another output"
+                f"another build is running in {self._directory}", fix="Wait until it ends, or choose another output"
             ) from error
         return self
 

@@ -44,19 +44,19 @@ def build(
 ) -> Bundle:
     """Build a bundle, or return it when the same inputs have built it already.
 
-    Work happens in ``OUTPUT.partial``; an interrupted build goes on from there. The finished directory takes
-    ``output``'s place by one rename; a bundle that it replaces is removed, and the generation counts on from it.
+    The work is done in ``OUTPUT.partial``, and an interrupted build continues from there. One rename moves the finished
+    directory to ``output``. A bundle that it replaces is removed, and the new generation is one higher than the old.
 
     Args:
         checkpoint: a checkpoint, or its directory.
         output: the bundle's directory.
         calibration: real item texts: a file (see :meth:`ItemTexts.load`) or the texts themselves. Parity is measured
             on up to 256 of them, and the sketch is chosen by their item vectors.
-        min_recall: the least recall@k against the unmerged fp32 checkpoint.
-        k: the depth of that recall.
+        min_recall: minimum recall@k against the unmerged fp32 checkpoint.
+        k: the k of that recall.
         exporter: ``torch``, or ``optimum`` in an environment that has optimum-onnx.
         threads: threads for encoding and scanning; ``FLLM_NUM_THREADS`` or every CPU when not given.
-        progress: told of every stage.
+        progress: called with the progress of every stage.
         **table: ``quant``, ``shard_bytes``, ``sketch`` and ``cluster`` of the user table, as :class:`TableOptions`
             describes them.
 
@@ -64,7 +64,7 @@ def build(
         ParityError: recall is below ``min_recall``, or export or merge changed the model; the report is in
             ``OUTPUT.partial/reports``.
         BundleError: the checkpoint or a text file is damaged.
-        BudgetError: disk or memory would not suffice.
+        BudgetError: the disk space or the memory is not enough.
         HardwareError: the ``build`` extra is not installed.
         UsageError: an argument is invalid.
     """
@@ -109,7 +109,7 @@ def _run_step(step: Step, job: Job, staging: Path, ledger: Ledger) -> None:
 
 
 def _finished(output: Path, build_key: str) -> Bundle | None:
-    """Return the bundle at ``output`` if the same inputs made it; refuse to replace what is no bundle."""
+    """Return the bundle at ``output`` if the same inputs made it; refuse to replace what is not a bundle."""
     if (output / MANIFEST).is_file():
         bundle = Bundle.load(output)
         return bundle if bundle.manifest.provenance.get("build_key") == build_key else None
@@ -148,8 +148,8 @@ def _move_into_place(staging: Path, output: Path) -> None:
         return
     if not exchange(staging, output):
         raise UsageError(
-            f"{output} cannot be exchanged with {staging}, which is complete, in one step",
-            expected="a file system that can do it",
+            f"{output} and the complete new bundle {staging} cannot be exchanged in one step",
+            expected="a file system that can exchange two directories",
             fix=f"Rename {staging} and publish it by a symbolic link",
         )
     if staging.is_symlink():

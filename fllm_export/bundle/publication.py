@@ -86,7 +86,7 @@ def publish(new: str | Path, place: str | Path, *, keep: bool = False) -> Publis
     if source.is_symlink() or not exchange(source, target):
         raise UsageError(
             f"{source} and {target} cannot be exchanged in one step",
-            expected="two directories of one file system that can do it",
+            expected="two directories on one file system that can exchange them",
             fix=f"Make {target} a symbolic link to a directory once; a link is replaced in one step everywhere",
         )
     if not keep:

@@ -87,7 +87,7 @@ def evaluate(
     candidates = dataset.pairs(*COLD_SPLITS).distinct_items
     most = min(len(dataset.user_ids), len(candidates))
     if k > most:
-        raise UsageError(f"k is {k}", expected=f"1 to {most}, the lesser of users and cold items")
+        raise UsageError(f"k is {k}", expected=f"1 to {most}, the smaller of the numbers of users and cold items")
     z = encode_items(ranker, [dataset.texts[i] for i in candidates], progress)
     rows = _rows_of_users(ranker, dataset)
     return Evaluation(

@@ -59,8 +59,8 @@ def export_encoder(
     if importlib.util.find_spec("onnxscript") is None:
         raise HardwareError(
             "the package onnxscript is not installed",
-            expected="it, because torch exports with it",
-            fix="Run: pip install 'fllm-export[build]'",
+            expected="this package, because torch uses it for the export",
+            fix="Run pip install 'fllm-export[build]'",
         )
     sizes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("sequence", min=2)}
     with quiet_exporter(), torch.no_grad():

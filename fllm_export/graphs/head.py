@@ -154,7 +154,7 @@ def _check_form(form: HeadForm, codes: CodeType | None, k: int | None) -> CodeTy
         raise UsageError(f"the head form is {form!r}", expected=f"one of {', '.join(_CODE_TYPES)}")
     possible = _CODE_TYPES[form]
     if codes is not None and codes not in possible:
-        raise UsageError(f"the head form {form} was asked for with {codes} codes", expected=" or ".join(possible))
+        raise UsageError(f"the head form {form} cannot take {codes} codes", expected=" or ".join(possible))
     if form in _DIGITS and k is None:
-        raise UsageError(f"the head form {form} was asked for with a free k", expected="a fixed k")
+        raise UsageError(f"the head form {form} cannot take a free k", expected="a fixed k")
     return codes or possible[0]

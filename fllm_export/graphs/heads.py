@@ -21,7 +21,7 @@ def bundle_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
 
     Args:
         quant: codec of the table.
-        dim: numbers in a row.
+        dim: dimension of a user row.
         bias: whether rows have a bias.
     """
     if quant == "int8":

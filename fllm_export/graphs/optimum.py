@@ -1,6 +1,6 @@
 """Export of the item encoder by Hugging Face's optimum-onnx, with pooling and mapper appended.
 
-optimum-onnx 0.1 needs transformers below 4.58, so it lives in an environment of its own; the extra ``optimum``
+optimum-onnx 0.1 needs transformers below 4.58, so it needs its own environment; the extra ``optimum``
 and ``constraints/optimum.txt`` describe it. The graph has the same inputs and output as the default export.
 """
 
@@ -73,8 +73,8 @@ def _require_optimum() -> None:
     if found is None:
         raise HardwareError(
             "optimum-onnx is not installed",
-            expected="it, because the exporter 'optimum' was asked for",
-            fix="In an environment of its own: pip install 'fllm-export[optimum]' -c constraints/optimum.txt",
+            expected="the package optimum-onnx for the exporter optimum",
+            fix="In its own environment, run pip install 'fllm-export[optimum]' -c constraints/optimum.txt",
         )
 
 
@@ -137,7 +137,7 @@ def _complete(graph: GraphProto, encoder: ItemEncoder) -> None:
     after.splice_into(graph, len(graph.node))
     del graph.output[:]
     graph.output.append(onnx.helper.make_tensor_value_info(OUTPUT, onnx.TensorProto.FLOAT, ["batch", _width(encoder)]))
-    # Intermediate shapes carry the old names of the sizes and are inferred anew when needed.
+    # Intermediate shapes carry the old names of the sizes and are inferred again when needed.
     del graph.value_info[:]
     for value in graph.input:
         for size in value.type.tensor_type.shape.dim:

@@ -92,7 +92,7 @@ class _Rewrite:
 
     def _quantised_activation(self, name: str) -> str:
         if name not in self._peaks:
-            raise UsageError(f"there is no peak for the tensor {name}", expected="one for each of quantised_inputs")
+            raise UsageError(f"the tensor {name} has no peak", expected="a peak for each of quantised_inputs")
         scale, zero = self._scale(name, self._peaks[name]), self._zero()
         codes = self._append("QuantizeLinear", f"{name}_fp8", name, scale, zero)
         return self._append("DequantizeLinear", f"{name}_from_fp8", codes, scale, zero)

@@ -59,13 +59,13 @@ def open_item_model(name: str, bundle: Path, dim: int, threads: int) -> ItemMode
     Args:
         name: one of :data:`fllm_export.engines.names.ENCODERS`.
         bundle: the bundle's directory.
-        dim: numbers of an item vector.
+        dim: dimension of an item vector.
         threads: threads inside one call on the CPU.
 
     Raises:
         UsageError: there is no encoder of that name.
         BundleError: ``encoder/model.onnx`` or a plan is missing or unreadable.
-        HardwareError: the GPU or the library that was asked for is missing; nothing else is taken instead.
+        HardwareError: the requested GPU or library is not available; there is no fallback.
     """
     if name not in ENCODERS:
         raise UsageError(f"there is no encoder {name!r}", expected="one of " + ", ".join(ENCODERS))

@@ -76,7 +76,7 @@ class BundleOptions:
                 return OpenedBundle(root, manifest, encoder, users)
         raise BundleError(
             f"{self.directory} was replaced {_ATTEMPTS} times while it was being opened",
-            expected="a bundle that stays for as long as opening takes",
+            expected="a bundle that is not replaced while it is opened",
         )
 
     def _encoder(self, root: Path, manifest: Manifest, current: OpenedBundle | None) -> Encoder:

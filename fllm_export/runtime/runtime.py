@@ -47,17 +47,17 @@ class Runtime:
         Args:
             bundle: the bundle's directory.
             engine: ``native``, ``cuda``, ``tensorrt``, ``onnxruntime`` or ``numpy``; when not given, ``FLLM_ENGINE`` or
-                else ``native``. Another engine than the one asked for is never chosen.
+                else ``native``. There is no fallback to another engine.
             encoder: what encodes texts: ``cpu`` and ``cuda`` are ONNX Runtime's, ``tensorrt`` a plan of the bundle
                 (``tensorrt-fp16``, ``-bf16``, ``-fp8``: the one of that precision). When not given, ``FLLM_ENCODER``
-                or else ``tensorrt`` beside the engine of that name and ``cpu`` beside all others.
+                or else ``tensorrt`` with the engine of that name and ``cpu`` with all others.
             threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
             **native: ``resident``, ``pin_threads`` and ``batch_window_us``, as :class:`NativeOptions` describes them.
 
         Raises:
             BundleError: the bundle is incomplete, damaged or of a newer format.
             HardwareError: the engine or the encoder cannot run here.
-            UsageError: there is none of that name.
+            UsageError: there is no engine or encoder of that name.
         """
         chosen = engine_name(engine)
         where = encoder
@@ -77,11 +77,10 @@ class Runtime:
         return _opened, (replace(self._options, directory=self._options.directory.absolute()),)
 
     def reopen(self) -> None:
-        """Open what lies at the bundle's path now, and go on with it; calls under way end on what they began with.
+        """Open again what is at the bundle's path now. Running calls end on what they began with.
 
-        Inside one bundle only the user table is opened again. Where another bundle has taken its place (a symbolic
-        link that was moved, a directory that was exchanged), encoder and table change together. On failure nothing
-        changes.
+        If it is the same bundle, only the user table is opened again. If it is another bundle (a symbolic link was
+        moved, or a directory was exchanged), encoder and table change together. On failure nothing changes.
 
         Raises:
             BundleError: what lies there is incomplete, damaged or of a newer format.
@@ -128,11 +127,11 @@ class Runtime:
     ) -> TopK:
         """Return the best ``k`` users of each item; the arguments are those of :meth:`UserTable.topk`.
 
-        The budget is for the whole call. Tokenising and encoding are never cut short: what they leave of it is
-        the scan's, which scores one tile at least.
+        The budget is for the whole call. Tokenising and encoding are never cut short. The scan gets the time that is
+        left, and scores at least one tile.
 
         Raises:
-            UsageError: an argument is unfit.
+            UsageError: an argument is invalid.
         """
         began = time.monotonic()
         opened = self._opened

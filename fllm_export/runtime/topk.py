@@ -27,7 +27,7 @@ class TopK:
         complete: bool [B], whether an unlimited budget would give the same answer.
         exact: bool [B], whether these are provably the best users of the table that answered.
         log_probs_exact: bool [B], whether logsumexp is the sum over every user; otherwise it covers the rows scored, or
-            is an estimate, or is NaN because it was not wanted.
+            is an estimate, or is NaN because it was not requested.
         generation: version number of the table that answered.
         timings_ms: wall time of each stage of this call: ``scan`` and ``merge``, and from texts also ``tokenise``
             and ``encode``.

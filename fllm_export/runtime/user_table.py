@@ -63,14 +63,14 @@ class UserTable:
             rows: float32 [N, d], or an iterable of [n, d] chunks for tables larger than memory.
             ids: int64 [N], unique and not negative; 0 to N - 1 when not given.
             bias: float32 [N], added to the scores.
-            items: float32 [n, d], some hundred item vectors like those that will be asked for. The sketch is made
-                for them where they fill fewer directions than rows do; no exact answer depends on them.
-            generation: version number of the table, at least 1; :func:`fllm_export.publish` counts on from the table
-                that it replaces.
+            items: float32 [n, d], a few hundred item vectors like those of later queries. The sketch is made for them
+                where they fill fewer directions than the rows do. No exact answer depends on them.
+            generation: version number of the table, at least 1. :func:`fllm_export.publish` makes it at least one
+                higher than that of the table that it replaces.
             **options: ``quant``, ``shard_bytes``, ``sketch`` and ``cluster``, as :class:`TableOptions` describes them.
 
         Raises:
-            UsageError: the rows, ids, bias or items are unfit, or the directory holds a table already.
+            UsageError: the rows, ids, bias or items are invalid, or the directory already holds a table.
         """
         number = arguments.integer(generation, "generation", least=1, most=GENERATION_MAX)
         chunks = _chunks(rows)
@@ -101,7 +101,7 @@ class UserTable:
         head: str | Path | None = None,
         **native: Unpack[NativeOptions],
     ) -> UserTable:
-        """Open a table in place; nothing is created, and nothing is read but headers unless a GPU takes the rows.
+        """Open a table in place. Nothing is created, and only headers are read unless a GPU takes the rows.
 
         Args:
             directory: holds ``table.json``.
@@ -109,7 +109,7 @@ class UserTable:
                 When not given, the environment variable ``FLLM_ENGINE`` or else ``native``.
             threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
             head: the folder ``head`` of the table's bundle; only ``tensorrt`` and ``onnxruntime`` need it, and
-                :meth:`Runtime.open` hands it in.
+                :meth:`Runtime.open` passes it.
             **native: ``resident``, ``pin_threads`` and ``batch_window_us``, as :class:`NativeOptions` describes them.
 
         Raises:
@@ -135,7 +135,7 @@ class UserTable:
 
     @property
     def generation(self) -> int:
-        """Version number of the table that is open now; an answer carries the one that it is from."""
+        """Version number of the table that is open now; an answer has that of the table that it is from."""
         return self._engine.facts.generation
 
     @property
@@ -181,10 +181,10 @@ class UserTable:
             log_probs: ``exact`` scores every row for the softmax denominator; ``estimate`` takes what the search reads
                 anyway; ``none`` leaves log-probabilities out (NaN). When not given, ``exact`` if ``exact``, else
                 ``estimate``.
-            filter: the users that may be returned, from :meth:`filter`; probabilities stay those over all users.
+            filter: the users that can be returned, from :meth:`filter`; probabilities stay those over all users.
 
         Raises:
-            UsageError: an argument is unfit.
+            UsageError: an argument is invalid.
         """
         began = time.monotonic()
         vectors = arguments.vectors(z, "z", self.dim)
@@ -192,7 +192,7 @@ class UserTable:
         return self.answer(vectors, request)
 
     def filter(self, *, allow: npt.ArrayLike | None = None, deny: npt.ArrayLike | None = None) -> UserFilter:
-        """Return a filter for :meth:`topk`: these users only, or all but these. Make it once and use it often.
+        """Return a filter for :meth:`topk`: only these users, or all except these. Make it once and use it often.
 
         Raises:
             UsageError: not exactly one of the two is given, or it is not integers [n].
@@ -205,7 +205,7 @@ class UserTable:
         return UserFilter(ids[np.diff(ids, prepend=ids[:1] - 1) != 0], deny is not None)
 
     def reopen(self) -> None:
-        """Open the directory again and go on with what lies there now; searches under way end on the old table.
+        """Open again what is in the directory now. Running searches end on the old table.
 
         Raises:
             BundleError: the new table is damaged; the old one stays in use.
@@ -228,7 +228,7 @@ class UserTable:
         """Check the arguments of :meth:`topk` for a batch and a budget that began at ``began`` (monotonic seconds).
 
         Raises:
-            UsageError: an argument is unfit.
+            UsageError: an argument is invalid.
         """
         if arguments.integer(k, "k", least=1) > len(self):
             raise UsageError(f"k is {k}", expected=f"an integer from 1 to {len(self)}, the users of this table")

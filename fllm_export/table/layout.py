@@ -44,7 +44,7 @@ class TableLayout:
 
     Attributes:
         codec: name of the codec of all rows.
-        dim: numbers in a row.
+        dim: dimension of a user row.
         rows: rows of all shards.
         tile_rows: rows scored in one call; ids ascend within a tile. Only a shard's last tile may be shorter.
         bias: whether each row has a bias.
@@ -91,7 +91,7 @@ class TableLayout:
         path = directory / FILE_NAME
         if not path.is_file():
             raise BundleError(
-                f"{directory} holds no {FILE_NAME}", expected="a user table", fix="Name the directory that holds it"
+                f"{directory} holds no {FILE_NAME}", expected="a user table", fix="Specify the directory that holds it"
             )
         document = read_versioned(path, FORMAT_VERSION, READER_FEATURES)
         layout = cls._parse(document, path)

@@ -31,7 +31,7 @@ class Tile:
 
     Attributes:
         stored: the codec's tensors, ``codes`` and ``scales`` among them.
-        ids: int64 [rows], ascending; those of gathered rows in the order asked for.
+        ids: int64 [rows], ascending; those of gathered rows in the requested order.
         bias: float32 [rows] or None.
     """
 
@@ -51,7 +51,7 @@ class ShardShape:
 
     Attributes:
         codec: of all rows.
-        dim: numbers in a row.
+        dim: dimension of a row.
         bias: whether rows have a bias.
         tile_rows: rows of a tile.
         sketch_dims: dimensions of the sketch, or 0.

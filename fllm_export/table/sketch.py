@@ -68,7 +68,7 @@ def make_basis(dim: int, sketch_dims: int, rows: F32 | None = None, queries: F32
     """Return a basis float32 [m, d]: a random rotation of all dimensions, or of those that matter most.
 
     Args:
-        dim: d, numbers in a row.
+        dim: d, dimension of a row.
         sketch_dims: m, a multiple of 16; at most d rounded up to one.
         rows: a sample of the table's rows; needed when m < d.
         queries: item vectors of the kind to come, when there are any; they sharpen the choice.

@@ -35,7 +35,7 @@ class SketchMaker:
             cannot change an exact answer.
 
     Raises:
-        UsageError: the items are unfit.
+        UsageError: the items are invalid.
     """
 
     def __init__(self, choice: Choice, quant: CodecName, dim: int, items: npt.ArrayLike | None = None) -> None:

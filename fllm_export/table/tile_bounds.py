@@ -18,7 +18,7 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 EXTENTS = 4
-"""Numbers a tile beside its direction: least and greatest part along it, greatest rest, greatest bias."""
+"""Values per tile besides its direction: smallest and largest part along it, largest rest, largest bias."""
 
 _FLOAT64_SLACK = 1e-9
 _ROW_SLACK = 2.0**-23

@@ -51,7 +51,7 @@ class TableWriter:
         resume_key: fingerprint of the rows; shards of another fingerprint are removed.
 
     Raises:
-        UsageError: items are unfit, or the directory holds a table, files of other origin, or cannot be written.
+        UsageError: items are invalid, or the directory holds a table, files of other origin, or cannot be written.
     """
 
     def __init__(

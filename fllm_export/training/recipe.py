@@ -19,7 +19,7 @@ class Recipe:
 
     Attributes:
         seed: of all random numbers.
-        dim: numbers in an item vector and in a user row.
+        dim: dimension of an item vector and of a user row.
         mapper: kind of the map from hidden state to item vector; ``identity`` cannot be trained.
         guidance: the weight lambda of the guidance loss.
         max_length: tokens of a prompt at most.

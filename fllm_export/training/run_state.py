@@ -91,7 +91,7 @@ class RunState:
                 raise UsageError(
                     f"{path} belongs to a run whose {key} was {found.get(key)}",
                     expected=str(wanted.get(key)),
-                    fix=f"Give the same options to go on, or delete {self.directory} to begin anew",
+                    fix=f"Use the same options to continue, or delete {self.directory} to start again",
                 )
 
     @property

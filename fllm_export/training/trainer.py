@@ -104,7 +104,10 @@ def train(
         held = "holds a checkpoint" if (out / SPEC_FILE).exists() else "is not empty"
         raise UsageError(f"{out} {held}", expected="a new directory", fix="Choose another, or delete it")
     if not len(dataset.splits["cold_val"]):
-        raise UsageError("the data set has no pairs in cold_val", expected="some, to choose the best epoch by")
+        raise UsageError(
+            "the data set has no pairs in cold_val",
+            expected="at least one pair, which is needed to choose the best epoch",
+        )
     workspace = out.with_name(out.name + ".training")
     choice = choose_encoder(encoder, workspace)
     weights = [sha256_file(file) for file in BaseModel.check(choice.path).weight_files()]

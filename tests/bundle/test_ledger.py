@@ -22,7 +22,7 @@ def test_a_step_is_done_while_its_files_are_as_they_were(tmp_path: Path) -> None
 
 
 def test_two_builds_do_not_share_a_directory(tmp_path: Path) -> None:
-    with Ledger(tmp_path), pytest.raises(UsageError, match="another build is at work"), Ledger(tmp_path):
+    with Ledger(tmp_path), pytest.raises(UsageError, match="another build is running"), Ledger(tmp_path):
         pass
     with Ledger(tmp_path):
         pass

@@ -280,7 +280,7 @@ def test_a_path_that_is_no_bundle_is_not_replaced(checkpoint: Checkpoint, tmp_pa
         ({"quant": "int3"}, "no codec 'int3'"),
         ({"min_recall": 1.5}, "min_recall is 1.5"),
         ({"k": 0}, "k is 0"),
-        ({"k": 400}, "k is 400 and the checkpoint has 400 users; expected fewer"),
+        ({"k": 400}, "k is 400 and the checkpoint has 400 users; expected k below the number of users"),
         ({"exporter": "magic"}, "exporter is 'magic'"),
         ({"sketch": "maybe"}, "sketch is 'maybe'; expected one of auto, yes, no"),
         ({"cluster": True}, "cluster is True; expected one of auto, yes, no"),
