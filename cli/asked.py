@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from fllm_export.errors import UsageError
+from fllm_export.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
     from fllm_export.runtime.runtime import Runtime
@@ -66,6 +66,8 @@ def open_asked(
         )
     if (path / "table.json").is_file():
         return _table(path, texts, file, engine, threads)
+    if not (path / "manifest.json").is_file():
+        raise BundleError(f"{path} is not a bundle or a user table", expected="manifest.json or table.json in it")
     from fllm_export.item_texts import ItemTexts
     from fllm_export.runtime.runtime import Runtime
 

@@ -107,4 +107,6 @@ def _table(report: TrainingReport, out: Path) -> str:
     table = columns(["epoch", "loss", "precision@20", "recall@20", "seconds"], rows)
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
     note = "Users of the items of cold_val; epoch 0 is the warm-up on the frozen encoder."
+    if report.kept_epoch == 0 and len(report.epochs) > 1:
+        note += "\nNo LoRA epoch ranked better than the frozen encoder, so the adapter that is kept changes nothing."
     return f"{table}\n\n{note}\nEarlier stages: {stages}.\nCheckpoint: {out}"

@@ -68,6 +68,8 @@ class Manifest:
             BundleError: it is missing, unreadable, of a newer format, or asks for a feature unknown here.
         """
         path = bundle / FILE_NAME
+        if (bundle / "table.json").is_file():
+            raise BundleError(f"{bundle} is a user table, not a bundle", fix="Open it with UserTable.open")
         if not path.is_file():
             raise BundleError(
                 f"{bundle} holds no {FILE_NAME}",

@@ -148,7 +148,7 @@ def read_columns(path: str | Path, columns: Sequence[str] = (TEXT,)) -> Columns:
     kind = _kind(path)
     if not path.exists() or path.is_dir():
         found = "is a directory" if path.is_dir() else "is missing"
-        raise UsageError(f"{path} {found}", expected="a file of item texts")
+        raise UsageError(f"{path} {found}", expected="a file with " + ", ".join(f"`{name}`" for name in columns))
     if kind == ".parquet":
         return _read_parquet(path, columns)
     rows = list(_RECORDS[kind](path, _text(path), columns))
