@@ -131,14 +131,14 @@ def numbers(values: Any, argument: str) -> npt.NDArray[np.generic]:
 
 
 def vectors(values: Any, argument: str, dim: int) -> npt.NDArray[np.float32]:
-    """Return vectors as float32 [n, dim], n of at least 1: numbers in a matrix, or in one row of ``dim`` of them.
+    """Return vectors as float32 [n, dim], n of at least 1: a matrix of numbers.
 
     Raises:
         UsageError: they are of another type or shape, or a vector is not finite in float32, which is named.
     """
     import numpy as np
 
-    found = np.atleast_2d(numbers(values, argument))
+    found = numbers(values, argument)
     if found.dtype.kind not in "fiu":
         raise UsageError(f"{argument} is an array of {found.dtype}", expected=f"numbers [n, {dim}]")
     if found.ndim != 2 or found.shape[1] != dim or len(found) == 0:

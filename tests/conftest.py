@@ -33,6 +33,7 @@ hypothesis.settings.load_profile("repository")
 Family = Literal["bert", "llama"]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep tests that share a costly build on one worker: a file's, all of tests/native, all of tests/benchmarks."""
     for item in items:

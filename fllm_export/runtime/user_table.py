@@ -187,7 +187,8 @@ class UserTable:
             UsageError: an argument is invalid.
         """
         began = time.monotonic()
-        vectors = arguments.vectors(z, "z", self.dim)
+        given = arguments.numbers(z, "z")
+        vectors = arguments.vectors(given[None] if given.ndim == 1 else given, "z", self.dim)
         request = self.request(len(vectors), k, budget_ms, mode, seed, began, exact, log_probs, filter)
         return self.answer(vectors, request)
 
