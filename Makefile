@@ -37,7 +37,7 @@ test: $(INSTALLED)  ## the fast suite, with what tests/native needs where it can
 	@mkdir -p build; $(MAKE) --no-print-directory --silent native-deps > build/native-deps.log 2>&1 || \
 	  echo "test: the headers for tests/native could not be installed (build/native-deps.log)"
 	@test ! -e $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h || export ONNXRUNTIME_INCLUDE_DIR=$(ONNXRUNTIME_HEADERS); \
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-slow: $(INSTALLED)  ## the slow tests: training to the published bar, the SmolLM2 path
 	$(BIN)/python -m pytest -m slow

@@ -33,14 +33,6 @@ hypothesis.settings.load_profile("repository")
 Family = Literal["bert", "llama"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests that share a costly build on one worker: a file's, all of tests/native, all of tests/benchmarks."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in ("native", "benchmarks") else str(item.path)))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line what was left out, and why."""
     reasons: dict[str, int] = {}
