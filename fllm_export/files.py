@@ -8,16 +8,19 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from fllm_export.errors import BundleError
 
 _CHUNK_BYTES = 1 << 20
+_ATTEMPTS = 100
 # Of renameat2(2): paths are relative to the working directory; exchange two paths.
 _HERE, _EXCHANGE = -100, 2
+
+Opened = TypeVar("Opened")
 
 
 @contextmanager
@@ -94,6 +97,45 @@ def check_name(document: Path, name: str) -> None:
     """
     if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise BundleError(f"{document} names {name!r}", expected="names of files inside its directory")
+
+
+def open_whole(kind: str, file: Path, opens: Callable[[], Opened]) -> Opened:
+    """Open something of several files, all of them of one publication.
+
+    Another publication may take its place meanwhile; then what was opened, or what failed, may be of both, and it is
+    opened again.
+
+    Args:
+        kind: what is opened, for the message.
+        file: that every publication makes anew, in the directory of what is opened.
+        opens: opens it as it is now.
+
+    Raises:
+        BundleError: as ``opens``, or it was replaced again and again.
+    """
+    for _ in range(_ATTEMPTS):
+        before = _identity(file)
+        try:
+            opened = opens()
+        except BundleError:
+            if _identity(file) == before:
+                raise
+        else:
+            if _identity(file) == before:
+                return opened
+    raise BundleError(
+        f"{file.parent} was replaced {_ATTEMPTS} times while it was being opened",
+        expected=f"a {kind} that is not replaced while it is opened",
+    )
+
+
+def _identity(file: Path) -> tuple[int, ...] | None:
+    """Return what tells a file from one that takes its place."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def sync_directory(path: Path) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from fllm_export.engines.registry import NativeOptions
 from fllm_export.errors import BundleError
-from fllm_export.manifest import Manifest
+from fllm_export.files import open_whole
+from fllm_export.manifest import FILE_NAME, Manifest
 from fllm_export.runtime.encoder import Encoder
 from fllm_export.runtime.user_table import UserTable
-
-_ATTEMPTS = 100
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,19 @@ class BundleOptions:
             BundleError: the bundle is incomplete, damaged or of a newer format.
             HardwareError: the engine or the encoder cannot run here.
         """
-        for _ in range(_ATTEMPTS):
-            root = self.directory.resolve()
-            manifest = Manifest.load(root)
-            encoder = self._encoder(root, manifest, current)
-            if current is not None and root == current.root and manifest == current.manifest:
-                # The same bundle, whose table may have been replaced or may have grown.
-                current.users.reopen()
-                return current
-            users = self._users(root)
-            if self.directory.resolve() == root and Manifest.load(root) == manifest:
-                _check_dim(users, manifest)
-                return OpenedBundle(root, manifest, encoder, users)
-        raise BundleError(
-            f"{self.directory} was replaced {_ATTEMPTS} times while it was being opened",
-            expected="a bundle that is not replaced while it is opened",
-        )
+        return open_whole("bundle", self.directory / FILE_NAME, lambda: self._open(current))
+
+    def _open(self, current: OpenedBundle | None) -> OpenedBundle:
+        root = self.directory.resolve()
+        manifest = Manifest.load(root)
+        if current is not None and root == current.root and manifest == current.manifest:
+            # The same bundle, whose table may have been replaced or may have grown.
+            current.users.reopen()
+            return current
+        encoder = self._encoder(root, manifest, current)
+        users = self._users(root)
+        _check_dim(users, manifest)
+        return OpenedBundle(root, manifest, encoder, users)
 
     def _encoder(self, root: Path, manifest: Manifest, current: OpenedBundle | None) -> Encoder:
         # Opened before the table, which takes what memory of a GPU it finds.

@@ -9,14 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import BundleError, UsageError
-from fllm_export.files import sha256_file
+from fllm_export.files import open_whole, sha256_file
 from fllm_export.table import tile_bounds
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_unique
 from fllm_export.table.layout import FILE_NAME, TableLayout
 from fllm_export.table.shard import Shard, ShardShape, Tile
-
-_ATTEMPTS = 100
 
 
 class Table:
@@ -30,30 +28,15 @@ class Table:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        for _ in range(_ATTEMPTS):
-            before = _identity(directory)
-            try:
-                self.layout = TableLayout.load(directory)
-                self.codec = codec(self.layout.codec)
-                self.shards = self._shards()
-            except BundleError:
-                # What is wrong may be that another table is taking the place of this one.
-                if _identity(directory) == before:
-                    raise
-            else:
-                if _identity(directory) == before:
-                    return
-        raise BundleError(
-            f"{directory} was replaced {_ATTEMPTS} times while it was being opened",
-            expected="a table that is not replaced while it is opened",
-        )
+        self.layout, self.shards = open_whole("table", directory / FILE_NAME, self._read)
+        self.codec = codec(self.layout.codec)
 
-    def _shards(self) -> list[Shard]:
-        layout = self.layout
+    def _read(self) -> tuple[TableLayout, list[Shard]]:
+        layout = TableLayout.load(self.directory)
         shape = ShardShape(
-            self.codec, layout.dim, layout.bias, layout.tile_rows, layout.sketch_dims, layout.tile_bounds
+            codec(layout.codec), layout.dim, layout.bias, layout.tile_rows, layout.sketch_dims, layout.tile_bounds
         )
-        return [Shard(self.directory / entry.name, shape, entry.rows) for entry in layout.shards]
+        return layout, [Shard(self.directory / entry.name, shape, entry.rows) for entry in layout.shards]
 
     def tiles(self) -> Iterator[Tile]:
         """Yield all tiles in scan order."""
@@ -148,12 +131,3 @@ class Table:
                         expected="bounds that every row keeps",
                         fix="Build the table again",
                     )
-
-
-def _identity(directory: Path) -> tuple[int, ...] | None:
-    """Return what tells the ``table.json`` that lies in a directory from one that takes its place."""
-    try:
-        found = (directory / FILE_NAME).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
