@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from fllm_export.checkpoint.base import TOKENIZER_FILE, BaseModel
 from fllm_export.errors import BundleError
 
-_ORIGINAL = "original_max_position_embeddings"
 _ROPE_FIELDS = ("rope_parameters", "rope_scaling")
 
 
