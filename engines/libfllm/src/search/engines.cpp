@@ -70,8 +70,7 @@ const EngineKind& find_engine(const std::string& name) {
 void EngineKind::check(const EngineOptions& options) const {
   const std::string self = std::string("the engine '") + name + "'";
   if (takes_plan && options.plan.empty()) {
-    refuse(self + " needs a plan, and none is given", "the path of a head plan",
-           "Build one: fllm-export build BUNDLE --engine " + std::string(name));
+    refuse(self + " needs a plan, and none is given", "the path of a head plan", "Build one: fllm-export plan BUNDLE");
   }
   if (!takes_plan && !options.plan.empty()) {
     refuse(self + " does not run plans, and a plan is given",
