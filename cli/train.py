@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "--encoder",
     default="minilm",
     show_default=True,
-    help="minilm, smollm2, or a local Hugging Face directory.",
+    help="minilm, mpnet, smollm2, or a local Hugging Face directory.",
 )
 @click.option("--dim", type=int, default=256, show_default=True, help="Dimension of a user row.")
 @click.option(

@@ -63,6 +63,29 @@ def publish_copy(source: Path, target: Path) -> None:
         shutil.copyfileobj(old, new, _CHUNK_BYTES)
 
 
+@contextmanager
+def publish_directory(target: Path) -> Iterator[Path]:
+    """Make a temporary directory beside ``target`` that takes its name, synced to disk, when the block ends well.
+
+    When the block raises, the temporary directory is removed and there is no ``target``.
+
+    Raises:
+        OSError: ``target`` is a directory with something in it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            _sync(file)
+        temporary.chmod(0o755)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
+    sync_directory(target.parent)
+
+
 def publish_link(link: Path, target: Path) -> None:
     """Make ``link`` a symbolic link to ``target``, in one step where it is a link already."""
     with tempfile.TemporaryDirectory(dir=link.parent, prefix=f".{link.name}.") as aside:
@@ -140,6 +163,10 @@ def _identity(file: Path) -> tuple[int, ...] | None:
 
 def sync_directory(path: Path) -> None:
     """Make renames inside ``path`` durable."""
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

