@@ -15,6 +15,7 @@ from torch import nn
 from fllm_export.checkpoint.adapter import WEIGHTS_FILE, adapted_module, adapter_tensors, stored_whole
 from fllm_export.checkpoint.attached import attach
 from fllm_export.checkpoint.checkpoint import Checkpoint
+from fllm_export.checkpoint.feature_layers import feature_layers
 from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.checkpoint.model import FilterLLM, ItemEncoder, make_mapper
 from fllm_export.checkpoint.positions import require_rows
@@ -141,7 +142,8 @@ class AdaptedModel:
             inner = cast(nn.Module, self.causal.base_model)
         else:
             inner = load_base(base, transformers.AutoModel)
-        self.encoder = ItemEncoder(inner, spec.pooling, torch_mapper(self.checkpoint.mapper))
+        features = feature_layers(self.checkpoint.features)
+        self.encoder = ItemEncoder(inner, spec.pooling, torch_mapper(self.checkpoint.mapper), features)
         self.encoder.positions.require(spec.max_length, base.path)
         require_rows(inner, base)
         if form == "composite":
@@ -235,8 +237,7 @@ def _resize(causal: nn.Module, adapter: Path | None, modules: set[str]) -> None:
 
 def torch_mapper(mapper: Mapper) -> nn.Module:
     """Return a mapper as a torch module with its weights; errors of shape are the mapper's own."""
-    width = mapper.weights["0.bias"].shape[0] if mapper.kind == "mlp" else None
-    module = make_mapper(mapper.kind, mapper.hidden or 0, mapper.dim or 0, width)
+    module = make_mapper(mapper.kind, mapper.hidden or 0, mapper.dim or 0, mapper.inner)
     module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in mapper.weights.items()})
     return module
 

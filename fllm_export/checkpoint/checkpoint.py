@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,9 @@ from fllm_export import arguments
 from fllm_export.checkpoint.adapter import ADAPTER_FILES, check_adapter
 from fllm_export.checkpoint.base import BaseModel, resolve_base
 from fllm_export.checkpoint.extended_vocabulary import IDS_FILE, read_ids, vocabulary_rows, write_ids
-from fllm_export.checkpoint.mapper import HEAD_FILE, Mapper
+from fllm_export.checkpoint.features import Features
+from fllm_export.checkpoint.head import HEAD_FILE, read_head, write_head
+from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.checkpoint.spec import MAPPER_KINDS, SPEC_FILE, CheckpointSpec, MapperKind
 from fllm_export.checkpoint.user_files import USER_FILES
 from fllm_export.checkpoint.users import UserRows
@@ -40,9 +42,10 @@ class Checkpoint:
         spec: the declared facts.
         base: directory of the HF base model, with config, tokenizer and safetensors weights.
         adapter: directory of a PEFT adapter over the base model or over the whole FilterLLM, or None.
-        mapper: from hidden state to item vector.
+        mapper: from features to item vector.
         users: the user rows, read from disk as they are asked for. What an adapter adds to them is not in here:
             :func:`fllm_export.checkpoint.merge.merge` folds it in.
+        features: the steps between pooling and mapper; none for most models.
 
     Raises:
         BundleError: the parts do not fit together.
@@ -54,10 +57,12 @@ class Checkpoint:
     adapter: Path | None
     mapper: Mapper
     users: UserRows
+    features: Features = field(default_factory=Features)
 
     def __post_init__(self) -> None:
         Prompt(self.spec.template, self.spec.max_length, self.spec.padding_side, pad_id=0)
         CheckpointSpec.from_json(self.spec.to_json(), Path(SPEC_FILE))
+        self._check_features()
         self._check_mapper(self.base_model.hidden)
         if self.adapter is not None:
             check_adapter(self.adapter)
@@ -91,7 +96,8 @@ class Checkpoint:
         else:
             ids = read_ids(directory / IDS_FILE)
             users = vocabulary_rows(BaseModel.check(base), adapter, spec.first_user_row, spec.users, ids)
-        return cls(spec, base, adapter, _read_mapper(directory / HEAD_FILE, spec.mapper), users)
+        features, mapper = read_head(directory / HEAD_FILE, spec)
+        return cls(spec, base, adapter, mapper, users, features)
 
     @classmethod
     def from_filterllm(
@@ -217,7 +223,8 @@ class Checkpoint:
         adapter = [] if self.adapter is None else [self.adapter / name for name in ADAPTER_FILES]
         for file in [*self.base_model.files(), *adapter]:
             digest.update(f"{file.name}\0{sha256_file(file)}\n".encode())
-        for name, array in sorted(self.mapper.weights.items()):
+        features = {f"features.{name}": array for name, array in self.features.tensors.items()}
+        for name, array in sorted({**self.mapper.weights, **features}.items()):
             digest.update(f"{name}\0{array.shape}\n".encode() + array.tobytes())
         for chunk in self.users.chunks():
             digest.update(chunk.tobytes())
@@ -260,8 +267,7 @@ class Checkpoint:
         if self.adapter is not None:
             for name in ADAPTER_FILES:
                 publish_copy(self.adapter / name, directory / ADAPTER_FOLDER / name)
-        if self.spec.mapper != "identity":
-            self.mapper.write(directory / HEAD_FILE)
+        write_head(directory / HEAD_FILE, self.features, self.mapper)
         if self.spec.first_user_row is None:
             self.users.write(directory, progress)
         elif self.users.ids is not None:
@@ -278,23 +284,19 @@ class Checkpoint:
                 expected=f"{spec.dim}, the dim of {SPEC_FILE}",
             )
         given = spec.dim if mapper.hidden is None else mapper.hidden
-        if hidden is not None and given != hidden:
-            raise BundleError(
-                f"{mapper.source}: the mapper takes {given} dimensions",
-                expected=f"{hidden}, the hidden size of the base model in {self.base}",
+        width = self.features.width(hidden)
+        if width not in (None, given):
+            made = f"the hidden size of the base model in {self.base}"
+            if width != hidden:
+                made = "the dimensions that the features make"
+            raise BundleError(f"{mapper.source}: the mapper takes {given} dimensions", expected=f"{width}, {made}")
+
+    def _check_features(self) -> None:
+        if self.features.specs != self.spec.features:
+            found, wanted = (
+                ", ".join(map(str, steps)) or "none" for steps in (self.features.specs, self.spec.features)
             )
-
-
-def _read_mapper(path: Path, kind: MapperKind) -> Mapper:
-    if kind != "identity":
-        return Mapper.read(path, kind)
-    if path.exists():
-        raise BundleError(
-            f"{path} exists and the mapper kind is identity",
-            expected="no mapper file",
-            fix=f"Delete it, or declare its kind in {SPEC_FILE}",
-        )
-    return Mapper(kind)
+            raise BundleError(f"the features are {found}", expected=f"{wanted}, as {SPEC_FILE} says")
 
 
 def _entries(directory: Path) -> list[Path]:

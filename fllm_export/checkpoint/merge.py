@@ -76,7 +76,8 @@ class Merged:
         old = self.encoder
         weights = {name: value.detach().numpy() for name, value in old.mapper.state_dict().items()}
         mapper = Mapper(self.mapper, weights).then(matrix)
-        encoder = ItemEncoder(old.encoder, old.pooling, torch_mapper(mapper)).eval().requires_grad_(False)
+        encoder = ItemEncoder(old.encoder, old.pooling, torch_mapper(mapper), old.features)
+        encoder.eval().requires_grad_(False)
         return replace(self, encoder=encoder, mapper=mapper.kind)
 
 

@@ -1,4 +1,7 @@
-"""The FilterLLM model in torch: encoder, pooling, mapper and user rows (the only file that says how they compose)."""
+"""The FilterLLM model in torch: encoder, pooling, features, mapper and user rows.
+
+The only file that says how they compose.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from fllm_export.checkpoint.feature_layers import FeatureLayers, unit_vectors
 from fllm_export.checkpoint.positions import Positions, argument_names
 from fllm_export.checkpoint.spec import MapperKind as MapperKind
 from fllm_export.checkpoint.spec import Pooling as Pooling
@@ -20,12 +24,38 @@ class LinearBeforeReLU(nn.Linear):
     """
 
 
+class Exponential(nn.Module):
+    """The element-wise exponential."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return exp(x)."""
+        return torch.exp(x)
+
+
+class KernelMapper(nn.Sequential):
+    """W2 exp(W1 x/|x| + b1) + b2.
+
+    x is brought to unit length in here and not in the first layer, so that LoRA on that layer sees what the layer
+    sees and can be folded into W1.
+    """
+
+    def __init__(self, hidden: int, inner: int, dim: int) -> None:
+        super().__init__(nn.Linear(hidden, inner), Exponential(), nn.Linear(inner, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return z, [B, d], of features x, [B, h]."""
+        x = unit_vectors(x)
+        for layer in self:
+            x = layer(x)
+        return x
+
+
 def make_mapper(kind: MapperKind, hidden: int, dim: int, inner: int | None = None) -> nn.Module:
-    """Return a mapper from the encoder's ``hidden`` dims to the user table's ``dim``.
+    """Return a mapper from ``hidden`` dims, the width of the features, to the user table's ``dim``.
 
     Parameter names are those of ``head.safetensors`` after the prefix ``mapper.``: ``weight`` and ``bias``,
-    or ``0.weight``, ``0.bias``, ``2.weight``, ``2.bias`` for the mlp, whose inner width is ``inner`` (``hidden``
-    when not given). The module of ``linear_relu`` is complete only inside :class:`ItemEncoder`.
+    or ``0.weight``, ``0.bias``, ``2.weight``, ``2.bias`` for mlp and kernel, whose inner width is ``inner``
+    (``hidden`` when not given). The module of ``linear_relu`` is complete only inside :class:`ItemEncoder`.
     """
     if kind == "identity":
         return nn.Identity()
@@ -34,6 +64,8 @@ def make_mapper(kind: MapperKind, hidden: int, dim: int, inner: int | None = Non
     if kind == "linear_relu":
         return LinearBeforeReLU(hidden, dim)
     width = inner or hidden
+    if kind == "kernel":
+        return KernelMapper(hidden, width, dim)
     return nn.Sequential(nn.Linear(hidden, width), nn.ReLU(), nn.Linear(width, dim))
 
 
@@ -53,18 +85,22 @@ def pool(states: Tensor, attention_mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 class ItemEncoder(nn.Module):
-    """Token ids in, the item vector z out: a HF encoder without LM head, pooling and mapper.
+    """Token ids in, the item vector z out: a HF encoder without LM head, pooling, features and mapper.
 
     Args:
         encoder: a HF model whose output has ``last_hidden_state`` (after the final norm).
         pooling: ``last`` real token (decoders), ``mean`` or ``cls`` (BERT family).
         mapper: from :func:`make_mapper`.
+        features: the steps between pooling and mapper; None for none.
     """
 
-    def __init__(self, encoder: nn.Module, pooling: Pooling, mapper: nn.Module) -> None:
+    def __init__(
+        self, encoder: nn.Module, pooling: Pooling, mapper: nn.Module, features: FeatureLayers | None = None
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.pooling: Pooling = pooling
+        self.features = FeatureLayers(()) if features is None else features
         self.mapper = mapper
         # Asked now, because an adapter may wrap the mapper later.
         self.rectified = isinstance(mapper, LinearBeforeReLU)
@@ -76,19 +112,26 @@ class ItemEncoder(nn.Module):
         return self.mapped(self.pooled(input_ids, attention_mask))
 
     def mapped(self, x: Tensor) -> Tensor:
-        """Return z, float32 [B, d], of pooled states x, [B, h]."""
+        """Return z, float32 [B, d], of features x, [B, h]."""
         z = cast(Tensor, self.mapper(x))
         return torch.relu(z) if self.rectified else z
 
     def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return x, the pooled state before the mapper, [B, h]; padding's side and width change nothing in it."""
+        """Return x, the features before the mapper, [B, h]; padding's side and width change nothing in them.
+
+        Without features x is the pooled state itself; with them it is what sentence-transformers calls the embedding.
+        """
         extra: dict[str, object] = {}
         if self.positions.given:
             extra["position_ids"] = self.positions.ids(input_ids, attention_mask)
         if self._caches:
             extra["use_cache"] = False
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
-        return pool(states, attention_mask, self.pooling)
+        return self.reduced(states, attention_mask)
+
+    def reduced(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return x, [B, h], of the encoder's final hidden states [B, L, hidden] and mask [B, L]."""
+        return cast(Tensor, self.features(pool(states, attention_mask, self.pooling)))
 
 
 class FilterLLM(nn.Module):

@@ -6,15 +6,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from fllm_export.checkpoint.feature_spec import FeatureSpec, read_features
 from fllm_export.errors import BundleError
 from fllm_export.prompt import PADDING_SIDES, PLACEHOLDER, PaddingSide
 from fllm_export.strict_json import read_object
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest schema version that is read. A checkpoint is written with the oldest one that can express it."""
+
 SPEC_FILE = "filterllm.json"
 
 Pooling = Literal["last", "mean", "cls"]
-MapperKind = Literal["identity", "linear", "linear_relu", "mlp"]
+MapperKind = Literal["identity", "linear", "linear_relu", "mlp", "kernel"]
 
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 MAPPER_KINDS: tuple[MapperKind, ...] = get_args(MapperKind)
@@ -26,7 +29,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "mapper": MAPPER_KINDS,
     "padding_side": PADDING_SIDES,
 }
-_OPTIONAL = "first_user_row"
+_FIRST, _FEATURES = "first_user_row", "features"
+_OPTIONAL = {_FIRST, _FEATURES}
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,13 @@ class CheckpointSpec:
             tokens, or the first real token (``cls``).
         max_length: tokens at most, special tokens included.
         padding_side: where shorter sequences of a batch are filled up, ``left`` or ``right``.
-        mapper: the kind of the map from hidden state to item vector.
+        mapper: the kind of the map from features to item vector.
         dim: dimensions of the item vector and of a user row.
         users: number of user rows.
         first_user_row: for an extended vocabulary, the row of the base model's output embedding that is user
             number 0: the users are rows ``first_user_row`` to ``first_user_row + users - 1``, and the
             checkpoint holds no user rows of its own. None when the user rows are files of the checkpoint.
+        features: the steps between pooling and mapper; none for most models.
     """
 
     base_model: str
@@ -58,11 +63,19 @@ class CheckpointSpec:
     dim: int
     users: int
     first_user_row: int | None = None
+    features: tuple[FeatureSpec, ...] = ()
+
+    @property
+    def schema_version(self) -> int:
+        """The oldest schema version that can express this checkpoint: 2 for features and ``kernel``, else 1."""
+        return 2 if self.features or self.mapper == "kernel" else 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``filterllm.json``."""
-        fields = {key: value for key, value in asdict(self).items() if value is not None}
-        return {"schema_version": SCHEMA_VERSION, **fields}
+        fields = {key: value for key, value in asdict(self).items() if value is not None and key != _FEATURES}
+        if self.features:
+            fields[_FEATURES] = [step.to_json() for step in self.features]
+        return {"schema_version": self.schema_version, **fields}
 
     @classmethod
     def from_json(cls, content: dict[str, Any], source: Path) -> CheckpointSpec:
@@ -88,11 +101,15 @@ class CheckpointSpec:
         for key, choices in _CHOICES.items():
             if fields[key] not in choices:
                 raise _wrong(source, key, fields[key], "one of " + ", ".join(choices))
-        if fields.get(_OPTIONAL) is not None:
-            _check_integer(source, _OPTIONAL, fields[_OPTIONAL], least=0)
-            if fields["mapper"] != "identity":
-                raise _wrong(source, "mapper", fields["mapper"], f"identity, because {_OPTIONAL} is given")
-        return cls(**fields)
+        if _FEATURES in fields:
+            fields[_FEATURES] = read_features(fields[_FEATURES], str(source))
+        if fields.get(_FIRST) is not None:
+            _check_extended(source, fields)
+        spec = cls(**fields)
+        if content["schema_version"] < spec.schema_version:
+            expected = f"{spec.schema_version}, because of the mapper kernel or the key {_FEATURES}"
+            raise _wrong(source, "schema_version", content["schema_version"], expected)
+        return spec
 
     @classmethod
     def read(cls, path: Path) -> CheckpointSpec:
@@ -117,7 +134,7 @@ def _check_version(version: object, source: Path) -> None:
 
 def _check_keys(fields: dict[str, Any], source: Path) -> None:
     known = set(CheckpointSpec.__dataclass_fields__)
-    missing = sorted(known - set(fields) - {_OPTIONAL})
+    missing = sorted(known - set(fields) - _OPTIONAL)
     unknown = sorted(set(fields) - known)
     if missing:
         raise BundleError(f"{source} lacks the key {missing[0]!r}", expected="the keys " + ", ".join(sorted(known)))
@@ -127,6 +144,16 @@ def _check_keys(fields: dict[str, Any], source: Path) -> None:
             expected="only the keys schema_version, " + ", ".join(sorted(known)),
             fix="Remove the key, or correct its spelling",
         )
+
+
+def _check_extended(source: Path, fields: dict[str, Any]) -> None:
+    """Check what must hold where the users are rows of the base model's output embedding."""
+    _check_integer(source, _FIRST, fields[_FIRST], least=0)
+    if fields["mapper"] != "identity":
+        raise _wrong(source, "mapper", fields["mapper"], f"identity, because {_FIRST} is given")
+    if fields.get(_FEATURES):
+        found = [str(step) for step in fields[_FEATURES]]
+        raise _wrong(source, _FEATURES, found, f"no such key, because {_FIRST} is given")
 
 
 def _check_integer(source: Path, key: str, value: object, *, least: int) -> None:

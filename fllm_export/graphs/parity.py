@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fllm_export.checkpoint.model import ItemEncoder, pool
+from fllm_export.checkpoint.model import ItemEncoder
 from fllm_export.environment import default_threads
 from fllm_export.errors import ParityError, UsageError
 from fllm_export.graphs.encoder import INPUTS, OUTPUT, IdsAndMask
@@ -118,7 +118,7 @@ def compare_encoder(onnx_path: Path, encoder: ItemEncoder, batches: Sequence[Ids
 
 
 class _PlainEncoder:
-    """The Hugging Face model as its users call it, with pooling and mapper behind it."""
+    """The Hugging Face model as its users call it, with pooling, features and mapper behind it."""
 
     def __init__(self, encoder: ItemEncoder) -> None:
         self._encoder = encoder
@@ -131,7 +131,7 @@ class _PlainEncoder:
             encoder, ids = self._encoder, torch.from_numpy(tokens)[None]
             with torch.inference_mode():
                 states = encoder.encoder(input_ids=ids).last_hidden_state
-                z = encoder.mapped(pool(states, torch.ones_like(ids), encoder.pooling))
+                z = encoder.mapped(encoder.reduced(states, torch.ones_like(ids)))
             self._known[key] = cast(npt.NDArray[np.float64], z[0].double().numpy())
         return self._known[key]
 

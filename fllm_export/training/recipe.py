@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from fllm_export import arguments
-from fllm_export.checkpoint.spec import MAPPER_KINDS, MapperKind
+from fllm_export.checkpoint.spec import MapperKind
 from fllm_export.errors import UsageError
 
+_TRAINED: tuple[MapperKind, ...] = ("linear", "linear_relu", "mlp")
 _MOST = (1 << 63) - 1
 _MAY_BE_ZERO = ("seed", "guidance", "vocabulary_decay", "epochs", "lora_dropout")
 
@@ -64,7 +65,7 @@ class Recipe:
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
-        arguments.one_of(self.mapper, "mapper", [kind for kind in MAPPER_KINDS if kind != "identity"])
+        arguments.one_of(self.mapper, "mapper", _TRAINED)
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
             if field.type in ("int", "int | None") and value is not None:

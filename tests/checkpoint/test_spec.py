@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fllm_export.checkpoint.feature_spec import ACTIVATIONS, FeatureSpec
 from fllm_export.checkpoint.spec import MAPPER_KINDS, POOLINGS, SCHEMA_VERSION, CheckpointSpec
 from fllm_export.errors import BundleError
 
@@ -25,6 +26,11 @@ GOOD: dict[str, Any] = {
     "users": 1000,
 }
 
+FEATURES = [{"kind": "dense", "activation": "tanh"}, {"kind": "normalize"}]
+
+steps = st.one_of(
+    st.just(FeatureSpec("normalize")), st.builds(FeatureSpec, st.just("dense"), st.sampled_from(ACTIVATIONS))
+)
 specs = st.builds(
     CheckpointSpec,
     base_model=st.text(min_size=1),
@@ -35,6 +41,7 @@ specs = st.builds(
     mapper=st.sampled_from(MAPPER_KINDS),
     dim=st.integers(1, 10**5),
     users=st.integers(1, 10**10),
+    features=st.lists(steps, max_size=4).map(tuple),
 )
 
 
@@ -52,13 +59,23 @@ def test_first_user_row_round_trip_and_absence() -> None:
 
 
 def test_the_version_written_is_the_version_read() -> None:
-    assert CheckpointSpec.from_json(GOOD, FILE).to_json() == {**GOOD, "schema_version": SCHEMA_VERSION}
+    assert CheckpointSpec.from_json(GOOD, FILE).to_json() == GOOD
+    for newer in ({"mapper": "kernel"}, {"features": FEATURES}):
+        content = {**GOOD, **newer, "schema_version": SCHEMA_VERSION}
+        assert CheckpointSpec.from_json(content, FILE).to_json() == content
+
+
+def test_what_needs_version_2_is_not_read_as_version_1() -> None:
+    """An older release would say that the mapper or key is wrong; this one says what is: the version."""
+    for newer in ({"mapper": "kernel"}, {"features": FEATURES}):
+        with pytest.raises(BundleError, match="schema_version is 1; expected 2, because of"):
+            CheckpointSpec.from_json({**GOOD, **newer}, FILE)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("schema_version", 2, ["schema_version is 2", "at most 1"]),
+        ("schema_version", 3, ["schema_version is 3", "at most 2"]),
         ("schema_version", 0, ["schema_version is 0"]),
         ("schema_version", "1", ["schema_version is '1'", "integer"]),
         ("base_model", "", ["base_model is ''", "string"]),
@@ -71,9 +88,23 @@ def test_the_version_written_is_the_version_read() -> None:
         ("users", True, ["users is True", "integer"]),
         ("dim", -3, ["dim is -3", "1 or greater"]),
         ("padding_side", "middle", ["padding_side is 'middle'", "left, right"]),
-        ("mapper", "conv", ["mapper is 'conv'", "identity, linear, linear_relu, mlp"]),
+        ("mapper", "conv", ["mapper is 'conv'", "identity, linear, linear_relu, mlp, kernel"]),
         ("first_user_row", -1, ["first_user_row is -1", "0 or greater"]),
         ("first_user_row", 10, ["mapper is 'linear_relu'", "identity"]),
+        ("features", [], ["features is []", "at least one step", "Remove the key"]),
+        ("features", {"kind": "normalize"}, ["a list of at least one step"]),
+        ("features", ["normalize"], ["features[0] is 'normalize'", "an object with the key 'kind'"]),
+        ("features", [{"kind": "layer_norm"}], ["features[0]: kind is 'layer_norm'", "one of normalize, dense"]),
+        ("features", [{}], ["features[0]: the key 'kind' is missing"]),
+        ("features", [{"kind": ["dense"]}], ["features[0]: kind is ['dense']"]),
+        (
+            "features",
+            [*FEATURES, {"kind": "dense"}],
+            ["features[2]: the key 'activation' is missing"],
+        ),
+        ("features", [{"kind": "dense", "activation": "selu"}], ["features[0]: activation is 'selu'", "gelu, sigmoid"]),
+        ("features", [{"kind": "dense", "activation": None}], ["features[0]: activation is None"]),
+        ("features", [{"kind": "normalize", "p": 2}], ["features[0] has the unknown key 'p'", "only kind"]),
         ("colour", "red", ["unknown key 'colour'", "expected only the keys"]),
     ],
 )
@@ -88,3 +119,9 @@ def test_wrong_values_are_named(key: str, value: object, words: list[str]) -> No
 def test_missing_keys_are_named(key: str) -> None:
     with pytest.raises(BundleError, match=key):
         CheckpointSpec.from_json({k: v for k, v in GOOD.items() if k != key}, FILE)
+
+
+def test_an_extended_vocabulary_has_no_features() -> None:
+    content = {**GOOD, "schema_version": 2, "mapper": "identity", "first_user_row": 3, "features": FEATURES}
+    with pytest.raises(BundleError, match="because first_user_row is given"):
+        CheckpointSpec.from_json(content, FILE)
