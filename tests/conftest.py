@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from fllm_export.bundle.bundle import Bundle
     from fllm_export.checkpoint.checkpoint import Checkpoint
+    from fllm_export.checkpoint.features import Features
     from fllm_export.checkpoint.spec import MapperKind
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -66,7 +67,10 @@ _TARGETS: dict[Family, list[str]] = {"bert": ["query", "value"], "llama": ["q_pr
 
 
 class TinyCheckpoint(Protocol):
-    """Makes a small checkpoint on disk and loads it; ``lora`` adds an adapter on the encoder's attention."""
+    """Makes a small checkpoint on disk and loads it; ``lora`` adds an adapter on the encoder's attention.
+
+    ``features`` names the steps before the mapper: ``normalize``, or a dense step by its activation.
+    """
 
     def __call__(
         self,
@@ -78,6 +82,7 @@ class TinyCheckpoint(Protocol):
         lora: bool = True,
         max_length: int = 64,
         seed: int = 0,
+        features: Sequence[str] = (),
     ) -> Checkpoint: ...
 
 
@@ -269,6 +274,7 @@ def tiny_checkpoint(
         lora: bool = True,
         max_length: int = 64,
         seed: int = 0,
+        features: Sequence[str] = (),
     ) -> Checkpoint:
         from fllm_export.checkpoint.checkpoint import Checkpoint
         from fllm_export.checkpoint.mapper import Mapper
@@ -276,12 +282,14 @@ def tiny_checkpoint(
         from fllm_export.checkpoint.users import UserRows
 
         generator = np.random.default_rng(seed)
-        dim = _HIDDEN if mapper == "identity" else dim
-        shapes: dict[str, tuple[int, ...]] = {"weight": (dim, _HIDDEN), "bias": (dim,)}
+        steps = small_features(_HIDDEN, features, generator)
+        width = steps.width(_HIDDEN) or 0
+        dim = width if mapper == "identity" else dim
+        shapes: dict[str, tuple[int, ...]] = {"weight": (dim, width), "bias": (dim,)}
         if mapper == "identity":
             shapes = {}
-        elif mapper == "mlp":
-            shapes = {"0.weight": (24, _HIDDEN), "0.bias": (24,), "2.weight": (dim, 24), "2.bias": (dim,)}
+        elif mapper in ("mlp", "kernel"):
+            shapes = {"0.weight": (24, width), "0.bias": (24,), "2.weight": (dim, 24), "2.bias": (dim,)}
         weights = {name: (generator.standard_normal(s) * 0.3).astype(np.float32) for name, s in shapes.items()}
         base = tiny_bert_dir if family == "bert" else tiny_llama_dir
         spec = CheckpointSpec(
@@ -293,14 +301,31 @@ def tiny_checkpoint(
             mapper=mapper,
             dim=dim,
             users=users,
+            features=steps.specs,
         )
         rows = UserRows.from_array(generator.standard_normal((users, dim)).astype(np.float32))
         adapter = tiny_lora_dir(family) if lora else None
         path = tmp_path_factory.mktemp(f"checkpoint-{family}")
-        Checkpoint(spec=spec, base=base, adapter=adapter, mapper=Mapper(mapper, weights), users=rows).save(path)
+        made = Mapper(mapper, weights)
+        Checkpoint(spec=spec, base=base, adapter=adapter, mapper=made, users=rows, features=steps).save(path)
         return Checkpoint.load(path)
 
     return make
+
+
+def small_features(hidden: int, kinds: Sequence[str], generator: np.random.Generator) -> Features:
+    """Return a step for each kind: ``normalize``, or a dense step to 20 dims by its activation."""
+    from fllm_export.checkpoint.features import Dense, Features, Normalize, Step
+
+    steps: list[Step] = []
+    for kind in kinds:
+        if kind == "normalize":
+            steps.append(Normalize())
+            continue
+        weight = generator.standard_normal((20, hidden)) / np.sqrt(hidden)
+        steps.append(Dense(weight, generator.standard_normal(20) * 0.3, kind))  # type: ignore[arg-type]
+        hidden = 20
+    return Features(tuple(steps))
 
 
 ITEM_TEXTS = [f"a paper on {topic} number {i}" for i in range(12) for topic in ("graphs", "films", "genes")]

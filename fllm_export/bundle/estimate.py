@@ -164,10 +164,11 @@ class _Beside:
 
 
 def _parameters(job: Job) -> int:
-    """Count what the exported encoder holds: the base model without a language-model head, and the mapper."""
+    """Count what the exported encoder holds: the base model without a language-model head, features and mapper."""
     tensors = job.checkpoint.base_model.tensors()
     base = sum(math.prod(tensor.shape) for name, tensor in tensors.items() if not name.startswith("lm_head."))
-    return base + sum(weight.size for weight in job.checkpoint.mapper.weights.values())
+    behind = [*job.checkpoint.features.tensors.values(), *job.checkpoint.mapper.weights.values()]
+    return base + sum(weight.size for weight in behind)
 
 
 def _time(job: Job, beside: _Beside, encoder_bytes: int) -> Quantity:

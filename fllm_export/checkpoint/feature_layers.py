@@ -31,7 +31,7 @@ def unit_vectors(x: Tensor) -> Tensor:
     return scaled / scaled.square().sum(-1, keepdim=True).sqrt().clamp(min=TINY)
 
 
-class FeatureLayers(nn.ModuleList):
+class FeatureLayers(nn.Sequential):
     """The steps in order: a ``nn.Linear`` for each dense step, a ``nn.Identity`` in the place of each normalisation.
 
     Parameter names are those of ``head.safetensors`` after the prefix ``features.``, such as ``0.weight``. The
@@ -46,7 +46,7 @@ class FeatureLayers(nn.ModuleList):
     """
 
     def __init__(self, steps: Sequence[tuple[nn.Linear, Activation] | None]) -> None:
-        super().__init__(nn.Identity() if step is None else step[0] for step in steps)
+        super().__init__(*(nn.Identity() if step is None else step[0] for step in steps))
         self.activations: tuple[Activation | None, ...] = tuple(None if step is None else step[1] for step in steps)
 
     def forward(self, x: Tensor) -> Tensor:

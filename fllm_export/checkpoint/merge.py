@@ -74,8 +74,7 @@ class Merged:
             UsageError: the matrix does not take the mapper's output.
         """
         old = self.encoder
-        weights = {name: value.detach().numpy() for name, value in old.mapper.state_dict().items()}
-        mapper = Mapper(self.mapper, weights).then(matrix)
+        mapper = _dense_mapper(old, self.mapper).then(matrix)
         encoder = ItemEncoder(old.encoder, old.pooling, torch_mapper(mapper), old.features)
         encoder.eval().requires_grad_(False)
         return replace(self, encoder=encoder, mapper=mapper.kind)
@@ -104,6 +103,8 @@ def merge(checkpoint: Checkpoint, probe_texts: Sequence[str], *, tolerance: floa
     chosen, stored = checkpoint.users.sample(MOST_ROWS_COMPARED)
     unmerged = model.scores(ids, chosen, stored)
     users = _fold(model)  # names the adapter where it overflows
+    # A kernel's bound on its exponents must also hold for what the adapter made of its layers.
+    _dense_mapper(model.encoder, checkpoint.spec.mapper, f"the mapper merged with the adapter {checkpoint.adapter}")
     require_finite(unmerged, probe_texts)
     rows = users.sample(MOST_ROWS_COMPARED)[1] if model.rows_adapted else stored
     merged = encode(model.encoder, prompt, ids) @ rows.T
@@ -120,6 +121,10 @@ def merge(checkpoint: Checkpoint, probe_texts: Sequence[str], *, tolerance: floa
         )
     sha256, layers = _identity(checkpoint.adapter)
     return Merged(model.encoder, users, MergeReport(sha256, layers, error, len(ids)), checkpoint.spec.mapper)
+
+
+def _dense_mapper(encoder: ItemEncoder, kind: MapperKind, source: str = "the merged mapper") -> Mapper:
+    return Mapper(kind, {name: value.detach().numpy() for name, value in encoder.mapper.state_dict().items()}, source)
 
 
 def _fold(model: AdaptedModel) -> UserRows:

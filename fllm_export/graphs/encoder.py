@@ -1,4 +1,4 @@
-"""Export of the item encoder (HF encoder without LM head, pooling, mapper) to ONNX by torch.onnx."""
+"""Export of the item encoder (HF encoder without LM head, pooling, features, mapper) to ONNX by torch.onnx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Export of the item encoder by Hugging Face's optimum-onnx, with pooling and mapper appended.
+"""Export of the item encoder by Hugging Face's optimum-onnx, with pooling, features and mapper appended.
 
 optimum-onnx 0.1 needs transformers below 4.58, so it needs its own environment; the extra ``optimum``
 and ``constraints/optimum.txt`` describe it. The graph has the same inputs and output as the default export.
@@ -24,7 +24,7 @@ from fllm_export.checkpoint.positions import Positions
 from fllm_export.errors import BundleError, HardwareError, UsageError
 from fllm_export.graphs.builder import OPSET, GraphBuilder
 from fllm_export.graphs.encoder import INPUTS, OUTPUT, quiet_exporter
-from fllm_export.graphs.item_vector import mapped, pooled
+from fllm_export.graphs.item_vector import featured, mapped, pooled
 from fllm_export.graphs.model_files import EXTERNAL_DATA_BYTES, publish_model
 
 _STATES = "last_hidden_state"
@@ -131,7 +131,7 @@ def _complete(graph: GraphProto, encoder: ItemEncoder) -> None:
             fix="Use the versions in constraints/optimum.txt",
         )
     after = GraphBuilder("tail", prefix="fllm_tail_")
-    x = pooled(after, _STATES, INPUTS[1], encoder.pooling)
+    x = featured(after, pooled(after, _STATES, INPUTS[1], encoder.pooling), encoder)
     after.named(OUTPUT, "Identity", mapped(after, x, encoder))
     before.splice_into(graph, 0)
     after.splice_into(graph, len(graph.node))
@@ -145,7 +145,8 @@ def _complete(graph: GraphProto, encoder: ItemEncoder) -> None:
 
 
 def _width(encoder: ItemEncoder) -> int:
-    layers = [module for module in encoder.mapper.modules() if isinstance(module, nn.Linear)]
+    parts = (encoder.features, encoder.mapper)
+    layers = [module for part in parts for module in part.modules() if isinstance(module, nn.Linear)]
     return layers[-1].out_features if layers else int(cast(PreTrainedModel, encoder.encoder).config.hidden_size)
 
 
