@@ -1,0 +1,217 @@
+"""Users in closed form: rows that one pass over the interactions gives, without gradient descent.
+
+With the features phi of :mod:`fllm_export.training.kernel`, n_i the users of item i and pop_u the items of user u:
+
+    M     = (sum over training items phi_i phi_i' + lambda I)^-1     depends on items alone
+    C_i   = n_i^-r M phi_i                                           what item i gives to the rows of its users
+    e_u   = pop_u^-c sum over the items i of u of C_i
+    score = e_u . phi(x)
+
+Where every training item is a landmark, score_u(x) = pop_u^-c sum_i n_i^-r [(K + lambda I)^-1 k(x)]_i, which is kernel
+ridge regression of the interaction matrix. Everything is computed in float64; rows and mapper leave as float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fllm_export import arguments
+from fllm_export.errors import UsageError
+from fllm_export.training.kernel import Kernel, unit
+from fllm_export.training.ridge import Ridge
+from fllm_export.training.triangular import Matrix
+from fllm_export.training.user_sums import FloatArray, Positions, UserItems, damping
+
+_SAMPLE_NUMBERS = 1 << 26
+_OVERSAMPLING, _ITERATIONS = 32, 6
+_LEAST_SPREAD = 1e-9
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The four numbers of the closed form.
+
+    Attributes:
+        gamma: g of the kernel, above 0.
+        penalty: lambda of the ridge regression, above 0.
+        item_power: r: an item of n users counts n^-r.
+        user_power: c: a row of pop items is multiplied by pop^-c.
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+
+    gamma: float = 2.0
+    penalty: float = 3.0
+    item_power: float = 0.25
+    user_power: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "penalty"):
+            object.__setattr__(self, name, arguments.real(getattr(self, name), name, least=1e-12))
+        for name in ("item_power", "user_power"):
+            object.__setattr__(self, name, arguments.real(getattr(self, name), name, least=0, most=1))
+
+    def to_json(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """A low-rank basis: rows become ``rows`` e and item vectors ``items`` phi.
+
+    Attributes:
+        rows: float64 [d, m].
+        items: float64 [d, m].
+    """
+
+    rows: Matrix
+    items: Matrix
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedForm:
+    """Item vectors and user rows from one kernel, one set of training items and their numbers of users.
+
+    Attributes:
+        ridge: features of the training items.
+        setting: lambda, r and c (and g, which is the kernel's).
+        counts: n_i, the users of each training item, int64 [T], at least 1.
+        basis: None where rows have the m dimensions of the features.
+
+    Raises:
+        UsageError: the parts do not fit together.
+    """
+
+    ridge: Ridge
+    setting: Setting
+    counts: Positions
+    basis: Basis | None = None
+
+    def __post_init__(self) -> None:
+        if self.counts.shape != (len(self.ridge.items),) or int(self.counts.min()) < 1:
+            raise UsageError(
+                f"counts has the shape {list(self.counts.shape)} and begins at {self.counts.min(initial=0)}",
+                expected=f"[{len(self.ridge.items)}], at least one user for every training item",
+            )
+        if self.setting.gamma != self.ridge.kernel.gamma:
+            found = f"the kernel's gamma is {self.ridge.kernel.gamma:g}"
+            raise UsageError(found, expected=f"{self.setting.gamma:g}, as the setting says")
+
+    @classmethod
+    def fit(
+        cls, items: npt.NDArray[np.floating], landmarks: Positions, counts: Positions, setting: Setting
+    ) -> ClosedForm:
+        """Return the closed form of some training items.
+
+        Args:
+            items: their vectors, float [T, h]; the length of a vector does not matter.
+            landmarks: positions of the landmarks among them, int64 [m]
+                (:func:`fllm_export.training.landmarks.choose_landmarks`).
+            counts: users of each item, int64 [T].
+            setting: g, lambda, r and c.
+
+        Raises:
+            UsageError: a vector is zero or not finite, landmarks repeat, or an item has no user.
+        """
+        kernel = Kernel(unit(items[landmarks]), setting.gamma)
+        return cls(Ridge(kernel, items), setting, counts)
+
+    @property
+    def dim(self) -> int:
+        """Dimension d of rows and item vectors."""
+        return len(self.ridge.kernel.landmarks) if self.basis is None else len(self.basis.rows)
+
+    def with_setting(self, setting: Setting) -> ClosedForm:
+        """Return the same with other lambda, r and c; what was computed for the features is kept, the basis is not."""
+        return replace(self, setting=setting, basis=None)
+
+    @cached_property
+    def contributions(self) -> FloatArray:
+        """C_i of every training item, float32 [T, d]."""
+        found = np.empty((len(self.counts), self.dim), np.float32)
+        self.write_contributions(found)
+        return found
+
+    def write_contributions(self, out: FloatArray) -> None:
+        """Write C_i of every training item into ``out``, float32 [T, d], for example a file mapped into memory."""
+        weights = self.counts.astype(np.float64) ** -self.setting.item_power
+        penalty, basis = self.setting.penalty, self.basis
+        short = None if basis is None else self.ridge.solve(penalty, basis.rows.T)
+        for window, features in self.ridge.blocks():
+            full = self.ridge.solve(penalty, features.T).T if short is None else features @ short
+            out[window] = full * weights[window, None]
+
+    def rows(self, users: UserItems) -> FloatArray:
+        """Return e_u, float32 [U, d]; zeros for a user without items.
+
+        Args:
+            users: the training items of each user, by position.
+        """
+        return users.sums(self.contributions) * damping(users.sizes, self.setting.user_power)[:, None]
+
+    def item_vectors(self, x: npt.NDArray[np.floating]) -> Matrix:
+        """Return z, float64 [n, d], with score_u = e_u . z, of item vectors x, float [n, h], of any length."""
+        features = self.ridge.kernel.features(unit(x))
+        return features if self.basis is None else features @ self.basis.items.T
+
+    def mapper_weights(self) -> dict[str, FloatArray]:
+        """Return the weights of the mapper kind ``kernel``: z = W2 exp(W1 x/|x| + b1) + b2.
+
+        Returns:
+            float32 ``0.weight`` [m, h] = g L, ``0.bias`` [m] = -g, ``2.weight`` [d, m] and ``2.bias`` [d] = 0.
+        """
+        kernel = self.ridge.kernel
+        last = kernel.factor()
+        if self.basis is not None:
+            last = self.basis.items @ last
+        weights = {
+            "0.weight": kernel.gamma * kernel.landmarks,
+            "0.bias": np.full(len(kernel.landmarks), -kernel.gamma),
+            "2.weight": last,
+            "2.bias": np.zeros(self.dim),
+        }
+        return {name: value.astype(np.float32) for name, value in weights.items()}
+
+    def project(self, dim: int, users: UserItems, *, seed: int = 0) -> ClosedForm:
+        """Return the closed form whose rows have ``dim`` numbers and whose scores lose least.
+
+        With E the rows [U, m] and F'F = Phi'Phi / T, the singular vectors V [m, dim] of E F' give the best
+        approximation of that rank of the scores on training items (Eckart and Young). Rows become V' F e, and item
+        vectors S^-2 V' F E'E phi, which needs no inverse of F: their second moment over the training items is I.
+        Contributions are projected before they are summed, so a row costs ``dim`` additions per interaction.
+
+        Args:
+            dim: at most m.
+            users: whose scores are approximated; of many users an evenly spread sample is taken.
+            seed: of the randomised decomposition.
+
+        Raises:
+            UsageError: ``dim`` is not from 1 to m, or is above the rank of the rows.
+        """
+        whole = replace(self, basis=None)
+        dim = arguments.integer(dim, "dim", least=1, most=whole.dim)
+        most = min(len(users), max(1, _SAMPLE_NUMBERS // whole.dim))
+        sample = users.chosen(np.linspace(0, len(users) - 1, most).astype(np.int64))
+        rows = whole.rows(sample).astype(np.float64)
+        gram = self.ridge.gram / len(self.counts)
+        gram[np.diag_indices_from(gram)] += _LEAST_SPREAD * np.trace(gram) / len(gram)
+        root = torch.linalg.cholesky(torch.from_numpy(gram)).T
+        scores = torch.from_numpy(rows) @ root.T
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            wide = min(dim + _OVERSAMPLING, *scores.shape)
+            _, spread, directions = torch.svd_lowrank(scores, wide, niter=_ITERATIONS)
+        if dim > wide or not float(spread[dim - 1]) > _LEAST_SPREAD * float(spread[0]):
+            rank = int((spread > _LEAST_SPREAD * spread[0]).sum())
+            raise UsageError(f"dim is {dim} and the user rows have rank {rank}", expected=f"dim of at most {rank}")
+        spread, directions = spread[:dim], directions[:, :dim]
+        for_rows = directions.T @ root
+        for_items = ((scores @ directions).T / spread[:, None] ** 2) @ torch.from_numpy(rows)
+        return replace(self, basis=Basis(for_rows.numpy().copy(), for_items.numpy().copy()))
