@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 from fllm_export import arguments
+from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.errors import UsageError
 from fllm_export.training.kernel import Kernel, unit
 from fllm_export.training.ridge import Ridge
@@ -161,12 +162,8 @@ class ClosedForm:
         features = self.ridge.kernel.features(unit(x))
         return features if self.basis is None else features @ self.basis.items.T
 
-    def mapper_weights(self) -> dict[str, FloatArray]:
-        """Return the weights of the mapper kind ``kernel``: z = W2 exp(W1 x/|x| + b1) + b2.
-
-        Returns:
-            float32 ``0.weight`` [m, h] = g L, ``0.bias`` [m] = -g, ``2.weight`` [d, m] and ``2.bias`` [d] = 0.
-        """
+    def mapper(self) -> Mapper:
+        """Return the mapper to z, of the kind ``kernel``: W1 = g L, b1 = -g, W2 = R (times the basis), b2 = 0."""
         kernel = self.ridge.kernel
         last = kernel.factor()
         if self.basis is not None:
@@ -177,7 +174,8 @@ class ClosedForm:
             "2.weight": last,
             "2.bias": np.zeros(self.dim),
         }
-        return {name: value.astype(np.float32) for name, value in weights.items()}
+        rounded = {name: value.astype(np.float32) for name, value in weights.items()}
+        return Mapper("kernel", rounded, "the closed form's mapper")
 
     def project(self, dim: int, users: UserItems, *, seed: int = 0) -> ClosedForm:
         """Return the closed form whose rows have ``dim`` numbers and whose scores lose least.

@@ -114,7 +114,7 @@ def test_items_of_one_direction_are_one_landmark():
     assert 23 <= len(landmarks) <= 26
     form = form_of(twice, np.concatenate([liked, liked[:, :8]], 1), landmarks, Setting())
     assert np.isfinite(form.contributions).all()
-    assert np.isfinite(form.mapper_weights()["2.weight"]).all()
+    assert np.isfinite(form.mapper().weights["2.weight"]).all()
     with pytest.raises(UsageError, match="twice"):
         Kernel(unit(x[[0, 0]]), 2.0)
 
@@ -166,11 +166,10 @@ def test_the_mapper_gives_the_item_vectors(dim):
     x, liked = world(2, items=60, dims=8)
     form = form_of(x, liked, choose_landmarks(x, 30), Setting(gamma=3))
     form = form if dim is None else form.project(dim, grouped(liked))
-    weights = form.mapper_weights()
+    mapper = form.mapper()
     fresh = np.random.default_rng(0).standard_normal((11, 8)).astype(np.float32)
-    hidden = np.exp(unit(fresh) @ weights["0.weight"].T + weights["0.bias"])
-    z = hidden @ weights["2.weight"].T + weights["2.bias"]
-    assert all(value.dtype == np.float32 for value in weights.values())
+    z = mapper.apply(fresh)
+    assert (mapper.kind, mapper.hidden, mapper.dim) == ("kernel", 8, dim or 30)
     assert np.allclose(z, form.item_vectors(fresh), atol=1e-3)
 
 
