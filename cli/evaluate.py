@@ -1,7 +1,8 @@
-"""``fllm-export evaluate``: how good a checkpoint or a bundle is on cold items."""
+"""``fllm-export evaluate``: how good checkpoints and bundles are on cold items, beside simple baselines."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,13 @@ from fllm_export.cli.output import Output, columns, json_option, pass_output
 
 if TYPE_CHECKING:
     from fllm_export.evaluation.evaluation import Evaluation
+    from fllm_export.evaluation.measurement import Measurement
+
+_UNKNOWN = "-"
 
 
 @click.command()
-@click.argument("model", type=DIRECTORY)
+@click.argument("models", metavar="MODEL...", type=DIRECTORY, nargs=-1, required=True)
 @click.argument("dataset", type=DIRECTORY)
 @click.option(
     "--split",
@@ -26,35 +30,89 @@ if TYPE_CHECKING:
     help="Cold items to rank; `cold` is both splits together.",
 )
 @click.option("-k", "--k", type=int, default=20, show_default=True, help="Length of the ranked lists.")
+@click.option(
+    "--baselines/--no-baselines",
+    default=True,
+    show_default=True,
+    help="Fit simple baselines on the training pairs and measure them too.",
+)
+@click.option(
+    "--checkpoint",
+    type=DIRECTORY,
+    help="Checkpoint whose base encoder gives the text vectors of the baselines. "
+    "Without it: the first checkpoint among the models.",
+)
 @json_option
 @pass_output
-def evaluate(output: Output, model: Path, dataset: Path, split: str, k: int) -> None:
-    """Evaluate MODEL, a checkpoint or a bundle, on the cold items of DATASET.
+def evaluate(
+    output: Output,
+    models: tuple[Path, ...],
+    dataset: Path,
+    split: str,
+    k: int,
+    baselines: bool,
+    checkpoint: Path | None,
+) -> None:
+    """Evaluate each MODEL, a checkpoint or a bundle, on the cold items of DATASET.
 
-    It measures two rankings: the users of each item (precision and recall, averaged over the items), and the cold items
-    of each user (recall and NDCG, averaged over the users). In the second ranking, A masks the items that the user was
-    trained on. B masks every other item that the user is known to like.
+    It measures two rankings: the users of each item (precision, recall and NDCG, averaged over the items), and the cold
+    items of each user (recall and NDCG, averaged over the users). In the second ranking, A masks the items that the
+    user was trained on. B masks every other item that the user is known to like.
+
+    Baselines that read texts need a checkpoint, because a bundle has no base encoder. They take minutes on the CPU:
+    every training item is encoded.
     """
     from fllm_export.evaluation import evaluation
-    from fllm_export.evaluation.ranker import open_ranker
 
     data = open_dataset(output, dataset)
-    found = evaluation.evaluate(open_ranker(model), data, split, k, output.progress)
-    output.result({"model": str(model), "users_left_out": data.left_out, **found.to_json()}, _table(found))
+    found = evaluation.evaluate(
+        models[0],
+        data,
+        split,
+        k,
+        output.progress,
+        beside=models[1:],
+        baselines=baselines,
+        texts=checkpoint,
+        names=_names(models),
+    )
+    if baselines and found.text_vectors is None:
+        output.say("left out: the baselines that read texts, which need a checkpoint (--checkpoint)")
+    output.result({"model": str(models[0]), "users_left_out": data.left_out, **found.to_json()}, _table(found))
+
+
+def _names(models: Sequence[Path]) -> list[str]:
+    """Return the names of the directories where they differ, otherwise their paths."""
+    names = [model.resolve().name for model in models]
+    return names if len(set(names)) == len(names) else [str(model) for model in models]
 
 
 def _table(found: Evaluation) -> str:
     users, k = found.users_of_items, found.k
-    rows = [[f"users of {users.lists:,} items", f"{users.precision:.4f}", f"{users.recall:.4f}", f"{users.ndcg:.4f}"]]
-    rows += [
-        [
-            f"items of {ranking.lists:,} users, {name}",
-            f"{ranking.precision:.4f}",
-            f"{ranking.recall:.4f}",
-            f"{ranking.ndcg:.4f}",
-        ]
-        for name, ranking in found.items_of_users.items()
+    header = [found.split, f"precision@{k}", f"recall@{k}", f"ndcg@{k}"]
+    for name in found.items_of_users:
+        header += [f"{name} recall", f"{name} ndcg"]
+    table = columns([*header, "nll", "error"], [_row(method) for method in found.methods()])
+    some = next(iter(found.items_of_users.values())).lists
+    notes = [
+        f"precision, recall, ndcg: users of {users.lists:,} items, of {found.cold.user_count:,} users.",
+        f"A, B: items of {some:,} users, of {found.candidates:,} cold items. "
+        "A masks the items that a user was trained on, B every other item that the user is known to like.",
     ]
-    table = columns([found.split, f"precision@{k}", f"recall@{k}", f"ndcg@{k}"], rows)
-    masks = "A masks the items that a user was trained on, B every other item that the user is known to like"
-    return f"{table}\n\n{found.candidates:,} cold items are ranked per user; {masks}."
+    if found.likelihood is not None:
+        notes.append(
+            "nll: mean of -ln p(user | item) over the cold pairs; "
+            f"equal probabilities give {found.likelihood.uniform:.3f}. error: calibration error, from 0 to 1."
+        )
+    return f"{table}\n\n" + "\n".join(notes)
+
+
+def _row(method: Measurement) -> list[str]:
+    users, likelihood = method.users_of_items, method.likelihood
+    figures = [users.precision, users.recall, users.ndcg]
+    for ranking in method.items_of_users.values():
+        figures += [ranking.recall, ranking.ndcg]
+    fit = [_UNKNOWN, _UNKNOWN]
+    if likelihood is not None:
+        fit = [f"{likelihood.per_pair:.3f}", f"{likelihood.calibration_error:.3f}"]
+    return [method.name, *(f"{figure:.4f}" for figure in figures), *fit]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -75,6 +76,18 @@ class AdaptedModel:
         z = encode(self.encoder, prompt, prompt.tokenize(self.checkpoint.tokenizer(), texts))
         require_finite(z, texts)
         return z
+
+    def base_vectors(self, texts: Sequence[str]) -> FloatArray:
+        """Return x, the features of the base model before the mapper with the adapter switched off, float32 [items, h].
+
+        Raises:
+            BundleError: the base model gives a text, which is named, a vector that is not finite.
+        """
+        prompt = self.checkpoint.prompt()
+        with nullcontext() if self.peft is None else cast(Any, self.peft).disable_adapter():
+            x = encode(self.encoder.pooled, prompt, prompt.tokenize(self.checkpoint.tokenizer(), texts))
+        require_finite(x, texts)
+        return x
 
     @property
     def users(self) -> UserRows:
@@ -189,8 +202,16 @@ def require_finite(vectors: FloatArray, texts: Sequence[str]) -> None:
         )
 
 
-def encode(encoder: ItemEncoder, prompt: Prompt, ids: Sequence[Sequence[int]]) -> FloatArray:
-    """Return z, float32 [items, d], of tokenised prompts, padded in batches as ``prompt`` says."""
+def encode(
+    encoder: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], prompt: Prompt, ids: Sequence[Sequence[int]]
+) -> FloatArray:
+    """Return what ``encoder`` makes of tokenised prompts, padded in batches as ``prompt`` says, float32 [items, d].
+
+    Args:
+        encoder: an :class:`ItemEncoder` for z, its ``pooled`` for x; takes token ids and mask, int64 [B, L].
+        prompt: the template and its padding rules.
+        ids: the tokens of each prompt.
+    """
     with torch.inference_mode():
         parts = []
         for i in range(0, len(ids), _BATCH):

@@ -33,18 +33,52 @@ class Ranking:
             ranked: best first, [lists, K]; an id occurs once in a row.
             truth: for each row the right ids.
         """
-        k = ranked.shape[1]
-        sizes = np.array([len(right) for right in truth])
-        hits = np.array([np.isin(row, right) for row, right in zip(ranked, truth, strict=True)]).reshape(ranked.shape)
-        some = sizes > 0
+        return Hits.of(ranked, truth).at(ranked.shape[1])
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Where ranked lists are right.
+
+    Attributes:
+        found: whether each entry is right, best first, bool [lists, K].
+        sizes: number of right answers of each list, int64 [lists].
+    """
+
+    found: npt.NDArray[np.bool_]
+    sizes: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, ranked: npt.NDArray[np.int64], truth: Sequence[npt.NDArray[np.int64]]) -> Hits:
+        """Compare ranked ids, best first, [lists, K], with the right ids of each list."""
+        found = [np.isin(row, right) for row, right in zip(ranked, truth, strict=True)]
+        return cls(np.array(found, bool).reshape(ranked.shape), np.array([len(right) for right in truth], np.int64))
+
+    def at(self, k: int) -> Ranking:
+        """Return the metrics of the first ``k`` entries."""
+        some = self.sizes > 0
         if not some.any():
-            return cls(0.0, 0.0, 0.0, 0)
-        hits, sizes = hits[some], sizes[some]
+            return Ranking(0.0, 0.0, 0.0, 0)
+        hits, sizes = self.found[some, :k], self.sizes[some]
         discounts = 1 / np.log2(np.arange(2, k + 2))
         ideal = np.cumsum(discounts)[np.minimum(sizes, k) - 1]
-        return cls(
+        return Ranking(
             precision=float((hits.sum(1) / k).mean()),
             recall=float((hits.sum(1) / sizes).mean()),
             ndcg=float(((hits * discounts).sum(1) / ideal).mean()),
             lists=len(sizes),
         )
+
+    def recalls(self, k: int) -> npt.NDArray[np.float64]:
+        """Return the recall of the first ``k`` entries of each list, float64 [lists]; 0 where nothing is right."""
+        found: npt.NDArray[np.float64] = self.found[:, :k].sum(1) / np.maximum(self.sizes, 1)
+        return found
+
+    def curves(self) -> tuple[list[float], list[float]]:
+        """Return precision and recall at 1 to K, averaged over the lists whose truth is not empty."""
+        some = self.sizes > 0
+        if not some.any():
+            return [0.0] * self.found.shape[1], [0.0] * self.found.shape[1]
+        sums = np.cumsum(self.found[some], axis=1)
+        ranks = np.arange(1, self.found.shape[1] + 1)
+        return (sums / ranks).mean(0).tolist(), (sums / self.sizes[some][:, None]).mean(0).tolist()

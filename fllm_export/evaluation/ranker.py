@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -33,8 +33,8 @@ class Ranker(Protocol):
         """Return the ids of the best ``k`` users of each item, best first, int64 [B, k]."""
         ...
 
-    def rows(self) -> Iterator[tuple[Ids, Rows]]:
-        """Yield user ids int64 [n] and their rows float32 [n, d]."""
+    def rows(self) -> Iterator[tuple[Ids, Rows, Rows | None]]:
+        """Yield user ids int64 [n], their rows float32 [n, d], and their biases float32 [n] or None."""
         ...
 
 
@@ -52,9 +52,9 @@ class CheckpointRanker:
                 fix="Run pip install 'fllm-export[train]', or evaluate a bundle",
             ) from error
         checkpoint = Checkpoint.load(directory)
-        model = load_unmerged(checkpoint)
-        self._prompt, self._tokenizer, self._users = checkpoint.prompt(), checkpoint.tokenizer(), model.users
-        self._encode = partial(encode, model.encoder, self._prompt)
+        self._model = load_unmerged(checkpoint)
+        self._prompt, self._tokenizer, self._users = checkpoint.prompt(), checkpoint.tokenizer(), self._model.users
+        self._encode = partial(encode, self._model.encoder, self._prompt)
 
     def encode(self, texts: Sequence[str]) -> Rows:
         """Return item vectors z, float32 [B, d]."""
@@ -74,10 +74,13 @@ class CheckpointRanker:
             scores, best = np.take_along_axis(scores, order, 1), np.take_along_axis(best, order, 1)
         return best
 
-    def rows(self) -> Iterator[tuple[Ids, Rows]]:
-        """Yield user ids int64 [n] and their rows float32 [n, d]."""
-        for ids, rows, _ in self._users.labelled_chunks():
-            yield ids, rows
+    def rows(self) -> Iterator[tuple[Ids, Rows, Rows | None]]:
+        """Yield user ids int64 [n], their rows float32 [n, d], and their biases float32 [n] or None."""
+        return self._users.labelled_chunks()
+
+    def base_vectors(self, texts: Sequence[str]) -> Rows:
+        """Return what the frozen base encoder makes of texts, pooled as the checkpoint says, float32 [B, h]."""
+        return self._model.base_vectors(texts)
 
 
 class BundleRanker:
@@ -96,9 +99,9 @@ class BundleRanker:
         """Return the ids of the best ``k`` users of each item, best first, int64 [B, k]."""
         return self._runtime.users.topk(z, k).user_ids
 
-    def rows(self) -> Iterator[tuple[Ids, Rows]]:
-        """Yield user ids int64 [n] and the rows that their codes stand for, float32 [n, d]."""
-        return self._runtime.users.decoded()
+    def rows(self) -> Iterator[tuple[Ids, Rows, Rows | None]]:
+        """Yield user ids int64 [n], the rows that their codes stand for, float32 [n, d], and their biases or None."""
+        return self._runtime.users.labelled_chunks()
 
 
 def open_ranker(directory: str | Path) -> Ranker:
@@ -125,12 +128,29 @@ def encode_items(ranker: Ranker, texts: Sequence[str], progress: Progress = sile
     Raises:
         UsageError: ``texts`` is not a list, Series or 1-d array of at least one text.
     """
+    return encode_texts(ranker.encode, texts, "encoding items", progress)
+
+
+def encode_texts(
+    encode: Callable[[Sequence[str]], Rows], texts: Sequence[str], stage: str, progress: Progress = silent
+) -> Rows:
+    """Return what ``encode`` makes of many texts, float32 [n, d]; texts of similar length go together.
+
+    Args:
+        encode: texts to vectors, float32 [B, d].
+        texts: at least one.
+        stage: what ``progress`` is told.
+        progress: counts texts.
+
+    Raises:
+        UsageError: ``texts`` is not a list, Series or 1-d array of at least one text.
+    """
     texts = as_texts(texts, "texts")
     by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     parts = []
     for start in range(0, len(texts), _ENCODE_ITEMS):
-        parts.append(ranker.encode([texts[i] for i in by_length[start : start + _ENCODE_ITEMS]]))
-        progress("encoding items", min(start + _ENCODE_ITEMS, len(texts)), len(texts))
+        parts.append(encode([texts[i] for i in by_length[start : start + _ENCODE_ITEMS]]))
+        progress(stage, min(start + _ENCODE_ITEMS, len(texts)), len(texts))
     vectors = np.empty((len(texts), parts[0].shape[1]), np.float32)
     vectors[by_length] = np.concatenate(parts)
     return vectors

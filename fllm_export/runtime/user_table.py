@@ -22,7 +22,7 @@ from fllm_export.errors import UsageError
 from fllm_export.runtime.topk import TopK
 from fllm_export.table.layout import GENERATION_MAX
 from fllm_export.table.options import TableChoices, TableOptions
-from fllm_export.table.table import Table
+from fllm_export.table.table import LabelledRows, Table
 from fllm_export.table.writer import Chunk, TableWriter, write_table
 
 Rows = npt.NDArray[np.float32]
@@ -154,6 +154,10 @@ class UserTable:
         The directory is read as it is now, which may be newer than what the engine has open.
         """
         return Table(self.directory).decoded()
+
+    def labelled_chunks(self) -> Iterator[LabelledRows]:
+        """Yield ids int64 [n], rows float32 [n, d] and biases float32 [n] (or None), otherwise as :meth:`decoded`."""
+        return Table(self.directory).labelled_chunks()
 
     def topk(
         self,

@@ -16,6 +16,9 @@ from fllm_export.table.ids import check_unique
 from fllm_export.table.layout import FILE_NAME, TableLayout
 from fllm_export.table.shard import Shard, ShardShape, Tile
 
+LabelledRows = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32] | None]
+"""User ids [n], rows [n, d], and biases [n] or None."""
+
 
 class Table:
     """A table on disk, opened read-only. Opening reads headers only; pages come in as tiles are scored.
@@ -63,8 +66,13 @@ class Table:
 
     def decoded(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
         """Yield ids [n] and the float32 rows [n, d] that the codes stand for, a tile at a time."""
+        for ids, rows, _ in self.labelled_chunks():
+            yield ids, rows
+
+    def labelled_chunks(self) -> Iterator[LabelledRows]:
+        """Yield ids int64 [n], the float32 rows [n, d] that the codes stand for and biases float32 [n] (or None)."""
         for tile in self.tiles():
-            yield tile.ids, self.codec.decode(tile.stored, self.layout.dim)
+            yield tile.ids, self.codec.decode(tile.stored, self.layout.dim), tile.bias
 
     def check_finite(self, tile: Tile) -> None:
         """Check that the codes, scales and biases of some rows are finite.

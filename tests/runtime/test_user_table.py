@@ -193,3 +193,19 @@ def test_opening_creates_nothing(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"holds no table\.json"):
         UserTable.open(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_labelled_chunks_hold_the_bias_of_each_user(tmp_path, biased):
+    generator = np.random.default_rng(0)
+    rows, ids = generator.standard_normal((70, 8)).astype(np.float32), generator.permutation(500)[:70]
+    bias = generator.standard_normal(70).astype(np.float32) if biased else None
+    table = UserTable.create(tmp_path / "users", rows, ids, bias=bias, quant="fp32")
+    found = {int(i): at for at, i in enumerate(np.concatenate([chunk[0] for chunk in table.labelled_chunks()]))}
+    order = [found[int(i)] for i in ids]
+    np.testing.assert_array_equal(np.concatenate([chunk[1] for chunk in table.labelled_chunks()])[order], rows)
+    biases = [chunk[2] for chunk in table.labelled_chunks()]
+    if bias is None:
+        assert biases == [None] * len(biases)
+    else:
+        np.testing.assert_array_equal(np.concatenate(biases)[order], bias)
