@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -16,30 +17,39 @@ Side = Literal["left", "right", "none"]
 
 
 class MakeEncoder(Protocol):
-    """Makes an item encoder in evaluation mode, with a random mapper to 16 dims."""
+    """Makes an item encoder in evaluation mode, with a random mapper to 16 dims behind features of the given kinds."""
 
-    def __call__(self, directory: Path, pooling: Pooling, kind: MapperKind) -> ItemEncoder: ...
+    def __call__(
+        self, directory: Path, pooling: Pooling, kind: MapperKind, features: Sequence[str] = ()
+    ) -> ItemEncoder: ...
 
 
 @pytest.fixture(scope="session")
 def make_encoder() -> MakeEncoder:
     """The factory of item encoders; imports torch on its first call, as the head graph's tests need none."""
 
-    def make(directory: Path, pooling: Pooling, kind: MapperKind) -> ItemEncoder:
+    def make(directory: Path, pooling: Pooling, kind: MapperKind, features: Sequence[str] = ()) -> ItemEncoder:
         import torch
         from transformers import AutoModel
 
+        from fllm_export.checkpoint.feature_layers import feature_layers
         from fllm_export.checkpoint.model import ItemEncoder, make_mapper
+        from tests.conftest import small_features
 
         torch.manual_seed(7)
         encoder = AutoModel.from_pretrained(directory)
-        return ItemEncoder(encoder, pooling, make_mapper(kind, encoder.config.hidden_size, 16, 24)).eval()
+        steps = small_features(encoder.config.hidden_size, features, np.random.default_rng(7))
+        mapper = make_mapper(kind, steps.width(encoder.config.hidden_size) or 0, 16, 24)
+        return ItemEncoder(encoder, pooling, mapper, feature_layers(steps)).eval()
 
     return make
 
 
 class ExportTiny(Protocol):
-    """Exports a tiny encoder described as ``family-pooling-mapper``; returns it and its ONNX file."""
+    """Exports a tiny encoder described as ``family-pooling-mapper`` or ``family-pooling-mapper-step-step...``.
+
+    It returns the encoder and its ONNX file.
+    """
 
     def __call__(self, description: str, example: IdsAndMask) -> tuple[ItemEncoder, Path]: ...
 
@@ -57,9 +67,9 @@ def export_tiny(
     def export(description: str, example: IdsAndMask) -> tuple[ItemEncoder, Path]:
         from fllm_export.graphs.encoder import export_encoder
 
-        family, pooling, kind = description.split("-")
+        family, pooling, kind, *features = description.split("-")
         directory = {"bert": tiny_bert_dir, "roberta": tiny_roberta_dir, "llama": tiny_llama_dir}[family]
-        encoder = make_encoder(directory, pooling, kind)
+        encoder = make_encoder(directory, pooling, kind, features)
         path = tmp_path_factory.mktemp(description) / "encoder" / "model.onnx"
         export_encoder(encoder, path, example=example)
         return encoder, path

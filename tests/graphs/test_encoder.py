@@ -26,7 +26,16 @@ EXAMPLE = make_batch(2, 7, "left", 40)
 
 
 @pytest.fixture(
-    scope="module", params=["bert-mean-linear", "bert-cls-identity", "roberta-mean-linear", "llama-last-mlp"]
+    scope="module",
+    params=[
+        "bert-mean-linear",
+        "bert-cls-identity",
+        "roberta-mean-linear",
+        "llama-last-mlp",
+        "llama-last-kernel",
+        "bert-mean-kernel-gelu-normalize-sigmoid-relu-tanh",
+        "bert-mean-identity-normalize",
+    ],
 )
 def exported(request: pytest.FixtureRequest, export_tiny: ExportTiny) -> tuple[ItemEncoder, Path]:
     """An encoder and its ONNX file."""
