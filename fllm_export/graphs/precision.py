@@ -5,6 +5,11 @@ residual stream stay in float32, so that masks of -FLT_MAX and the large activat
 TensorRT is strongly typed and does what the graph says; the casts around a product fuse with their neighbours.
 Attention's own products are left alone for one more reason: TensorRT-RTX 1.7 ends with an internal error when they are
 in half precision around a softmax in float32, and they are few for texts of some hundred tokens.
+
+The two products around the exponential of a ``kernel`` mapper stay in float32 too. The second is by K^(-1/2), a matrix
+that is large along the directions in which the kernel's features hardly differ. Errors of the item's own vector do
+not lie along them, so the encoder before may be lowered. The rounding of each single feature does: in half precision
+it would be tens of times the error of the item's vector (docs/guides/export.md).
 """
 
 from __future__ import annotations
@@ -52,8 +57,17 @@ def lower_precision(model: ModelProto, precision: Precision, peaks: Mapping[str,
 def quantised_inputs(model: ModelProto) -> list[str]:
     """Return the tensors that ``fp8`` quantises, in the order of their products, each once."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    found = [node.input[0] for node in model.graph.node if _has_weight(node, weights)]
+    kernel = kernel_products(model.graph)
+    found = [n.input[0] for n in model.graph.node if _has_weight(n, weights) and n.output[0] not in kernel]
     return list(dict.fromkeys(found))
+
+
+def kernel_products(graph: GraphProto) -> set[str]:
+    """Return the results of the matrix products right before and after an exponential; none without ``kernel``."""
+    powers = [node for node in graph.node if node.op_type == "Exp"]
+    before, after = {node.input[0] for node in powers}, {node.output[0] for node in powers}
+    products = [node for node in graph.node if node.op_type in _PRODUCTS]
+    return {node.output[0] for node in products if node.output[0] in before or node.input[0] in after}
 
 
 def _has_weight(node: NodeProto, weights: Mapping[str, Any] | set[str]) -> bool:
@@ -68,13 +82,14 @@ class _Rewrite:
         self._fp8 = precision == "fp8"
         self._half_type, self._half = _HALF[precision]
         self._peaks = peaks
+        self._kernel = kernel_products(graph)
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
         self._nodes: list[NodeProto] = []
         self._made: dict[str, str] = {}
 
     def run(self) -> None:
         for node in list(self._graph.node):
-            if _has_weight(node, self._weights):
+            if _has_weight(node, self._weights) and node.output[0] not in self._kernel:
                 (self._quantise if self._fp8 else self._halve)(node)
             elif node.op_type == "Gather" and self._is_float_weight(node.input[0]):
                 self._look_up(node)

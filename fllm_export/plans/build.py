@@ -67,10 +67,10 @@ def add_plans(
         lowered = Path(aside) / "encoder.onnx"
         batches = token_batches(directory, manifest.prompt, probes)
         threads = thread_count(options.threads)
-        cosine = lower_encoder(directory / _ENCODER, lowered, options.precision, batches, threads, progress)
+        made = lower_encoder(directory / _ENCODER, lowered, options.precision, batches, threads, progress)
         encoder = [
-            replace(plan, cosine=cosine)
-            for plan in _encoder_plans(draft, lowered, targets, options, manifest.prompt.max_length)
+            replace(plan, cosine=made.cosine)
+            for plan in _encoder_plans(draft, lowered, targets, options, manifest.prompt.max_length, tf32=made.tf32)
         ]
         heads = _head_plans(draft, manifest, layout, targets, options)
         for part, plans in (("encoder", encoder), ("head", heads)):
@@ -98,12 +98,12 @@ def _check_texts(options: PlanOptions, texts: Sequence[str]) -> None:
 
 
 def _encoder_plans(
-    draft: Draft, lowered: Path, targets: tuple[str, ...], options: PlanOptions, max_length: int
+    draft: Draft, lowered: Path, targets: tuple[str, ...], options: PlanOptions, max_length: int, *, tf32: bool
 ) -> list[Plan]:
     profiles, library = encoder_profiles(max_length, options.max_batch), draft.library
     plans = []
     for target in targets:
-        built = draft.build(lowered, profiles, target)
+        built = draft.build(lowered, profiles, target, tf32=tf32)
         name = plan_name(options.precision, library.name, library.version, target)
         draft.write(f"encoder/plans/{name}", built.plan)
         plans.append(_record(name, _ENCODER, library, target, options.precision, options.max_batch))

@@ -41,6 +41,7 @@ def build_plan(
     architecture: str,
     *,
     timing_cache: bytes = b"",
+    tf32: bool = True,
     progress: Progress = silent,
 ) -> Built:
     """Build a plan.
@@ -51,6 +52,7 @@ def build_plan(
         profiles: ranges of input shapes, one optimisation profile each.
         architecture: the GPU, such as ``sm89``; one of ``library.targets``.
         timing_cache: what an earlier build on this GPU returned.
+        tf32: whether float32 matrix products may be computed in TF32, which is TensorRT's default.
         progress: told of the builder's phases.
 
     Raises:
@@ -67,6 +69,8 @@ def build_plan(
         raise BundleError(f"{library.name} {library.version} cannot parse {model} ({reasons})")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if not tf32:
+        config.clear_flag(trt.BuilderFlag.TF32)
     # Kept in a variable: the builder does not own it.
     monitor = _monitor(trt, f"plan of {model.stem} for {architecture}", progress)
     config.progress_monitor = monitor

@@ -36,12 +36,14 @@ class Draft:
         """Return where a new file of the bundle lies until it is published."""
         return self._folder / name
 
-    def build(self, model: Path, profiles: Sequence[Profile], target: str) -> Built:
+    def build(self, model: Path, profiles: Sequence[Profile], target: str, *, tf32: bool = True) -> Built:
         """Build with the timing cache that earlier builds on this GPU left, where the library has one."""
         name = f"head/plans/timing-{self.library.name}-{self.library.version}-{target}.cache"
         caches = [folder / name for folder in (self._folder, self.bundle)]
         known = next((cache.read_bytes() for cache in caches if cache.is_file()), b"")
-        built = build_plan(self.library, model, profiles, target, timing_cache=known, progress=self._progress)
+        built = build_plan(
+            self.library, model, profiles, target, timing_cache=known, tf32=tf32, progress=self._progress
+        )
         if built.timing_cache:
             self.write(name, built.timing_cache)
         return built

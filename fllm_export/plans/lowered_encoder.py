@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """Token ids and mask, [1, tokens]."""
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """What became of an encoder.
+
+    Attributes:
+        cosine: the least cosine of an item vector with the float32 one; None where they were not compared.
+        tf32: whether what stays in float32 may be multiplied in TF32, with 10 bits of mantissa, as GPUs do by default.
+            Not with a ``kernel`` mapper, for the reason that keeps its products in float32.
+    """
+
+    cosine: float | None
+    tf32: bool
+
+
 def why_not_compared(precision: Precision, texts: Sequence[str]) -> str | None:
     """Return why an encoder in that precision cannot be compared with the float32 one here; None where it can."""
     if precision not in LEAST_COSINE:
@@ -40,7 +55,7 @@ def token_batches(bundle: Path, prompt: Prompt, texts: Sequence[str]) -> list[Ba
 
 def lower_encoder(
     model: Path, lowered: Path, precision: Precision, batches: Sequence[Batch], threads: int, progress: Progress
-) -> float | None:
+) -> Lowered:
     """Write an encoder graph anew in lower precision, and compare both on the CPU.
 
     Args:
@@ -52,7 +67,7 @@ def lower_encoder(
         progress: told of every item.
 
     Returns:
-        The least cosine of an item vector with the float32 one; None where they were not compared.
+        How close the lowered encoder is, and what a plan of it may do.
 
     Raises:
         ParityError: an item vector turns too far.
@@ -66,8 +81,9 @@ def lower_encoder(
         peaks = measure(model, lowering.quantised_inputs(whole), batches, threads)
     changed = lowering.lower_precision(whole, precision, peaks)
     require("fllm_export.graphs.model_files").publish_model(ir.from_proto(changed), lowered)
+    tf32 = not lowering.kernel_products(changed.graph)
     if not batches or precision not in LEAST_COSINE:
-        return None
+        return Lowered(None, tf32)
     least = _least_cosine(model, lowered, f"encoder in {precision}", batches, threads, progress)
     if not least >= LEAST_COSINE[precision]:
         raise ParityError(
@@ -75,7 +91,7 @@ def lower_encoder(
             expected=f"at least {LEAST_COSINE[precision]}",
             fix="Choose another --precision",
         )
-    return least
+    return Lowered(least, tf32)
 
 
 def _least_cosine(

@@ -13,7 +13,7 @@ from fllm_export.calibration.transform import Transform
 from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.checkpoint.spec import MapperKind
 
-KINDS: tuple[MapperKind, ...] = ("identity", "linear", "linear_relu", "mlp")
+KINDS: tuple[MapperKind, ...] = ("identity", "linear", "linear_relu", "mlp", "kernel")
 
 
 def mapper(kind: MapperKind, hidden: int, dim: int, generator: np.random.Generator) -> Mapper:
@@ -22,6 +22,7 @@ def mapper(kind: MapperKind, hidden: int, dim: int, generator: np.random.Generat
         "linear": {"weight": (dim, hidden), "bias": (dim,)},
         "linear_relu": {"weight": (dim, hidden), "bias": (dim,)},
         "mlp": {"0.weight": (9, hidden), "0.bias": (9,), "2.weight": (dim, 9), "2.bias": (dim,)},
+        "kernel": {"0.weight": (9, hidden), "0.bias": (9,), "2.weight": (dim, 9), "2.bias": (dim,)},
     }
     weights = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes[kind].items()}
     return Mapper(kind, weights)

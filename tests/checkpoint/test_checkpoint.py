@@ -13,6 +13,7 @@ import pytest
 
 from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.checkpoint import Checkpoint
+from fllm_export.checkpoint.features import Dense, Features, Normalize, Step
 from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, UsageError
@@ -23,16 +24,20 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-@pytest.mark.parametrize("mapper", ["identity", "linear", "linear_relu", "mlp"])
-def test_save_and_load(family: Any, mapper: Any, tiny_checkpoint: Any, tmp_path: Path) -> None:
-    first = tiny_checkpoint(family, mapper=mapper)
+@pytest.mark.parametrize("mapper", ["identity", "linear", "linear_relu", "mlp", "kernel"])
+@pytest.mark.parametrize("features", [(), ("normalize",), ("gelu", "normalize")], ids=["plain", "unit", "dense"])
+def test_save_and_load(family: Any, mapper: Any, features: Any, tiny_checkpoint: Any, tmp_path: Path) -> None:
+    first = tiny_checkpoint(family, mapper=mapper, features=features)
     first.save(tmp_path / "copy")
     second = Checkpoint.load(tmp_path / "copy")
     assert second.spec == first.spec
     assert second.fingerprint() == first.fingerprint()
     assert tree(tmp_path / "copy") == tree(first.base.parent)
     np.testing.assert_array_equal(next(first.users.chunks()), next(second.users.chunks()))
-    assert (tmp_path / "copy" / "head.safetensors").exists() is (mapper != "identity")
+    assert (tmp_path / "copy" / "head.safetensors").exists() is (mapper != "identity" or "gelu" in features)
+    written = json.loads((tmp_path / "copy" / "filterllm.json").read_text())
+    assert written["schema_version"] == (2 if features or mapper == "kernel" else 1)
+    assert ("features" in written) is bool(features)
 
 
 def test_saved_checkpoint_needs_nothing_else(tiny_checkpoint: Any, tmp_path: Path) -> None:
@@ -43,6 +48,21 @@ def test_saved_checkpoint_needs_nothing_else(tiny_checkpoint: Any, tmp_path: Pat
     assert json.loads((tmp_path / "b" / "filterllm.json").read_text())["base_model"] == "base"
     assert moved.base == tmp_path / "b" / "base"
     assert moved.adapter == tmp_path / "b" / "adapter"
+
+
+def with_features(checkpoint: Checkpoint, *steps: Step) -> Checkpoint:
+    features = Features(steps)
+    return replace(checkpoint, features=features, spec=replace(checkpoint.spec, features=features.specs))
+
+
+def test_features_must_be_those_of_the_spec_and_fit(tiny_checkpoint: Any) -> None:
+    checkpoint = tiny_checkpoint("llama", lora=False)
+    with pytest.raises(BundleError, match="the features are normalize; expected none, as filterllm"):
+        replace(checkpoint, features=Features((Normalize(),)))
+    with pytest.raises(BundleError, match=r"features.0.weight has the shape \[32, 31\]; expected \[any, 32\]"):
+        with_features(checkpoint, Dense(np.zeros((32, 31)), np.zeros(32)))
+    with pytest.raises(BundleError, match="takes 32 dimensions; expected 30, the dimensions that the features make"):
+        with_features(checkpoint, Dense(np.zeros((30, 32)), np.zeros(30)))
 
 
 def test_fingerprint_changes_with_every_part(tiny_checkpoint: Any, tmp_path: Path) -> None:
@@ -56,6 +76,15 @@ def test_fingerprint_changes_with_every_part(tiny_checkpoint: Any, tmp_path: Pat
     shutil.copytree(checkpoint.base, other_base)
     config = other_base / "config.json"
     config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
+    eye, zero = np.eye(32), np.zeros(32)
+    different: list[tuple[Step, ...]] = [
+        (Normalize(),),
+        (Dense(eye, zero, "tanh"),),
+        (Dense(eye, zero, "gelu"),),
+        (Dense(2 * eye, zero, "tanh"),),
+        (Dense(eye, zero + 1, "tanh"),),
+        (Dense(eye, zero, "tanh"), Normalize()),
+    ]
     prints = [
         checkpoint.fingerprint(),
         replace(checkpoint, spec=replace(checkpoint.spec, max_length=7)).fingerprint(),
@@ -65,6 +94,7 @@ def test_fingerprint_changes_with_every_part(tiny_checkpoint: Any, tmp_path: Pat
         replace(checkpoint, users=UserRows.from_array(rows, ids=np.arange(n)[::-1].copy())).fingerprint(),
         replace(checkpoint, users=UserRows.from_array(rows, bias=np.ones(n))).fingerprint(),
         replace(checkpoint, mapper=Mapper("linear_relu", {**weights, "bias": weights["bias"] + 1})).fingerprint(),
+        *(with_features(checkpoint, *steps).fingerprint() for steps in different),
     ]
     assert len(set(prints)) == len(prints)
     assert replace(checkpoint, users=UserRows.from_array(rows)).fingerprint() == prints[0]

@@ -143,7 +143,7 @@ def test_user_rows_stay_on_disk_when_no_adapter_touches_them(tiny_checkpoint: An
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
-@pytest.mark.parametrize("mapper", ["identity", "linear", "linear_relu", "mlp"])
+@pytest.mark.parametrize("mapper", ["identity", "linear", "linear_relu", "mlp", "kernel"])
 def test_torch_and_numpy_mappers_agree(family: str, mapper: str, tiny_checkpoint: Any) -> None:
     checkpoint = tiny_checkpoint(family, mapper=mapper)
     encoder = merge(checkpoint, TEXTS).encoder

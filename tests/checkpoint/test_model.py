@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from fllm_export.checkpoint.feature_layers import FeatureLayers  # noqa: E402
 from fllm_export.checkpoint.model import FilterLLM, ItemEncoder, make_mapper, pool  # noqa: E402
 
 lengths = st.lists(st.integers(1, 6), min_size=1, max_size=4)
@@ -38,7 +39,7 @@ class Hidden(torch.nn.Module):
         return Output
 
 
-@pytest.mark.parametrize("kind", ["identity", "linear", "linear_relu", "mlp"])
+@pytest.mark.parametrize("kind", ["identity", "linear", "linear_relu", "mlp", "kernel"])
 def test_mapper_after_pooling(kind: Any) -> None:
     torch.manual_seed(0)
     mapper = make_mapper(kind, 2, 2, 3)
@@ -59,5 +60,20 @@ def test_mapper_after_pooling(kind: Any) -> None:
             "linear": {"weight", "bias"},
             "linear_relu": {"weight", "bias"},
             "mlp": {"0.weight", "0.bias", "2.weight", "2.bias"},
+            "kernel": {"0.weight", "0.bias", "2.weight", "2.bias"},
         }[kind]
     )
+
+
+def test_features_before_the_mapper() -> None:
+    features = FeatureLayers([(torch.nn.Linear(2, 3), "tanh"), None])
+    encoder = ItemEncoder(Hidden(), "last", make_mapper("kernel", 3, 2, 4), features)
+    ids, mask = torch.tensor([[3, 5, 9]]), torch.tensor([[1, 1, 0]])
+    x = torch.nn.functional.normalize(torch.tanh(features[0](torch.tensor([[np.sin(5.0), -5.0]]).float())))
+    torch.testing.assert_close(encoder.pooled(ids, mask), x)
+    first, second = encoder.mapper[0], encoder.mapper[2]
+    torch.testing.assert_close(encoder(ids, mask), second(torch.exp(first(x))))
+    assert [name for name in encoder.state_dict() if name.startswith("features")] == [
+        "features.0.weight",
+        "features.0.bias",
+    ]

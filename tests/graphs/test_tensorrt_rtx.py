@@ -116,3 +116,18 @@ def test_encoders_build_with_their_products_in_low_precision(
     assert sum(any(kind == factor for _, kind in layer.inputs) for layer in products) >= len(quantised) // 2
     assert steps[0][0] == 0
     assert steps[-1][0] == steps[-1][1]
+
+
+def test_a_kernel_s_products_are_float32_in_the_plan(
+    library: Library, make_encoder: MakeEncoder, tiny_llama_dir: Path, tmp_path: Path
+) -> None:
+    encoder = make_encoder(tiny_llama_dir, "last", "kernel", ["tanh", "normalize"])
+    export_encoder(encoder, tmp_path / "model.onnx", example=make_batch(2, 7, "left", 40))
+    lowered = lower_precision(onnx.load(tmp_path / "model.onnx"), "fp16")
+    onnx.save(lowered, tmp_path / "lowered.onnx")
+    for tf32 in (True, False):
+        built = build_plan(library, tmp_path / "lowered.onnx", encoder_profiles(64, 8), "sm120", tf32=tf32)
+        powers = [layer for layer in built.layers if "Exp" in layer.name and layer.kind in ("gemm", "runtime_fusion")]
+        assert powers, "the exponential is fused with its product"
+        assert {kind for layer in powers for _, kind in layer.inputs} == {"Float"}
+        assert any(kind == "Half" for layer in built.layers for _, kind in layer.inputs)
