@@ -56,18 +56,28 @@ def open_user_files(directory: Path) -> StoredUsers:
     return StoredUsers(parts, _read_ids(files), _read_bias(files))
 
 
+def rows_per_file(dim: int) -> int:
+    """Return how many float32 rows of ``dim`` numbers a file holds at most: 1 GiB of them."""
+    return max(1, _BYTES_PER_FILE // (4 * dim))
+
+
+def user_file(number: int, total: int) -> str:
+    """Return the name of file ``number``, counted from 0, of ``total``."""
+    return f"users-{number + 1:05d}-of-{total:05d}.safetensors"
+
+
 def write_user_files(
     directory: Path, users: RowSource, ids: IdArray | None, bias: FloatArray | None, progress: Progress
 ) -> None:
     """Write ``users-00001-of-0000N.safetensors``, float32, at most 1 GiB each, a chunk of rows at a time."""
-    rows_per_file = max(1, _BYTES_PER_FILE // (4 * users.dim))
-    total = -(-users.rows // rows_per_file)
+    step = rows_per_file(users.dim)
+    total = -(-users.rows // step)
     for number in range(total):
-        first = number * rows_per_file
-        last = min(first + rows_per_file, users.rows)
+        first = number * step
+        last = min(first + step, users.rows)
         # int64 comes first, so that every tensor is aligned.
         whole = {name: values[first:last] for name, values in ((IDS, ids), (BIAS, bias)) if values is not None}
-        with publish(directory / f"users-{number + 1:05d}-of-{total:05d}.safetensors") as file:
+        with publish(directory / user_file(number, total)) as file:
             _write_file(file, users, first, last, whole)
         progress("users", last, users.rows)
 
