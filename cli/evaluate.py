@@ -13,6 +13,7 @@ from fllm_export.cli.options import DIRECTORY
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 
 if TYPE_CHECKING:
+    from fllm_export.evaluation.dataset import Dataset
     from fllm_export.evaluation.evaluation import Evaluation
     from fllm_export.evaluation.measurement import Measurement
 
@@ -42,6 +43,11 @@ _UNKNOWN = "-"
     help="Checkpoint whose base encoder gives the text vectors of the baselines. "
     "Without it: the first checkpoint among the models.",
 )
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write tables, charts and examples to this HTML file.",
+)
 @json_option
 @pass_output
 def evaluate(
@@ -52,6 +58,7 @@ def evaluate(
     k: int,
     baselines: bool,
     checkpoint: Path | None,
+    report: Path | None,
 ) -> None:
     """Evaluate each MODEL, a checkpoint or a bundle, on the cold items of DATASET.
 
@@ -78,7 +85,24 @@ def evaluate(
     )
     if baselines and found.text_vectors is None:
         output.say("left out: the baselines that read texts, which need a checkpoint (--checkpoint)")
+    if report is not None:
+        _write_page(report, models[0], dataset, data, found)
     output.result({"model": str(models[0]), "users_left_out": data.left_out, **found.to_json()}, _table(found))
+
+
+def _write_page(report: Path, model: Path, folder: Path, data: Dataset, found: Evaluation) -> None:
+    from fllm_export.evaluation.examples import examples
+    from fllm_export.evaluation.quality_page import quality_page
+    from fllm_export.files import publish_text
+
+    setting = {
+        "data set": folder.resolve().name,
+        "split": f"{found.split}, {len(found.cold.items):,} items",
+        "users": f"{len(data.user_ids):,}",
+        "training pairs": f"{len(data.splits['train']):,}",
+    }
+    title = f"Quality of {model.resolve().name} on {folder.resolve().name}"
+    publish_text(report, quality_page(title, setting, found, examples(found, data)))
 
 
 def _names(models: Sequence[Path]) -> list[str]:

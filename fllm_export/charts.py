@@ -10,7 +10,8 @@ from html import escape
 _ROW = 44
 _AXIS = 46
 _LEFT, _RIGHT = 5.0, 95.0
-_COLOURS = 5
+COLOURS = 9
+"""Colours of a page; a tenth part or line has the first colour again."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,15 @@ def bars(name: str, rows: Mapping[str, Mapping[str, float]], texts: Mapping[str,
         for colour, length in enumerate(pieces.values()):
             begin, end = end, end + length
             x, width = scale.place(begin), scale.place(end) - scale.place(begin)
-            style = f"c{colour % _COLOURS}"
+            style = f"c{colour % COLOURS}"
             parts.append(f'<rect class="{style}" x="{x:.2f}%" y="{y + 22}" width="{width:.2f}%" height="14"/>')
     return _svg(name, len(rows), parts, scale)
 
 
 def legend(texts: Sequence[str]) -> str:
-    """Return the colours of the parts of :func:`bars`, in their order, with a text for each."""
+    """Return the colours of the parts of :func:`bars` or of lines, in their order, with a text for each."""
     keys = "".join(
-        f'<li><svg class="key"><rect class="c{number % _COLOURS}" width="12" height="12"/></svg>{escape(text)}</li>'
+        f'<li><svg class="key"><rect class="c{number % COLOURS}" width="12" height="12"/></svg>{escape(text)}</li>'
         for number, text in enumerate(texts)
     )
     return f'<ul class="legend">{keys}</ul>'

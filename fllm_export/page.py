@@ -7,9 +7,11 @@ from html import escape
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --paper: #ffffff; --faint: #d0d0d0; --soft: #5c5c5c;
-  --good: #1b6e3c; --bad: #b3261e; --c0: #3566b8; --c1: #c2742c; --c2: #3c8a5a; --c3: #8a4fa3; --c4: #777777; }
+  --good: #1b6e3c; --bad: #b3261e; --c0: #3566b8; --c1: #c2742c; --c2: #3c8a5a; --c3: #8a4fa3; --c4: #777777;
+  --c5: #b0285f; --c6: #128a9a; --c7: #7d6a1e; --c8: #9c5a3c; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e8e8e8; --paper: #181818; --faint: #4a4a4a; --soft: #a8a8a8;
-  --good: #7ddc9f; --bad: #ff8a80; --c0: #7fa8ee; --c1: #e8a468; --c2: #79c99a; --c3: #c79ade; --c4: #aaaaaa; } }
+  --good: #7ddc9f; --bad: #ff8a80; --c0: #7fa8ee; --c1: #e8a468; --c2: #79c99a; --c3: #c79ade; --c4: #aaaaaa;
+  --c5: #f07ba6; --c6: #5cc9d8; --c7: #cdb95e; --c8: #d99b7c; } }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 46rem;
   margin: 0 auto; padding: 1rem 1rem 3rem; overflow-wrap: anywhere; }
@@ -23,12 +25,26 @@ svg .tick { fill: var(--soft); font-size: 12px; } svg .title { font-style: itali
 svg .axis { stroke: var(--soft); } svg .track { stroke: var(--faint); stroke-width: 2; }
 svg .mark { stroke: var(--bad); stroke-width: 3; } svg.key { width: 12px; height: 12px; margin-right: 0.5rem; }
 .c0 { fill: var(--c0); } .c1 { fill: var(--c1); } .c2 { fill: var(--c2); } .c3 { fill: var(--c3); }
-.c4 { fill: var(--c4); }
+.c4 { fill: var(--c4); } .c5 { fill: var(--c5); } .c6 { fill: var(--c6); } .c7 { fill: var(--c7); }
+.c8 { fill: var(--c8); }
+svg .line { fill: none; stroke-width: 1.6; stroke-linejoin: round; } svg .strong { stroke-width: 3.2; }
+svg .dashed { stroke-dasharray: 7 5; } svg .dotted { stroke: var(--soft); stroke-dasharray: 2 4; }
+svg .grid { stroke: var(--faint); stroke-width: 1; }
+svg .side { text-anchor: end; } svg .name { font-style: italic; }
+.s0 { stroke: var(--c0); } .s1 { stroke: var(--c1); } .s2 { stroke: var(--c2); } .s3 { stroke: var(--c3); }
+.s4 { stroke: var(--c4); } .s5 { stroke: var(--c5); } .s6 { stroke: var(--c6); } .s7 { stroke: var(--c7); }
+.s8 { stroke: var(--c8); }
 ul.legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0.2rem 1.4rem; }
 table { border-collapse: collapse; width: 100%; } th, td { padding: 3px 10px 3px 0; text-align: left;
   vertical-align: top; border-top: 1px solid var(--faint); font-weight: normal; }
-thead th { font-weight: 600; overflow-wrap: normal; }
+th:last-child, td:last-child { padding-right: 0; } thead th { font-weight: 600; overflow-wrap: normal; }
 tbody th { color: var(--soft); width: 40%; } td { font-variant-numeric: tabular-nums; }
+.best { font-weight: 700; } h3 { font-size: 1rem; margin: 1.6rem 0 0.2rem; }
+.listed p { margin: 0.5rem 0 0; } .listed ul { margin: 0; padding-left: 1.2rem; color: var(--soft); }
+ul.labels { list-style: none; padding: 0; margin: 0.5rem 0; display: flex; flex-wrap: wrap; gap: 0.3rem; }
+ul.labels li { border: 1px solid var(--faint); border-radius: 4px; padding: 0 0.45rem; color: var(--soft);
+  font-variant-numeric: tabular-nums; }
+ul.labels li.right { border-color: var(--good); color: var(--good); font-weight: 600; }
 .differs { color: var(--bad); font-weight: 600; } .note { color: var(--soft); }
 blockquote { margin: 0.6rem 0; padding-left: 0.9rem; border-left: 4px solid var(--faint); white-space: pre-wrap; }
 """
@@ -77,16 +93,45 @@ def facts(rows: Mapping[str, str]) -> str:
     return f"<table><tbody>{cells}</tbody></table>"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], differs: Sequence[Sequence[bool]]) -> str:
-    """Return a table of plain text; ``differs`` says of each cell whether it is marked."""
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[Sequence[bool]], kind: str = "differs"
+) -> str:
+    """Return a table of plain text.
+
+    Args:
+        header: of the columns.
+        rows: the cells.
+        marked: of each cell whether it is marked.
+        kind: what a mark means: ``differs`` from what was expected, or ``best`` of its column.
+    """
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join(
         "<tr>"
         + "".join(
-            f'<td class="differs">{escape(cell)}</td>' if marked else f"<td>{escape(cell)}</td>"
-            for cell, marked in zip(row, marks, strict=True)
+            f'<td class="{kind}">{escape(cell)}</td>' if mark else f"<td>{escape(cell)}</td>"
+            for cell, mark in zip(row, marks, strict=True)
         )
         + "</tr>"
-        for row, marks in zip(rows, differs, strict=True)
+        for row, marks in zip(rows, marked, strict=True)
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def labels(texts: Sequence[str], right: Sequence[bool]) -> str:
+    """Return short texts side by side; ``right`` says of each whether it is marked as right."""
+    items = "".join(
+        f'<li class="right">&#10003; {escape(text)}</li>' if marked else f"<li>{escape(text)}</li>"
+        for text, marked in zip(texts, right, strict=True)
+    )
+    return f'<ul class="labels">{items}</ul>'
+
+
+def entry(heading: str, *content: str) -> str:
+    """Return a part of a section: a smaller heading of plain text and HTML below it."""
+    return f"<h3>{escape(heading)}</h3>\n" + "\n".join(content)
+
+
+def listed(heading: str, texts: Sequence[str]) -> str:
+    """Return a line of plain text and a list below it."""
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f'<div class="listed"><p>{escape(heading)}</p><ul>{items}</ul></div>'

@@ -36,6 +36,7 @@ class Evaluation:
         baselines: fitted on the training pairs alone; empty where they were not requested.
         groups: the split's items by popularity and by length of text.
         text_vectors: the frozen encoder of the text baselines, or None.
+        item_vectors: the same, or the first model's own encoder where there is none.
     """
 
     cold: ColdSplit
@@ -44,6 +45,7 @@ class Evaluation:
     baselines: tuple[Measurement, ...]
     groups: dict[str, Groups]
     text_vectors: ItemVectors | None
+    item_vectors: ItemVectors
 
     @property
     def split(self) -> str:
@@ -148,7 +150,8 @@ def evaluate(
     vectors = _text_vectors(rankers, texts, dataset, progress) if baselines else None
     fitted = fit_baselines(dataset, BASELINES, vectors, progress) if baselines else ()
     compared = tuple(measure(_baseline(each, cold, vectors), cold, k) for each in fitted)
-    return Evaluation(cold, k, models, compared, item_groups(dataset, cold), vectors)
+    own = vectors or ItemVectors(dataset, rankers[0].encode, "encoding similar items", progress)
+    return Evaluation(cold, k, models, compared, item_groups(dataset, cold), vectors, own)
 
 
 def _model(name: str, ranker: Ranker, dataset: Dataset, cold: ColdSplit, k: int, progress: Progress) -> Method:
@@ -187,7 +190,7 @@ def _text_vectors(
         if not isinstance(opened, CheckpointRanker):
             raise UsageError(f"{texts} is a bundle", expected="a checkpoint, which has a base encoder")
         texts = opened
-    return None if texts is None else ItemVectors(dataset, texts.base_vectors, progress)
+    return None if texts is None else ItemVectors(dataset, texts.base_vectors, "encoding texts for baselines", progress)
 
 
 def _baseline(fitted: FittedBaseline, cold: ColdSplit, vectors: ItemVectors | None) -> Method:

@@ -17,11 +17,15 @@ class ItemVectors:
     Args:
         dataset: holds the texts.
         encode: texts to vectors, float32 [B, h].
+        stage: what ``progress`` is told.
         progress: counts items.
     """
 
-    def __init__(self, dataset: Dataset, encode: Callable[[Sequence[str]], Rows], progress: Progress = silent) -> None:
-        self._texts, self._encode, self._progress = dataset.texts, encode, progress
+    def __init__(
+        self, dataset: Dataset, encode: Callable[[Sequence[str]], Rows], stage: str, progress: Progress = silent
+    ) -> None:
+        self._texts, self._encode = dataset.texts, encode
+        self._stage, self._progress = stage, progress
         self._done = np.zeros(len(dataset.texts), bool)
         self._vectors: Rows | None = None
 
@@ -30,7 +34,7 @@ class ItemVectors:
         missing = np.unique(items[~self._done[items]])
         if len(missing):
             texts = [self._texts[item] for item in missing]
-            found = encode_texts(self._encode, texts, "encoding texts for baselines", self._progress)
+            found = encode_texts(self._encode, texts, self._stage, self._progress)
             if self._vectors is None:
                 self._vectors = np.empty((len(self._texts), found.shape[1]), np.float32)
             self._vectors[missing] = found

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fllm_export.line_charts import Axis, Line, lines
+
+from .drawn import check
+
+
+def test_points_stand_where_the_axes_say():
+    x, y = Axis("x", 0, 10, {0: "0", 10: "10"}), Axis("y <unit>", 0, 1, {0: "0", 1: "1"})
+    chart = lines("a & b", [Line([(0, 0), (5, 0.25), (20, 2)], 0, marked=True)], x, y)
+    check(chart)
+    assert 'points="0.0,1000.0 500.0,750.0 1000.0,0.0"' in chart
+    assert len(re.findall("<circle", chart)) == 3
+    assert "y &lt;unit&gt;" in chart
+
+
+def test_a_logarithmic_axis_has_equal_distances_for_equal_ratios():
+    axis = Axis.decades("p", [0.002, 0.3])
+    assert (axis.low, axis.high) == (0.001, 1.0)
+    assert axis.share(0.01) - axis.share(0.001) == pytest.approx(axis.share(1) - axis.share(0.1))
+    assert axis.share(0) == 0
+
+
+@given(st.lists(st.floats(1e-12, 1), min_size=1, max_size=20))
+def test_decades_hold_every_value_with_few_ticks(values):
+    axis = Axis.decades("p", values)
+    assert axis.low <= min(values) * (1 + 1e-9)
+    assert axis.high >= max(values) * (1 - 1e-9)
+    assert 2 <= len(axis.ticks) <= 8
+    assert len(set(axis.ticks.values())) == len(axis.ticks)
+
+
+def test_named_places_lie_inside_the_axis_in_order():
+    axis = Axis.named("group", ["a", "b", "c"])
+    shares = [axis.share(at) for at in range(3)]
+    assert 0 < shares[0] < shares[1] < shares[2] < 1
+    assert shares[1] == pytest.approx(0.5)
+    assert list(axis.ticks.values()) == ["a", "b", "c"]
