@@ -54,20 +54,22 @@ def read_object(path: Path, *, fix: str | None = None) -> dict[str, Any]:
         BundleError: the file cannot be read, has more than :data:`MAX_FILE_BYTES`, is not JSON by the rules of
             :func:`parse`, or holds something other than an object.
     """
-    try:
-        with path.open("rb") as file:
-            content, size = file.read(MAX_FILE_BYTES + 1), os.fstat(file.fileno()).st_size
-    except OSError as error:
-        damaged = BundleError(f"{path} cannot be read ({error.strerror})", expected="a JSON file", fix=fix)
-        raise limit_error(error, path) or damaged from error
-    if len(content) > MAX_FILE_BYTES:
-        raise BundleError(f"{path} has {size} bytes", expected=f"at most {MAX_FILE_BYTES}", fix=fix)
-    try:
-        value = parse(content)
-    except ValueError as error:
-        raise BundleError(f"{path} is not JSON ({error})", expected="a JSON object in UTF-8", fix=fix) from error
+    value = _read(path, "a JSON object", fix)
     if not isinstance(value, dict):
         raise BundleError(f"{path} holds a JSON {type(value).__name__}", expected="a JSON object", fix=fix)
+    return value
+
+
+def read_list(path: Path) -> list[Any]:
+    """Return the JSON list in a file.
+
+    Raises:
+        BudgetError: a limit of the system is reached.
+        BundleError: as :func:`read_object`, or it holds something other than a list.
+    """
+    value = _read(path, "a JSON list", None)
+    if not isinstance(value, list):
+        raise BundleError(f"{path} holds a JSON {type(value).__name__}", expected="a JSON list")
     return value
 
 
@@ -95,6 +97,21 @@ def read_versioned(path: Path, supported: int, features: Set[str] = frozenset())
         )
     _check_features(path, document.get("reader_features", []), features)
     return document
+
+
+def _read(path: Path, expected: str, fix: str | None) -> Any:
+    try:
+        with path.open("rb") as file:
+            content, size = file.read(MAX_FILE_BYTES + 1), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        damaged = BundleError(f"{path} cannot be read ({error.strerror})", expected="a JSON file", fix=fix)
+        raise limit_error(error, path) or damaged from error
+    if len(content) > MAX_FILE_BYTES:
+        raise BundleError(f"{path} has {size} bytes", expected=f"at most {MAX_FILE_BYTES}", fix=fix)
+    try:
+        return parse(content)
+    except ValueError as error:
+        raise BundleError(f"{path} is not JSON ({error})", expected=f"{expected} in UTF-8", fix=fix) from error
 
 
 def _check_features(path: Path, needed: Any, known: Set[str]) -> None:

@@ -6,8 +6,6 @@ names (``mapper.weight``, ``user_embeddings.weight``) are read as well.
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +18,9 @@ from fllm_export import arguments
 from fllm_export.checkpoint.mapper import PREFIX, Mapper
 from fllm_export.checkpoint.row_sources import ArrayRows
 from fllm_export.checkpoint.spec import MapperKind
+from fllm_export.checkpoint.torch_file import read_torch_file, tensor_array
 from fllm_export.checkpoint.users import UserRows
-from fllm_export.errors import BundleError, HardwareError
-from fllm_export.system_errors import limit_error
+from fllm_export.errors import BundleError
 
 if TYPE_CHECKING:
     import torch
@@ -58,40 +56,22 @@ def read_parts(custom_weights: Path, mapper: MapperKind, ids: npt.ArrayLike | No
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
     rows = _float_matrix(custom_weights, tensors)
     users = UserRows(
-        [ArrayRows(_array(rows), f"tensor {USERS!r} of {custom_weights}")],
+        [ArrayRows(tensor_array(rows), f"tensor {USERS!r} of {custom_weights}")],
         ids=None if ids is None else arguments.unique_ids(ids, "ids", rows.shape[0]),
         source="the argument ids",
     )
     kept = {} if mapper == "identity" else weights
-    arrays = {name: _array(tensor).astype(np.float32, copy=False) for name, tensor in kept.items()}
+    arrays = {name: tensor_array(tensor).astype(np.float32, copy=False) for name, tensor in kept.items()}
     return OfficialParts(Mapper(mapper, arrays, str(custom_weights)), users)
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     """Return the file's tensors under flat names, mapped from disk where the format allows."""
-    try:
-        import torch
-    except ImportError as error:
-        raise HardwareError(
-            f"torch is not installed and {path} is a torch file",
-            expected="torch",
-            fix="pip install 'fllm-export[build]'",
-        ) from error
-    if not path.is_file():
-        raise BundleError(f"{path} does not exist", expected="the custom_weights.pt of the official FilterLLM code")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise BundleError(
-            f"{path} holds more than tensors and was refused: {_first_line(error)}",
-            expected="a file with tensors only; none of its code was run",
-            fix="Save it again as torch.save({'mapper': ..., 'user_embeddings': ...}) of state dicts",
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        damaged = BundleError(
-            f"{path} is damaged: {_first_line(error)}", expected="a whole torch file", fix="Copy the file again"
-        )
-        raise limit_error(error, path) or damaged from error
+    content = read_torch_file(
+        path,
+        "the custom_weights.pt of the official FilterLLM code",
+        "Save it again as torch.save({'mapper': ..., 'user_embeddings': ...}) of state dicts",
+    )
     return _flatten(content, path)
 
 
@@ -123,13 +103,3 @@ def _float_matrix(path: Path, tensors: Mapping[str, torch.Tensor]) -> torch.Tens
             expected="floating point [users, dim]",
         )
     return rows
-
-
-def _array(tensor: torch.Tensor) -> npt.NDArray[np.generic]:
-    # NumPy has no bfloat16; every other float keeps its type, so that a mapped file stays on disk.
-    plain = tensor.detach()
-    return (plain.float() if plain.dtype.itemsize < 4 else plain).numpy()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
