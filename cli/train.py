@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "--encoder",
     default="minilm",
     show_default=True,
-    help="minilm, mpnet, smollm2, or a local Hugging Face directory.",
+    help="minilm, mpnet, smollm2, or a local directory of sentence-transformers or Hugging Face.",
 )
 @click.option("--dim", type=int, default=256, show_default=True, help="Dimension of a user row.")
 @click.option(
@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     help="What maps the encoder's hidden state to the item vector.",
 )
 @click.option("--guidance", type=float, default=10.0, show_default=True, help="Weight lambda of the guidance loss.")
-@click.option("--max-length", type=int, default=128, show_default=True, help="Maximum number of tokens per prompt.")
+@click.option(
+    "--max-length",
+    type=int,
+    default=128,
+    show_default=True,
+    help="Maximum number of tokens per prompt; the encoder's own limit can be lower.",
+)
 @click.option("--epochs", type=int, default=3, show_default=True, help="LoRA epochs; 0 keeps the encoder frozen.")
 @click.option(
     "--max-steps", type=int, help="Maximum number of LoRA steps, for a short run on the items of those steps."

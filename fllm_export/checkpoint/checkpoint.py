@@ -198,6 +198,64 @@ class Checkpoint:
         )
         return cls(spec, base, folder, Mapper("identity"), rows)
 
+    @classmethod
+    def from_sentence_transformer(
+        cls,
+        directory: str | Path,
+        *,
+        users: npt.ArrayLike | str | Path,
+        ids: npt.ArrayLike | str | Path | None = None,
+        bias: npt.ArrayLike | None = None,
+        template: str | None = None,
+        max_length: int | None = None,
+    ) -> Checkpoint:
+        """Import the item tower of a two-tower model, with the vectors of its users.
+
+        The score of a user is the inner product of the text's vector, as ``SentenceTransformer.encode`` returns it,
+        and the user's row.
+
+        Args:
+            directory: what ``SentenceTransformer.save`` wrote, or the model's id in the local Hugging Face cache.
+            users: floats [N, d], d being the dimensions of a text's vector; or a file of them (``.npy``, ``.parquet``,
+                ``.safetensors`` or ``.fbin``), which stays on disk.
+            ids: the user id of each row, integers [N], or a file of them; when not given, those in the file of
+                ``users``, or else 0 to N - 1.
+            bias: added to each user's score, numbers [N]; when not given, those in the file of ``users``, or else none.
+            template: the prompt with the placeholder ``{text}``; when not given, the model's default prompt before
+                the text, or the bare text.
+            max_length: tokens at most; the model's own limit when not given.
+
+        Raises:
+            BundleError: a file is missing or damaged, or a module or setting of the model is not supported.
+            UsageError: an argument is of another type or out of range, or the rows have other dimensions.
+            HardwareError: a Dense module's weights are a torch file and torch is not installed.
+        """
+        from fllm_export.checkpoint.sentence_modules import SentenceModules
+        from fllm_export.checkpoint.vector_files import user_rows
+
+        base = resolve_base(str(arguments.path(directory, "directory")), Path.cwd(), "the argument directory")
+        modules, rows = SentenceModules.read(base), user_rows(users, ids, bias)
+        if rows.dim != modules.dim:
+            raise UsageError(
+                f"the user rows have {rows.dim} dimensions",
+                expected=f"{modules.dim}, those of a text's vector in {base}",
+            )
+        length = modules.texts.max_length if max_length is None else max_length
+        if length is None:
+            raise UsageError(f"{base} does not limit the length of texts", expected="the argument max_length")
+        spec = CheckpointSpec(
+            base_model=str(modules.transformer.resolve()),
+            template=modules.texts.template if template is None else template,
+            pooling=modules.pooling,
+            max_length=arguments.integer(length, "max_length", least=1),
+            padding_side=modules.texts.padding_side,
+            mapper="identity",
+            dim=rows.dim,
+            users=rows.rows,
+            features=modules.features.specs,
+        )
+        return cls(spec, modules.transformer, None, Mapper("identity"), rows, modules.features)
+
     @cached_property
     def base_model(self) -> BaseModel:
         """The base model's directory, checked once."""

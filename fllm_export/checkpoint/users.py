@@ -80,15 +80,7 @@ class UserRows:
                 f"the user rows are an array of {array.dtype} with the shape {list(array.shape)}",
                 expected="a float array [users, dim] that is not empty",
             )
-        biases = None if bias is None else arguments.array(bias, "bias")
-        if biases is not None and (biases.dtype.kind not in "fiu" or biases.shape != array.shape[:1]):
-            found = f"bias is an array of {biases.dtype} with the shape {list(biases.shape)}"
-            raise UsageError(found, expected=f"numbers [{len(array)}], one per row")
-        return cls(
-            [ArrayRows(array, "the array of user rows")],
-            ids=None if ids is None else arguments.unique_ids(ids, "ids", len(array)),
-            bias=None if biases is None else biases.astype(np.float32),
-        )
+        return cls([ArrayRows(array, "the array of user rows")]).with_labels(ids, bias)
 
     @classmethod
     def open(cls, directory: Path) -> UserRows:
@@ -99,6 +91,23 @@ class UserRows:
         """
         stored = open_user_files(directory)
         return cls(stored.parts, ids=stored.ids, bias=stored.bias, source=str(directory / USER_FILES))
+
+    def with_labels(self, ids: npt.ArrayLike | None, bias: npt.ArrayLike | None) -> UserRows:
+        """Return the same rows with other ids and biases; what is None stays as it is.
+
+        Raises:
+            UsageError: the ids are not one integer per row, each of them once, or the biases not one number per row.
+            BundleError: a bias is not finite.
+        """
+        biases = None if bias is None else arguments.array(bias, "bias")
+        if biases is not None and (biases.dtype.kind not in "fiu" or biases.shape != (self.rows,)):
+            found = f"bias is an array of {biases.dtype} with the shape {list(biases.shape)}"
+            raise UsageError(found, expected=f"numbers [{self.rows}], one per row")
+        return UserRows(
+            self._sources,
+            ids=self.ids if ids is None else arguments.unique_ids(ids, "ids", self.rows),
+            bias=self.bias if biases is None else biases.astype(np.float32),
+        )
 
     def read(self, first: int, count: int) -> FloatArray:
         """Return rows ``first`` to ``first + count - 1`` (fewer at the end), float32 [n, d].

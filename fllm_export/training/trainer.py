@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fllm_export import arguments
 from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.checkpoint import BASE_FOLDER, Checkpoint
+from fllm_export.checkpoint.feature_layers import feature_layers
 from fllm_export.checkpoint.model import ItemEncoder
 from fllm_export.checkpoint.spec import SPEC_FILE, CheckpointSpec
 from fllm_export.checkpoint.users import UserRows
@@ -153,14 +154,18 @@ class Trainer:
         self._truth = held_out.users_of(self._validation)
         liked = train.users_of(self.items)
         self._liked = {int(i): torch.from_numpy(users) for i, users in zip(self.items, liked, strict=True)}
-        self._tokens = ItemTokens.of(dataset.texts, choice, recipe.max_length)
+        self._max_length = choice.longest(recipe.max_length)
+        self._tokens = ItemTokens.of(dataset.texts, choice, self._max_length)
         torch.manual_seed(recipe.seed)
         model, hidden = load_encoder(choice.path)
-        self.encoder = ItemEncoder(model, choice.pooling, nn.Identity())
-        self.encoder.positions.require(recipe.max_length, choice.path)
+        self.encoder = ItemEncoder(model, choice.pooling, nn.Identity(), feature_layers(choice.features))
+        self.encoder.requires_grad_(False)
+        self.encoder.positions.require(self._max_length, choice.path)
         self._frozen = run.tensors("frozen_states", self._frozen_states)
         stored = run.tensors("vocabulary", self._vocabulary)
-        self.head = Head(recipe.mapper, hidden, Vocabulary(stored["users"], stored["items"]))
+        width = choice.features.width(hidden)
+        assert width is not None
+        self.head = Head(recipe.mapper, width, Vocabulary(stored["users"], stored["items"]))
         if recipe.epochs:
             self.encoder.encoder = add_lora(model, recipe)
 
@@ -296,11 +301,13 @@ class Trainer:
             base_model=BASE_FOLDER,
             template=self._choice.template,
             pooling=self._choice.pooling,
-            max_length=self._recipe.max_length,
+            max_length=self._max_length,
             padding_side=self._choice.padding_side,
             mapper=self._recipe.mapper,
             dim=self._recipe.dim,
             users=len(rows),
+            features=self._choice.features.specs,
         )
         users = UserRows.from_array(rows, ids=self._dataset.user_ids)
-        return Checkpoint(spec, self._choice.path, adapter, self.head.folded_mapper(), users)
+        mapper, features = self.head.folded_mapper(), self._choice.features
+        return Checkpoint(spec, self._choice.path, adapter, mapper, users, features)

@@ -9,10 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from fllm_export.errors import BundleError, UsageError  # noqa: E402
+from fllm_export.errors import BundleError, HardwareError, UsageError  # noqa: E402
 from fllm_export.training.encoders import choose_encoder, lora_targets  # noqa: E402
 from fllm_export.training.lora import add_lora, load_encoder, lora_training  # noqa: E402
 from fllm_export.training.recipe import Recipe  # noqa: E402
+
+from ..checkpoint.sentence_models import SentenceModel  # noqa: E402
 
 
 def test_a_bidirectional_encoder_is_pooled_over_the_bare_text(tiny_bert_dir, tmp_path):
@@ -26,8 +28,36 @@ def test_a_decoder_answers_a_closing_question_with_its_last_token(tiny_llama_dir
     assert choice.template.endswith("?")
 
 
-def test_minilm_is_found_by_name(minilm_dir, tmp_path):
-    assert choose_encoder("minilm", tmp_path).path == minilm_dir
+def test_minilm_is_found_by_name_with_all_its_modules(minilm_dir, tmp_path):
+    choice = choose_encoder("minilm", tmp_path)
+    assert (choice.path, choice.pooling, choice.template) == (minilm_dir, "mean", "{text}")
+    assert [str(step) for step in choice.features.specs] == ["normalize"]
+    assert (choice.longest(128), choice.longest(512)) == (128, 256)
+
+
+def test_a_sentence_transformers_directory_says_what_it_needs(tiny_bert_dir, tmp_path):
+    written = SentenceModel(tmp_path / "model", tiny_bert_dir, "0_Transformer")
+    written.pool("cls_token")
+    written.dense(16, 32)
+    written.normalize()
+    choice = choose_encoder(str(written.path), tmp_path)
+    assert (choice.path, choice.pooling, choice.padding_side) == (written.transformer, "cls", "right")
+    assert choice.features.width(32) == 16
+    assert choice.longest(128) == 24
+    written.add("sentence_transformers.models.LSTM", "4_LSTM", {})
+    with pytest.raises(BundleError, match=r"the type 'sentence_transformers\.models\.LSTM', which is not supported"):
+        choose_encoder(str(written.path), tmp_path)
+
+
+def test_mpnet_comes_out_of_its_packages(tmp_path):
+    try:
+        choice = choose_encoder("mpnet", tmp_path)
+    except HardwareError as missing:
+        pytest.skip(f"the five packages of mpnet are not installed ({missing.found})")
+    assert choice.path == tmp_path / "mpnet"
+    assert ([str(step) for step in choice.features.specs], choice.max_length) == (["normalize"], 384)
+    model, hidden = load_encoder(choice.path)
+    assert (hidden, lora_targets(model)) == (768, ["q", "v"])
 
 
 def test_what_is_no_encoder_is_refused(tiny_bert_dir, tmp_path):
