@@ -13,6 +13,9 @@ pytest.importorskip("peft")
 pa = pytest.importorskip("pyarrow")
 
 from fllm_export.cli.main import main  # noqa: E402
+from fllm_export.evaluation.baselines import BASELINES  # noqa: E402
+
+from ..drawn import check  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,6 +52,47 @@ def test_evaluate_prints_metrics_of_both_questions(checkpoint, small_dataset):
     table = CliRunner().invoke(main, arguments)
     assert f"{printed['users_of_items']['recall']:.4f}" in table.stdout
     assert "recall@10" in table.stdout
+
+
+def test_evaluate_shows_baselines_beside_several_models_and_writes_a_report(checkpoint, small_dataset, tmp_path):
+    pytest.importorskip("scipy")
+    out, _ = checkpoint
+    shutil.copytree(out, tmp_path / "other")
+    models, report = [str(out), str(tmp_path / "other")], tmp_path / "report.html"
+    arguments = ["evaluate", *models, str(small_dataset), "-k", "10", "--report", str(report), "--json"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    assert [each["name"] for each in printed["beside"]] == ["other"]
+    assert [each["name"] for each in printed["baselines"]] == [each.name for each in BASELINES]
+    assert printed["likelihood"]["per_pair"] < printed["likelihood"]["uniform"]
+    assert printed["baselines"][0]["likelihood"] is None
+    assert len(printed["curves"]["recall"]) == 100
+    assert printed["curves"]["recall"][9] == pytest.approx(printed["users_of_items"]["recall"])
+    assert sum(part["items"] for part in printed["by_group"]["popularity"]) == 16
+    text = report.read_text()
+    check(text)
+    assert f"{printed['users_of_items']['recall']:.4f}" in text
+
+
+def test_a_bundle_takes_the_text_vectors_of_a_checkpoint_that_is_named(checkpoint, small_dataset, item_texts, tmp_path):
+    pytest.importorskip("scipy")
+    from fllm_export import Checkpoint, build
+
+    out, _ = checkpoint
+    build(Checkpoint.load(out), tmp_path / "bundle", calibration=item_texts, min_recall=0.5, quant="fp16")
+    arguments = ["evaluate", str(tmp_path / "bundle"), str(small_dataset), "-k", "10", "--json"]
+    alone = CliRunner().invoke(main, arguments)
+    assert "left out: the baselines that read texts, which need a checkpoint (--checkpoint)" in alone.stderr
+    assert [each["name"] for each in json.loads(alone.stdout)["baselines"]] == ["random users", "most active users"]
+    beside = CliRunner().invoke(main, [*arguments, "--checkpoint", str(out)])
+    assert len(json.loads(beside.stdout)["baselines"]) == len(BASELINES)
+    none = CliRunner().invoke(main, [*arguments, "--no-baselines"])
+    assert none.stderr.count("left out") == 0
+    assert json.loads(none.stdout)["baselines"] == []
+    wrong = CliRunner().invoke(main, [*arguments, "--checkpoint", str(tmp_path / "bundle")])
+    assert wrong.exit_code == 2
+    assert "is a bundle; expected a checkpoint, which has a base encoder" in wrong.stderr
 
 
 def test_users_without_a_training_pair_are_left_out_and_counted(checkpoint, small_dataset, tmp_path):
