@@ -347,6 +347,16 @@ def tiny_bundle(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
+def kernel_bundle(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """An int8 bundle of a small BERT with LoRA, features and a kernel mapper, and 400 users."""
+    from fllm_export import build
+
+    path = tmp_path_factory.mktemp("kernel") / "bundle"
+    checkpoint = tiny_checkpoint("bert", mapper="kernel", users=400, features=("tanh", "normalize"))
+    return build(checkpoint, path, calibration=ITEM_TEXTS, min_recall=0.9)
+
+
+@pytest.fixture(scope="session")
 def emulated_gpu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``libfllm_cuda.so`` whose kernels run on the CPU."""
     compiler = shutil.which("g++")

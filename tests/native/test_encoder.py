@@ -33,6 +33,14 @@ def test_item_vectors_are_equal(native: Any, onnxruntime_library: str, tiny_bund
     np.testing.assert_array_equal(encoder.encode(padded, lengths, wanted.shape[1]), found)
 
 
+def test_features_and_a_kernel_are_part_of_the_graph(
+    native: Any, onnxruntime_library: str, kernel_bundle: Bundle, texts: list[str]
+) -> None:
+    wanted = Runtime.open(kernel_bundle.path, threads=1).encode(texts)
+    found = native.encoder(kernel_bundle.path, onnxruntime_library).encode_texts(texts, wanted.shape[1])
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6 * np.abs(wanted).max())
+
+
 def test_unfit_token_ids_are_refused(native: Any, onnxruntime_library: str, tiny_bundle: Bundle) -> None:
     encoder = native.encoder(tiny_bundle.path, onnxruntime_library)
     for ids, length, message in (
