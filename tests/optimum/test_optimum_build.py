@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,19 @@ from fllm_export import Checkpoint, Runtime, build
 pytest.importorskip("optimum.exporters.onnx", reason="needs the environment of constraints/optimum.txt")
 
 
-@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"family": "bert"},
+        {"family": "llama"},
+        {"family": "bert", "mapper": "kernel", "features": ("tanh", "normalize")},
+    ],
+    ids=lambda choice: "-".join(map(str, choice.values())),
+)
 def test_a_bundle_built_through_optimum_answers(
-    family: str, tiny_checkpoint: Callable[..., Checkpoint], tmp_path: Path, item_texts: list[str]
+    choice: dict[str, Any], tiny_checkpoint: Callable[..., Checkpoint], tmp_path: Path, item_texts: list[str]
 ) -> None:
-    checkpoint = tiny_checkpoint(family, users=400)
+    checkpoint = tiny_checkpoint(**choice, users=400)
     bundle = build(checkpoint, tmp_path / "b", calibration=item_texts, exporter="optimum", min_recall=0.9)
     assert bundle.manifest.provenance["exporter"] == "optimum"
     assert "optimum-onnx" in bundle.manifest.provenance["versions"]

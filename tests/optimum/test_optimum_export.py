@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +11,14 @@ import numpy as np
 import onnx
 import pytest
 
+from fllm_export.checkpoint.feature_layers import feature_layers
 from fllm_export.checkpoint.merge import merge
 from fllm_export.checkpoint.model import ItemEncoder, MapperKind, Pooling, make_mapper
 from fllm_export.errors import HardwareError, UsageError
 from fllm_export.files import sha256_file
 from fllm_export.graphs.optimum import export_encoder_optimum
 from fllm_export.graphs.parity import compare_encoder
+from tests.conftest import small_features
 
 if TYPE_CHECKING:
     from tests.conftest import Family, TinyCheckpoint
@@ -48,28 +51,39 @@ BATCHES = [
 ]
 
 
-def encoder_of(directory: Path, pooling: Pooling, kind: MapperKind) -> ItemEncoder:
+def encoder_of(directory: Path, pooling: Pooling, kind: MapperKind, steps: Sequence[str] = ()) -> ItemEncoder:
     torch.manual_seed(7)
     encoder = transformers.AutoModel.from_pretrained(directory)
-    return ItemEncoder(encoder, pooling, make_mapper(kind, encoder.config.hidden_size, 16, 24)).eval()
+    features = small_features(encoder.config.hidden_size, steps, np.random.default_rng(7))
+    mapper = make_mapper(kind, features.width(encoder.config.hidden_size) or 0, 16, 24)
+    return ItemEncoder(encoder, pooling, mapper, feature_layers(features)).eval()
 
 
 @needs_optimum
 @pytest.mark.parametrize(
-    ("family", "pooling", "kind"),
+    ("family", "pooling", "kind", "steps"),
     [
-        ("bert", "mean", "linear"),
-        ("bert", "cls", "identity"),
-        ("roberta", "mean", "linear"),
-        ("llama", "last", "linear_relu"),
-        ("llama", "last", "mlp"),
+        ("bert", "mean", "linear", ()),
+        ("bert", "cls", "identity", ()),
+        ("roberta", "mean", "linear", ()),
+        ("llama", "last", "linear_relu", ()),
+        ("llama", "last", "mlp", ()),
+        ("llama", "last", "kernel", ()),
+        ("bert", "mean", "kernel", ("gelu", "normalize", "sigmoid", "relu", "tanh")),
+        ("bert", "mean", "identity", ("identity", "normalize")),
     ],
 )
 @pytest.mark.parametrize("opset", [18, 20])
 def test_equals_torch(
-    request: pytest.FixtureRequest, family: str, pooling: Pooling, kind: MapperKind, opset: int, tmp_path: Path
+    request: pytest.FixtureRequest,
+    family: str,
+    pooling: Pooling,
+    kind: MapperKind,
+    steps: Sequence[str],
+    opset: int,
+    tmp_path: Path,
 ) -> None:
-    encoder = encoder_of(request.getfixturevalue(f"tiny_{family}_dir"), pooling, kind)
+    encoder = encoder_of(request.getfixturevalue(f"tiny_{family}_dir"), pooling, kind, steps)
     path = tmp_path / "model.onnx"
     export_encoder_optimum(encoder, path, opset=opset)
     compare_encoder(path, encoder, BATCHES).require(1e-4)
@@ -80,7 +94,7 @@ def test_equals_torch(
         for value in (*model.graph.input, *model.graph.output)
     }
     sizes = ["batch", "sequence"]
-    width = 32 if kind == "identity" else 16
+    width = (20 if steps else 32) if kind == "identity" else 16
     assert found == {"input_ids": sizes, "attention_mask": sizes, "item_vector": ["batch", width]}
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": opset}
 
