@@ -9,7 +9,7 @@ in half precision around a softmax in float32, and they are few for texts of som
 The two products around the exponential of a ``kernel`` mapper stay in float32 too. The second is by K^(-1/2), a matrix
 that is large along the directions in which the kernel's features hardly differ. Errors of the item's own vector do
 not lie along them, so the encoder before may be lowered. The rounding of each single feature does: in half precision
-it would be tens of times the error of the item's vector (docs/guides/export.md).
+it would be tens of times the error of the item's vector (docs/guides/export.md has the figures).
 """
 
 from __future__ import annotations
