@@ -10,6 +10,8 @@ from fllm_export.evaluation.dataset import Pairs, Positions
 
 Scores = npt.NDArray[np.float32]
 
+_SEED = 0
+
 
 def best_users(scores: Scores, k: int) -> Positions:
     """Return each item's best users, int64 [B, k]: score descending, then position ascending.
@@ -27,7 +29,10 @@ def best_users(scores: Scores, k: int) -> Positions:
 
 
 class BestItems:
-    """Each user's best candidates so far; masked ones come last, ties by position.
+    """Each user's best candidates so far; masked ones come last.
+
+    Candidates with equal scores stand in an order that is drawn with a fixed seed. Their own order is no choice: ids of
+    items often follow age or popularity, and a method that scores all items alike would be given credit for that.
 
     Args:
         split: says which users are asked about.
@@ -41,8 +46,9 @@ class BestItems:
         order = np.argsort(masked.items[inside], kind="stable")
         self._masked_items = masked.items[inside][order]
         self._masked_users = np.searchsorted(split.users, masked.users[inside])[order]
+        self._turns = np.random.default_rng(_SEED).permutation(len(split.candidates))
         self._scores = np.empty((len(split.users), 0), np.float32)
-        self._items = np.empty((len(split.users), 0), np.int64)
+        self._places = np.empty((len(split.users), 0), np.int64)
 
     def add(self, window: slice, scores: Scores) -> None:
         """Take in the scores of a window of candidates, float32 [B, U]. Windows come in ascending order."""
@@ -52,11 +58,12 @@ class BestItems:
         columns = np.searchsorted(items, self._masked_items[first:last])
         part[self._masked_users[first:last], columns] = -np.inf
         joined = np.concatenate([self._scores, part], axis=1)
-        named = np.concatenate([self._items, np.broadcast_to(items, part.shape)], axis=1)
-        order = np.argsort(-joined, axis=1, kind="stable")[:, : self._k]
+        own = np.arange(window.start, window.start + len(items))
+        places = np.concatenate([self._places, np.broadcast_to(own, part.shape)], axis=1)
+        order = np.lexsort((self._turns[places], -joined), axis=1)[:, : self._k]
         self._scores = np.take_along_axis(joined, order, 1)
-        self._items = np.take_along_axis(named, order, 1)
+        self._places = np.take_along_axis(places, order, 1)
 
     def items(self) -> Positions:
         """Return the best candidates of each user, best first, int64 [L, k]."""
-        return self._items
+        return self._split.candidates[self._places]

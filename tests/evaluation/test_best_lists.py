@@ -27,5 +27,14 @@ def test_lists_of_users_do_not_depend_on_the_blocks(seed, size, k):
     for start in range(0, 12, size):
         lists.add(slice(start, start + size), scores[start : start + size])
     scores[masked.items - 5, masked.users] = -np.inf
-    expected = candidates[np.argsort(-scores[:, users].T, axis=1, kind="stable")[:, :k]]
-    assert np.array_equal(lists.items(), expected)
+    turns = np.random.default_rng(0).permutation(12)
+    order = np.lexsort((np.broadcast_to(turns, (3, 12)), -scores[:, users].T), axis=1)
+    assert np.array_equal(lists.items(), candidates[order[:, :k]])
+
+
+def test_items_with_equal_scores_are_not_in_the_order_of_their_ids():
+    candidates, users = np.arange(400), np.arange(5)
+    split = ColdSplit("cold_test", 5, candidates, candidates, [], users, [], {})
+    lists = BestItems(split, Pairs(np.array([], np.int64), np.array([], np.int64)), 100)
+    lists.add(slice(0, 400), np.zeros((400, 5), np.float32))
+    assert abs(lists.items().mean() - 200) < 40
