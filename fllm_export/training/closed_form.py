@@ -18,19 +18,16 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fllm_export import arguments
 from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.errors import UsageError
 from fllm_export.training.kernel import Kernel, unit
-from fllm_export.training.ridge import Ridge
+from fllm_export.training.ridge import Basis, Ridge, ridge
 from fllm_export.training.triangular import Matrix
 from fllm_export.training.user_sums import FloatArray, Positions, UserItems, damping
 
 _SAMPLE_NUMBERS = 1 << 26
-_OVERSAMPLING, _ITERATIONS = 32, 6
-_LEAST_SPREAD = 1e-9
 
 
 @dataclass(frozen=True)
@@ -61,19 +58,6 @@ class Setting:
     def to_json(self) -> dict[str, float]:
         """Return the numbers by name."""
         return asdict(self)
-
-
-@dataclass(frozen=True, eq=False)
-class Basis:
-    """A low-rank basis: rows become ``rows`` e and item vectors ``items`` phi.
-
-    Attributes:
-        rows: float64 [d, m].
-        items: float64 [d, m].
-    """
-
-    rows: Matrix
-    items: Matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,12 +106,12 @@ class ClosedForm:
             UsageError: a vector is zero or not finite, landmarks repeat, or an item has no user.
         """
         kernel = Kernel(unit(items[landmarks]), setting.gamma)
-        return cls(Ridge(kernel, items), setting, counts)
+        return cls(ridge(kernel, items), setting, counts)
 
     @property
     def dim(self) -> int:
         """Dimension d of rows and item vectors."""
-        return len(self.ridge.kernel.landmarks) if self.basis is None else len(self.basis.rows)
+        return len(self.ridge.kernel.landmarks) if self.basis is None else len(self.basis.items)
 
     def with_setting(self, setting: Setting) -> ClosedForm:
         """Return the same with other lambda, r and c; what was computed for the features is kept, the basis is not."""
@@ -142,12 +126,17 @@ class ClosedForm:
 
     def write_contributions(self, out: FloatArray) -> None:
         """Write C_i of every training item into ``out``, float32 [T, d], for example a file mapped into memory."""
-        weights = self.counts.astype(np.float64) ** -self.setting.item_power
-        penalty, basis = self.setting.penalty, self.basis
-        short = None if basis is None else self.ridge.solve(penalty, basis.rows.T)
-        for window, features in self.ridge.blocks():
-            full = self.ridge.solve(penalty, features.T).T if short is None else features @ short
-            out[window] = full * weights[window, None]
+        weights, basis = self._item_weights(), self.basis
+        if basis is None:
+            for window, full in self.ridge.contributed(self.setting.penalty):
+                out[window] = full * weights[window, None]
+            return
+        for window, values in self.ridge.blocks():
+            out[window] = (values @ basis.rows) * weights[window, None]
+
+    def _item_weights(self) -> npt.NDArray[np.float64]:
+        found: npt.NDArray[np.float64] = self.counts.astype(np.float64) ** -self.setting.item_power
+        return found
 
     def rows(self, users: UserItems) -> FloatArray:
         """Return e_u, float32 [U, d]; zeros for a user without items.
@@ -159,15 +148,14 @@ class ClosedForm:
 
     def item_vectors(self, x: npt.NDArray[np.floating]) -> Matrix:
         """Return z, float64 [n, d], with score_u = e_u . z, of item vectors x, float [n, h], of any length."""
-        features = self.ridge.kernel.features(unit(x))
-        return features if self.basis is None else features @ self.basis.items.T
+        kernel = self.ridge.kernel
+        values = kernel.against(unit(x))
+        return kernel.features_of(values) if self.basis is None else values @ self.basis.items.T
 
     def mapper(self) -> Mapper:
-        """Return the mapper to z, of the kind ``kernel``: W1 = g L, b1 = -g, W2 = R (times the basis), b2 = 0."""
+        """Return the mapper to z, of the kind ``kernel``: W1 = g L, b1 = -g, W2 = R or the basis, b2 = 0."""
         kernel = self.ridge.kernel
-        last = kernel.factor()
-        if self.basis is not None:
-            last = self.basis.items @ last
+        last = kernel.factor() if self.basis is None else self.basis.items
         weights = {
             "0.weight": kernel.gamma * kernel.landmarks,
             "0.bias": np.full(len(kernel.landmarks), -kernel.gamma),
@@ -180,10 +168,9 @@ class ClosedForm:
     def project(self, dim: int, users: UserItems, *, seed: int = 0) -> ClosedForm:
         """Return the closed form whose rows have ``dim`` numbers and whose scores lose least.
 
-        With E the rows [U, m] and F'F = Phi'Phi / T, the singular vectors V [m, dim] of E F' give the best
-        approximation of that rank of the scores on training items (Eckart and Young). Rows become V' F e, and item
-        vectors S^-2 V' F E'E phi, which needs no inverse of F: their second moment over the training items is I.
-        Contributions are projected before they are summed, so a row costs ``dim`` additions per interaction.
+        The basis is the best of its rank for these users' scores of the training items (:meth:`Ridge.basis`), and it
+        folds into the mapper's last matrix. Contributions are projected before they are summed, so a row costs
+        ``dim`` additions per interaction.
 
         Args:
             dim: at most m.
@@ -193,23 +180,9 @@ class ClosedForm:
         Raises:
             UsageError: ``dim`` is not from 1 to m, or is above the rank of the rows.
         """
-        whole = replace(self, basis=None)
-        dim = arguments.integer(dim, "dim", least=1, most=whole.dim)
-        most = min(len(users), max(1, _SAMPLE_NUMBERS // whole.dim))
+        landmarks = len(self.ridge.kernel.landmarks)
+        dim = arguments.integer(dim, "dim", least=1, most=landmarks)
+        most = min(len(users), max(dim, _SAMPLE_NUMBERS // landmarks))
         sample = users.chosen(np.linspace(0, len(users) - 1, most).astype(np.int64))
-        rows = whole.rows(sample).astype(np.float64)
-        gram = self.ridge.gram / len(self.counts)
-        gram[np.diag_indices_from(gram)] += _LEAST_SPREAD * np.trace(gram) / len(gram)
-        root = torch.linalg.cholesky(torch.from_numpy(gram)).T
-        scores = torch.from_numpy(rows) @ root.T
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            wide = min(dim + _OVERSAMPLING, *scores.shape)
-            _, spread, directions = torch.svd_lowrank(scores, wide, niter=_ITERATIONS)
-        if dim > wide or not float(spread[dim - 1]) > _LEAST_SPREAD * float(spread[0]):
-            rank = int((spread > _LEAST_SPREAD * spread[0]).sum())
-            raise UsageError(f"dim is {dim} and the user rows have rank {rank}", expected=f"dim of at most {rank}")
-        spread, directions = spread[:dim], directions[:, :dim]
-        for_rows = directions.T @ root
-        for_items = ((scores @ directions).T / spread[:, None] ** 2) @ torch.from_numpy(rows)
-        return replace(self, basis=Basis(for_rows.numpy().copy(), for_items.numpy().copy()))
+        targets = sample.matrix(self._item_weights(), damping(sample.sizes, self.setting.user_power))
+        return replace(self, basis=self.ridge.basis(self.setting.penalty, targets, dim, seed))

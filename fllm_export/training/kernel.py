@@ -109,4 +109,8 @@ class Kernel:
 
     def features(self, x: Matrix) -> Matrix:
         """Return phi(x) = R k(L, x), float64 [n, m], of unit vectors x, float64 [n, h]."""
-        return np.ascontiguousarray(solve_lower(self.cholesky, np.ascontiguousarray(self.against(x).T)).T)
+        return self.features_of(self.against(x))
+
+    def features_of(self, values: Matrix) -> Matrix:
+        """Return phi(x), float64 [n, m], from k(x, L), float64 [n, m]."""
+        return np.ascontiguousarray(solve_lower(self.cholesky, np.ascontiguousarray(values.T)).T)

@@ -54,8 +54,7 @@ class LeftOut:
             items: positions of training items, int64 [n]; about a hundred at a time need T + U times n numbers.
         """
         form, penalty = self._form, self._form.setting.penalty
-        own = form.ridge.features(items)
-        hats = form.ridge.against(form.ridge.solve(penalty, own.T))
+        hats = form.ridge.hats(penalty, items)
         found: FloatArray = np.ascontiguousarray(self._users.sums((hats * self._targets[:, None]).astype(np.float32)).T)
         for row, (item, hat) in enumerate(zip(items.tolist(), hats[items, np.arange(len(items))], strict=True)):
             mine = self.users_of(item)

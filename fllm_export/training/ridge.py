@@ -1,31 +1,45 @@
 """Ridge regression on the features of the training items: M = (sum_i phi_i phi_i' + lambda I)^-1.
 
-M depends on items alone. One :class:`Ridge` serves any number of lambdas: the sum is computed once, and each lambda
-costs one Cholesky factor, which for thousands of features is many times cheaper than an eigendecomposition.
+M depends on items alone. One object serves any number of lambdas: what does not depend on lambda is computed once, and
+each lambda costs one Cholesky factor, which for thousands of features is many times cheaper than an eigendecomposition.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
 from fllm_export.training.kernel import Kernel, unit
-from fllm_export.training.triangular import Matrix, cholesky, solve_symmetric
+from fllm_export.training.low_rank import leading
+from fllm_export.training.triangular import Matrix, cholesky, solve_lower_transposed, solve_symmetric
 
 Positions = npt.NDArray[np.int64]
 
 _BLOCK_BYTES = 128 << 20
+_LEAST_SPREAD = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """A low-rank basis in terms of the kernel's values k(x, L) [m].
+
+    Attributes:
+        rows: what an item gives to the rows of its users, before n_i^-r, is k(x_i, L) times this, float64 [m, d].
+        items: an item vector is this times k(x, L), float64 [d, m].
+    """
+
+    rows: Matrix
+    items: Matrix
 
 
 class Ridge:
-    """The features phi_i of the training items under one kernel.
-
-    Where every item is a landmark, this is kernel ridge regression itself: the features are the rows of the kernel's
-    Cholesky factor, phi_i . phi_j = k(x_i, x_j) + jitter [i = j], and nothing has to be solved for them.
+    """Ridge regression with fewer landmarks than items (Nystrom).
 
     Attributes:
         kernel: with the landmarks.
@@ -44,76 +58,164 @@ class Ridge:
             )
         self.kernel = kernel
         self.items = items
-        self._own = _places(kernel.landmarks, items)
         self._solved: tuple[float, Matrix] | None = None
 
     def blocks(self) -> Iterator[tuple[slice, Matrix]]:
-        """Yield the features of all training items in order: which items, and float64 [n, m]."""
+        """Yield k(x_i, L) of all training items in order: which items, and float64 [n, m]."""
         step = max(1, _BLOCK_BYTES // (8 * len(self.kernel.landmarks)))
         for first in range(0, len(self.items), step):
             window = slice(first, min(first + step, len(self.items)))
-            yield window, self.features(np.arange(window.start, window.stop))
+            yield window, self.kernel.against(unit(self.items[window]))
 
-    def features(self, positions: Positions) -> Matrix:
-        """Return the features of some training items, float64 [n, m]."""
-        if self._own is not None:
-            return self.kernel.cholesky[self._own[positions]]
-        return self.kernel.features(unit(self.items[positions]))
-
-    @cached_property
-    def gram(self) -> Matrix:
-        """The sum over the training items of phi_i phi_i', float64 [m, m]."""
-        total = np.zeros((len(self.kernel.landmarks),) * 2)
-        for _, features in self.blocks():
-            total += features.T @ features
-        return total
-
-    def cholesky(self, penalty: float) -> Matrix:
-        """Return C, lower-triangular float64 [m, m], with C C' = M^-1; that of the last lambda is kept.
-
-        Args:
-            penalty: lambda, more than 0.
-
-        Raises:
-            UsageError: lambda is so small that the matrix is not positive definite.
-        """
-        if self._solved is None or self._solved[0] != penalty:
-            matrix = self.gram.copy()
-            matrix[np.diag_indices_from(matrix)] += penalty
-            factor = cholesky(matrix)
-            if factor is None:
-                raise UsageError(f"the matrix is singular with lambda {penalty:g}", expected="a larger lambda")
-            self._solved = penalty, factor
-        return self._solved[1]
-
-    def solve(self, penalty: float, columns: Matrix) -> Matrix:
-        """Return M B, float64 [m, k], of B [m, k]."""
-        return solve_symmetric(self.cholesky(penalty), np.ascontiguousarray(columns))
+    def contributed(self, penalty: float) -> Iterator[tuple[slice, Matrix]]:
+        """Yield M phi_i of all training items in order: which items, and float64 [n, m]."""
+        for window, values in self.blocks():
+            yield window, self._solve(penalty, self.kernel.features_of(values).T).T
 
     def weights(self, penalty: float, x: Matrix) -> Matrix:
         """Return by how much each training item's users count for other items: phi_i . M phi(x), float64 [T, n].
 
-        A user's score of x is the sum of these over the user's items. For the training items themselves it is the
-        hat matrix H.
+        A user's score of x is the sum of these over the user's items.
+
+        Args:
+            penalty: lambda, more than 0.
+            x: unit vectors, float64 [n, h].
+        """
+        return self._against(self._solve(penalty, self.kernel.features(x).T))
+
+    def hats(self, penalty: float, positions: Positions) -> Matrix:
+        """Return some columns of the hat matrix, H_ij = phi_i . M phi_j, float64 [T, n]."""
+        return self.weights(penalty, unit(self.items[positions]))
+
+    def basis(self, penalty: float, targets: Any, dim: int, seed: int) -> Basis:
+        """Return the basis of rank ``dim`` that changes the users' scores of the training items least.
+
+        The scores are S = Y H, with Y the targets. Their singular vectors give the best approximation of that rank
+        (Eckart and Young). Item vectors have the second moment I over the training items.
 
         Args:
             penalty: lambda.
-            x: unit vectors, float64 [n, h].
-        """
-        return self.against(self.solve(penalty, self.kernel.features(x).T))
+            targets: pop_u^-c n_i^-r for each pair, ``scipy.sparse.csr_matrix`` [U, T].
+            dim: at most m.
+            seed: of the randomised decomposition.
 
-    def against(self, columns: Matrix) -> Matrix:
-        """Return phi_i . b for every training item i and every column b of B, float64 [T, k]."""
+        Raises:
+            UsageError: the scores have a lower rank.
+        """
+        gathered = np.zeros((len(self.kernel.landmarks), targets.shape[0]))
+        by_item = targets.T.tocsr()
+        for window, values in self.blocks():
+            gathered += (by_item[window].T @ self.kernel.features_of(values)).T
+        rows = np.ascontiguousarray(self._solve(penalty, gathered).T)
+        gram = self._gram.copy()
+        gram[np.diag_indices_from(gram)] += _LEAST_SPREAD * np.trace(gram) / len(gram)
+        root = np.linalg.cholesky(gram)
+        scores = rows @ root
+        left, spread, directions = leading(scores.__matmul__, scores.T.__matmul__, len(root), dim, seed)
+        _check_rank(spread, dim)
+        scale, factor = np.sqrt(len(self.items)), self.kernel.cholesky
+        for_rows = self._solve(penalty, root @ directions) / scale
+        for_items = (rows.T @ left) * (scale / spread**2)
+        return Basis(solve_lower_transposed(factor, for_rows), solve_lower_transposed(factor, for_items).T)
+
+    @cached_property
+    def _gram(self) -> Matrix:
+        total = np.zeros((len(self.kernel.landmarks),) * 2)
+        for _, values in self.blocks():
+            features = self.kernel.features_of(values)
+            total += features.T @ features
+        return total
+
+    def _solve(self, penalty: float, columns: Matrix) -> Matrix:
+        """Return M B, float64 [m, k]; the factor of the last lambda is kept."""
+        if self._solved is None or self._solved[0] != penalty:
+            self._solved = penalty, _factor(self._gram, penalty)
+        return solve_symmetric(self._solved[1], np.ascontiguousarray(columns))
+
+    def _against(self, columns: Matrix) -> Matrix:
+        """Return phi_i . b for every training item i and every column b, float64 [T, k]."""
+        inner = solve_lower_transposed(self.kernel.cholesky, columns)
         found = np.empty((len(self.items), columns.shape[1]))
-        for window, features in self.blocks():
-            found[window] = features @ columns
+        for window, values in self.blocks():
+            found[window] = values @ inner
         return found
 
 
-def _places(landmarks: Matrix, items: npt.NDArray[np.floating]) -> Positions | None:
-    """Return which landmark each item is, int64 [T], or None where some item is not a landmark."""
-    places = {row.tobytes(): place for place, row in enumerate(landmarks)}
-    if unit(items[:1]).tobytes() not in places:
-        return None
-    found = np.array([places.get(row.tobytes(), -1) for row in unit(items)], np.int64)
-    return found if (found >= 0).all() else None
+class KernelRidge(Ridge):
+    """Ridge regression where the landmarks are the training items themselves: exact kernel ridge regression.
+
+    Then H = K (K + lambda I)^-1. Everything but the full features goes by the factor of K + lambda I, which is well
+    conditioned, and no other matrix of m x m is formed.
+    """
+
+    def contributed(self, penalty: float) -> Iterator[tuple[slice, Matrix]]:
+        """Yield M phi_i of all training items in order: which items, and float64 [n, m].
+
+        With K = C C', M C' = C' (K + lambda I)^-1.
+        """
+        for window, _ in self.blocks():
+            yield window, self._dual(penalty, self._ones(np.arange(window.start, window.stop))).T @ self.kernel.cholesky
+
+    def weights(self, penalty: float, x: Matrix) -> Matrix:
+        """Return (K + lambda I)^-1 k(L, x), float64 [T, n]; see :meth:`Ridge.weights`."""
+        return self._dual(penalty, self.kernel.against(x).T)
+
+    def hats(self, penalty: float, positions: Positions) -> Matrix:
+        """Return some columns of H = I - lambda (K + lambda I)^-1, float64 [T, n]."""
+        return self._hat(penalty, self._ones(positions))
+
+    def basis(self, penalty: float, targets: Any, dim: int, seed: int) -> Basis:
+        """Return the basis of rank ``dim`` that changes the users' scores of the training items least.
+
+        As :meth:`Ridge.basis`, by products with H.
+
+        Raises:
+            UsageError: the scores have a lower rank.
+        """
+        left, spread, directions = leading(
+            lambda v: targets @ self._hat(penalty, v),
+            lambda u: self._hat(penalty, targets.T @ u),
+            len(self.items),
+            dim,
+            seed,
+        )
+        _check_rank(spread, dim)
+        scale = np.sqrt(len(self.items))
+        for_items = self._dual(penalty, targets.T @ left).T * (scale / spread**2)[:, None]
+        return Basis(self._dual(penalty, directions) / scale, for_items)
+
+    def _hat(self, penalty: float, columns: Matrix) -> Matrix:
+        return columns - penalty * self._dual(penalty, columns)
+
+    def _dual(self, penalty: float, columns: Matrix) -> Matrix:
+        """Return (K + lambda I)^-1 B, float64 [T, k]; the factor of the last lambda is kept."""
+        if self._solved is None or self._solved[0] != penalty:
+            self._solved = None
+            self._solved = penalty, _factor(self.kernel.against(self.kernel.landmarks), penalty)
+        return solve_symmetric(self._solved[1], np.ascontiguousarray(columns))
+
+    def _ones(self, positions: Positions) -> Matrix:
+        columns = np.zeros((len(self.items), len(positions)))
+        columns[positions, np.arange(len(positions))] = 1
+        return columns
+
+
+def ridge(kernel: Kernel, items: npt.NDArray[np.floating]) -> Ridge:
+    """Return the ridge regression of some items: exact where they are the landmarks, in the same order."""
+    exact = items.shape == kernel.landmarks.shape and np.array_equal(unit(items), kernel.landmarks)
+    return KernelRidge(kernel, items) if exact else Ridge(kernel, items)
+
+
+def _factor(matrix: Matrix, penalty: float) -> Matrix:
+    penalised = matrix.copy()
+    penalised[np.diag_indices_from(penalised)] += penalty
+    factor = cholesky(penalised)
+    if factor is None:
+        raise UsageError(f"the matrix is singular with lambda {penalty:g}", expected="a larger lambda")
+    return factor
+
+
+def _check_rank(spread: Matrix, dim: int) -> None:
+    rank = int((spread > _LEAST_SPREAD * spread[0]).sum())
+    if rank < dim:
+        raise UsageError(f"dim is {dim} and the user rows have rank {rank}", expected=f"at most {rank}")

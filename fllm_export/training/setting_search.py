@@ -14,7 +14,7 @@ from fllm_export.evaluation.metrics import Ranking
 from fllm_export.progress import Progress, silent
 from fllm_export.training.closed_form import Setting
 from fllm_export.training.kernel import Kernel, unit
-from fllm_export.training.ridge import Ridge
+from fllm_export.training.ridge import Ridge, ridge
 from fllm_export.training.user_sums import Positions, UserItems, damping
 
 SELECTION_K = 20
@@ -98,15 +98,15 @@ def search(
     chosen = unit(items[landmarks])
     trials: list[Trial] = []
     for gamma in grid.gammas:
-        ridge = Ridge(Kernel(chosen, gamma), items)
+        features = ridge(Kernel(chosen, gamma), items)
         for penalty in grid.penalties:
-            trials += _powers(ridge, penalty, counts, users, validation, grid)
+            trials += _powers(features, penalty, counts, users, validation, grid)
             progress("closed form: grid", len(trials), len(grid))
     return max(trials, key=lambda trial: trial.recall), trials
 
 
 def _powers(
-    ridge: Ridge, penalty: float, counts: Positions, users: UserItems, validation: Validation, grid: Grid
+    features: Ridge, penalty: float, counts: Positions, users: UserItems, validation: Validation, grid: Grid
 ) -> Iterator[Trial]:
     """Yield the trials of one g and lambda."""
     k = min(SELECTION_K, len(users))
@@ -115,7 +115,7 @@ def _powers(
         (r, c): [] for r in grid.item_powers for c in grid.user_powers
     }
     for first in range(0, len(validation.items), _ITEMS_AT_ONCE):
-        weights = ridge.weights(penalty, unit(validation.items[first : first + _ITEMS_AT_ONCE]))
+        weights = features.weights(penalty, unit(validation.items[first : first + _ITEMS_AT_ONCE]))
         for r in grid.item_powers:
             weighted = (weights * (counts.astype(np.float64) ** -r)[:, None]).astype(np.float32)
             scores = torch.from_numpy(users.sums(weighted)).T.contiguous()
@@ -123,7 +123,7 @@ def _powers(
                 best[r, c].append((scores * factors).topk(k, dim=1).indices)
     for (r, c), parts in best.items():
         ranking = Ranking.of(torch.cat(parts).numpy(), validation.truth)
-        yield Trial(Setting(ridge.kernel.gamma, penalty, r, c), ranking.precision, ranking.recall)
+        yield Trial(Setting(features.kernel.gamma, penalty, r, c), ranking.precision, ranking.recall)
 
 
 def sampled(users: UserItems, validation: Validation, most: int, seed: int) -> tuple[UserItems, Validation]:

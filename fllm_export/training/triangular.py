@@ -29,6 +29,13 @@ def solve_lower(factor: Matrix, columns: Matrix) -> Matrix:
     return found
 
 
+def solve_lower_transposed(factor: Matrix, columns: Matrix) -> Matrix:
+    """Return C'^-1 B, float64 [n, k], for a lower-triangular C [n, n] and B [n, k]."""
+    solved = torch.linalg.solve_triangular(torch.from_numpy(factor).T, torch.from_numpy(columns), upper=True)
+    found: Matrix = np.ascontiguousarray(solved.numpy())
+    return found
+
+
 def solve_symmetric(factor: Matrix, columns: Matrix) -> Matrix:
     """Return (C C')^-1 B, float64 [n, k], for a lower-triangular C [n, n] and B [n, k]."""
     found: Matrix = torch.cholesky_solve(torch.from_numpy(columns), torch.from_numpy(factor)).numpy()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from fllm_export.errors import UsageError
+from fllm_export.errors import HardwareError, UsageError
 
 Positions = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -65,6 +66,23 @@ class UserItems:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         places = np.repeat(self.starts[users] - starts[:-1], sizes) + np.arange(starts[-1])
         return UserItems(self.items[places], starts)
+
+    def matrix(self, weights: npt.NDArray[np.floating], factors: npt.NDArray[np.floating]) -> Any:
+        """Return the sparse matrix with factor_u weight_i for every pair, a float64 ``scipy.sparse.csr_matrix`` [U, T].
+
+        Args:
+            weights: of the items, [T].
+            factors: of the users, [U].
+
+        Raises:
+            HardwareError: SciPy is not installed.
+        """
+        try:
+            from scipy import sparse
+        except ImportError as error:
+            raise HardwareError("projecting rows needs scipy", fix="Run pip install 'fllm-export[train]'") from error
+        values = np.repeat(factors.astype(np.float64), self.sizes) * weights[self.items]
+        return sparse.csr_matrix((values, self.items, self.starts), shape=(len(self), len(weights)))
 
     def sums(self, vectors: FloatArray) -> FloatArray:
         """Return for each user the sum of the vectors of the user's items, float32 [U, d]; zeros where there is none.

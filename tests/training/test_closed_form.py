@@ -14,7 +14,7 @@ from fllm_export.training.closed_form import ClosedForm, Setting  # noqa: E402
 from fllm_export.training.kernel import JITTERS, Kernel, unit  # noqa: E402
 from fllm_export.training.landmarks import choose_landmarks  # noqa: E402
 from fllm_export.training.left_out import LeftOut  # noqa: E402
-from fllm_export.training.ridge import Ridge  # noqa: E402
+from fllm_export.training.ridge import KernelRidge, Ridge  # noqa: E402
 from fllm_export.training.user_sums import UserItems, damping  # noqa: E402
 
 USERS = 17
@@ -130,6 +130,21 @@ def test_landmarks_are_a_seeded_draw():
     assert sorted(few // 20) == list(range(10))
 
 
+def test_exact_and_general_ridge_regression_agree():
+    x, liked = world(11)
+    kernel, fresh = Kernel(unit(x), 2.0), unit(np.random.default_rng(0).standard_normal((5, 6)))
+    exact, general = KernelRidge(kernel, x), Ridge(kernel, x)
+    assert np.allclose(exact.weights(0.7, fresh), general.weights(0.7, fresh), atol=1e-6)
+    assert np.allclose(exact.hats(0.7, np.array([3, 1])), general.hats(0.7, np.array([3, 1])), atol=1e-6)
+    for (window, ours), (_, theirs) in zip(exact.contributed(0.7), general.contributed(0.7), strict=True):
+        assert window == slice(0, 23)
+        assert np.allclose(ours, theirs, atol=1e-6)
+    users = grouped(liked)
+    short = [ClosedForm(r, Setting(penalty=0.7), liked.sum(0)).project(5, users) for r in (exact, general)]
+    ours, theirs = (form.rows(users) @ form.item_vectors(fresh).T for form in short)
+    assert np.allclose(ours, theirs, atol=1e-4)
+
+
 def test_a_projection_to_all_dimensions_loses_nothing():
     x, liked = world(1, items=40, dims=12)
     form = form_of(x, liked, choose_landmarks(x, 10), Setting())
@@ -140,9 +155,11 @@ def test_a_projection_to_all_dimensions_loses_nothing():
     assert np.allclose(whole.item_vectors(fresh) @ whole.rows(users).T, expected, atol=1e-5)
 
 
-def test_a_projection_is_the_best_of_its_rank_on_the_training_items():
+@pytest.mark.parametrize(("most", "kind"), [(30, Ridge), (60, KernelRidge)])
+def test_a_projection_is_the_best_of_its_rank_on_the_training_items(most, kind):
     x, liked = world(5, items=60, dims=12)
-    form = form_of(x, liked, choose_landmarks(x, 30), Setting())
+    form = form_of(x, liked, choose_landmarks(x, most), Setting())
+    assert type(form.ridge) is kind
     users = grouped(liked)
     scores = form.rows(users).astype(float) @ form.item_vectors(x).T
     values = np.linalg.svd(scores, compute_uv=False)
@@ -150,8 +167,10 @@ def test_a_projection_is_the_best_of_its_rank_on_the_training_items():
         short = form.project(dim, users)
         assert short.dim == dim
         assert short.contributions.shape == (60, dim)
-        lost = np.linalg.norm(short.rows(users).astype(float) @ short.item_vectors(x).T - scores)
+        z = short.item_vectors(x)
+        lost = np.linalg.norm(short.rows(users).astype(float) @ z.T - scores)
         assert lost == pytest.approx(np.sqrt((values[dim:] ** 2).sum()), rel=1e-3)
+        assert np.allclose(z.T @ z / 60, np.eye(dim), atol=2e-2)
 
 
 def test_a_projection_beyond_the_rank_is_refused():
