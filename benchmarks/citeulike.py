@@ -82,7 +82,7 @@ def train_once(dataset: Dataset, path: Path, recipe: Recipe) -> None:
 
 def quality(path: Path, dataset: Dataset, split: str) -> list[str]:
     """Return user precision and recall of a checkpoint or bundle."""
-    found = evaluate(open_ranker(path), dataset, split, K)
+    found = evaluate(open_ranker(path), dataset, split, K, baselines=False)
     record("evaluate", model=path.name, **found.to_json())
     return [f"{found.users_of_items.precision:.4f}", f"{found.users_of_items.recall:.4f}"]
 

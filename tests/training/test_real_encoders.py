@@ -31,7 +31,7 @@ def test_citeulike_with_minilm_finds_the_users_of_cold_items(shared_data, tmp_pa
     data = Dataset.load(shared_data / "citeulike-a")
     report = train(data, tmp_path / "checkpoint", Recipe())
     assert report.kept_epoch > 0
-    found = evaluate(open_ranker(tmp_path / "checkpoint"), data, "cold_test").users_of_items
+    found = evaluate(open_ranker(tmp_path / "checkpoint"), data, "cold_test", baselines=False).users_of_items
     assert found.lists == 1698
     assert found.precision >= 0.15
     assert found.recall >= 0.30
@@ -58,7 +58,7 @@ def test_movielens_from_recboles_package(tmp_path):
     data = Dataset.load(tmp_path / "data")
     assert (len(data.user_ids), len(data.item_ids)) == (943, 1682)
     train(data, tmp_path / "checkpoint", Recipe())
-    found = evaluate(open_ranker(tmp_path / "checkpoint"), data, "cold_test").users_of_items
+    found = evaluate(open_ranker(tmp_path / "checkpoint"), data, "cold_test", baselines=False).users_of_items
     cold = data.splits["cold_test"]
     active = np.argsort(-np.bincount(data.splits["train"].users), kind="stable")[:20]
     everywhere = Ranking.of(np.tile(active, (found.lists, 1)), cold.users_of(cold.distinct_items))

@@ -78,11 +78,11 @@ def test_it_learns_and_the_saved_model_is_the_best_epoch(trained, data, one_thre
     assert report.kept_epoch > 0
     assert report.epochs[-1].loss < report.epochs[1].loss
     ranker = open_ranker(out)
-    validation = evaluate(ranker, data, "cold_val")
+    validation = evaluate(ranker, data, "cold_val", baselines=False)
     assert validation.users_of_items.recall == pytest.approx(best.recall, abs=1e-6)
     assert validation.users_of_items.precision == pytest.approx(best.precision, abs=1e-6)
     # 40 of the 160 users share an item's topic: chance finds 20 / 160 of its users, the topic alone 20 / 40.
-    assert evaluate(ranker, data, "cold_test").users_of_items.recall > 0.3
+    assert evaluate(ranker, data, "cold_test", baselines=False).users_of_items.recall > 0.3
 
 
 def test_the_adapter_does_something(trained, data):
