@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from fllm_export.checkpoint.pretrained import quiet
 from fllm_export.checkpoint.sentence_modules import MODULES_FILE, SentenceModules
 from fllm_export.checkpoint.spec import Pooling
 from fllm_export.errors import BundleError, HardwareError, UsageError
-from fllm_export.files import publish_directory
+from fllm_export.files import publish_directory, sha256_file
 from fllm_export.prompt import PaddingSide
 from fllm_export.training.split_archive import SplitArchive
 
@@ -66,6 +68,17 @@ class EncoderChoice:
     def longest(self, wanted: int) -> int:
         """Return the tokens per text when ``wanted`` are allowed: never more than the encoder was made for."""
         return wanted if self.max_length is None else min(wanted, self.max_length)
+
+    def fingerprint(self) -> str:
+        """Return one SHA-256 over all that decides the vector of a text; where the files lie does not change it."""
+        steps = [step.to_json() for step in self.features.specs]
+        facts = [self.pooling, self.padding_side, self.template, self.max_length, steps]
+        digest = hashlib.sha256(json.dumps(facts).encode())
+        for file in BaseModel.check(self.path).files():
+            digest.update(f"{file.name}\0{sha256_file(file)}\n".encode())
+        for name, tensor in sorted(self.features.tensors.items()):
+            digest.update(f"{name}\0{tensor.shape}\n".encode() + tensor.tobytes())
+        return digest.hexdigest()
 
 
 def choose_encoder(name: str, workspace: Path) -> EncoderChoice:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from fllm_export import arguments
-from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.checkpoint import BASE_FOLDER, Checkpoint
 from fllm_export.checkpoint.feature_layers import feature_layers
 from fllm_export.checkpoint.model import ItemEncoder
@@ -23,7 +22,7 @@ from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import UsageError
 from fllm_export.evaluation.dataset import Dataset, Positions
 from fllm_export.evaluation.metrics import Ranking
-from fllm_export.files import publish_json, sha256_file
+from fllm_export.files import publish_json
 from fllm_export.progress import Progress, silent
 from fllm_export.system_errors import check_place
 from fllm_export.training.descent import Descent
@@ -111,8 +110,7 @@ def train(
         )
     workspace = out.with_name(out.name + ".training")
     choice = choose_encoder(encoder, workspace)
-    weights = [sha256_file(file) for file in BaseModel.check(choice.path).weight_files()]
-    identity = {**recipe.to_json(), "encoder": ", ".join(weights), "dataset": dataset.sha256}
+    identity = {**recipe.to_json(), "encoder": choice.fingerprint(), "dataset": dataset.sha256}
     run = RunState.open(workspace, identity)
     # Seeds are set below; the caller's random state comes out as it went in.
     with torch.random.fork_rng(devices=[]):

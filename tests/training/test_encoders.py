@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -47,6 +48,26 @@ def test_a_sentence_transformers_directory_says_what_it_needs(tiny_bert_dir, tmp
     written.add("sentence_transformers.models.LSTM", "4_LSTM", {})
     with pytest.raises(BundleError, match=r"the type 'sentence_transformers\.models\.LSTM', which is not supported"):
         choose_encoder(str(written.path), tmp_path)
+
+
+def test_a_fingerprint_covers_all_that_decides_a_vector(tiny_bert_dir, tmp_path):
+    one = SentenceModel(tmp_path / "one", tiny_bert_dir)
+    one.pool()
+    folder = one.dense(16, 32)
+    first = choose_encoder(str(one.path), tmp_path).fingerprint()
+    shutil.copytree(one.path, tmp_path / "moved")
+    assert choose_encoder(str(tmp_path / "moved"), tmp_path).fingerprint() == first
+    found = {first}
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "linear.bias": weights["linear.bias"] + 1}, folder / "model.safetensors")
+    found.add(choose_encoder(str(one.path), tmp_path).fingerprint())
+    one.normalize()
+    found.add(choose_encoder(str(one.path), tmp_path).fingerprint())
+    one.put(one.path / "sentence_bert_config.json", {"max_seq_length": 25})
+    found.add(choose_encoder(str(one.path), tmp_path).fingerprint())
+    one.put(one.path / "tokenizer_config.json", {"padding_side": "left"})
+    found.add(choose_encoder(str(one.path), tmp_path).fingerprint())
+    assert len(found) == 5
 
 
 def test_mpnet_comes_out_of_its_packages(tmp_path):
