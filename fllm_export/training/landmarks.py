@@ -13,7 +13,8 @@ farthest point first                                   .3166
 randomly pivoted Cholesky                              .3229
 =====================================================  =========
 
-The two that gain a thousandth need a pass over all items per landmark.
+The two that gain a thousandth need a pass over all items per landmark. With 2,048 landmarks uniform gives .3333, the
+items with most users .3263.
 """
 
 from __future__ import annotations
