@@ -44,12 +44,12 @@ def quality_page(title: str, setting: Mapping[str, str], evaluation: Evaluation,
 
 def _summary(evaluation: Evaluation) -> str:
     first, k = evaluation.models[0], evaluation.k
-    share = f"{100 * first.users_of_items.recall:.1f} %"
+    share = f"{100 * first.users_of_items.recall:.1f}\u00a0%"
     told = f"The first {k} users that the model gives for a new item hold, on average, {share} of those who liked it"
     if not evaluation.baselines:
         return f"{told}."
     best = max(evaluation.baselines, key=lambda each: each.users_of_items.recall)
-    return f"{told}. The best baseline, {best.name}, reaches {100 * best.users_of_items.recall:.1f} %."
+    return f"{told}. The best baseline, {best.name}, reaches {100 * best.users_of_items.recall:.1f}\u00a0%."
 
 
 def _users_table(evaluation: Evaluation) -> str:
