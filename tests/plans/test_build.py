@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,7 @@ from fllm_export.cli.main import main
 from fllm_export.engines.tensorrt.library import open_library
 from fllm_export.engines.tensorrt.plan import check_plan, read_plans
 from fllm_export.graphs.precision_names import Precision
+from fllm_export.plans import draft
 from fllm_export.plans.build import add_plans
 from fllm_export.plans.options import PlanOptions
 
@@ -50,6 +52,25 @@ def test_plans_are_built_recorded_and_checked(copy: Path, item_texts: list[str])
     with pytest.raises(HardwareError, match=r"built for sm89; expected sm86, the GPU here. Run: rebuild"):
         check_plan(copy / "head" / "plans", plans[2], library, "sm86", "rebuild")
     assert len(Runtime.open(copy).topk(item_texts[:1], 5).user_ids[0]) == 5
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_kernel_is_built_without_tf32(
+    kernel_bundle: Bundle, item_texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Path(shutil.copytree(kernel_bundle.path, tmp_path / "bundle"))
+    allowed: dict[str, bool] = {}
+    build = draft.build_plan
+
+    def recorded(library: Any, model: Path, *given: Any, tf32: bool, **named: Any) -> Any:
+        allowed[model.stem] = tf32
+        return build(library, model, *given, tf32=tf32, **named)
+
+    monkeypatch.setattr(draft, "build_plan", recorded)
+    plans = add_plans(bundle, PlanOptions(("sm89",), "fp16", "tensorrt_rtx"), item_texts)
+    assert allowed == {"encoder": False, "int8_limbs": True}
+    assert plans[0].cosine is not None
+    assert plans[0].cosine > 0.9999
 
 
 @pytest.mark.usefixtures("rtx")
