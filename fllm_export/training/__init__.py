@@ -1,6 +1,6 @@
-"""FilterLLM itself: stage 1, the user vocabulary by item-oriented BPR; stage 2, LoRA fine-tuning."""
+"""FilterLLM itself: user rows in closed form or by BPR, and LoRA that is trained for them."""
 
-from fllm_export.training.recipe import Recipe
+from fllm_export.training.recipe import ClosedFormRecipe, SoftmaxRecipe
 from fllm_export.training.trainer import train
 
-__all__ = ["Recipe", "train"]
+__all__ = ["ClosedFormRecipe", "SoftmaxRecipe", "train"]

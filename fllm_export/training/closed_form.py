@@ -186,3 +186,10 @@ class ClosedForm:
         sample = users.chosen(np.linspace(0, len(users) - 1, most).astype(np.int64))
         targets = sample.matrix(self._item_weights(), damping(sample.sizes, self.setting.user_power))
         return replace(self, basis=self.ridge.basis(self.setting.penalty, targets, dim, seed))
+
+    def cut(self, dim: int) -> ClosedForm:
+        """Return the first ``dim`` dimensions of a projection: what :meth:`project` to so many gives."""
+        basis = self.basis
+        if basis is None or not 1 <= dim <= self.dim:
+            raise UsageError(f"dim is {dim}", expected=f"1 to {self.dim}, the dimensions of a projection")
+        return replace(self, basis=Basis(basis.rows[:, :dim], basis.items[:dim]))

@@ -135,6 +135,15 @@ def lora_targets(encoder: nn.Module) -> list[str]:
     raise UsageError(f"the encoder's linear layers are {', '.join(sorted(held))}", expected=f"among them {known}")
 
 
+def linear_layers(encoder: nn.Module) -> list[str]:
+    """Return the full names of all linear layers that the hidden states go through, attention and MLP alike."""
+    return [
+        name
+        for name, module in encoder.named_modules()
+        if isinstance(module, nn.Linear) and "pooler" not in name.split(".")
+    ]
+
+
 def _is_decoder(model: BaseModel) -> bool:
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

@@ -13,7 +13,6 @@ from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.checkpoint import BASE_FOLDER
 from fllm_export.checkpoint.positions import require_rows
 from fllm_export.checkpoint.pretrained import load_base, quiet
-from fllm_export.training.encoders import lora_targets
 from fllm_export.training.recipe import Recipe
 
 
@@ -33,13 +32,13 @@ def load_encoder(path: Path) -> tuple[nn.Module, int]:
     return model.eval(), int(config.hidden_size)
 
 
-def add_lora(encoder: nn.Module, recipe: Recipe) -> nn.Module:
-    """Wrap the encoder with trainable LoRA on its query and value matrices; the second factors begin at zero."""
+def add_lora(encoder: nn.Module, recipe: Recipe, targets: list[str]) -> nn.Module:
+    """Wrap the encoder with trainable LoRA on some of its linear layers, by name; the second factors begin at zero."""
     config = LoraConfig(
         r=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
-        target_modules=lora_targets(encoder),
+        target_modules=targets,
     )
     with quiet():
         adapted: nn.Module = get_peft_model(encoder, config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from fllm_export import arguments
 from fllm_export.checkpoint.spec import MapperKind
@@ -14,58 +14,38 @@ _MOST = (1 << 63) - 1
 _MAY_BE_ZERO = ("seed", "guidance", "vocabulary_decay", "epochs", "lora_dropout")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Every number that decides what training gives, the data and the encoder apart.
 
     Attributes:
         seed: of all random numbers.
-        dim: dimension of an item vector and of a user row.
-        mapper: kind of the map from hidden state to item vector; ``identity`` cannot be trained.
-        guidance: the weight lambda of the guidance loss.
+        dim: dimension of an item vector and of a user row; None chooses it on cold_val, where the recipe can.
         max_length: tokens of a prompt at most.
-        vocabulary_epochs: stage 1, passes over all training pairs.
-        vocabulary_batch: stage 1, pairs in a step.
-        vocabulary_learning_rate: stage 1, of Adam.
-        vocabulary_decay: stage 1, weight of the squared length of the rows in a step.
-        warmup_epochs: stage 2, passes over the training items that fit mapper and user rows to the frozen
-            encoder's states, which are computed once; LoRA starts from the best of them.
-        warmup_batch: stage 2, items in a step of these passes.
-        warmup_learning_rate: stage 2, of AdamW in these passes.
-        epochs: stage 2, passes over the training items that train LoRA, mapper and user rows together.
-        batch: stage 2, items in a step of these passes.
-        learning_rate: stage 2, of LoRA.
-        head_learning_rate: stage 2, of mapper and user rows beside LoRA.
+        epochs: passes over the training items that train LoRA; 0 keeps the encoder frozen.
+        batch: items in a step of these passes.
+        learning_rate: of LoRA.
         lora_rank: rank of the LoRA matrices.
         lora_alpha: LoRA's scale is ``lora_alpha / lora_rank``.
         lora_dropout: probability, on the input of LoRA only.
-        max_steps: stop stage 2's LoRA part after so many steps; None for no limit. Fewer than one epoch's steps
-            make a short run on just the items of those steps. With it the last epoch is kept, not the best.
+        max_steps: stop LoRA after so many steps; None for no limit. Fewer than one epoch's steps make a short run on
+            just the items of those steps. With it the last epoch is kept, not the best.
     """
 
+    vocabulary: ClassVar[str]
+
     seed: int = 42
-    dim: int = 256
-    mapper: MapperKind = "linear"
-    guidance: float = 10.0
+    dim: int | None
     max_length: int = 128
-    vocabulary_epochs: int = 20
-    vocabulary_batch: int = 8192
-    vocabulary_learning_rate: float = 1e-2
-    vocabulary_decay: float = 1e-3
-    warmup_epochs: int = 8
-    warmup_batch: int = 256
-    warmup_learning_rate: float = 6e-3
     epochs: int = 3
-    batch: int = 64
+    batch: int
     learning_rate: float = 1e-3
-    head_learning_rate: float = 5e-4
-    lora_rank: int = 8
+    lora_rank: int
     lora_alpha: int = 32
     lora_dropout: float = 0.1
     max_steps: int | None = None
 
     def __post_init__(self) -> None:
-        arguments.one_of(self.mapper, "mapper", _TRAINED)
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
             if field.type in ("int", "int | None") and value is not None:
@@ -80,5 +60,60 @@ class Recipe:
             raise UsageError(f"lora_dropout is {self.lora_dropout}", expected="a probability below 1")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the recipe as JSON-ready values."""
-        return asdict(self)
+        """Return the recipe as JSON-ready values, with what makes its user rows as ``vocabulary``."""
+        return {"vocabulary": self.vocabulary, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedFormRecipe(Recipe):
+    """User rows in closed form; LoRA trained so that items of the same users become neighbours.
+
+    Attributes:
+        landmarks: landmarks of the kernel at most. Up to so many training items the closed form is exact.
+    """
+
+    vocabulary = "closed_form"
+
+    dim: int | None = None
+    batch: int = 128
+    lora_rank: int = 16
+    landmarks: int = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxRecipe(Recipe):
+    """The published way: user rows by item-oriented BPR, then a softmax over all users.
+
+    Attributes:
+        mapper: kind of the map from hidden state to item vector; ``identity`` cannot be trained.
+        guidance: the weight lambda of the guidance loss.
+        vocabulary_epochs: stage 1, passes over all training pairs.
+        vocabulary_batch: stage 1, pairs in a step.
+        vocabulary_learning_rate: stage 1, of Adam.
+        vocabulary_decay: stage 1, weight of the squared length of the rows in a step.
+        warmup_epochs: stage 2, passes over the training items that fit mapper and user rows to the frozen
+            encoder's states, which are computed once; LoRA starts from the best of them.
+        warmup_batch: stage 2, items in a step of these passes.
+        warmup_learning_rate: stage 2, of AdamW in these passes.
+        head_learning_rate: stage 2, of mapper and user rows beside LoRA.
+    """
+
+    vocabulary = "bpr"
+
+    dim: int = 256
+    batch: int = 64
+    lora_rank: int = 8
+    mapper: MapperKind = "linear"
+    guidance: float = 10.0
+    vocabulary_epochs: int = 20
+    vocabulary_batch: int = 8192
+    vocabulary_learning_rate: float = 1e-2
+    vocabulary_decay: float = 1e-3
+    warmup_epochs: int = 8
+    warmup_batch: int = 256
+    warmup_learning_rate: float = 6e-3
+    head_learning_rate: float = 5e-4
+
+    def __post_init__(self) -> None:
+        arguments.one_of(self.mapper, "mapper", _TRAINED)
+        super().__post_init__()

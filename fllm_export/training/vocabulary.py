@@ -16,7 +16,7 @@ from fllm_export.evaluation.dataset import Pairs
 from fllm_export.evaluation.negatives import Positives
 from fllm_export.progress import Progress, silent
 from fllm_export.training.losses import bpr_loss
-from fllm_export.training.recipe import Recipe
+from fllm_export.training.recipe import SoftmaxRecipe
 
 _INITIAL_SCALE = 0.1
 
@@ -34,7 +34,9 @@ class Vocabulary:
     items: Tensor
 
 
-def build_vocabulary(pairs: Pairs, users: int, items: int, recipe: Recipe, progress: Progress = silent) -> Vocabulary:
+def build_vocabulary(
+    pairs: Pairs, users: int, items: int, recipe: SoftmaxRecipe, progress: Progress = silent
+) -> Vocabulary:
     """Factorise the training pairs.
 
     Args:

@@ -1,0 +1,106 @@
+"""The default way: LoRA that makes items of the same users neighbours, and user rows in closed form on top."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fllm_export.checkpoint.checkpoint import Checkpoint
+from fllm_export.checkpoint.users import UserRows
+from fllm_export.evaluation.dataset import Positions
+from fllm_export.evaluation.metrics import Ranking
+from fllm_export.progress import Progress
+from fllm_export.training.closed_form import Setting
+from fllm_export.training.encoders import EncoderChoice, linear_layers
+from fllm_export.training.fitted_form import FittedForm, Vectors, near
+from fllm_export.training.lora_trainer import LoraTrainer
+from fllm_export.training.material import Material
+from fllm_export.training.neighbourhood import Neighbourhood
+from fllm_export.training.recipe import ClosedFormRecipe
+from fllm_export.training.run_state import RunState
+from fllm_export.training.setting_search import Trial, Validation
+
+_LOSS_ITEMS = 512
+_SHARPNESS_RATE = 10.0
+"""The learning rate of the neighbourhood's one number, as a multiple of LoRA's."""
+
+
+class ClosedFormTrainer(LoraTrainer):
+    """Epoch 0 is the closed form on the frozen encoder; each LoRA epoch is judged by the closed form on its vectors."""
+
+    def __init__(
+        self, material: Material, recipe: ClosedFormRecipe, choice: EncoderChoice, run: RunState, progress: Progress
+    ) -> None:
+        super().__init__(material, recipe, linear_layers(material.encoder.encoder), run, progress)
+        self._recipe, self._choice = recipe, choice
+        self._states = {name: states.clone() for name, states in self._frozen.items()}
+        self._neighbourhood = Neighbourhood(self._frozen["items"], material.users, material.liked, recipe.seed)
+        self._fitted: FittedForm | None = None
+
+    def _begin(self) -> None:
+        began, found = time.monotonic(), self._frozen_trial
+        items = np.arange(len(self.material.items))
+        with torch.no_grad():
+            parts = [items[first : first + _LOSS_ITEMS] for first in range(0, len(items), _LOSS_ITEMS)]
+            losses = [float(self._loss(self._states["items"][torch.from_numpy(p)], p)) * len(p) for p in parts]
+        self._keep(0, sum(losses) / len(items), _ranking(found, self.material), began, None)
+
+    @property
+    def _frozen_trial(self) -> Trial:
+        """The best point of the grid on the frozen encoder, computed once in a run."""
+
+        def compute() -> dict[str, Tensor]:
+            best = self._vectors(self._frozen).best(progress=self._progress)
+            numbers = [*best.setting.to_json().values(), best.precision, best.recall]
+            return {"numbers": torch.tensor(numbers, dtype=torch.float64)}
+
+        numbers = self._run.tensors("closed_form", compute)["numbers"].tolist()
+        return Trial(Setting(*numbers[:4]), *numbers[4:])
+
+    def _vectors(self, states: dict[str, Tensor]) -> Vectors:
+        validation = Validation(states["validation"].numpy(), self.material.truth)
+        return Vectors(states["items"].numpy(), validation, self.material.users, self._recipe.seed)
+
+    def _beside(self) -> tuple[nn.Module, float]:
+        return self._neighbourhood, _SHARPNESS_RATE * self._recipe.learning_rate
+
+    def _loss(self, states: Tensor, items: Positions) -> Tensor:
+        return self._neighbourhood.loss(states, items)
+
+    def _validate(self) -> Ranking:
+        self._states = self.material.states("encoding")
+        self._neighbourhood.renew(self._states["items"])
+        grid = near(self._frozen_trial.setting)
+        return _ranking(self._vectors(self._states).best(grid), self.material)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {**super()._weights(), **{f"states.{name}": states for name, states in self._states.items()}}
+
+    def checkpoint(self, workspace: Path) -> Checkpoint:
+        """Return the kept epoch as a checkpoint; its adapter, if LoRA helped, lies in ``workspace``."""
+        recipe, material, choice = self._recipe, self.material, self._choice
+        self._restore(self.kept_epoch)
+        with self._run.timed("closed form"):
+            vectors = self._vectors(self._states)
+            fitted = FittedForm.of(vectors, recipe.landmarks, recipe.dim, self._progress)
+            rows, bias = fitted.rows(material.users), fitted.probabilities.bias(material.users.sizes)
+        self._fitted = fitted
+        users = UserRows.from_array(rows, ids=material.dataset.user_ids, bias=bias if bias.any() else None)
+        adapter = self._adapter(workspace) if self.kept_epoch else None
+        spec = material.spec("kernel", fitted.form.dim)
+        return Checkpoint(spec, choice.path, adapter, fitted.form.mapper(), users, choice.features)
+
+    def findings(self) -> dict[str, Any]:
+        """Return how much LoRA gave, and what was chosen for the closed form."""
+        frozen, best = self._run.records[0].recall, max(record.recall for record in self._run.records)
+        assert self._fitted is not None
+        return {"lora_gain": round(best - frozen, 6), **self._fitted.to_json()}
+
+
+def _ranking(trial: Trial, material: Material) -> Ranking:
+    return Ranking(trial.precision, trial.recall, float("nan"), len(material.validation))

@@ -1,0 +1,109 @@
+"""Scores of the closed form as logits: a scale for all users, and a bias for each.
+
+The closed form's scores order users; as logits they would spread the probability nearly evenly. The logits are
+
+    s_u = tau e_u.z + beta log pop_u
+
+with the pop_u items of user u. tau maximises the multi-positive likelihood, the mean over pairs of log p(u | i), on
+training items that are scored without their own interactions (:mod:`fllm_export.training.left_out`), and so are as
+good as cold. Every beta orders users differently: the one with the best likelihood among those that rank cold_val
+nearly as well as the best is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fllm_export.training.user_sums import FloatArray, Positions
+
+BETAS = tuple(round(0.1 * step, 1) for step in range(11))
+RECALL_KEPT = 0.995
+"""The share of the best recall on cold_val that a beta must hold."""
+
+_NARROWEST, _HALVINGS = 1e-3, 60
+_GOLDEN = (np.sqrt(5) - 1) / 2
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """How scores become logits.
+
+    Attributes:
+        scale: tau.
+        activity: beta.
+        loss: negative log-likelihood per pair in nats, of the training items that the two were fitted on.
+        recall: user recall@20 on cold_val, with them.
+    """
+
+    scale: float
+    activity: float
+    loss: float
+    recall: float
+
+    def bias(self, sizes: Positions) -> FloatArray:
+        """Return the bias of every user, float32 [U], of their numbers of training items; 0 where that is 0."""
+        return (self.activity * np.log(np.maximum(sizes, 1))).astype(np.float32)
+
+    def to_json(self) -> dict[str, float]:
+        """Return the numbers by name."""
+        return asdict(self)
+
+
+def fit(
+    scores: FloatArray,
+    users: Sequence[Positions],
+    sizes: Positions,
+    recall: Callable[[float, float], float],
+) -> Probabilities:
+    """Fit tau for every beta, and choose among them.
+
+    Args:
+        scores: of some training items, each left out of the closed form, float32 [n, U].
+        users: for each of them the users that liked it.
+        sizes: training items of each user, int64 [U].
+        recall: user recall@20 on cold_val of given tau and beta.
+    """
+    logits, activity = torch.from_numpy(scores), torch.from_numpy(np.log(np.maximum(sizes, 1)).astype(np.float32))
+    rows = torch.from_numpy(np.repeat(np.arange(len(users)), [len(liked) for liked in users]))
+    pairs = rows, torch.from_numpy(np.concatenate(users))
+    tried = []
+    for beta in BETAS:
+        scale, loss = _best_scale(logits, beta * activity, pairs)
+        tried.append(Probabilities(scale, beta, loss, recall(scale, beta)))
+    best = max(each.recall for each in tried)
+    return min((each for each in tried if each.recall >= RECALL_KEPT * best), key=lambda each: each.loss)
+
+
+def _best_scale(scores: Tensor, bias: Tensor, pairs: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """Return the scale with the least loss, by golden section on its logarithm (the loss is convex in the scale)."""
+    unit = 1 / max(float(scores.std()), torch.finfo(torch.float32).tiny)
+    low, high = np.log(unit) - 7, np.log(unit) + 7
+
+    def loss(log_scale: float) -> float:
+        return _loss(scores, float(np.exp(log_scale)), bias, pairs)
+
+    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+    at_left, at_right = loss(left), loss(right)
+    for _ in range(_HALVINGS):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - _GOLDEN * (high - low)
+            at_left = loss(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + _GOLDEN * (high - low)
+            at_right = loss(right)
+        if high - low < _NARROWEST:
+            break
+    return (float(np.exp(left)), at_left) if at_left <= at_right else (float(np.exp(right)), at_right)
+
+
+def _loss(scores: Tensor, scale: float, bias: Tensor, pairs: tuple[Tensor, Tensor]) -> float:
+    """Return the mean over pairs of -log softmax(scale * scores + bias)."""
+    logits = scores * scale + bias
+    return float((logits.logsumexp(1)[pairs[0]] - logits[pairs]).double().mean())
