@@ -15,7 +15,7 @@ from fllm_export import Bundle, Checkpoint, UsageError, build
 torch = pytest.importorskip("torch")
 
 from fllm_export.evaluation import Dataset, evaluate, open_ranker  # noqa: E402
-from fllm_export.training import Recipe, train  # noqa: E402
+from fllm_export.training import ClosedFormRecipe, SoftmaxRecipe, train  # noqa: E402
 
 from .tampering import TEMPLATE  # noqa: E402
 
@@ -163,10 +163,13 @@ def test_a_build_names_the_argument(small: Checkpoint, tmp_path: Path, changes: 
         (lambda: evaluate("model", 5), "dataset is 5"),
         (lambda: evaluate("model", "data", k=2.5), r"k is 2\.5"),
         (lambda: evaluate("model", "data", split=3), "split is 3"),
-        (lambda: Recipe(dim=16.0), r"dim is 16\.0"),
-        (lambda: Recipe(seed=1 << 70), "seed is 1180591620717411303424"),
-        (lambda: Recipe(guidance="10"), "guidance is '10'"),
-        (lambda: Recipe(max_steps=1.5), r"max_steps is 1\.5"),
+        (lambda: SoftmaxRecipe(dim=16.0), r"dim is 16\.0"),
+        (lambda: SoftmaxRecipe(seed=1 << 70), "seed is 1180591620717411303424"),
+        (lambda: SoftmaxRecipe(guidance="10"), "guidance is '10'"),
+        (lambda: SoftmaxRecipe(max_steps=1.5), r"max_steps is 1\.5"),
+        (lambda: ClosedFormRecipe(landmarks=0), "landmarks is 0"),
+        (lambda: ClosedFormRecipe(dim="16"), "dim is '16'"),
+        (lambda: ClosedFormRecipe(lora_rank=True), "lora_rank is True"),
     ],
 )
 def test_every_other_call_names_the_argument(call: Callable[[], object], words: str) -> None:
@@ -176,6 +179,6 @@ def test_every_other_call_names_the_argument(call: Callable[[], object], words: 
 
 def test_a_recipe_of_numpy_values_is_the_same_recipe() -> None:
     assert (
-        Recipe(dim=np.int64(16), guidance=np.float64(2.5), seed=np.uint8(1)).to_json()
-        == Recipe(dim=16, guidance=2.5, seed=1).to_json()
+        SoftmaxRecipe(dim=np.int64(16), guidance=np.float64(2.5), seed=np.uint8(1)).to_json()
+        == SoftmaxRecipe(dim=16, guidance=2.5, seed=1).to_json()
     )

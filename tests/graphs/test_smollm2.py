@@ -18,9 +18,9 @@ from fllm_export.checkpoint.spec import CheckpointSpec
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.graphs.encoder import export_encoder
 from fllm_export.graphs.parity import compare_encoder
-from fllm_export.training.encoders import EncoderChoice, choose_encoder
+from fllm_export.training.encoders import EncoderChoice, choose_encoder, lora_targets
 from fllm_export.training.lora import add_lora, load_encoder, save_adapter
-from fllm_export.training.recipe import Recipe
+from fllm_export.training.recipe import SoftmaxRecipe
 
 TEXTS = (
     "Toy Story (1995), animation and comedy for children",
@@ -31,11 +31,11 @@ TEXTS = (
 USERS, DIM = 200, 64
 
 
-def train_few_steps(choice: EncoderChoice, recipe: Recipe, folder: Path) -> Checkpoint:
+def train_few_steps(choice: EncoderChoice, recipe: SoftmaxRecipe, folder: Path) -> Checkpoint:
     """Train LoRA, mapper and user rows for a few steps on made-up pairs and return the checkpoint, saved."""
     torch.manual_seed(recipe.seed)
     base, hidden = load_encoder(choice.path)
-    model: Any = ItemEncoder(add_lora(base, recipe), choice.pooling, make_mapper("linear_relu", hidden, DIM))
+    model: Any = ItemEncoder(add_lora(base, recipe, lora_targets(base)), choice.pooling, make_mapper("linear_relu", hidden, DIM))
     rows = torch.nn.Embedding(USERS, DIM)
     spec = CheckpointSpec(
         base_model=str(choice.path),
@@ -77,7 +77,7 @@ def train_few_steps(choice: EncoderChoice, recipe: Recipe, folder: Path) -> Chec
 def test_onnx_equals_torch_on_both_paddings(smollm2_gguf: Path, tmp_path: Path) -> None:
     assert smollm2_gguf.is_file()
     choice = choose_encoder("smollm2", tmp_path / "workspace")
-    checkpoint = train_few_steps(choice, Recipe(lora_dropout=0.0), tmp_path)
+    checkpoint = train_few_steps(choice, SoftmaxRecipe(lora_dropout=0.0), tmp_path)
     merged = merge(checkpoint, TEXTS)
     assert merged.report.lora_layers > 0
     prompt = checkpoint.prompt()

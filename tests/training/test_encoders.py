@@ -11,9 +11,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from fllm_export.errors import BundleError, HardwareError, UsageError  # noqa: E402
-from fllm_export.training.encoders import choose_encoder, lora_targets  # noqa: E402
+from fllm_export.training.encoders import choose_encoder, linear_layers, lora_targets  # noqa: E402
 from fllm_export.training.lora import add_lora, load_encoder, lora_training  # noqa: E402
-from fllm_export.training.recipe import Recipe  # noqa: E402
+from fllm_export.training.recipe import ClosedFormRecipe, SoftmaxRecipe  # noqa: E402
 
 from ..checkpoint.sentence_models import SentenceModel  # noqa: E402
 
@@ -96,7 +96,7 @@ def test_lora_sits_on_query_and_value_and_everything_else_is_frozen(tiny_bert_di
         model, hidden = load_encoder(path)
         assert hidden == 32
         assert lora_targets(model) == names
-        adapted = add_lora(model, Recipe())
+        adapted = add_lora(model, SoftmaxRecipe(), lora_targets(model))
         trained = [n for n, p in adapted.named_parameters() if p.requires_grad]
         assert len(trained) == 2 * 2 * 2  # layers, matrices, factors A and B
         assert all(".lora_" in n and any(f".{name}." in n for name in names) for n in trained)
@@ -104,9 +104,19 @@ def test_lora_sits_on_query_and_value_and_everything_else_is_frozen(tiny_bert_di
         lora_targets(torch.nn.Sequential(torch.nn.Linear(2, 2)))
 
 
+def test_lora_can_sit_on_every_linear_layer_that_states_go_through(tiny_bert_dir, tiny_llama_dir):
+    for path, per_layer in ((tiny_bert_dir, 6), (tiny_llama_dir, 7)):
+        model, _ = load_encoder(path)
+        names = linear_layers(model)
+        assert len(names) == 2 * per_layer
+        adapted = add_lora(model, ClosedFormRecipe(), names)
+        trained = {n.partition(".lora_")[0] for n, p in adapted.named_parameters() if p.requires_grad}
+        assert trained == {f"base_model.model.{name}" for name in names}
+
+
 def test_only_loras_own_dropout_is_active(tiny_bert_dir):
     model, _ = load_encoder(tiny_bert_dir)
-    adapted = add_lora(model, Recipe(lora_dropout=0.5))
+    adapted = add_lora(model, SoftmaxRecipe(lora_dropout=0.5), lora_targets(model))
     lora_training(adapted)
     active = [n for n, m in adapted.named_modules() if isinstance(m, torch.nn.Dropout) and m.training]
     assert len(active) == 4

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 from fllm_export.evaluation.dataset import Pairs  # noqa: E402
 from fllm_export.evaluation.metrics import Ranking  # noqa: E402
-from fllm_export.training.recipe import Recipe  # noqa: E402
+from fllm_export.training.recipe import SoftmaxRecipe  # noqa: E402
 from fllm_export.training.vocabulary import build_vocabulary  # noqa: E402
 
 GROUPS, USERS, ITEMS = 4, 40, 60
@@ -30,9 +30,9 @@ def recall(vocabulary, train, held_out):
 
 def test_it_learns_which_users_like_an_item():
     train, held_out = grouped_pairs()
-    recipe = Recipe(dim=8, vocabulary_batch=64, vocabulary_epochs=1)
+    recipe = SoftmaxRecipe(dim=8, vocabulary_batch=64, vocabulary_epochs=1)
     before = recall(build_vocabulary(train, USERS, ITEMS, recipe), train, held_out)
-    trained = build_vocabulary(train, USERS, ITEMS, Recipe(dim=8, vocabulary_batch=64, vocabulary_epochs=40))
+    trained = build_vocabulary(train, USERS, ITEMS, SoftmaxRecipe(dim=8, vocabulary_batch=64, vocabulary_epochs=40))
     after = recall(trained, train, held_out)
     assert before < 0.7
     assert after > 0.95
@@ -40,10 +40,10 @@ def test_it_learns_which_users_like_an_item():
 
 def test_a_seed_decides_everything_and_untrained_items_are_zero():
     train, _ = grouped_pairs()
-    recipe = Recipe(dim=4, vocabulary_epochs=2)
+    recipe = SoftmaxRecipe(dim=4, vocabulary_epochs=2)
     first = build_vocabulary(train, USERS, ITEMS + 2, recipe)
     again = build_vocabulary(train, USERS, ITEMS + 2, recipe)
-    other = build_vocabulary(train, USERS, ITEMS + 2, Recipe(dim=4, vocabulary_epochs=2, seed=1))
+    other = build_vocabulary(train, USERS, ITEMS + 2, SoftmaxRecipe(dim=4, vocabulary_epochs=2, seed=1))
     assert torch.equal(first.users, again.users)
     assert not torch.equal(first.users, other.users)
     assert not first.items[ITEMS:].any()
