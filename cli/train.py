@@ -130,7 +130,8 @@ def _note(report: TrainingReport) -> str:
     note = "Users of the items of cold_val; epoch 0 is the frozen encoder."
     gain = report.findings.get("lora_gain")
     if report.kept_epoch and gain is not None:
-        note += f"\nLoRA won: recall@20 is {gain:+.4f} against the closed form on the frozen encoder."
+        won = "LoRA won" if gain > 0 else "LoRA did not win, and is kept because --max-steps keeps the last epoch"
+        note += f"\n{won}: recall@20 is {gain:+.4f} against the closed form on the frozen encoder."
     elif report.kept_epoch == 0 and len(report.epochs) > 1:
         kept = "so the adapter that is kept changes nothing" if gain is None else "so there is no adapter"
         note += f"\nNo LoRA epoch ranked better than the frozen encoder, {kept}."

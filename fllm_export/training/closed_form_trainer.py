@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.checkpoint.users import UserRows
+from fllm_export.errors import UsageError
 from fllm_export.evaluation.dataset import Positions
 from fllm_export.evaluation.metrics import Ranking
 from fllm_export.progress import Progress
@@ -25,7 +26,7 @@ from fllm_export.training.recipe import ClosedFormRecipe
 from fllm_export.training.run_state import RunState
 from fllm_export.training.setting_search import Trial, Validation
 
-_LOSS_ITEMS = 512
+_LOSS_ITEMS = 64
 _SHARPNESS_RATE = 10.0
 """The learning rate of the neighbourhood's one number, as a multiple of LoRA's."""
 
@@ -36,6 +37,7 @@ class ClosedFormTrainer(LoraTrainer):
     def __init__(
         self, material: Material, recipe: ClosedFormRecipe, choice: EncoderChoice, run: RunState, progress: Progress
     ) -> None:
+        _check_dim(recipe, material)
         super().__init__(material, recipe, linear_layers(material.encoder.encoder), run, progress)
         self._recipe, self._choice = recipe, choice
         self._states = {name: states.clone() for name, states in self._frozen.items()}
@@ -45,6 +47,7 @@ class ClosedFormTrainer(LoraTrainer):
     def _begin(self) -> None:
         began, found = time.monotonic(), self._frozen_trial
         items = np.arange(len(self.material.items))
+        torch.manual_seed(self._recipe.seed)
         with torch.no_grad():
             parts = [items[first : first + _LOSS_ITEMS] for first in range(0, len(items), _LOSS_ITEMS)]
             losses = [float(self._loss(self._states["items"][torch.from_numpy(p)], p)) * len(p) for p in parts]
@@ -59,7 +62,7 @@ class ClosedFormTrainer(LoraTrainer):
             numbers = [*best.setting.to_json().values(), best.precision, best.recall]
             return {"numbers": torch.tensor(numbers, dtype=torch.float64)}
 
-        numbers = self._run.tensors("closed_form", compute)["numbers"].tolist()
+        numbers = self._run.tensors("grid", compute)["numbers"].tolist()
         return Trial(Setting(*numbers[:4]), *numbers[4:])
 
     def _vectors(self, states: dict[str, Tensor]) -> Vectors:
@@ -85,7 +88,7 @@ class ClosedFormTrainer(LoraTrainer):
         """Return the kept epoch as a checkpoint; its adapter, if LoRA helped, lies in ``workspace``."""
         recipe, material, choice = self._recipe, self.material, self._choice
         self._restore(self.kept_epoch)
-        with self._run.timed("closed form"):
+        with self._run.timed("closed_form"):
             vectors = self._vectors(self._states)
             fitted = FittedForm.of(vectors, recipe.landmarks, recipe.dim, self._progress)
             rows, bias = fitted.rows(material.users), fitted.probabilities.bias(material.users.sizes)
@@ -97,9 +100,21 @@ class ClosedFormTrainer(LoraTrainer):
 
     def findings(self) -> dict[str, Any]:
         """Return how much LoRA gave, and what was chosen for the closed form."""
-        frozen, best = self._run.records[0].recall, max(record.recall for record in self._run.records)
+        recalls = {record.epoch: record.recall for record in self._run.records}
         assert self._fitted is not None
-        return {"lora_gain": round(best - frozen, 6), **self._fitted.to_json()}
+        return {"lora_gain": round(recalls[self.kept_epoch] - recalls[0], 6), **self._fitted.to_json()}
+
+
+def _check_dim(recipe: ClosedFormRecipe, material: Material) -> None:
+    """Refuse, before LoRA is trained, a dimension that no closed form of these items and users can have."""
+    limits = {
+        "landmarks": recipe.landmarks,
+        "training items": len(material.items),
+        "users": int(np.count_nonzero(material.users.sizes)),
+    }
+    what, most = min(limits.items(), key=lambda limit: limit[1])
+    if recipe.dim is not None and recipe.dim > most:
+        raise UsageError(f"dim is {recipe.dim} and there are {most} {what}", expected=f"at most {most}")
 
 
 def _ranking(trial: Trial, material: Material) -> Ranking:

@@ -30,6 +30,7 @@ _DIMS = tuple(1 << bit for bit in range(10, -1, -1))
 _RECALL_KEPT = 0.995
 _SCORES_AT_ONCE = 1 << 26
 _LEFT_OUT_ITEMS = 1024
+_ITEMS_AT_ONCE = 512
 
 
 class Vectors:
@@ -52,10 +53,19 @@ class Vectors:
         chosen = choose_landmarks(self.items, landmarks, self.seed)
         return search(self.items, chosen, self.some, self.validation, grid, progress)[0]
 
-    def recall(self, logits: torch.Tensor) -> float:
-        """Return user recall@20 of the validation items, given their logits of ``some`` users, float32 [V, U]."""
-        best = logits.topk(min(SELECTION_K, logits.shape[1]), dim=1).indices
-        return Ranking.of(best.numpy(), self.validation.truth).recall
+    def recall(self, z: torch.Tensor, rows: torch.Tensor, bias: torch.Tensor | None = None) -> float:
+        """Return user recall@20 of the validation items.
+
+        Args:
+            z: their item vectors, float32 [V, d].
+            rows: of the users ``some``, float32 [U, d].
+            bias: of the same users, float32 [U]; none when not given.
+        """
+        k, parts = min(SELECTION_K, len(rows)), []
+        for first in range(0, len(z), _ITEMS_AT_ONCE):
+            scores = z[first : first + _ITEMS_AT_ONCE] @ rows.T
+            parts.append((scores if bias is None else scores + bias).topk(k, dim=1).indices)
+        return Ranking.of(torch.cat(parts).numpy(), self.validation.truth).recall
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +99,8 @@ class FittedForm:
         setting = vectors.best(progress=progress).setting
         if landmarks > SEARCH_LANDMARKS and len(vectors.items) > SEARCH_LANDMARKS:
             # More landmarks fit the training items better and want a larger penalty; the rest stays as it is.
-            near = Grid((setting.gamma,), (setting.penalty, 3 * setting.penalty), (setting.item_power,))
-            setting = vectors.best(near, landmarks=landmarks, progress=progress).setting
+            wider = Grid((setting.gamma,), (setting.penalty, 3 * setting.penalty), (setting.item_power,))
+            setting = vectors.best(wider, landmarks=landmarks, progress=progress).setting
         chosen = choose_landmarks(vectors.items, landmarks, vectors.seed)
         whole = ClosedForm.fit(vectors.items, chosen, vectors.counts, setting)
         form, recalls = _projected(whole, vectors, dim)
@@ -122,7 +132,7 @@ def _projected(whole: ClosedForm, vectors: Vectors, dim: int | None) -> tuple[Cl
     form = _widest(whole, vectors)
     rows = torch.from_numpy(form.rows(vectors.some))
     z = torch.from_numpy(form.item_vectors(vectors.validation.items).astype(np.float32))
-    recalls = {size: vectors.recall(z[:, :size] @ rows[:, :size].T) for size in _DIMS if size <= form.dim}
+    recalls = {size: vectors.recall(z[:, :size], rows[:, :size]) for size in _DIMS if size <= form.dim}
     best = max(recalls.values())
     size = min(size for size, recall in recalls.items() if recall >= _RECALL_KEPT * best)
     return form.cut(size), recalls
@@ -143,12 +153,14 @@ def _logits(whole: ClosedForm, form: ClosedForm, vectors: Vectors) -> Probabilit
     left_out = LeftOut(whole, users)
     most = min(_LEFT_OUT_ITEMS, max(1, _SCORES_AT_ONCE // len(users)), items)
     some: Positions = np.sort(np.random.default_rng(vectors.seed).choice(items, most, replace=False))
-    scores = left_out.scores(some)
+    # A block has a column of the hat matrix, one number per training item, for each of its items.
+    blocks = -(-most * items // _SCORES_AT_ONCE)
+    scores = np.concatenate([left_out.scores(block) for block in np.array_split(some, min(blocks, most))])
     rows = torch.from_numpy(form.rows(vectors.some))
     z = torch.from_numpy(form.item_vectors(vectors.validation.items).astype(np.float32))
-    plain, activity = z @ rows.T, torch.from_numpy(np.log(np.maximum(vectors.some.sizes, 1)).astype(np.float32))
+    activity = torch.from_numpy(np.log(np.maximum(vectors.some.sizes, 1)).astype(np.float32))
 
     def recall(scale: float, beta: float) -> float:
-        return vectors.recall(plain * scale + beta * activity)
+        return vectors.recall(z, rows * scale, beta * activity)
 
     return probabilities.fit(scores, [left_out.users_of(int(item)) for item in some], users.sizes, recall)

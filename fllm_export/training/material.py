@@ -65,9 +65,9 @@ class Material:
     def states(self, stage: str) -> dict[str, Tensor]:
         """Return x of the training items, ``items`` float32 [T, h], and of ``validation``, float32 [V, h]."""
         self.encoder.eval()
-        everything = np.concatenate([self.items, self.validation])
-        states = self.tokens.encode(self.encoder, everything, stage, self._progress)
-        return {"items": states[: len(self.items)].clone(), "validation": states[len(self.items) :].clone()}
+        # In batches of their own: which cold items there are must not change the last bits of a training item.
+        parts = {"items": self.items, "validation": self.validation}
+        return {name: self.tokens.encode(self.encoder, part, stage, self._progress) for name, part in parts.items()}
 
     @cached_property
     def users(self) -> UserItems:

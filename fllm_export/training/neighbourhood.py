@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fllm_export.checkpoint.feature_layers import unit_vectors
+from fllm_export.errors import UsageError
 from fllm_export.training.user_sums import Positions, UserItems
 
 _SHARPNESS = 20.0
@@ -41,6 +42,9 @@ class Neighbourhood(nn.Module):
         users: the training items of each user.
         liked: for each training item its users.
         seed: of the draw of neighbours.
+
+    Raises:
+        UsageError: there is only one item, which has no neighbour.
     """
 
     bank: Tensor
@@ -49,6 +53,10 @@ class Neighbourhood(nn.Module):
         super().__init__()
         self.log_sharpness = nn.Parameter(torch.tensor(_SHARPNESS).log())
         items, most = len(states), _NEIGHBOURS_MOST
+        if items < 2:
+            raise UsageError(
+                f"there are {items} training items", expected="at least 2, because items learn from others"
+            )
         chosen = np.arange(items)
         if items > most:
             chosen = np.sort(np.random.default_rng(seed).choice(items, most, replace=False))

@@ -28,8 +28,8 @@ class EpochRecord:
     """What one epoch gave.
 
     Attributes:
-        epoch: 0 is the best pass of the warm-up, before LoRA.
-        loss: mean training loss of the epoch's steps.
+        epoch: 0 is what comes before LoRA: the closed form on the frozen encoder, or the best pass of the warm-up.
+        loss: mean training loss of the epoch's steps; of epoch 0 in closed form, that of the frozen encoder.
         precision: user precision@20 on the items of cold_val.
         recall: user recall@20 on the items of cold_val, by which the best epoch is chosen.
         seconds: wall time.

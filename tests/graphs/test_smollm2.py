@@ -35,7 +35,8 @@ def train_few_steps(choice: EncoderChoice, recipe: SoftmaxRecipe, folder: Path) 
     """Train LoRA, mapper and user rows for a few steps on made-up pairs and return the checkpoint, saved."""
     torch.manual_seed(recipe.seed)
     base, hidden = load_encoder(choice.path)
-    model: Any = ItemEncoder(add_lora(base, recipe, lora_targets(base)), choice.pooling, make_mapper("linear_relu", hidden, DIM))
+    adapted = add_lora(base, recipe, lora_targets(base))
+    model: Any = ItemEncoder(adapted, choice.pooling, make_mapper("linear_relu", hidden, DIM))
     rows = torch.nn.Embedding(USERS, DIM)
     spec = CheckpointSpec(
         base_model=str(choice.path),
