@@ -83,7 +83,7 @@ class Neighbourhood(nn.Module):
         known = places >= 0
         keys = self.bank.index_put((places[known],), x[known])
         logits = self.log_sharpness.exp() * (x @ keys.T)
-        logits = logits.index_put((known.nonzero()[:, 0], places[known]), torch.tensor(-torch.inf))
+        logits = logits.index_put((known.nonzero()[:, 0], places[known]), logits.new_tensor(-torch.inf))
         weights = logits.softmax(1) * self._shares
         self.bank[places[known]] = x[known].detach()
         return self._negative_log(weights, items)
@@ -95,7 +95,7 @@ class Neighbourhood(nn.Module):
         theirs = self._users.chosen(np.concatenate(users))
         pairs = np.repeat(np.arange(len(rows)), theirs.sizes)
         found = weights.flatten()[torch.from_numpy(rows[pairs] * weights.shape[1] + theirs.items)]
-        shares = torch.zeros(len(rows)).index_add(0, torch.from_numpy(pairs), found)
+        shares = found.new_zeros(len(rows)).index_add(0, torch.from_numpy(pairs), found)
         p = (1 - _SPREAD) * shares + _SPREAD / len(self._users)
         means = 1 / np.bincount(rows)
         return -(p.log() * torch.from_numpy(means[rows]).float()).sum() / len(users)

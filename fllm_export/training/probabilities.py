@@ -80,9 +80,14 @@ def fit(
 
 
 def _best_scale(scores: Tensor, bias: Tensor, pairs: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """Return the scale with the least loss, by golden section on its logarithm (the loss is convex in the scale)."""
-    unit = 1 / max(float(scores.std()), torch.finfo(torch.float32).tiny)
-    low, high = np.log(unit) - 7, np.log(unit) + 7
+    """Return the scale with the least loss, by golden section on its logarithm (the loss is convex in the scale).
+
+    Scores that are all equal give the same probabilities at every scale, and have the scale 1.
+    """
+    if scores.max() == scores.min():
+        return 1.0, _loss(scores, 1.0, bias, pairs)
+    spread = float(scores.std())
+    low, high = -np.log(spread) - 7, -np.log(spread) + 7
 
     def loss(log_scale: float) -> float:
         return _loss(scores, float(np.exp(log_scale)), bias, pairs)
