@@ -117,11 +117,12 @@ def _table(report: TrainingReport, out: Path) -> str:
             f"{record.loss:.4f}",
             f"{record.precision:.4f}",
             f"{record.recall:.4f}",
+            f"{record.ndcg:.4f}",
             f"{record.seconds:.0f}",
         ]
         for record in report.epochs
     ]
-    table = columns(["epoch", "loss", "precision@20", "recall@20", "seconds"], rows)
+    table = columns(["epoch", "loss", "precision@20", "recall@20", "ndcg@20", "seconds"], rows)
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
     return f"{table}\n\n{_note(report)}\nOther stages: {stages}.\nCheckpoint: {out} ({report.dim} numbers a user)"
 
@@ -131,7 +132,7 @@ def _note(report: TrainingReport) -> str:
     gain = report.findings.get("lora_gain")
     if report.kept_epoch and gain is not None:
         won = "LoRA won" if gain > 0 else "LoRA did not win, and is kept because --max-steps keeps the last epoch"
-        note += f"\n{won}: recall@20 is {gain:+.4f} against the closed form on the frozen encoder."
+        note += f"\n{won}: NDCG@20 is {gain:+.4f} against the closed form on the frozen encoder."
     elif report.kept_epoch == 0 and len(report.epochs) > 1:
         kept = "so the adapter that is kept changes nothing" if gain is None else "so there is no adapter"
         note += f"\nNo LoRA epoch ranked better than the frozen encoder, {kept}."

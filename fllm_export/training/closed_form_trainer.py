@@ -18,7 +18,7 @@ from fllm_export.evaluation.metrics import Ranking
 from fllm_export.progress import Progress
 from fllm_export.training.closed_form import Setting
 from fllm_export.training.encoders import EncoderChoice, linear_layers
-from fllm_export.training.fitted_form import FittedForm, Vectors, near
+from fllm_export.training.fitted_form import FittedForm, Vectors
 from fllm_export.training.lora_trainer import LoraTrainer
 from fllm_export.training.material import Material
 from fllm_export.training.neighbourhood import Neighbourhood
@@ -59,7 +59,7 @@ class ClosedFormTrainer(LoraTrainer):
 
         def compute() -> dict[str, Tensor]:
             best = self._vectors(self._frozen).best(progress=self._progress)
-            numbers = [*best.setting.to_json().values(), best.precision, best.recall]
+            numbers = [*best.setting.to_json().values(), best.precision, best.recall, best.ndcg]
             return {"numbers": torch.tensor(numbers, dtype=torch.float64)}
 
         numbers = self._run.tensors("grid", compute)["numbers"].tolist()
@@ -78,8 +78,7 @@ class ClosedFormTrainer(LoraTrainer):
     def _validate(self) -> Ranking:
         self._states = self.material.states("encoding")
         self._neighbourhood.renew(self._states["items"])
-        grid = near(self._frozen_trial.setting)
-        return _ranking(self._vectors(self._states).best(grid), self.material)
+        return _ranking(self._vectors(self._states).best(progress=self._progress), self.material)
 
     def _weights(self) -> dict[str, Tensor]:
         return {**super()._weights(), **{f"states.{name}": states for name, states in self._states.items()}}
@@ -99,10 +98,10 @@ class ClosedFormTrainer(LoraTrainer):
         return Checkpoint(spec, choice.path, adapter, fitted.form.mapper(), users, choice.features)
 
     def findings(self) -> dict[str, Any]:
-        """Return how much LoRA gave, and what was chosen for the closed form."""
-        recalls = {record.epoch: record.recall for record in self._run.records}
+        """Return by how much LoRA raised NDCG@20 on cold_val, and what was chosen for the closed form."""
+        found = {record.epoch: record.ndcg for record in self._run.records}
         assert self._fitted is not None
-        return {"lora_gain": round(recalls[self.kept_epoch] - recalls[0], 6), **self._fitted.to_json()}
+        return {"lora_gain": round(found[self.kept_epoch] - found[0], 6), **self._fitted.to_json()}
 
 
 def _check_dim(recipe: ClosedFormRecipe, material: Material) -> None:
@@ -118,4 +117,4 @@ def _check_dim(recipe: ClosedFormRecipe, material: Material) -> None:
 
 
 def _ranking(trial: Trial, material: Material) -> Ranking:
-    return Ranking(trial.precision, trial.recall, float("nan"), len(material.validation))
+    return Ranking(trial.precision, trial.recall, trial.ndcg, len(material.validation))

@@ -113,7 +113,10 @@ class LoraTrainer(ABC):
 
     def _keep(self, epoch: int, loss: float, ranking: Ranking, began: float, optimizer: dict[str, Any] | None) -> None:
         seconds = round(time.monotonic() - began, 1)
-        record = EpochRecord(epoch, round(loss, 6), round(ranking.precision, 6), round(ranking.recall, 6), seconds)
+        loss, precision, recall, ndcg = (
+            round(figure, 6) for figure in (loss, ranking.precision, ranking.recall, ranking.ndcg)
+        )
+        record = EpochRecord(epoch, loss, precision, recall, ndcg, seconds)
         self._run.save_epoch(record, self._weights(), optimizer)
 
     def _weights(self) -> dict[str, Tensor]:

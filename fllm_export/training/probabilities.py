@@ -2,12 +2,12 @@
 
 The closed form's scores order users; as logits they would spread the probability nearly evenly. The logits are
 
-    s_u = tau e_u.z + beta log pop_u
+    s_u = tau pop_u^-c (sum of the C_i of user u).z + beta log pop_u
 
-with the pop_u items of user u. tau maximises the multi-positive likelihood, the mean over pairs of log p(u | i), on
-training items that are scored without their own interactions (:mod:`fllm_export.training.left_out`), and so are as
-good as cold. Every beta orders users differently: the one with the best likelihood among those that rank cold_val
-nearly as well as the best is taken.
+with the pop_u items of user u. Large c with large beta orders users much as small c with small beta does, but their
+probabilities differ. For every c and beta, tau maximises the multi-positive likelihood, the mean over pairs of
+log p(u | i), on training items that are scored without their own interactions (:mod:`fllm_export.training.left_out`)
+and so are as good as cold. Of those that rank cold_val nearly as well as the best, the most likely is taken.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from torch import Tensor
 
 from fllm_export.training.user_sums import FloatArray, Positions
 
+USER_POWERS = tuple(round(0.1 * step, 1) for step in range(8))
 BETAS = tuple(round(0.1 * step, 1) for step in range(11))
-RECALL_KEPT = 0.995
-"""The share of the best recall on cold_val that a beta must hold."""
+NDCG_KEPT = 0.995
+"""The share of the best NDCG on cold_val that c and beta must hold."""
 
-_NARROWEST, _HALVINGS = 1e-3, 60
+_NARROWEST = 0.02
 _GOLDEN = (np.sqrt(5) - 1) / 2
 
 
@@ -35,15 +36,17 @@ class Probabilities:
 
     Attributes:
         scale: tau.
+        user_power: c.
         activity: beta.
         loss: negative log-likelihood per pair in nats, of the training items that the two were fitted on.
-        recall: user recall@20 on cold_val, with them.
+        ndcg: user NDCG@20 on cold_val, with them.
     """
 
     scale: float
+    user_power: float
     activity: float
     loss: float
-    recall: float
+    ndcg: float
 
     def bias(self, sizes: Positions) -> FloatArray:
         """Return the bias of every user, float32 [U], of their numbers of training items; 0 where that is 0."""
@@ -55,28 +58,32 @@ class Probabilities:
 
 
 def fit(
-    scores: FloatArray,
+    sums: FloatArray,
     users: Sequence[Positions],
     sizes: Positions,
-    recall: Callable[[float, float], float],
+    ndcg: Callable[[float, float, float], float],
 ) -> Probabilities:
-    """Fit tau for every beta, and choose among them.
+    """Fit tau for every c and beta, and choose among them.
 
     Args:
-        scores: of some training items, each left out of the closed form, float32 [n, U].
+        sums: scores without pop_u^-c of some training items, each left out of the closed form, float32 [n, U].
         users: for each of them the users that liked it.
         sizes: training items of each user, int64 [U].
-        recall: user recall@20 on cold_val of given tau and beta.
+        ndcg: user NDCG@20 on cold_val of given tau, c and beta.
     """
-    logits, activity = torch.from_numpy(scores), torch.from_numpy(np.log(np.maximum(sizes, 1)).astype(np.float32))
     rows = torch.from_numpy(np.repeat(np.arange(len(users)), [len(liked) for liked in users]))
     pairs = rows, torch.from_numpy(np.concatenate(users))
+    counts = torch.from_numpy(sizes.astype(np.float32)).expand(len(users), -1).clone()
+    counts[pairs] -= 1  # the item itself is left out
+    logs = counts.clamp(min=1).log()
     tried = []
-    for beta in BETAS:
-        scale, loss = _best_scale(logits, beta * activity, pairs)
-        tried.append(Probabilities(scale, beta, loss, recall(scale, beta)))
-    best = max(each.recall for each in tried)
-    return min((each for each in tried if each.recall >= RECALL_KEPT * best), key=lambda each: each.loss)
+    for power in USER_POWERS:
+        scores = torch.from_numpy(sums) * (-power * logs).exp()
+        for beta in BETAS:
+            scale, loss = _best_scale(scores, beta * logs, pairs)
+            tried.append(Probabilities(scale, power, beta, loss, ndcg(scale, power, beta)))
+    best = max(each.ndcg for each in tried)
+    return min((each for each in tried if each.ndcg >= NDCG_KEPT * best), key=lambda each: each.loss)
 
 
 def _best_scale(scores: Tensor, bias: Tensor, pairs: tuple[Tensor, Tensor]) -> tuple[float, float]:
@@ -87,14 +94,14 @@ def _best_scale(scores: Tensor, bias: Tensor, pairs: tuple[Tensor, Tensor]) -> t
     if scores.max() == scores.min():
         return 1.0, _loss(scores, 1.0, bias, pairs)
     spread = float(scores.std())
-    low, high = -np.log(spread) - 7, -np.log(spread) + 7
+    low, high = -np.log(spread) - 4, -np.log(spread) + 5
 
     def loss(log_scale: float) -> float:
         return _loss(scores, float(np.exp(log_scale)), bias, pairs)
 
     left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
     at_left, at_right = loss(left), loss(right)
-    for _ in range(_HALVINGS):
+    while high - low > _NARROWEST:
         if at_left <= at_right:
             high, right, at_right = right, left, at_left
             left = high - _GOLDEN * (high - low)
@@ -103,8 +110,6 @@ def _best_scale(scores: Tensor, bias: Tensor, pairs: tuple[Tensor, Tensor]) -> t
             low, left, at_left = left, right, at_right
             right = low + _GOLDEN * (high - low)
             at_right = loss(right)
-        if high - low < _NARROWEST:
-            break
     return (float(np.exp(left)), at_left) if at_left <= at_right else (float(np.exp(right)), at_right)
 
 

@@ -31,7 +31,8 @@ class EpochRecord:
         epoch: 0 is what comes before LoRA: the closed form on the frozen encoder, or the best pass of the warm-up.
         loss: mean training loss of the epoch's steps; of epoch 0 in closed form, that of the frozen encoder.
         precision: user precision@20 on the items of cold_val.
-        recall: user recall@20 on the items of cold_val, by which the best epoch is chosen.
+        recall: user recall@20 on the items of cold_val.
+        ndcg: user NDCG@20 on the items of cold_val, by which the best epoch is chosen.
         seconds: wall time.
     """
 
@@ -39,6 +40,7 @@ class EpochRecord:
     loss: float
     precision: float
     recall: float
+    ndcg: float
     seconds: float
 
 
@@ -101,8 +103,8 @@ class RunState:
 
     @property
     def best(self) -> int:
-        """The epoch with the highest recall, the earliest of equals."""
-        return max(self.records, key=lambda record: record.recall).epoch
+        """The epoch with the highest NDCG, the earliest of equals."""
+        return max(self.records, key=lambda record: record.ndcg).epoch
 
     def tensors(self, stage: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the tensors of a stage, computed the first time and read afterwards."""

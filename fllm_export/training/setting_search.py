@@ -45,12 +45,15 @@ class Trial:
     Attributes:
         setting: its numbers.
         precision: user precision@20 on the validation items.
-        recall: user recall@20 on the validation items, by which the best is chosen.
+        recall: user recall@20 on the validation items.
+        ndcg: user NDCG@20 on the validation items, by which the best is chosen: it counts both the hits among an item's
+            many users, as precision does, and the share of an item's few users, as recall does.
     """
 
     setting: Setting
     precision: float
     recall: float
+    ndcg: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +77,7 @@ def search(
     grid: Grid | None = None,
     progress: Progress = silent,
 ) -> tuple[Trial, list[Trial]]:
-    """Try every point of a grid; the best has the highest recall@20, the earlier one where two are equal.
+    """Try every point of a grid; the best has the highest NDCG@20, the earlier one where two are equal.
 
     Args:
         items: vectors of the training items, float [T, h].
@@ -102,7 +105,7 @@ def search(
         for penalty in grid.penalties:
             trials += _powers(features, penalty, counts, users, validation, grid)
             progress("closed form: grid", len(trials), len(grid))
-    return max(trials, key=lambda trial: trial.recall), trials
+    return max(trials, key=lambda trial: trial.ndcg), trials
 
 
 def _powers(
@@ -123,7 +126,7 @@ def _powers(
                 best[r, c].append((scores * factors).topk(k, dim=1).indices)
     for (r, c), parts in best.items():
         ranking = Ranking.of(torch.cat(parts).numpy(), validation.truth)
-        yield Trial(Setting(features.kernel.gamma, penalty, r, c), ranking.precision, ranking.recall)
+        yield Trial(Setting(features.kernel.gamma, penalty, r, c), ranking.precision, ranking.recall, ranking.ndcg)
 
 
 def sampled(users: UserItems, validation: Validation, most: int, seed: int) -> tuple[UserItems, Validation]:

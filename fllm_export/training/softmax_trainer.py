@@ -60,7 +60,7 @@ class SoftmaxTrainer(LoraTrainer):
         for epoch in range(recipe.warmup_epochs):
             loss = self._warm_up_pass(states, descent)
             ranking = self._ranking(self._frozen["validation"])
-            if best is None or ranking.recall > best[1].recall:
+            if best is None or ranking.ndcg > best[1].ndcg:
                 best = loss, ranking, {name: value.clone() for name, value in self.head.state_dict().items()}
             self._progress("stage 2: warm-up", epoch + 1, recipe.warmup_epochs)
         assert best is not None

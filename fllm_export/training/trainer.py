@@ -39,7 +39,7 @@ class TrainingReport:
         users: user rows.
         dim: numbers in a row.
         epochs: one record an epoch; 0 is what came before LoRA.
-        kept_epoch: the one that the checkpoint holds, chosen by user recall@20 on cold_val alone; in a run with
+        kept_epoch: the one that the checkpoint holds, chosen by user NDCG@20 on cold_val alone; in a run with
             ``max_steps`` the last. When it is 0, LoRA improved nothing and the checkpoint has no adapter that changes
             anything.
         findings: what the recipe found out besides: of the closed form its setting and its logits.
