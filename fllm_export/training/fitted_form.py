@@ -49,10 +49,10 @@ class Vectors:
         self.counts = np.bincount(users.items, minlength=len(items))
         self.some, self.validation = sampled(users, validation, _SEARCH_USERS, seed)
 
-    def best(self, grid: Grid = _GRID, *, landmarks: int = SEARCH_LANDMARKS, progress: Progress = silent) -> Trial:
-        """Return the best point of a grid on the validation items."""
-        chosen = choose_landmarks(self.items, landmarks, self.seed)
-        return search(self.items, chosen, self.some, self.validation, grid, progress)[0]
+    def best(self, grid: Grid | None = None, *, landmarks: int | None = None, progress: Progress = silent) -> Trial:
+        """Return the best point of a grid on the validation items; of the whole grid when none is given."""
+        chosen = choose_landmarks(self.items, landmarks or SEARCH_LANDMARKS, self.seed)
+        return search(self.items, chosen, self.some, self.validation, grid or _GRID, progress)[0]
 
     def ndcg(self, z: torch.Tensor, rows: torch.Tensor, bias: torch.Tensor | None = None) -> float:
         """Return user NDCG@20 of the validation items.

@@ -5,47 +5,59 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from fllm_export.training.probabilities import BETAS, Probabilities, fit  # noqa: E402
+from fllm_export.training.probabilities import BETAS, USER_POWERS, Probabilities, fit  # noqa: E402
 
 ITEMS, USERS = 400, 80
 
 
-def world(scale, beta, seed=0):
-    """Scores, and users drawn from softmax(scale * score + beta * log size), 20 for every item."""
+def world(scale, power, beta, seed=0):
+    """Sums, and users drawn from softmax(scale size^-power sum + beta log size), 20 for every item."""
     generator = np.random.default_rng(seed)
-    scores = generator.standard_normal((ITEMS, USERS)).astype(np.float32) * 0.02
-    sizes = np.exp(generator.uniform(0, 5, USERS)).astype(np.int64)
-    logits = scale * scores + beta * np.log(sizes)
+    sums = generator.standard_normal((ITEMS, USERS)).astype(np.float32) * 0.02
+    sizes = np.exp(generator.uniform(4, 9, USERS)).astype(np.int64)
+    logits = scale * sums * sizes**-power + beta * np.log(sizes)
     p = np.exp(logits - logits.max(1, keepdims=True))
     users = [generator.choice(USERS, 20, p=row / row.sum()) for row in p]
-    return scores, users, sizes
+    return sums, users, sizes
 
 
-def negative_log(scores, users, sizes, scale, beta):
-    logits = scale * scores.astype(float) + beta * np.log(sizes)
+def negative_log(sums, users, sizes, scale, power, beta):
+    """The mean of -log p in float64; an item does not count among the items of its own users."""
+    counts = np.tile(sizes.astype(float), (len(users), 1))
+    for item, liked in enumerate(users):
+        counts[item, liked] -= 1
+    logits = scale * sums.astype(float) * counts**-power + beta * np.log(counts)
     top = logits.max(1)
     total = top + np.log(np.exp(logits - top[:, None]).sum(1))
     return np.mean(np.concatenate([total[i] - logits[i, liked] for i, liked in enumerate(users)]))
 
 
-@pytest.mark.parametrize(("scale", "beta"), [(60.0, 0.0), (100.0, 0.4), (20.0, 0.9)])
-def test_the_numbers_that_made_the_pairs_are_found(scale, beta):
-    scores, users, sizes = world(scale, beta)
-    found = fit(scores, users, sizes, lambda scale, beta: 1.0)
-    assert found.activity == beta
-    assert found.scale == pytest.approx(scale, rel=0.08)
-    assert found.loss == pytest.approx(negative_log(scores, users, sizes, found.scale, beta), abs=1e-4)
+def all_alike(scale, power, beta):
+    return 1.0
+
+
+@pytest.mark.parametrize(("scale", "power", "beta"), [(60.0, 0.0, 0.0), (400.0, 0.3, 0.4), (1500.0, 0.5, 0.9)])
+def test_the_numbers_that_made_the_pairs_are_found(scale, power, beta):
+    sums, users, sizes = world(scale, power, beta)
+    found = fit(sums, users, sizes, all_alike)
+    assert found.user_power == pytest.approx(power, abs=0.1001)
+    assert found.activity == pytest.approx(beta, abs=0.1001)
+    typical = np.exp(6.5)
+    assert found.scale * typical**-found.user_power == pytest.approx(scale * typical**-power, rel=0.1)
+    numbers = found.scale, found.user_power, found.activity
+    assert found.loss == pytest.approx(negative_log(sums, users, sizes, *numbers), abs=1e-4)
+    assert found.loss <= negative_log(sums, users, sizes, scale, power, beta) + 1e-4
     assert found.loss < np.log(USERS)
 
 
-def test_the_scale_is_the_best_of_a_fine_grid():
-    scores, users, sizes = world(50.0, 0.3)
+def test_every_scale_is_the_best_of_a_fine_grid():
+    sums, users, sizes = world(200.0, 0.2, 0.3)
     asked = []
-    fit(scores, users, sizes, lambda scale, beta: asked.append((scale, beta)) or 1.0)
-    assert [beta for _, beta in asked] == list(BETAS)
-    for scale, beta in asked[::5]:
+    fit(sums, users, sizes, lambda *numbers: asked.append(numbers) or 1.0)
+    assert [numbers[1:] for numbers in asked] == [(power, beta) for power in USER_POWERS for beta in BETAS]
+    for scale, power, beta in asked[::23]:
         grid = scale * np.exp(np.linspace(-1, 1, 81))
-        losses = np.array([negative_log(scores, users, sizes, each, beta) for each in grid])
+        losses = np.array([negative_log(sums, users, sizes, each, power, beta) for each in grid])
         best = int(losses.argmin())
         assert abs(np.log(grid[best] / scale)) <= 0.0251
         # Falls to the best, then rises: one section is enough.
@@ -55,42 +67,49 @@ def test_the_scale_is_the_best_of_a_fine_grid():
 
 @pytest.mark.parametrize("factor", [1e-6, 1e4])
 def test_the_unit_of_the_scores_does_not_matter(factor):
-    scores, users, sizes = world(50.0, 0.3)
-    one, other = (fit(s, users, sizes, lambda scale, beta: 1.0) for s in (scores, scores * np.float32(factor)))
-    assert other.activity == one.activity
-    assert other.scale * factor == pytest.approx(one.scale, rel=5e-3)
+    sums, users, sizes = world(50.0, 0.0, 0.3)
+    one, other = (fit(s, users, sizes, all_alike) for s in (sums, sums * np.float32(factor)))
+    assert (other.user_power, other.activity) == (one.user_power, one.activity)
+    assert other.scale * factor == pytest.approx(one.scale, rel=0.03)
     assert other.loss == pytest.approx(one.loss, abs=1e-4)
 
 
 def test_scores_that_say_nothing_get_hardly_any_weight():
-    scores, _, sizes = world(50.0, 0.0)
+    sums, _, sizes = world(50.0, 0.0, 0.0)
     generator = np.random.default_rng(1)
     users = [generator.choice(USERS, 20) for _ in range(ITEMS)]
-    found = fit(scores, users, sizes, lambda scale, beta: 1.0)
-    assert found.scale * scores.std() < 0.05
+    found = fit(sums, users, sizes, all_alike)
     assert found.loss == pytest.approx(np.log(USERS), abs=0.01)
+    assert found.activity == 0
 
 
-def test_a_beta_that_costs_recall_is_not_taken():
-    scores, users, sizes = world(60.0, 0.8)
-    free = fit(scores, users, sizes, lambda scale, beta: 0.5)
-    assert free.activity == 0.8
-    held = fit(scores, users, sizes, lambda scale, beta: 0.5 - 0.004 * beta)
-    assert held.activity == 0.6  # .5 - .0024 is above 99.5 % of .5, .5 - .0028 is not
-    assert held.recall == pytest.approx(0.4976)
+def test_what_costs_ndcg_is_not_taken():
+    sums, users, sizes = world(60.0, 0.0, 0.8)
+    free = fit(sums, users, sizes, lambda scale, power, beta: 0.5)
+    assert free.activity == pytest.approx(0.8, abs=0.1001)
+    held = fit(sums, users, sizes, lambda scale, power, beta: 0.5 - 0.005 * beta)
+    assert held.activity == 0.5  # .5 - .0025 is 99.5 % of .5
+    assert held.ndcg == pytest.approx(0.4975)
     assert held.loss > free.loss
-    most = fit(scores, users, sizes, lambda scale, beta: beta)
-    assert most.activity == 1.0
+    most = fit(sums, users, sizes, lambda scale, power, beta: power + beta)
+    assert (most.user_power, most.activity) == (0.7, 1.0)
 
 
 def test_biases_follow_activity():
-    bias = Probabilities(scale=2.0, activity=0.5, loss=1.0, recall=0.3).bias(np.array([0, 1, 16]))
+    bias = Probabilities(2.0, 0.1, 0.5, loss=1.0, ndcg=0.3).bias(np.array([0, 1, 16]))
     assert bias.dtype == np.float32
     assert np.allclose(bias, [0, 0, 0.5 * np.log(16)])
-    assert not Probabilities(2.0, 0.0, 1.0, 0.3).bias(np.array([3, 9])).any()
+    assert not Probabilities(2.0, 0.1, 0.0, 1.0, 0.3).bias(np.array([3, 9])).any()
 
 
 def test_equal_scores_keep_their_unit():
-    for scores in (np.zeros((1, 1), np.float32), np.full((3, 4), 0.2, np.float32)):
-        found = fit(scores, [np.array([0])] * len(scores), np.arange(1, 1 + scores.shape[1]), lambda scale, beta: 1.0)
+    for sums in (np.zeros((1, 1), np.float32), np.full((3, 4), 0.2, np.float32)):
+        sizes = np.full(sums.shape[1], 1)
+        found = fit(sums, [np.array([0])] * len(sums), sizes, all_alike)
         assert (found.scale, np.isfinite(found.loss)) == (1.0, True)
+
+
+def test_a_user_of_one_item_has_none_when_it_is_left_out():
+    sums = np.array([[0.0, 0.3, 0.1], [0.2, 0.0, 0.3]], np.float32)
+    found = fit(sums, [np.array([0]), np.array([1])], np.array([1, 1, 5]), all_alike)
+    assert np.isfinite([found.scale, found.loss]).all()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from fllm_export.evaluation.dataset import Dataset  # noqa: E402
 from fllm_export.evaluation.evaluation import evaluate  # noqa: E402
 from fllm_export.evaluation.ranker import open_ranker  # noqa: E402
 from fllm_export.training import trainer  # noqa: E402
-from fllm_export.training.recipe import Recipe  # noqa: E402
+from fllm_export.training.recipe import SoftmaxRecipe  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # Stage 1 and the warm-up are next to nothing, so that the LoRA epochs have everything to learn.
-SMALL = Recipe(
+SMALL = SoftmaxRecipe(
     dim=16,
     max_length=32,
     vocabulary_epochs=1,
@@ -101,7 +102,7 @@ def interrupted(at_stage, at_step):
     return progress
 
 
-@pytest.mark.parametrize(("stage", "step"), [("stage 1: vocabulary", 1), ("stage 2: LoRA", 2), ("stage 2: LoRA", 9)])
+@pytest.mark.parametrize(("stage", "step"), [("stage 1: vocabulary", 1), ("LoRA", 2), ("LoRA", 9)])
 def test_a_resumed_run_gives_what_an_uninterrupted_one_gives(trained, data, tiny_bert_dir, tmp_path, stage, step):
     out = tmp_path / "checkpoint"
     with pytest.raises(KeyboardInterrupt):
@@ -116,7 +117,7 @@ def test_an_unfinished_run_is_not_continued_with_other_options(data, tiny_bert_d
     out = tmp_path / "checkpoint"
     with pytest.raises(KeyboardInterrupt):
         trainer.train(data, out, SMALL, encoder=str(tiny_bert_dir), progress=interrupted("stage 2: warm-up", 1))
-    other = Recipe(**{**SMALL.to_json(), "seed": 7})
+    other = replace(SMALL, seed=7)
     with pytest.raises(UsageError, match=r"a run whose seed was 42.*expected 7.*delete .*checkpoint\.training"):
         trainer.train(data, out, other, encoder=str(tiny_bert_dir))
 
@@ -125,14 +126,14 @@ def test_the_callers_random_state_is_left_alone(data, tiny_bert_dir, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    recipe = Recipe(**{**SMALL.to_json(), "epochs": 1})
+    recipe = replace(SMALL, epochs=1)
     trainer.train(data, tmp_path / "checkpoint", recipe, encoder=str(tiny_bert_dir))
     assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize("mapper", ["linear_relu", "mlp"])
 def test_a_decoder_takes_a_few_steps(data, tiny_llama_dir, tmp_path, mapper):
-    recipe = Recipe(**{**SMALL.to_json(), "max_steps": 2, "mapper": mapper, "max_length": 64})
+    recipe = replace(SMALL, max_steps=2, mapper=mapper, max_length=64)
     report = trainer.train(data, tmp_path / "checkpoint", recipe, encoder=str(tiny_llama_dir))
     assert report.items == 2 * recipe.batch
     assert [record.epoch for record in report.epochs] == [0, 1]
@@ -143,14 +144,14 @@ def test_a_decoder_takes_a_few_steps(data, tiny_llama_dir, tmp_path, mapper):
 
 
 def test_more_steps_than_an_epoch_has_end_inside_a_later_one(data, tiny_bert_dir, tmp_path):
-    recipe = Recipe(**{**SMALL.to_json(), "max_steps": 8})
+    recipe = replace(SMALL, max_steps=8)
     steps = []
     report = trainer.train(
         data,
         tmp_path / "checkpoint",
         recipe,
         encoder=str(tiny_bert_dir),
-        progress=lambda stage, done, total: steps.append((done, total)) if stage == "stage 2: LoRA" else None,
+        progress=lambda stage, done, total: steps.append((done, total)) if stage == "LoRA" else None,
     )
     assert report.items == 88
     assert steps == [(n, 8) for n in range(1, 9)]
@@ -158,7 +159,7 @@ def test_more_steps_than_an_epoch_has_end_inside_a_later_one(data, tiny_bert_dir
 
 
 def test_without_lora_epochs_there_is_no_adapter(data, tiny_bert_dir, tmp_path):
-    recipe = Recipe(**{**SMALL.to_json(), "epochs": 0})
+    recipe = replace(SMALL, epochs=0)
     report = trainer.train(data, tmp_path / "checkpoint", recipe, encoder=str(tiny_bert_dir))
     assert report.kept_epoch == 0
     assert Checkpoint.load(tmp_path / "checkpoint").adapter is None
@@ -175,4 +176,4 @@ def test_a_checkpoint_is_never_overwritten(trained, data):
 )
 def test_a_recipe_without_meaning_is_refused(field, value):
     with pytest.raises(UsageError, match=field):
-        Recipe(**{field: value})
+        SoftmaxRecipe(**{field: value})
