@@ -1,4 +1,4 @@
-"""Cold-start quality on CiteULike-a: training, evaluation and every codec, each beside its yardstick of the same run.
+"""Cold-start quality on CiteULike-a: three ways of training beside the baselines, then every codec of the second.
 
     python benchmarks/citeulike.py DATASET WORK [--epochs N]
 
@@ -11,20 +11,17 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fllm_export import build
 from fllm_export.cli.output import Output, columns
 from fllm_export.evaluation.dataset import Dataset
 from fllm_export.evaluation.evaluation import evaluate
-from fllm_export.evaluation.metrics import Ranking
+from fllm_export.evaluation.measurement import Measurement
 from fllm_export.evaluation.ranker import open_ranker
 from fllm_export.table.codec_names import CODEC_NAMES
-from fllm_export.training.recipe import Recipe
+from fllm_export.training.recipe import ClosedFormRecipe, Recipe, SoftmaxRecipe
 from fllm_export.training.trainer import train
 
 K = 20
@@ -36,21 +33,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--epochs", type=int, default=Recipe().epochs)
+    parser.add_argument("--epochs", type=int, default=ClosedFormRecipe().epochs, help="LoRA epochs")
     options = parser.parse_args()
     dataset = Dataset.load(options.dataset)
-    rows = [["most active users, cold_test", *most_active(dataset)]]
-    for name, recipe in {
-        "linear mapper, encoder frozen": replace(Recipe(), epochs=0),
-        "FilterLLM": replace(Recipe(), epochs=options.epochs),
-    }.items():
-        path = options.work / f"epochs-{recipe.epochs}"
-        train_once(dataset, path, recipe)
-        rows += [[f"{name}, {split}", *quality(path, dataset, split)] for split in ("cold_test", "cold")]
-    rows.append([PUBLISHED[0], f"{PUBLISHED[1]:.4f}", f"{PUBLISHED[2]:.4f}"])
-    codecs = [codec_row(path, options, dataset, quant) for quant in CODEC_NAMES]
-    print("\n" + columns(["users of cold items", f"precision@{K}", f"recall@{K}"], rows))
-    header = ["codec", "table bytes", "recall@10", "recall@100", f"precision@{K}", f"recall@{K}"]
+    recipes = {
+        "closed form": ClosedFormRecipe(epochs=0),
+        "closed form + LoRA": ClosedFormRecipe(epochs=options.epochs),
+        "published recipe": SoftmaxRecipe(epochs=options.epochs),
+    }
+    paths = {name: options.work / f"{recipe.vocabulary}-{recipe.epochs}" for name, recipe in recipes.items()}
+    for name, recipe in recipes.items():
+        train_once(dataset, paths[name], name, recipe)
+    rows = [row for split in ("cold_test", "cold") for row in quality(dataset, paths, split)]
+    rows.append([PUBLISHED[0], f"{PUBLISHED[1]:.4f}", f"{PUBLISHED[2]:.4f}", "-"])
+    print("\n" + columns(["users of cold items", f"precision@{K}", f"recall@{K}", f"ndcg@{K}"], rows))
+    codecs = [codec_row(paths["closed form + LoRA"], options, dataset, quant) for quant in CODEC_NAMES]
+    header = ["codec", "table bytes", "recall@10", "recall@100", f"precision@{K}", f"recall@{K}", f"ndcg@{K}"]
     print("\n" + columns(header, codecs))
 
 
@@ -59,32 +57,28 @@ def record(case: str, **values: Any) -> None:
     print(json.dumps({"benchmark": "citeulike", "case": case, **values}), flush=True)
 
 
-def most_active(dataset: Dataset) -> list[str]:
-    """Return precision and recall of answering every item with the users that have most training pairs."""
-    pairs = dataset.splits["cold_test"]
-    items = pairs.distinct_items
-    counts = np.bincount(dataset.splits["train"].users, minlength=len(dataset.user_ids))
-    best = np.argsort(-counts, kind="stable")[:K]
-    ranking = Ranking.of(np.tile(best, (len(items), 1)), pairs.users_of(items))
-    record("most active users", split="cold_test", precision=ranking.precision, recall=ranking.recall)
-    return [f"{ranking.precision:.4f}", f"{ranking.recall:.4f}"]
-
-
-def train_once(dataset: Dataset, path: Path, recipe: Recipe) -> None:
+def train_once(dataset: Dataset, path: Path, name: str, recipe: Recipe) -> None:
     """Train, unless the checkpoint is there."""
     if (path / "filterllm.json").exists():
         return
     began = time.monotonic()
     report = train(dataset, path, recipe, progress=Output().progress)
     seconds = round(time.monotonic() - began)
-    record("train", epochs=recipe.epochs, kept_epoch=report.kept_epoch, seconds=seconds)
+    record("train", name=name, kept_epoch=report.kept_epoch, seconds=seconds, findings=report.findings)
 
 
-def quality(path: Path, dataset: Dataset, split: str) -> list[str]:
-    """Return user precision and recall of a checkpoint or bundle."""
-    found = evaluate(open_ranker(path), dataset, split, K, baselines=False)
-    record("evaluate", model=path.name, **found.to_json())
-    return [f"{found.users_of_items.precision:.4f}", f"{found.users_of_items.recall:.4f}"]
+def quality(dataset: Dataset, paths: dict[str, Path], split: str) -> list[list[str]]:
+    """Return a row for each checkpoint and each baseline; the baselines' text vectors are of the frozen encoder."""
+    first, *beside = (open_ranker(path) for path in paths.values())
+    found = evaluate(first, dataset, split, K, beside=beside, names=list(paths), progress=Output().progress)
+    record("evaluate", **found.to_json())
+    return [[f"{method.name}, {split}", *figures(method)] for method in found.methods()]
+
+
+def figures(method: Measurement) -> list[str]:
+    """Return user precision, recall and NDCG."""
+    ranking = method.users_of_items
+    return [f"{value:.4f}" for value in (ranking.precision, ranking.recall, ranking.ndcg)]
 
 
 def codec_row(checkpoint: Path, options: argparse.Namespace, dataset: Dataset, quant: str) -> list[str]:
@@ -95,7 +89,9 @@ def codec_row(checkpoint: Path, options: argparse.Namespace, dataset: Dataset, q
     size = sum(shard.bytes for shard in bundle.table().layout.shards)
     record("codec", codec=quant, table_bytes=size, parity=parity.to_dict())
     recalls = [f"{parity.recall[depth]:.4f}" for depth in (10, 100)]
-    return [quant, f"{size:,}", *recalls, *quality(bundle.path, dataset, "cold_test")]
+    found = evaluate(open_ranker(bundle.path), dataset, "cold_test", K, baselines=False)
+    record("evaluate", model=bundle.path.name, **found.to_json())
+    return [quant, f"{size:,}", *recalls, *figures(found.models[0])]
 
 
 if __name__ == "__main__":
