@@ -29,7 +29,7 @@ _SEARCH_USERS = 50_000
 _DIMS = tuple(1 << bit for bit in range(10, -1, -1))
 _LEAST_DIM = 64
 _NDCG_KEPT = 0.995
-_SCORES_AT_ONCE = 1 << 26
+_SCORES_AT_ONCE = 1 << 24
 _LEFT_OUT_ITEMS = 512
 _ITEMS_AT_ONCE = 512
 

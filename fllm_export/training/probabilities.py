@@ -27,7 +27,7 @@ NDCG_KEPT = 0.995
 """The share of the best NDCG on cold_val that c and beta must hold."""
 
 _NARROWEST = 0.02
-_GOLDEN = (np.sqrt(5) - 1) / 2
+"""How exactly the logarithm of tau is found."""
 
 
 @dataclass(frozen=True)
@@ -87,30 +87,22 @@ def fit(
 
 
 def _best_scale(scores: Tensor, bias: Tensor, pairs: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """Return the scale with the least loss, by golden section on its logarithm (the loss is convex in the scale).
+    """Return the scale with the least loss, by Brent's method on its logarithm (the loss is convex in the scale).
 
     Scores that are all equal give the same probabilities at every scale, and have the scale 1.
     """
+    from scipy.optimize import minimize_scalar
+
     if scores.max() == scores.min():
         return 1.0, _loss(scores, 1.0, bias, pairs)
-    spread = float(scores.std())
-    low, high = -np.log(spread) - 4, -np.log(spread) + 5
-
-    def loss(log_scale: float) -> float:
-        return _loss(scores, float(np.exp(log_scale)), bias, pairs)
-
-    left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    at_left, at_right = loss(left), loss(right)
-    while high - low > _NARROWEST:
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - _GOLDEN * (high - low)
-            at_left = loss(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + _GOLDEN * (high - low)
-            at_right = loss(right)
-    return (float(np.exp(left)), at_left) if at_left <= at_right else (float(np.exp(right)), at_right)
+    unit = -np.log(float(scores.std()))
+    found = minimize_scalar(
+        lambda log_scale: _loss(scores, float(np.exp(log_scale)), bias, pairs),
+        bounds=(unit - 4, unit + 5),
+        method="bounded",
+        options={"xatol": _NARROWEST},
+    )
+    return float(np.exp(found.x)), float(found.fun)
 
 
 def _loss(scores: Tensor, scale: float, bias: Tensor, pairs: tuple[Tensor, Tensor]) -> float:

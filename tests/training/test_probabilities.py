@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("scipy")
 
 from fllm_export.training.probabilities import BETAS, USER_POWERS, Probabilities, fit  # noqa: E402
 
