@@ -30,7 +30,7 @@ _DIMS = tuple(1 << bit for bit in range(10, -1, -1))
 _LEAST_DIM = 64
 _NDCG_KEPT = 0.995
 _SCORES_AT_ONCE = 1 << 24
-_LEFT_OUT_ITEMS = 512
+_LEFT_OUT_LEAST, _LEFT_OUT_ITEMS, _LEFT_OUT_SCORES = 16, 512, 1 << 21
 _ITEMS_AT_ONCE = 512
 
 
@@ -148,7 +148,7 @@ def _logits(whole: ClosedForm, form: ClosedForm, vectors: Vectors) -> Probabilit
     """Fit the logits on training items that are left out; NDCG is that of the projected form."""
     users, items = vectors.users, len(vectors.items)
     left_out = LeftOut(_with_power(whole, 0), users)
-    most = min(_LEFT_OUT_ITEMS, max(1, _SCORES_AT_ONCE // len(users)), items)
+    most = min(_LEFT_OUT_ITEMS, max(_LEFT_OUT_LEAST, _LEFT_OUT_SCORES // len(users)), items)
     some: Positions = np.sort(np.random.default_rng(vectors.seed).choice(items, most, replace=False))
     # A block has a column of the hat matrix, one number per training item, for each of its items.
     blocks = -(-most * items // _SCORES_AT_ONCE)

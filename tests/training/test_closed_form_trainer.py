@@ -262,11 +262,11 @@ def test_it_builds_to_a_bundle_with_biases_that_answers_alike(data, tiny_bert_di
     scores = load_unmerged(checkpoint).item_vectors(texts) @ rows.T + checkpoint.users.bias
     logs = scores - np.log(np.exp(scores).sum(1, keepdims=True))
     best = np.sort(logs, 1)[:, ::-1][:, :20]
-    assert np.allclose(answer.log_probs, best, atol=0.05)
+    assert np.allclose(answer.log_probs, best, atol=0.1)
     # A user may take the place of another only where their scores are within what int8 rounds.
     places = np.searchsorted(checkpoint.users.ids, answer.user_ids)
-    assert np.all(np.take_along_axis(logs, places, 1) > best[:, -1:] - 0.05)
-    assert np.all(logs[np.arange(len(texts)), places[:, 0]] > best[:, 0] - 0.05)
+    assert np.all(np.take_along_axis(logs, places, 1) > best[:, -1:] - 0.1)
+    assert np.all(logs[np.arange(len(texts)), places[:, 0]] > best[:, 0] - 0.1)
 
 
 @pytest.mark.parametrize(

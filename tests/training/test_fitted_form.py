@@ -179,6 +179,7 @@ def test_blocks_change_nothing(monkeypatch):
     few = Vectors(x, validation, users, seed=1)
     whole = FittedForm.of(few, 16_384, 8)
     # 2,000 scores at once are 40 items of 50 users; a block of them has a hat matrix of 10 x 160 numbers.
+    monkeypatch.setattr(module, "_LEFT_OUT_SCORES", 2000)
     monkeypatch.setattr(module, "_SCORES_AT_ONCE", 2000)
     monkeypatch.setattr(module, "_ITEMS_AT_ONCE", 7)
     sizes, given = [], []
