@@ -104,8 +104,11 @@ def _recipe(vocabulary: str, given: dict[str, Any]) -> Recipe:
     kind = SoftmaxRecipe if vocabulary == SoftmaxRecipe.vocabulary else ClosedFormRecipe
     foreign = sorted(given.keys() - {field.name for field in fields(kind)})
     if foreign:
+        other = ClosedFormRecipe if kind is SoftmaxRecipe else SoftmaxRecipe
         raise UsageError(
-            f"--{foreign[0]} has no meaning with --vocabulary {vocabulary}", expected="options of that way of training"
+            f"--{foreign[0]} has no meaning with --vocabulary {vocabulary}",
+            expected="options of that way of training",
+            fix=f"Leave --{foreign[0]} out, or train with --vocabulary {other.vocabulary}",
         )
     return kind(**given)
 

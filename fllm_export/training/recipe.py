@@ -49,9 +49,8 @@ class Recipe:
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
             if field.type in ("int", "int | None") and value is not None:
-                object.__setattr__(
-                    self, name, arguments.integer(value, name, least=name not in _MAY_BE_ZERO, most=_MOST)
-                )
+                least = 0 if name in _MAY_BE_ZERO else 1
+                object.__setattr__(self, name, arguments.integer(value, name, least=least, most=_MOST))
             elif field.type == "float":
                 object.__setattr__(self, name, arguments.real(value, name, least=0))
                 if value == 0 and name not in _MAY_BE_ZERO:

@@ -22,6 +22,9 @@ from fllm_export.system_errors import limit_error
 
 RUN_FILE = "run.json"
 
+# Parts of the identity that are hashes: their values tell a reader nothing.
+_HASHED = {"dataset": "data set", "encoder": "encoder"}
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -90,6 +93,12 @@ class RunState:
         wanted = json.loads(json.dumps(self._identity))
         for key in sorted(wanted.keys() | found.keys()):
             if wanted.get(key) != found.get(key):
+                if key in _HASHED:
+                    raise UsageError(
+                        f"{path} belongs to a run with another {_HASHED[key]}",
+                        expected=f"the same {_HASHED[key]}, with the same content",
+                        fix=f"Choose another output directory, or delete {self.directory} to start again",
+                    )
                 raise UsageError(
                     f"{path} belongs to a run whose {key} was {found.get(key)}",
                     expected=str(wanted.get(key)),

@@ -29,6 +29,18 @@ def checkpoint(small_dataset, tiny_bert_dir, tmp_path_factory):
     return out, json.loads(result.stdout)
 
 
+@pytest.mark.parametrize(
+    ("vocabulary", "option", "other"),
+    [("closed_form", "--guidance", "bpr"), ("bpr", "--landmarks", "closed_form")],
+)
+def test_an_option_of_the_other_way_is_refused_with_that_ways_name(small_dataset, tmp_path, vocabulary, option, other):
+    arguments = ["train", str(small_dataset), "--out", str(tmp_path / "out"), "--vocabulary", vocabulary, option, "2"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert f"{option} has no meaning with --vocabulary {vocabulary}" in result.output
+    assert f"Leave {option} out, or train with --vocabulary {other}." in result.output
+
+
 def test_train_prints_what_it_wrote(checkpoint):
     out, printed = checkpoint
     assert printed["schema"] == "fllm-export/train"

@@ -18,6 +18,7 @@ from fllm_export.evaluation.evaluation import evaluate  # noqa: E402
 from fllm_export.evaluation.ranker import open_ranker  # noqa: E402
 from fllm_export.training import trainer  # noqa: E402
 from fllm_export.training.recipe import SoftmaxRecipe  # noqa: E402
+from fllm_export.training.run_state import RunState  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -122,6 +123,14 @@ def test_an_unfinished_run_is_not_continued_with_other_options(data, tiny_bert_d
         trainer.train(data, out, other, encoder=str(tiny_bert_dir))
 
 
+@pytest.mark.parametrize(("key", "name"), [("dataset", "data set"), ("encoder", "encoder")])
+def test_an_unfinished_run_of_another_data_set_or_encoder_is_named_without_its_hash(tmp_path, key, name):
+    RunState.open(tmp_path / "run", {key: "5f1e"})
+    with pytest.raises(UsageError, match=f"a run with another {name}; .*delete .*run to start again") as error:
+        RunState.open(tmp_path / "run", {key: "9a2c"})
+    assert "5f1e" not in str(error.value)
+
+
 def test_the_callers_random_state_is_left_alone(data, tiny_bert_dir, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -177,3 +186,10 @@ def test_a_checkpoint_is_never_overwritten(trained, data):
 def test_a_recipe_without_meaning_is_refused(field, value):
     with pytest.raises(UsageError, match=field):
         SoftmaxRecipe(**{field: value})
+
+
+def test_a_number_outside_its_limits_is_refused_with_the_limits_as_numbers():
+    with pytest.raises(UsageError, match="dim is 0; expected an integer from 1 to "):
+        SoftmaxRecipe(dim=0)
+    with pytest.raises(UsageError, match="epochs is -1; expected an integer from 0 to "):
+        SoftmaxRecipe(epochs=-1)
