@@ -87,7 +87,8 @@ def evaluate(
         output.say("left out: the baselines that read texts, which need a checkpoint (--checkpoint)")
     if report is not None:
         _write_page(report, models[0], dataset, data, found)
-    output.result({"model": str(models[0]), "users_left_out": data.left_out, **found.to_json()}, _table(found))
+    text = _table(found) if report is None else f"{_table(found)}\nReport: {report}"
+    output.result({"model": str(models[0]), "users_left_out": data.left_out, **found.to_json()}, text)
 
 
 def _write_page(report: Path, model: Path, folder: Path, data: Dataset, found: Evaluation) -> None:

@@ -51,7 +51,7 @@ def test_train_prints_what_it_wrote(checkpoint):
     assert len(written["epochs"]) == 2
 
 
-def test_evaluate_prints_metrics_of_both_questions(checkpoint, small_dataset):
+def test_evaluate_prints_metrics_of_both_questions(checkpoint, small_dataset, tmp_path):
     arguments = ["evaluate", str(checkpoint[0]), str(small_dataset), "-k", "10"]
     result = CliRunner().invoke(main, [*arguments, "--json"])
     assert result.exit_code == 0, result.output
@@ -61,9 +61,12 @@ def test_evaluate_prints_metrics_of_both_questions(checkpoint, small_dataset):
     # Chance finds 10 / 160 of an item's users, the topic alone 10 / 40.
     assert printed["users_of_items"]["recall"] > 0.15
     assert set(printed["items_of_users"]) == {"A", "B"}
-    table = CliRunner().invoke(main, arguments)
+    report = tmp_path / "report.html"
+    table = CliRunner().invoke(main, [*arguments, "--no-baselines", "--report", str(report)])
     assert f"{printed['users_of_items']['recall']:.4f}" in table.stdout
     assert "recall@10" in table.stdout
+    assert table.stdout.endswith(f"\nReport: {report}\n")
+    assert report.exists()
 
 
 def test_evaluate_shows_baselines_beside_several_models_and_writes_a_report(checkpoint, small_dataset, tmp_path):
