@@ -89,11 +89,15 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     from fllm_export.checkpoint.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.load(path)
-    facts = {key: value for key, value in asdict(checkpoint.spec).items() if value is not None}
+    facts = {"features": [], **checkpoint.spec.to_json()}
     return {"kind": "checkpoint", **facts, "adapter": checkpoint.adapter is not None}
 
 
 def _text(key: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if key == "features":
+        return ", ".join(" ".join(step.values()) for step in value) or "none"
     if isinstance(value, list):
         return ", ".join(value) or "none"
     if isinstance(value, bool):

@@ -127,7 +127,9 @@ def _table(report: TrainingReport, out: Path) -> str:
     ]
     table = columns(["epoch", "loss", "precision@20", "recall@20", "ndcg@20", "seconds"], rows)
     stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
-    return f"{table}\n\n{_note(report)}\nOther stages: {stages}.\nCheckpoint: {out} ({report.dim} numbers a user)"
+    return (
+        f"{table}\n\n{_note(report)}\nOther stages: {stages}.\nCheckpoint: {out} (user rows of {report.dim} dimensions)"
+    )
 
 
 def _note(report: TrainingReport) -> str:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fllm_export.checkpoint.base import BaseModel
 from fllm_export.checkpoint.model import ItemEncoder
+from fllm_export.errors import UsageError
 from fllm_export.evaluation.dataset import Positions
 from fllm_export.progress import Progress, silent
-from fllm_export.prompt import Prompt
+from fllm_export.prompt import PLACEHOLDER, Prompt
 from fllm_export.training.encoders import EncoderChoice
 
 # Shuffled items are sorted by length within groups of so many batches: little padding, batches still random.
@@ -40,11 +41,20 @@ class ItemTokens:
         """Tokenise the texts of all items.
 
         Raises:
-            UsageError: ``max_length`` leaves no room for the template.
+            UsageError: ``max_length`` leaves no room for a token of the text.
         """
         base = BaseModel.check(encoder.path)
         prompt = Prompt(encoder.template, max_length, encoder.padding_side, base.pad_id)
-        ids = prompt.tokenize(base.tokenizer(), texts)
+        tokenizer = base.tokenizer()
+        # With no room for a text all items would be one vector, and the run would learn nothing from them.
+        bare = len(tokenizer.encode(encoder.template.replace(PLACEHOLDER, "")).ids)
+        if max_length <= bare:
+            raise UsageError(
+                f"max_length is {max_length}, and the prompt without a text has {bare} tokens",
+                expected="room for a text",
+                fix="Raise max_length",
+            )
+        ids = prompt.tokenize(tokenizer, texts)
         return cls(prompt, ids, np.array([len(row) for row in ids], np.int64))
 
     def batch(self, items: Positions) -> tuple[Tensor, Tensor]:

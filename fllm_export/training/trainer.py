@@ -129,7 +129,7 @@ def _check_request(dataset: Dataset, out: Path) -> None:
     if not len(dataset.splits["cold_val"]):
         raise UsageError(
             "the data set has no pairs in cold_val",
-            expected="at least one pair, which is needed to choose the best epoch",
+            expected="at least one pair, which chooses the best epoch and the hyper-parameters",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -39,6 +40,27 @@ def test_an_option_of_the_other_way_is_refused_with_that_ways_name(small_dataset
     assert result.exit_code == 2
     assert f"{option} has no meaning with --vocabulary {vocabulary}" in result.output
     assert f"Leave {option} out, or train with --vocabulary {other}." in result.output
+
+
+def test_a_limit_of_tokens_without_room_for_a_text_is_refused(small_dataset, tiny_bert_dir, tmp_path):
+    arguments = ["train", str(small_dataset), "--out", str(tmp_path / "out"), "--encoder", str(tiny_bert_dir)]
+    result = CliRunner().invoke(main, [*arguments, "--epochs", "0", "--max-length", "1"])
+    assert result.exit_code == 2
+    assert "max_length is 1, and the prompt without a text has" in result.output
+    assert "Raise max_length." in result.output
+
+
+def test_inspect_shows_the_features_of_a_checkpoint_as_its_file_has_them(checkpoint, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(checkpoint[0], copy)
+    plain = CliRunner().invoke(main, ["inspect", str(copy)]).stdout
+    assert re.search("(?m)^features +none$", plain)
+    spec = json.loads((copy / "filterllm.json").read_text())
+    spec |= {"schema_version": 2, "features": [{"kind": "normalize"}]}
+    (copy / "filterllm.json").write_text(json.dumps(spec))
+    assert re.search("(?m)^features +normalize$", CliRunner().invoke(main, ["inspect", str(copy)]).stdout)
+    facts = json.loads(CliRunner().invoke(main, ["inspect", str(copy), "--json"]).stdout)
+    assert facts["features"] == [{"kind": "normalize"}]
 
 
 def test_train_prints_what_it_wrote(checkpoint):
