@@ -118,10 +118,6 @@ class ClosedForm:
         """Dimension d of rows and item vectors."""
         return len(self.ridge.kernel.landmarks) if self.basis is None else len(self.basis.items)
 
-    def with_setting(self, setting: Setting) -> ClosedForm:
-        """Return the same with other lambda, r and c; what was computed for the features is kept, the basis is not."""
-        return replace(self, setting=setting, basis=None)
-
     @cached_property
     def contributions(self) -> FloatArray:
         """C_i of every training item, float32 [T, d]."""
