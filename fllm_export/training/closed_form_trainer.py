@@ -17,7 +17,7 @@ from fllm_export.evaluation.dataset import Positions
 from fllm_export.evaluation.metrics import Ranking
 from fllm_export.progress import Progress
 from fllm_export.training.closed_form import Setting
-from fllm_export.training.encoders import EncoderChoice, linear_layers
+from fllm_export.training.encoders import linear_layers
 from fllm_export.training.fitted_form import FittedForm, Vectors
 from fllm_export.training.lora_trainer import LoraTrainer
 from fllm_export.training.material import Material
@@ -34,12 +34,11 @@ _SHARPNESS_RATE = 10.0
 class ClosedFormTrainer(LoraTrainer):
     """Epoch 0 is the closed form on the frozen encoder; each LoRA epoch is judged by the closed form on its vectors."""
 
-    def __init__(
-        self, material: Material, recipe: ClosedFormRecipe, choice: EncoderChoice, run: RunState, progress: Progress
-    ) -> None:
+    _recipe: ClosedFormRecipe
+
+    def __init__(self, material: Material, recipe: ClosedFormRecipe, run: RunState, progress: Progress) -> None:
         _check_dim(recipe, material)
         super().__init__(material, recipe, linear_layers(material.encoder.encoder), run, progress)
-        self._recipe, self._choice = recipe, choice
         self._states = {name: states.clone() for name, states in self._frozen.items()}
         self._neighbourhood = Neighbourhood(self._frozen["items"], material.users, material.liked, recipe.seed)
         self._fitted: FittedForm | None = None
@@ -85,7 +84,7 @@ class ClosedFormTrainer(LoraTrainer):
 
     def checkpoint(self, workspace: Path) -> Checkpoint:
         """Return the kept epoch as a checkpoint; its adapter, if LoRA helped, lies in ``workspace``."""
-        recipe, material, choice = self._recipe, self.material, self._choice
+        recipe, material, choice = self._recipe, self.material, self.material.choice
         self._restore(self.kept_epoch)
         with self._run.timed("closed_form"):
             vectors = self._vectors(self._states)

@@ -33,7 +33,7 @@ class LoraTrainer(ABC):
         self, material: Material, recipe: Recipe, targets: list[str], run: RunState, progress: Progress
     ) -> None:
         self.material, self._run, self._progress = material, run, progress
-        self._lora = recipe
+        self._recipe = recipe
         self._frozen = run.tensors("frozen_states", lambda: material.states("frozen encoder"))
         if recipe.epochs:
             material.encoder.encoder = add_lora(material.encoder.encoder, recipe, targets)
@@ -72,16 +72,16 @@ class LoraTrainer(ABC):
             self._begin()
         else:
             self._restore(self._run.latest)
-        if self._lora.epochs:
+        if self._recipe.epochs:
             self._fine_tune()
 
     @property
     def kept_epoch(self) -> int:
         """The epoch that becomes the checkpoint: the best one, or the last one of a run cut short by ``max_steps``."""
-        return self._run.best if self._lora.max_steps is None else self._run.records[-1].epoch
+        return self._run.best if self._recipe.max_steps is None else self._run.records[-1].epoch
 
     def _fine_tune(self) -> None:
-        recipe, encoder = self._lora, self.material.encoder
+        recipe, encoder = self._recipe, self.material.encoder
         per_epoch = -(-len(self.material.items) // recipe.batch)
         total = min(recipe.epochs * per_epoch, recipe.max_steps or math.inf)
         beside, peak = self._beside()
@@ -96,7 +96,7 @@ class LoraTrainer(ABC):
             self._epoch(epoch, descent, per_epoch)
 
     def _epoch(self, epoch: int, descent: Descent, per_epoch: int) -> None:
-        recipe, material, began = self._lora, self.material, time.monotonic()
+        recipe, material, began = self._recipe, self.material, time.monotonic()
         # A new seed an epoch: a resumed run draws what an uninterrupted one would have drawn.
         torch.manual_seed(recipe.seed + epoch)
         lora_training(material.encoder)
@@ -132,4 +132,4 @@ class LoraTrainer(ABC):
 
     def _adapter(self, workspace: Path) -> Path | None:
         """Write LoRA as it is, and return where; None where nothing is adapted."""
-        return save_adapter(self.material.encoder.encoder, workspace / "adapter") if self._lora.epochs else None
+        return save_adapter(self.material.encoder.encoder, workspace / "adapter") if self._recipe.epochs else None

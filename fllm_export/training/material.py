@@ -26,6 +26,7 @@ class Material:
 
     Attributes:
         dataset: where they are from.
+        choice: the encoder as it was chosen.
         items: the training items, int64 [T], ascending.
         validation: the items of cold_val, int64 [V], ascending.
         truth: for each validation item the users that liked it.
@@ -37,7 +38,7 @@ class Material:
     """
 
     def __init__(self, dataset: Dataset, choice: EncoderChoice, recipe: Recipe, progress: Progress) -> None:
-        self.dataset, self._choice, self._progress = dataset, choice, progress
+        self.dataset, self.choice, self._progress = dataset, choice, progress
         train, held_out = dataset.splits["train"], dataset.splits["cold_val"]
         self.items = self._subset(train.distinct_items, recipe)
         self.validation = self._subset(held_out.distinct_items, recipe)
@@ -85,12 +86,12 @@ class Material:
         """Return the declared facts of a checkpoint of this encoder."""
         return CheckpointSpec(
             base_model=BASE_FOLDER,
-            template=self._choice.template,
-            pooling=self._choice.pooling,
+            template=self.choice.template,
+            pooling=self.choice.pooling,
             max_length=self.max_length,
-            padding_side=self._choice.padding_side,
+            padding_side=self.choice.padding_side,
             mapper=mapper,
             dim=dim,
             users=len(self.dataset.user_ids),
-            features=self._choice.features.specs,
+            features=self.choice.features.specs,
         )

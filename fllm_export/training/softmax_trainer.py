@@ -15,7 +15,7 @@ from fllm_export.evaluation.dataset import Positions
 from fllm_export.evaluation.metrics import Ranking
 from fllm_export.progress import Progress
 from fllm_export.training.descent import Descent
-from fllm_export.training.encoders import EncoderChoice, lora_targets
+from fllm_export.training.encoders import lora_targets
 from fllm_export.training.head import Head
 from fllm_export.training.lora_trainer import LoraTrainer
 from fllm_export.training.material import Material
@@ -32,11 +32,10 @@ class SoftmaxTrainer(LoraTrainer):
         head: mapper and user rows.
     """
 
-    def __init__(
-        self, material: Material, recipe: SoftmaxRecipe, choice: EncoderChoice, run: RunState, progress: Progress
-    ) -> None:
+    _recipe: SoftmaxRecipe
+
+    def __init__(self, material: Material, recipe: SoftmaxRecipe, run: RunState, progress: Progress) -> None:
         super().__init__(material, recipe, lora_targets(material.encoder.encoder), run, progress)
-        self._recipe, self._choice = recipe, choice
         self._users = [torch.from_numpy(users) for users in material.liked]
         stored = run.tensors("vocabulary", self._vocabulary)
         self.head = Head(recipe.mapper, material.width, Vocabulary(stored["users"], stored["items"]))
@@ -98,7 +97,7 @@ class SoftmaxTrainer(LoraTrainer):
         self._restore(self.kept_epoch)
         rows = self.head.user_rows.detach().numpy()
         users = UserRows.from_array(rows, ids=self.material.dataset.user_ids)
-        spec, choice = self.material.spec(self._recipe.mapper, self._recipe.dim), self._choice
+        spec, choice = self.material.spec(self._recipe.mapper, self._recipe.dim), self.material.choice
         mapper = self.head.folded_mapper()
         return Checkpoint(spec, choice.path, self._adapter(workspace), mapper, users, choice.features)
 

@@ -17,7 +17,7 @@ from fllm_export.files import publish_json
 from fllm_export.progress import Progress, silent
 from fllm_export.system_errors import check_place
 from fllm_export.training.closed_form_trainer import ClosedFormTrainer
-from fllm_export.training.encoders import EncoderChoice, choose_encoder
+from fllm_export.training.encoders import choose_encoder
 from fllm_export.training.lora_trainer import LoraTrainer
 from fllm_export.training.material import Material
 from fllm_export.training.recipe import ClosedFormRecipe, Recipe, SoftmaxRecipe
@@ -100,7 +100,7 @@ def train(
     run = RunState.open(workspace, identity)
     # Seeds are set below; the caller's random state comes out as it went in.
     with torch.random.fork_rng(devices=[]):
-        trainer = _trainer(Material(dataset, choice, recipe, progress), recipe, choice, run, progress)
+        trainer = _trainer(Material(dataset, choice, recipe, progress), recipe, run, progress)
         trainer.run_epochs()
         checkpoint = trainer.checkpoint(workspace)
         checkpoint.save(out, progress)
@@ -133,10 +133,8 @@ def _check_request(dataset: Dataset, out: Path) -> None:
         )
 
 
-def _trainer(
-    material: Material, recipe: Recipe, choice: EncoderChoice, run: RunState, progress: Progress
-) -> LoraTrainer:
+def _trainer(material: Material, recipe: Recipe, run: RunState, progress: Progress) -> LoraTrainer:
     if isinstance(recipe, SoftmaxRecipe):
-        return SoftmaxTrainer(material, recipe, choice, run, progress)
+        return SoftmaxTrainer(material, recipe, run, progress)
     assert isinstance(recipe, ClosedFormRecipe)
-    return ClosedFormTrainer(material, recipe, choice, run, progress)
+    return ClosedFormTrainer(material, recipe, run, progress)
