@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class ClosedFormTrainer(LoraTrainer):
         super().__init__(material, recipe, linear_layers(material.encoder.encoder), run, progress)
         self._states = {name: states.clone() for name, states in self._frozen.items()}
         self._neighbourhood = Neighbourhood(self._frozen["items"], material.users, material.liked, recipe.seed)
+        self._setting = torch.zeros(len(fields(Setting)), dtype=torch.float64)
         self._fitted: FittedForm | None = None
 
     def _begin(self) -> None:
@@ -50,7 +52,7 @@ class ClosedFormTrainer(LoraTrainer):
         with torch.no_grad():
             parts = [items[first : first + _LOSS_ITEMS] for first in range(0, len(items), _LOSS_ITEMS)]
             losses = [float(self._loss(self._states["items"][torch.from_numpy(p)], p)) * len(p) for p in parts]
-        self._keep(0, sum(losses) / len(items), _ranking(found, self.material), began, None)
+        self._keep(0, sum(losses) / len(items), self._taken(found), began, None)
 
     @property
     def _frozen_trial(self) -> Trial:
@@ -77,10 +79,16 @@ class ClosedFormTrainer(LoraTrainer):
     def _validate(self) -> Ranking:
         self._states = self.material.states("encoding")
         self._neighbourhood.renew(self._states["items"])
-        return _ranking(self._vectors(self._states).best(progress=self._progress), self.material)
+        return self._taken(self._vectors(self._states).best(progress=self._progress))
+
+    def _taken(self, trial: Trial) -> Ranking:
+        """Remember the setting of the states as they are, and return how it ranks."""
+        self._setting.copy_(torch.tensor(list(trial.setting.to_json().values()), dtype=torch.float64))
+        return Ranking(trial.precision, trial.recall, trial.ndcg, len(self.material.validation))
 
     def _weights(self) -> dict[str, Tensor]:
-        return {**super()._weights(), **{f"states.{name}": states for name, states in self._states.items()}}
+        states = {f"states.{name}": states for name, states in self._states.items()}
+        return {**super()._weights(), **states, "setting": self._setting}
 
     def checkpoint(self, workspace: Path) -> Checkpoint:
         """Return the kept epoch as a checkpoint; its adapter, if LoRA helped, lies in ``workspace``."""
@@ -88,7 +96,8 @@ class ClosedFormTrainer(LoraTrainer):
         self._restore(self.kept_epoch)
         with self._run.timed("closed_form"):
             vectors = self._vectors(self._states)
-            fitted = FittedForm.of(vectors, recipe.landmarks, recipe.dim, self._progress)
+            setting = Setting(*self._setting.tolist())
+            fitted = FittedForm.of(vectors, setting, recipe.landmarks, recipe.dim, self._progress)
             rows, bias = fitted.rows(material.users), fitted.probabilities.bias(material.users.sizes)
         self._fitted = fitted
         users = UserRows.from_array(rows, ids=material.dataset.user_ids, bias=bias if bias.any() else None)
@@ -113,7 +122,3 @@ def _check_dim(recipe: ClosedFormRecipe, material: Material) -> None:
     what, most = min(limits.items(), key=lambda limit: limit[1])
     if recipe.dim is not None and recipe.dim > most:
         raise UsageError(f"dim is {recipe.dim} and there are {most} {what}", expected=f"at most {most}")
-
-
-def _ranking(trial: Trial, material: Material) -> Ranking:
-    return Ranking(trial.precision, trial.recall, trial.ndcg, len(material.validation))

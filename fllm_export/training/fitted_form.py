@@ -14,7 +14,7 @@ from fllm_export.errors import UsageError
 from fllm_export.evaluation.metrics import Ranking
 from fllm_export.progress import Progress, silent
 from fllm_export.training import probabilities
-from fllm_export.training.closed_form import ClosedForm
+from fllm_export.training.closed_form import ClosedForm, Setting
 from fllm_export.training.landmarks import choose_landmarks
 from fllm_export.training.left_out import LeftOut
 from fllm_export.training.probabilities import Probabilities
@@ -84,11 +84,14 @@ class FittedForm:
     probabilities: Probabilities
 
     @classmethod
-    def of(cls, vectors: Vectors, landmarks: int, dim: int | None, progress: Progress = silent) -> FittedForm:
-        """Choose g, lambda, r and c, then the dimension, then the scale and the biases.
+    def of(
+        cls, vectors: Vectors, setting: Setting, landmarks: int, dim: int | None, progress: Progress = silent
+    ) -> FittedForm:
+        """Choose lambda once more where there are many landmarks, then the dimension, then the scale and the biases.
 
         Args:
             vectors: of the encoder as it is served.
+            setting: the best g, lambda, r and c of the grid (:meth:`Vectors.best`).
             landmarks: at most.
             dim: numbers in a row; None takes the smallest power of two from 64 to 1,024 that holds 99.5 % of the best
                 NDCG@20 on cold_val.
@@ -97,7 +100,6 @@ class FittedForm:
         Raises:
             UsageError: ``dim`` is above the rank of the user rows.
         """
-        setting = vectors.best(progress=progress).setting
         if landmarks > SEARCH_LANDMARKS and len(vectors.items) > SEARCH_LANDMARKS:
             # More landmarks fit the training items better and want a larger penalty; the rest stays as it is.
             wider = Grid((setting.gamma,), (setting.penalty, 3 * setting.penalty), (setting.item_power,))

@@ -134,13 +134,29 @@ class Interruption:
         ("LoRA", STEPS, 1),
         ("encoding", 64, 1),
         ("LoRA", STEPS + 3, 1),
-        ("closed form: grid", 4, 4),  # after the last epoch, while the kept one gets its closed form
+        ("closed form: grid", 4, 3),  # the last epoch's
     ],
 )
 def test_a_resumed_run_gives_what_an_uninterrupted_one_gives(trained, data, tiny_bert_dir, tmp_path, stage, step, time):
     out = tmp_path / "checkpoint"
     with pytest.raises(KeyboardInterrupt):
         trainer.train(data, out, SMALL, encoder=tiny_bert_dir, progress=Interruption(stage, step, time))
+    assert not out.exists()
+    resumed = trainer.train(data, out, SMALL, encoder=tiny_bert_dir)
+    assert written(out) == written(trained[0])
+    assert said(resumed) == said(trained[1])
+
+
+def test_a_run_that_stopped_after_its_last_epoch_goes_on(trained, data, tiny_bert_dir, tmp_path, monkeypatch):
+    out = tmp_path / "checkpoint"
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitted_form.FittedForm, "of", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(data, out, SMALL, encoder=tiny_bert_dir)
     assert not out.exists()
     resumed = trainer.train(data, out, SMALL, encoder=tiny_bert_dir)
     assert written(out) == written(trained[0])

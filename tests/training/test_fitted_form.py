@@ -44,6 +44,10 @@ def world(users=USERS):
     return x[:ITEMS], found, Validation(x[ITEMS:], [np.flatnonzero(row) for row in liked[:, ITEMS:].T])
 
 
+def fit(vectors, landmarks, dim):
+    return FittedForm.of(vectors, vectors.best().setting, landmarks, dim)
+
+
 @pytest.fixture(scope="module")
 def vectors():
     x, users, validation = world()
@@ -52,7 +56,7 @@ def vectors():
 
 @pytest.fixture(scope="module")
 def fitted(vectors):
-    return FittedForm.of(vectors, 16_384, None)
+    return fit(vectors, 16_384, None)
 
 
 def logits(fitted, vectors):
@@ -97,11 +101,11 @@ def test_each_ndcg_is_that_of_a_projection_to_so_many_dimensions(fitted, vectors
 
 
 def test_a_dimension_that_is_given_is_taken(vectors):
-    found = FittedForm.of(vectors, 16_384, 11)
+    found = fit(vectors, 16_384, 11)
     assert (found.form.dim, found.ndcg_by_dim) == (11, {})
     assert found.rows(vectors.users).shape == (USERS, 11)
     with pytest.raises(UsageError, match="dim is 200"):
-        FittedForm.of(vectors, 16_384, 200)
+        fit(vectors, 16_384, 200)
 
 
 def test_rows_of_a_low_rank_still_get_a_dimension():
@@ -110,7 +114,8 @@ def test_rows_of_a_low_rank_still_get_a_dimension():
     x = generator.standard_normal((20, 3)).astype(np.float32)
     users = UserItems.of(np.arange(12), np.arange(12), 24)
     truth = [np.array([item % 12]) for item in range(8)]
-    found = FittedForm.of(Vectors(x[:12], Validation(x[12:], truth), users, 0), 16_384, None)
+    vectors = Vectors(x[:12], Validation(x[12:], truth), users, 0)
+    found = fit(vectors, 16_384, None)
     assert set(found.ndcg_by_dim) == {1, 2, 4, 8}
 
 
@@ -141,7 +146,7 @@ def test_what_was_chosen_is_said(fitted):
 
 
 def test_few_landmarks_are_kept_to(vectors):
-    found = FittedForm.of(vectors, 40, None)
+    found = fit(vectors, 40, None)
     assert len(found.form.ridge.kernel.landmarks) == 40
     assert max(found.ndcg_by_dim) <= 32
 
@@ -156,7 +161,7 @@ def test_more_landmarks_than_the_search_has_choose_the_penalty_again(vectors, mo
         return best(self, grid, landmarks=landmarks)
 
     monkeypatch.setattr(Vectors, "best", noted)
-    found = FittedForm.of(vectors, 16_384, 8)
+    found = fit(vectors, 16_384, 8)
     assert asked == [(None, None), (16_384, (1.0, 3.0))]
     assert len(found.form.ridge.kernel.landmarks) == ITEMS
     assert found.form.setting.penalty in (1.0, 3.0)
@@ -168,25 +173,25 @@ def test_of_very_many_users_some_choose_and_all_have_rows(vectors, monkeypatch):
     assert len(some.some) == 100
     assert all(int(right.max(initial=0)) < 100 for right in some.validation.truth)
     assert np.array_equal(some.counts, vectors.counts)
-    found = FittedForm.of(some, 16_384, None)
+    found = fit(some, 16_384, None)
     assert found.rows(some.users).shape == (USERS, found.form.dim)
-    of_all = FittedForm.of(vectors, 16_384, None)
+    of_all = fit(vectors, 16_384, None)
     assert ndcg(logits(found, some), vectors) > 0.8 * ndcg(logits(of_all, vectors), vectors)
 
 
 def test_blocks_change_nothing(monkeypatch):
     x, users, validation = world(users=50)
     few = Vectors(x, validation, users, seed=1)
-    whole = FittedForm.of(few, 16_384, 8)
+    whole = fit(few, 16_384, 8)
     # 2,000 scores at once are 40 items of 50 users; a block of them has a hat matrix of 10 x 160 numbers.
     monkeypatch.setattr(module, "_LEFT_OUT_SCORES", 2000)
     monkeypatch.setattr(module, "_SCORES_AT_ONCE", 2000)
     monkeypatch.setattr(module, "_ITEMS_AT_ONCE", 7)
     sizes, given = [], []
-    scores, fit = LeftOut.scores, module.probabilities.fit
+    scores, likeliest = LeftOut.scores, module.probabilities.fit
     monkeypatch.setattr(LeftOut, "scores", lambda self, items: sizes.append(len(items)) or scores(self, items))
-    monkeypatch.setattr(module.probabilities, "fit", lambda *parts: given.append(parts) or fit(*parts))
-    cut = FittedForm.of(few, 16_384, 8)
+    monkeypatch.setattr(module.probabilities, "fit", lambda *parts: given.append(parts) or likeliest(*parts))
+    cut = fit(few, 16_384, 8)
     assert sizes == [10] * 4
     some = np.sort(np.random.default_rng(1).choice(ITEMS, 40, replace=False))
     plain = replace(cut.form.setting, user_power=0)
@@ -198,5 +203,5 @@ def test_blocks_change_nothing(monkeypatch):
 
 def test_a_row_has_at_least_64_dimensions_where_it_can(vectors, monkeypatch):
     monkeypatch.setattr(module, "_LEAST_DIM", 64)
-    assert set(FittedForm.of(vectors, 16_384, None).ndcg_by_dim) == {64, 128}
-    assert set(FittedForm.of(vectors, 40, None).ndcg_by_dim) == {32}
+    assert set(fit(vectors, 16_384, None).ndcg_by_dim) == {64, 128}
+    assert set(fit(vectors, 40, None).ndcg_by_dim) == {32}
