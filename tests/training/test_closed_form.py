@@ -209,9 +209,9 @@ def test_more_lambda_means_shorter_rows_and_powers_scale_them():
     x, liked = world(4)
     landmarks, users = choose_landmarks(x, 23), grouped(liked)
     base = form_of(x, liked, landmarks, Setting(penalty=1, item_power=0, user_power=0))
-    more = base.with_setting(Setting(penalty=4, item_power=0, user_power=0))
+    more = form_of(x, liked, landmarks, Setting(penalty=4, item_power=0, user_power=0))
     assert np.linalg.norm(more.rows(users)) < np.linalg.norm(base.rows(users))
-    damped = base.with_setting(Setting(penalty=1, item_power=0, user_power=1))
+    damped = form_of(x, liked, landmarks, Setting(penalty=1, item_power=0, user_power=1))
     assert np.allclose(damped.rows(users) * users.sizes[:, None], base.rows(users), atol=1e-6)
 
 
