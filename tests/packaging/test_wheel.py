@@ -23,7 +23,7 @@ ALLOWED = {
     "runtime": {"engines", "table"},
     "bundle": {"calibration", "checkpoint", "engines", "graphs", "plans", "runtime", "table"},
     "evaluation": {"checkpoint", "runtime"},
-    "training": {"checkpoint", "evaluation", "table"},
+    "training": {"checkpoint", "evaluation", "runtime", "table"},
 }
 
 
