@@ -43,7 +43,8 @@ class ClosedFormTrainer(LoraTrainer):
         self._states = {name: states.clone() for name, states in self._frozen.items()}
         self._neighbourhood = Neighbourhood(self._frozen["items"], material.users, material.liked, recipe.seed)
         self._setting = torch.zeros(len(fields(Setting)), dtype=torch.float64)
-        self._fitted: FittedForm | None = None
+        self._fitted: dict[int, FittedForm] = {}
+        self._kept: int | None = None
 
     def _begin(self) -> None:
         began, found = time.monotonic(), self._frozen_trial
@@ -90,26 +91,65 @@ class ClosedFormTrainer(LoraTrainer):
         states = {f"states.{name}": states for name, states in self._states.items()}
         return {**super()._weights(), **states, "setting": self._setting}
 
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch that becomes the checkpoint: once the heads are trained, that of the best candidate."""
+        return super().kept_epoch if self._kept is None else self._kept
+
     def checkpoint(self, workspace: Path) -> Checkpoint:
-        """Return the kept epoch as a checkpoint; its adapter, if LoRA helped, lies in ``workspace``."""
-        recipe, material, choice = self._recipe, self.material, self.material.choice
-        self._restore(self.kept_epoch)
+        """Return the best candidate as a checkpoint; its adapter, if LoRA helped, lies in ``workspace``."""
+        material, choice = self.material, self.material.choice
+        # Without max_steps the frozen encoder stays a candidate: its head can be better than LoRA's.
+        epochs = {self.kept_epoch} if self._recipe.max_steps is not None else {0, self.kept_epoch}
         with self._run.timed("closed_form"):
-            vectors = self._vectors(self._states)
-            setting = Setting(*self._setting.tolist())
-            fitted = FittedForm.of(vectors, setting, recipe.landmarks, recipe.dim, self._progress)
-            rows, bias = fitted.rows(material.users), fitted.probabilities.bias(material.users.sizes)
-        self._fitted = fitted
+            self._fitted = {epoch: self._fit(epoch) for epoch in sorted(epochs)}
+        self._kept = max(self._fitted, key=lambda epoch: self._fitted[epoch].ndcg)
+        fitted = self._fitted[self._kept]
+        rows, bias = fitted.rows(material.users), fitted.bias(material.users)
         users = UserRows.from_array(rows, ids=material.dataset.user_ids, bias=bias if bias.any() else None)
-        adapter = self._adapter(workspace) if self.kept_epoch else None
+        adapter = self._adapter(workspace) if self._kept else None
         spec = material.spec("kernel", fitted.form.dim)
         return Checkpoint(spec, choice.path, adapter, fitted.form.mapper(), users, choice.features)
 
+    def _fit(self, epoch: int) -> FittedForm:
+        """Return the closed form and its head on the states of an epoch; LoRA stays as that epoch has it."""
+        if not epoch:
+            states, setting = self._frozen, self._frozen_trial.setting
+        else:
+            self._restore(epoch)
+            states, setting = self._states, Setting(*self._setting.tolist())
+        return FittedForm.of(self._vectors(states), setting, self._recipe, self._progress)
+
     def findings(self) -> dict[str, Any]:
-        """Return by how much LoRA raised NDCG@20 on cold_val, and what was chosen for the closed form."""
+        """Return the candidates with their figures on cold_val, which one is kept, and what was chosen for it."""
+        assert self._kept is not None
         found = {record.epoch: record.ndcg for record in self._run.records}
-        assert self._fitted is not None
-        return {"lora_gain": round(found[self.kept_epoch] - found[0], 6), **self._fitted.to_json()}
+        return {
+            "candidates": {name: _figures(ranking) for name, ranking in self._candidates().items()},
+            "kept": _name(self._kept, head=self._fitted[self._kept].taught is not None),
+            "lora_gain": round(found[super().kept_epoch] - found[0], 6),
+            **self._fitted[self._kept].to_json(),
+        }
+
+    def _candidates(self) -> dict[str, Ranking]:
+        candidates = {}
+        for epoch, fitted in sorted(self._fitted.items()):
+            candidates[_name(epoch, head=False)] = fitted.ranking
+            if fitted.head is not None:
+                candidates[_name(epoch, head=True)] = fitted.head.ranking
+        return candidates
+
+
+def _name(epoch: int, *, head: bool) -> str:
+    """Return what a candidate is called."""
+    if not epoch:
+        return "head" if head else "closed form"
+    return "lora + head" if head else "lora"
+
+
+def _figures(ranking: Ranking) -> dict[str, float]:
+    figures = {"precision": ranking.precision, "recall": ranking.recall, "ndcg": ranking.ndcg}
+    return {name: round(value, 6) for name, value in figures.items()}
 
 
 def _check_dim(recipe: ClosedFormRecipe, material: Material) -> None:

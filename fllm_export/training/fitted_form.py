@@ -17,8 +17,12 @@ from fllm_export.training import probabilities
 from fllm_export.training.closed_form import ClosedForm, Setting
 from fllm_export.training.landmarks import choose_landmarks
 from fllm_export.training.left_out import LeftOut
+from fllm_export.training.left_out_vectors import left_out_vectors
 from fllm_export.training.probabilities import Probabilities
-from fllm_export.training.setting_search import SELECTION_K, Grid, Trial, Validation, sampled, search
+from fllm_export.training.ranked_users import ranking
+from fllm_export.training.recipe import ClosedFormRecipe
+from fllm_export.training.setting_search import Grid, Trial, Validation, sampled, search
+from fllm_export.training.taught_head import Pupil, TaughtHead
 from fllm_export.training.user_sums import FloatArray, Positions, UserItems
 
 SEARCH_LANDMARKS = 4096
@@ -31,7 +35,9 @@ _LEAST_DIM = 64
 _NDCG_KEPT = 0.995
 _SCORES_AT_ONCE = 1 << 24
 _LEFT_OUT_LEAST, _LEFT_OUT_ITEMS, _LEFT_OUT_SCORES = 16, 512, 1 << 21
-_ITEMS_AT_ONCE = 512
+_HEAD_USERS_MOST = 100_000
+_HEAD_GAIN = 1.005
+"""The head is taken where it raises NDCG by half a percent: without it, rows can be learned and changed one by one."""
 
 
 class Vectors:
@@ -45,7 +51,7 @@ class Vectors:
     """
 
     def __init__(self, items: npt.NDArray[np.float32], validation: Validation, users: UserItems, seed: int) -> None:
-        self.items, self.users, self.seed = items, users, seed
+        self.items, self.users, self.seed, self.cold = items, users, seed, validation
         self.counts = np.bincount(users.items, minlength=len(items))
         self.some, self.validation = sampled(users, validation, _SEARCH_USERS, seed)
 
@@ -62,57 +68,77 @@ class Vectors:
             rows: of the users ``some``, float32 [U, d].
             bias: of the same users, float32 [U]; none when not given.
         """
-        k, parts = min(SELECTION_K, len(rows)), []
-        for first in range(0, len(z), _ITEMS_AT_ONCE):
-            scores = z[first : first + _ITEMS_AT_ONCE] @ rows.T
-            parts.append((scores if bias is None else scores + bias).topk(k, dim=1).indices)
-        return Ranking.of(torch.cat(parts).numpy(), self.validation.truth).ndcg
+        return ranking(z, rows, self.validation.truth, bias).ndcg
 
 
 @dataclass(frozen=True, eq=False)
 class FittedForm:
-    """A closed form ready to be served.
+    """A closed form ready to be served, with or without a head that it taught.
 
     Attributes:
         form: with its basis.
         ndcg_by_dim: user NDCG@20 on cold_val by number of dimensions, for the dimensions that were compared.
         probabilities: how its scores become logits.
+        ranking: how the closed form by itself ranks the users of the validation items.
+        head: trained on the form's item vectors; None where there was none to train.
     """
 
     form: ClosedForm
     ndcg_by_dim: dict[int, float]
     probabilities: Probabilities
+    ranking: Ranking
+    head: TaughtHead | None
 
     @classmethod
     def of(
-        cls, vectors: Vectors, setting: Setting, landmarks: int, dim: int | None, progress: Progress = silent
+        cls, vectors: Vectors, setting: Setting, recipe: ClosedFormRecipe, progress: Progress = silent
     ) -> FittedForm:
-        """Choose lambda once more where there are many landmarks, then the dimension, then the scale and the biases.
+        """Choose lambda once more where there are many landmarks, then the dimension, then the logits; train the head.
 
         Args:
             vectors: of the encoder as it is served.
             setting: the best g, lambda, r and c of the grid (:meth:`Vectors.best`).
-            landmarks: at most.
-            dim: numbers in a row; None takes the smallest power of two from 64 to 1,024 that holds 99.5 % of the best
-                NDCG@20 on cold_val.
-            progress: counts the points of the grid.
+            recipe: its landmarks at most; its dim, where None takes the smallest power of two from 64 to 1,024 that
+                holds 99.5 % of the best NDCG@20 on cold_val; its epochs of the head.
+            progress: counts the points of the grid, and the head's steps.
 
         Raises:
-            UsageError: ``dim`` is above the rank of the user rows.
+            UsageError: the recipe's dim is above the rank of the user rows.
         """
+        landmarks = recipe.landmarks
         if landmarks > SEARCH_LANDMARKS and len(vectors.items) > SEARCH_LANDMARKS:
             # More landmarks fit the training items better and want a larger penalty; the rest stays as it is.
             wider = Grid((setting.gamma,), (setting.penalty, 3 * setting.penalty), (setting.item_power,))
             setting = vectors.best(wider, landmarks=landmarks, progress=progress).setting
         chosen = choose_landmarks(vectors.items, landmarks, vectors.seed)
         whole = ClosedForm.fit(vectors.items, chosen, vectors.counts, setting)
-        form, found = _projected(whole, vectors, dim)
+        form, found = _projected(whole, vectors, recipe.dim)
         logits = _logits(whole, form, vectors)
-        return cls(_with_power(form, logits.user_power), found, logits)
+        served = _with_power(form, logits.user_power)
+        closed = _ranking(vectors, served, served.rows(vectors.users), logits.bias(vectors.users.sizes) / logits.scale)
+        head = _head(form, vectors, recipe, progress)
+        return cls(served, found, logits, closed, head)
+
+    @property
+    def taught(self) -> TaughtHead | None:
+        """The head, where it ranks enough better than the closed form to take the place of its rows."""
+        head = self.head
+        return head if head is not None and head.ranking.ndcg > _HEAD_GAIN * self.ranking.ndcg else None
+
+    @property
+    def ndcg(self) -> float:
+        """User NDCG@20 on cold_val of what is served."""
+        return (self.taught or self).ranking.ndcg
 
     def rows(self, users: UserItems) -> FloatArray:
-        """Return the rows of logits, float32 [U, d]."""
+        """Return the rows of logits of all users, float32 [U, d]."""
+        if self.taught is not None:
+            return self.taught.rows
         return self.form.rows(users) * np.float32(self.probabilities.scale)
+
+    def bias(self, users: UserItems) -> FloatArray:
+        """Return the biases of all users, float32 [U]."""
+        return self.probabilities.bias(users.sizes) if self.taught is None else self.taught.bias
 
     def to_json(self) -> dict[str, Any]:
         """Return what was chosen."""
@@ -121,7 +147,31 @@ class FittedForm:
             "setting": self.form.setting.to_json(),
             "ndcg_by_dim": {str(dim): round(value, 6) for dim, value in self.ndcg_by_dim.items()},
             "probabilities": self.probabilities.to_json(),
+            "head": None if self.taught is None else self.taught.to_json(),
         }
+
+
+def _head(form: ClosedForm, vectors: Vectors, recipe: ClosedFormRecipe, progress: Progress) -> TaughtHead | None:
+    """Train a head on the form's vectors, where the recipe asks for one and all users fit into one softmax."""
+    users = vectors.users
+    if not recipe.head_epochs or len(users) > _HEAD_USERS_MOST or form.dim >= len(users):
+        return None
+    rows = form.rows(users)
+    owners = np.repeat(np.arange(len(users)), users.sizes)
+    by_item = UserItems.of(users.items, owners, len(vectors.items))
+    pupil = Pupil(
+        vectors=left_out_vectors(form, users, rows),
+        rows=rows,
+        liked=np.split(by_item.items, by_item.starts[1:-1]),
+        validation=form.item_vectors(vectors.cold.items).astype(np.float32),
+        truth=vectors.cold.truth,
+    )
+    return TaughtHead.train(pupil, recipe.head_epochs, vectors.seed, progress)
+
+
+def _ranking(vectors: Vectors, form: ClosedForm, rows: FloatArray, bias: FloatArray) -> Ranking:
+    z = torch.from_numpy(form.item_vectors(vectors.cold.items).astype(np.float32))
+    return ranking(z, torch.from_numpy(rows), vectors.cold.truth, torch.from_numpy(bias))
 
 
 def _projected(whole: ClosedForm, vectors: Vectors, dim: int | None) -> tuple[ClosedForm, dict[int, float]]:

@@ -80,14 +80,21 @@ def fit(
     for power in USER_POWERS:
         scores = torch.from_numpy(sums) * (-power * logs).exp()
         for beta in BETAS:
-            scale, loss = _best_scale(scores, beta * logs, pairs)
+            scale, loss = best_scale(scores, beta * logs, pairs)
             tried.append(Probabilities(scale, power, beta, loss, ndcg(scale, power, beta)))
     best = max(each.ndcg for each in tried)
     return min((each for each in tried if each.ndcg >= NDCG_KEPT * best), key=lambda each: each.loss)
 
 
-def _best_scale(scores: Tensor, bias: Tensor, pairs: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """Return the scale with the least loss, by Brent's method on its logarithm (the loss is convex in the scale).
+def best_scale(scores: Tensor, bias: Tensor, pairs: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """Return the scale with the least loss, and that loss.
+
+    By Brent's method on the scale's logarithm; the loss is convex in the scale.
+
+    Args:
+        scores: float32 [n, U].
+        bias: what is added to the scaled scores, float32 [U] or [n, U].
+        pairs: rows of the scores and users, int64 [P] each.
 
     Scores that are all equal give the same probabilities at every scale, and have the scale 1.
     """

@@ -11,7 +11,7 @@ from fllm_export.errors import UsageError
 
 _TRAINED: tuple[MapperKind, ...] = ("linear", "linear_relu", "mlp")
 _MOST = (1 << 63) - 1
-_MAY_BE_ZERO = ("seed", "guidance", "vocabulary_decay", "epochs", "lora_dropout")
+_MAY_BE_ZERO = ("seed", "guidance", "vocabulary_decay", "epochs", "head_epochs", "lora_dropout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,7 @@ class ClosedFormRecipe(Recipe):
 
     Attributes:
         landmarks: landmarks of the kernel at most. Up to so many training items the closed form is exact.
+        head_epochs: passes over the training items that train a softmax head taught by the closed form; 0 for none.
     """
 
     vocabulary = "closed_form"
@@ -77,6 +78,7 @@ class ClosedFormRecipe(Recipe):
     batch: int = 64
     lora_rank: int = 16
     landmarks: int = 16_384
+    head_epochs: int = 6
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,14 @@ import numpy.typing as npt
 from fllm_export.errors import UsageError
 from fllm_export.training.kernel import Kernel, unit
 from fllm_export.training.low_rank import leading
-from fllm_export.training.triangular import Matrix, cholesky, solve_lower_transposed, solve_symmetric
+from fllm_export.training.triangular import (
+    Matrix,
+    cholesky,
+    inverse_diagonal,
+    solve_lower,
+    solve_lower_transposed,
+    solve_symmetric,
+)
 
 Positions = npt.NDArray[np.int64]
 
@@ -89,6 +96,13 @@ class Ridge:
         """Return some columns of the hat matrix, H_ij = phi_i . M phi_j, float64 [T, n]."""
         return self.weights(penalty, unit(self.items[positions]))
 
+    def leverages(self, penalty: float) -> Matrix:
+        """Return H_ii of every training item, float64 [T], from 0 to below 1: its weight in its own prediction."""
+        factor, found = self._factored(penalty), np.empty(len(self.items))
+        for window, values in self.blocks():
+            found[window] = np.square(solve_lower(factor, self.kernel.features_of(values).T)).sum(0)
+        return found
+
     def basis(self, penalty: float, targets: Any, dim: int, seed: int) -> Basis:
         """Return the basis of rank ``dim`` that changes the users' scores of the training items least.
 
@@ -129,10 +143,19 @@ class Ridge:
         return total
 
     def _solve(self, penalty: float, columns: Matrix) -> Matrix:
-        """Return M B, float64 [m, k]; the factor of the last lambda is kept."""
+        """Return M B, float64 [m, k]."""
+        return solve_symmetric(self._factored(penalty), np.ascontiguousarray(columns))
+
+    def _factored(self, penalty: float) -> Matrix:
+        """Return the Cholesky factor of M^-1; that of the last lambda is kept."""
         if self._solved is None or self._solved[0] != penalty:
-            self._solved = penalty, _factor(self._gram, penalty)
-        return solve_symmetric(self._solved[1], np.ascontiguousarray(columns))
+            self._solved = None
+            self._solved = penalty, _factor(self._penalised(), penalty)
+        return self._solved[1]
+
+    def _penalised(self) -> Matrix:
+        """Return the matrix to whose diagonal lambda is added."""
+        return self._gram
 
     def _against(self, columns: Matrix) -> Matrix:
         """Return phi_i . b for every training item i and every column b, float64 [T, k]."""
@@ -166,6 +189,10 @@ class KernelRidge(Ridge):
         """Return some columns of H = I - lambda (K + lambda I)^-1, float64 [T, n]."""
         return self._hat(penalty, self._ones(positions))
 
+    def leverages(self, penalty: float) -> Matrix:
+        """Return H_ii = 1 - lambda (K + lambda I)^-1_ii of every training item, float64 [T]."""
+        return 1 - penalty * inverse_diagonal(self._factored(penalty))
+
     def basis(self, penalty: float, targets: Any, dim: int, seed: int) -> Basis:
         """Return the basis of rank ``dim`` that changes the users' scores of the training items least.
 
@@ -190,11 +217,11 @@ class KernelRidge(Ridge):
         return columns - penalty * self._dual(penalty, columns)
 
     def _dual(self, penalty: float, columns: Matrix) -> Matrix:
-        """Return (K + lambda I)^-1 B, float64 [T, k]; the factor of the last lambda is kept."""
-        if self._solved is None or self._solved[0] != penalty:
-            self._solved = None
-            self._solved = penalty, _factor(self.kernel.against(self.kernel.landmarks), penalty)
-        return solve_symmetric(self._solved[1], np.ascontiguousarray(columns))
+        """Return (K + lambda I)^-1 B, float64 [T, k]."""
+        return solve_symmetric(self._factored(penalty), np.ascontiguousarray(columns))
+
+    def _penalised(self) -> Matrix:
+        return self.kernel.against(self.kernel.landmarks)
 
     def _ones(self, positions: Positions) -> Matrix:
         columns = np.zeros((len(self.items), len(positions)))

@@ -14,10 +14,9 @@ from fllm_export.evaluation.metrics import Ranking
 from fllm_export.progress import Progress, silent
 from fllm_export.training.closed_form import Setting
 from fllm_export.training.kernel import Kernel, unit
+from fllm_export.training.ranked_users import SELECTION_K
 from fllm_export.training.ridge import Ridge, ridge
 from fllm_export.training.user_sums import Positions, UserItems, damping
-
-SELECTION_K = 20
 
 _ITEMS_AT_ONCE = 512
 

@@ -19,9 +19,9 @@ from fllm_export.training.encoders import lora_targets
 from fllm_export.training.head import Head
 from fllm_export.training.lora_trainer import LoraTrainer
 from fllm_export.training.material import Material
+from fllm_export.training.ranked_users import SELECTION_K
 from fllm_export.training.recipe import SoftmaxRecipe
 from fllm_export.training.run_state import RunState
-from fllm_export.training.setting_search import SELECTION_K
 from fllm_export.training.vocabulary import Vocabulary, build_vocabulary
 
 

@@ -8,6 +8,8 @@ import torch
 
 Matrix = npt.NDArray[np.float64]
 
+_COLUMNS = 1024
+
 
 def cholesky(matrix: Matrix) -> Matrix | None:
     """Return the lower-triangular C with C C' = ``matrix``, float64 [n, n], or None where it is not positive definite.
@@ -45,3 +47,14 @@ def solve_symmetric(factor: Matrix, columns: Matrix) -> Matrix:
 def inverse_lower(factor: Matrix) -> Matrix:
     """Return C^-1, float64 [n, n], lower-triangular like C."""
     return solve_lower(factor, np.eye(len(factor)))
+
+
+def inverse_diagonal(factor: Matrix) -> Matrix:
+    """Return the diagonal of (C C')^-1, float64 [n], for a lower-triangular C [n, n]: a third of an inverse's work."""
+    found = np.empty(len(factor))
+    for first in range(0, len(factor), _COLUMNS):
+        # C^-1 is lower-triangular too: above the diagonal its columns are zero.
+        rest = factor[first:, first:]
+        columns = np.eye(len(rest), min(_COLUMNS, len(rest)))
+        found[first : first + columns.shape[1]] = np.square(solve_lower(rest, columns)).sum(0)
+    return found
