@@ -10,10 +10,12 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from fllm_export.errors import UsageError  # noqa: E402
+from fllm_export.training import triangular  # noqa: E402
 from fllm_export.training.closed_form import ClosedForm, Setting  # noqa: E402
 from fllm_export.training.kernel import JITTERS, Kernel, unit  # noqa: E402
 from fllm_export.training.landmarks import choose_landmarks  # noqa: E402
 from fllm_export.training.left_out import LeftOut  # noqa: E402
+from fllm_export.training.left_out_vectors import left_out_vectors  # noqa: E402
 from fllm_export.training.ridge import KernelRidge, Ridge  # noqa: E402
 from fllm_export.training.user_sums import UserItems, damping  # noqa: E402
 
@@ -95,6 +97,41 @@ def test_leaving_an_item_out_is_what_solving_without_it_gives(seed, setting, mos
         assert np.allclose(without[item], expected, rtol=1e-3, atol=2e-5)
 
 
+@pytest.mark.parametrize("most", [12, 23])
+def test_left_out_vectors_give_the_left_out_scores(most):
+    # 40 users: with as many dimensions as features the rows hold the scores without loss, up to pop_u^-c.
+    generator = np.random.default_rng(4)
+    x = generator.standard_normal((23, 6))
+    liked = generator.random((40, 23)) < 0.3
+    liked[:4] = True
+    users, setting = grouped(liked), Setting(user_power=0.0)
+    form = form_of(x, liked, choose_landmarks(x, most, 4), setting)
+    wide = form.project(most, users)
+    rows = wide.rows(users)
+    found = left_out_vectors(wide, users, rows) @ rows.T
+    expected = LeftOut(form, users).scores(np.arange(23))
+    # The rows span what an item gives to its users only where there are as many dimensions as items.
+    tolerance = 1e-4 if most == 23 else 0.5
+    assert np.abs(found - expected).max() < tolerance * np.abs(expected).max()
+
+
+def test_a_left_out_vector_is_nearer_to_solving_without_the_item_than_the_vector_itself():
+    x, liked = world(6, items=60, dims=8)
+    users, setting = grouped(liked), Setting(user_power=0.2)
+    form = form_of(x, liked, np.arange(60), setting).project(8, users)
+    rows = form.rows(users)
+    expected = LeftOut(form, users).scores(np.arange(60))
+    off = [np.abs(z @ rows.T - expected).mean() for z in (left_out_vectors(form, users, rows), form.item_vectors(x))]
+    assert off[0] < 0.8 * off[1]
+
+
+def test_the_diagonal_of_an_inverse_goes_by_blocks(monkeypatch):
+    factor = np.tril(np.random.default_rng(0).random((11, 11))) + np.eye(11)
+    expected = np.diag(np.linalg.inv(factor @ factor.T))
+    monkeypatch.setattr(triangular, "_COLUMNS", 4)
+    assert np.allclose(triangular.inverse_diagonal(factor), expected)
+
+
 @settings(deadline=None, max_examples=30)
 @given(SEEDS, st.integers(1, 23))
 def test_features_give_back_the_kernel_where_one_side_is_a_landmark(seed, most):
@@ -136,6 +173,8 @@ def test_exact_and_general_ridge_regression_agree():
     exact, general = KernelRidge(kernel, x), Ridge(kernel, x)
     assert np.allclose(exact.weights(0.7, fresh), general.weights(0.7, fresh), atol=1e-6)
     assert np.allclose(exact.hats(0.7, np.array([3, 1])), general.hats(0.7, np.array([3, 1])), atol=1e-6)
+    for each in (exact, general):
+        assert np.allclose(each.leverages(0.7), np.diag(exact.hats(0.7, np.arange(23))), atol=1e-6)
     for (window, ours), (_, theirs) in zip(exact.contributed(0.7), general.contributed(0.7), strict=True):
         assert window == slice(0, 23)
         assert np.allclose(ours, theirs, atol=1e-6)

@@ -11,9 +11,11 @@ pytest.importorskip("scipy")
 from fllm_export.errors import UsageError  # noqa: E402
 from fllm_export.evaluation.metrics import Ranking  # noqa: E402
 from fllm_export.training import fitted_form as module  # noqa: E402
+from fllm_export.training import ranked_users  # noqa: E402
 from fllm_export.training.closed_form import ClosedForm, Setting  # noqa: E402
 from fllm_export.training.fitted_form import FittedForm, Vectors  # noqa: E402
 from fllm_export.training.left_out import LeftOut  # noqa: E402
+from fllm_export.training.recipe import ClosedFormRecipe  # noqa: E402
 from fllm_export.training.setting_search import Grid, Validation  # noqa: E402
 from fllm_export.training.user_sums import UserItems  # noqa: E402
 
@@ -45,7 +47,8 @@ def world(users=USERS):
 
 
 def fit(vectors, landmarks, dim):
-    return FittedForm.of(vectors, vectors.best().setting, landmarks, dim)
+    recipe = ClosedFormRecipe(landmarks=landmarks, dim=dim, head_epochs=0)
+    return FittedForm.of(vectors, vectors.best().setting, recipe)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def fitted(vectors):
 
 
 def logits(fitted, vectors):
-    bias = fitted.probabilities.bias(vectors.users.sizes)
+    bias = fitted.bias(vectors.users)
     return fitted.form.item_vectors(vectors.validation.items) @ fitted.rows(vectors.users).T.astype(float) + bias
 
 
@@ -186,7 +189,7 @@ def test_blocks_change_nothing(monkeypatch):
     # 2,000 scores at once are 40 items of 50 users; a block of them has a hat matrix of 10 x 160 numbers.
     monkeypatch.setattr(module, "_LEFT_OUT_SCORES", 2000)
     monkeypatch.setattr(module, "_SCORES_AT_ONCE", 2000)
-    monkeypatch.setattr(module, "_ITEMS_AT_ONCE", 7)
+    monkeypatch.setattr(ranked_users, "_ITEMS_AT_ONCE", 7)
     sizes, given = [], []
     scores, likeliest = LeftOut.scores, module.probabilities.fit
     monkeypatch.setattr(LeftOut, "scores", lambda self, items: sizes.append(len(items)) or scores(self, items))
@@ -205,3 +208,36 @@ def test_a_row_has_at_least_64_dimensions_where_it_can(vectors, monkeypatch):
     monkeypatch.setattr(module, "_LEAST_DIM", 64)
     assert set(fit(vectors, 16_384, None).ndcg_by_dim) == {64, 128}
     assert set(fit(vectors, 40, None).ndcg_by_dim) == {32}
+
+
+@pytest.fixture(scope="module")
+def headed(vectors):
+    recipe = ClosedFormRecipe(dim=16, head_epochs=8)
+    return FittedForm.of(vectors, vectors.best().setting, recipe)
+
+
+def test_a_head_is_served_where_it_ranks_enough_better(headed, vectors, monkeypatch):
+    plain = fit(vectors, 16_384, 16)
+    assert headed.ranking == plain.ranking
+    assert headed.head.ranking.ndcg == pytest.approx(
+        ndcg(headed.form.item_vectors(vectors.cold.items) @ headed.head.rows.T + headed.head.bias, vectors), abs=1e-6
+    )
+    monkeypatch.setattr(module, "_HEAD_GAIN", 0.0)
+    assert headed.taught is headed.head
+    assert np.array_equal(headed.rows(vectors.users), headed.head.rows)
+    assert np.array_equal(headed.bias(vectors.users), headed.head.bias)
+    assert headed.ndcg == headed.head.ranking.ndcg
+    assert headed.to_json()["head"] == headed.head.to_json()
+    assert ndcg(logits(headed, vectors), vectors) == pytest.approx(headed.ndcg, abs=1e-6)
+    monkeypatch.setattr(module, "_HEAD_GAIN", 100.0)
+    assert headed.taught is None
+    assert headed.to_json()["head"] is None
+    assert np.array_equal(headed.rows(vectors.users), plain.rows(vectors.users))
+    assert headed.ndcg == plain.ranking.ndcg
+
+
+def test_there_is_no_head_where_none_was_asked_for_or_users_are_too_many(vectors, monkeypatch):
+    assert fit(vectors, 16_384, 8).head is None
+    monkeypatch.setattr(module, "_HEAD_USERS_MOST", USERS - 1)
+    setting = vectors.best().setting
+    assert FittedForm.of(vectors, setting, ClosedFormRecipe(dim=8, head_epochs=1)).head is None

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("scipy")
+
+from fllm_export.evaluation.metrics import Ranking  # noqa: E402
+from fllm_export.training import taught_head as module  # noqa: E402
+from fllm_export.training.taught_head import SHARES, Pupil, TaughtHead, _Lesson  # noqa: E402
+
+USERS, ITEMS, COLD, DIM = 120, 200, 150, 8
+
+
+def world(noise=0.0, shown=2):
+    """Items with a direction each, users who like items near theirs, and rows that know only some dimensions."""
+    generator = np.random.default_rng(5)
+    z = generator.standard_normal((ITEMS + COLD, DIM)).astype(np.float32)
+    tastes = generator.standard_normal((USERS, DIM)).astype(np.float32)
+    scores = z @ tastes.T + 2 * generator.gumbel(size=(ITEMS + COLD, USERS))
+    liked = [np.sort(np.argsort(-row)[:6]) for row in scores]
+    rows = tastes.copy()
+    rows[:, shown:] *= 0.2
+    return Pupil(z[:ITEMS], rows, liked[:ITEMS], z[ITEMS:], liked[ITEMS:])
+
+
+def likelihood(scores, truth):
+    logs = (
+        scores
+        - np.log(np.exp(scores - scores.max(1, keepdims=True)).sum(1, keepdims=True))
+        - scores.max(1, keepdims=True)
+    )
+    return np.mean([logs[item, users].mean() for item, users in enumerate(truth)])
+
+
+def test_it_learns_what_the_closed_form_does_not_know():
+    pupil = world()
+    taught = Ranking.of(np.argsort(-(pupil.validation @ pupil.rows.T), 1)[:, :20], pupil.truth)
+    head = TaughtHead.train(pupil, 40, seed=0)
+    assert head.ranking.ndcg > 1.05 * taught.ndcg
+    served = pupil.validation @ head.rows.T + head.bias
+    assert Ranking.of(np.argsort(-served, 1)[:, :20], pupil.truth).ndcg == pytest.approx(head.ranking.ndcg, abs=1e-6)
+    assert head.share in SHARES
+    assert 1 <= head.epoch <= 40
+    around = [likelihood(served * factor, pupil.truth) for factor in (0.8, 1, 1.25)]
+    assert around[1] > max(around[0], around[2])
+    assert around[1] > -math.log(USERS) + 0.1
+
+
+def test_the_same_seed_gives_the_same_head_and_another_one_another():
+    pupil = world()
+    first, again, other = (TaughtHead.train(pupil, 2, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first.rows, again.rows)
+    assert np.array_equal(first.bias, again.bias)
+    assert not np.array_equal(first.rows, other.rows)
+
+
+def test_it_starts_as_the_closed_form(monkeypatch):
+    pupil = world()
+    lesson = _Lesson(pupil, 1, seed=0)
+    assert torch.allclose(lesson.rows(), lesson.teacher(), rtol=1e-5, atol=1e-6)
+    ours, theirs = lesson.rows().numpy() @ pupil.vectors.T, pupil.rows @ pupil.vectors.T
+    assert np.allclose(ours / ours.std(), theirs / theirs.std(), atol=1e-4)
+    monkeypatch.setattr(module, "RANK", 3)
+    fewer = _Lesson(pupil, 1, seed=0)
+    cut = np.where(np.arange(DIM) < 3, pupil.rows, 0) @ pupil.vectors.T
+    assert np.allclose(fewer.rows().numpy() @ pupil.vectors.T / ours.std(), cut / theirs.std(), atol=1e-4)
+
+
+def test_the_loss_is_the_cross_entropy_of_both_targets(monkeypatch):
+    monkeypatch.setattr(module, "_DROPOUT", 0.0)
+    pupil = world()
+    lesson = _Lesson(pupil, 1, seed=0)
+    items = torch.tensor([4, 17, 90])
+    z = torch.from_numpy(pupil.vectors)[items]
+    logs = (z @ lesson.rows().T).log_softmax(1)
+    taught = (module._SHARPNESS * (z @ lesson.teacher().T)).softmax(1)
+    wanted = (1 - module._OBSERVED) * taught
+    for row, item in enumerate(items.tolist()):
+        wanted[row, torch.from_numpy(pupil.liked[item])] += module._OBSERVED / len(pupil.liked[item])
+    expected = -(wanted * logs).sum(1).mean()
+    assert float(lesson._loss(items).detach()) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_stretched_vectors_give_the_same_head():
+    pupil = world()
+    stretch = np.exp(np.random.default_rng(1).standard_normal(DIM)).astype(np.float32)
+    other = Pupil(pupil.vectors * stretch, pupil.rows / stretch, pupil.liked, pupil.validation * stretch, pupil.truth)
+    ours, theirs = (TaughtHead.train(each, 1, seed=0) for each in (pupil, other))
+    assert ours.ranking.ndcg == pytest.approx(theirs.ranking.ndcg, abs=1e-3)
+    assert np.allclose(ours.rows, theirs.rows * stretch, rtol=1e-2, atol=1e-3)
