@@ -88,7 +88,9 @@ def test_it_learns_and_evaluates_to_the_ndcg_on_record(trained, data):
     best = max(record.ndcg for record in report.epochs)
     assert next(r.ndcg for r in report.epochs if r.epoch == report.kept_epoch) == best
     found = evaluate(open_ranker(out), data, "cold_val", baselines=False)
-    assert found.users_of_items.ndcg == pytest.approx(report.findings["probabilities"]["ndcg"], abs=2e-3)
+    kept = report.findings["candidates"][report.findings["kept"]]
+    assert found.users_of_items.ndcg == pytest.approx(kept["ndcg"], abs=2e-3)
+    assert found.users_of_items.recall == pytest.approx(kept["recall"], abs=2e-3)
     assert found.users_of_items.ndcg >= 0.95 * best
     cold = evaluate(open_ranker(out), data, "cold_test", baselines=False)
     # 40 of the 160 users share an item's topic: chance finds 20 / 160 of its users, the topic alone 20 / 40.
@@ -106,6 +108,10 @@ def test_what_was_found_is_in_the_report(trained):
     assert findings == json.loads(json.dumps(report.findings))
     reached = [record["ndcg"] for record in content["epochs"]]
     assert findings["lora_gain"] == pytest.approx(max(reached) - reached[0], abs=1e-6)
+    candidates = {name: figures["ndcg"] for name, figures in findings["candidates"].items()}
+    assert list(candidates) == ["closed form", "head", "lora", "lora + head"]
+    assert candidates[findings["kept"]] >= max(candidates.values()) / 1.005
+    assert (findings["head"] is None) == ("head" not in findings["kept"])
     assert findings["setting"]["gamma"] in GRID.gammas
     held = {int(dim): value for dim, value in findings["ndcg_by_dim"].items()}
     assert report.dim == min(dim for dim, value in held.items() if value >= 0.995 * max(held.values()))
@@ -252,7 +258,7 @@ def test_pairs_of_cold_val_only_choose(data, tiny_bert_dir, tmp_path, monkeypatc
     monkeypatch.setattr(fitted_form, "_GRID", Grid((4.0,), (1.0,), (0.25,), (0.2,)))
     monkeypatch.setattr(probabilities, "BETAS", (0.3,))
     monkeypatch.setattr(probabilities, "USER_POWERS", (0.2,))
-    recipe = replace(SMALL, dim=8, max_steps=2 * STEPS)
+    recipe = replace(SMALL, dim=8, max_steps=2 * STEPS, head_epochs=0)
     found = []
     other = with_splits(data, cold_val=permuted(data.splits["cold_test"], 160))
     for number, variant in enumerate((data, other)):
@@ -291,6 +297,7 @@ def test_it_builds_to_a_bundle_with_biases_that_answers_alike(data, tiny_bert_di
         ("closed_form", "--mapper", "linear"),
         ("closed_form", "--guidance", "5"),
         ("bpr", "--landmarks", "100"),
+        ("bpr", "--head-epochs", "2"),
     ],
 )
 def test_options_of_the_other_way_are_refused(small_dataset, tmp_path, vocabulary, option, value):

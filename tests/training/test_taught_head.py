@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,18 @@ def test_the_loss_is_the_cross_entropy_of_both_targets(monkeypatch):
         wanted[row, torch.from_numpy(pupil.liked[item])] += module._OBSERVED / len(pupil.liked[item])
     expected = -(wanted * logs).sum(1).mean()
     assert float(lesson._loss(items).detach()) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_pairs_of_the_validation_items_only_choose_and_scale(monkeypatch):
+    monkeypatch.setattr(module, "SHARES", (1.0,))
+    pupil = world()
+    other = replace(pupil, truth=[np.array([item % USERS]) for item in range(COLD)])
+    ours, theirs = (TaughtHead.train(each, 1, seed=0) for each in (pupil, other))
+    factor = theirs.rows[0, 0] / ours.rows[0, 0]
+    assert factor > 0
+    assert abs(factor - 1) > 0.01
+    assert np.allclose(theirs.rows, factor * ours.rows, rtol=1e-4)
+    assert np.allclose(theirs.bias, factor * ours.bias, rtol=1e-4)
 
 
 def test_stretched_vectors_give_the_same_head():
