@@ -118,7 +118,7 @@ class ClosedFormTrainer(LoraTrainer):
         else:
             self._restore(epoch)
             states, setting = self._states, Setting(*self._setting.tolist())
-        return FittedForm.of(self._vectors(states), setting, self._recipe, self._progress)
+        return FittedForm.of(self._vectors(states), setting, self._recipe, self._run.directory, self._progress)
 
     def findings(self) -> dict[str, Any]:
         """Return the candidates with their figures on cold_val, which one is kept, and what was chosen for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ from fllm_export.training.closed_form import ClosedForm, Setting
 from fllm_export.training.landmarks import choose_landmarks
 from fllm_export.training.left_out import LeftOut
 from fllm_export.training.left_out_vectors import left_out_vectors
+from fllm_export.training.lesson import Pupil
 from fllm_export.training.probabilities import Probabilities
 from fllm_export.training.ranked_users import ranking
 from fllm_export.training.recipe import ClosedFormRecipe
 from fllm_export.training.setting_search import Grid, Trial, Validation, sampled, search
-from fllm_export.training.taught_head import Pupil, TaughtHead
+from fllm_export.training.taught_head import TaughtHead
 from fllm_export.training.user_sums import FloatArray, Positions, UserItems
 
 SEARCH_LANDMARKS = 4096
@@ -35,7 +37,6 @@ _LEAST_DIM = 64
 _NDCG_KEPT = 0.995
 _SCORES_AT_ONCE = 1 << 24
 _LEFT_OUT_LEAST, _LEFT_OUT_ITEMS, _LEFT_OUT_SCORES = 16, 512, 1 << 21
-_HEAD_USERS_MOST = 100_000
 _HEAD_GAIN = 1.005
 """The head is taken where it raises NDCG by half a percent: without it, rows can be learned and changed one by one."""
 
@@ -91,7 +92,12 @@ class FittedForm:
 
     @classmethod
     def of(
-        cls, vectors: Vectors, setting: Setting, recipe: ClosedFormRecipe, progress: Progress = silent
+        cls,
+        vectors: Vectors,
+        setting: Setting,
+        recipe: ClosedFormRecipe,
+        workspace: Path,
+        progress: Progress = silent,
     ) -> FittedForm:
         """Choose lambda once more where there are many landmarks, then the dimension, then the logits; train the head.
 
@@ -100,6 +106,7 @@ class FittedForm:
             setting: the best g, lambda, r and c of the grid (:meth:`Vectors.best`).
             recipe: its landmarks at most; its dim, where None takes the smallest power of two from 64 to 1,024 that
                 holds 99.5 % of the best NDCG@20 on cold_val; its epochs of the head.
+            workspace: a directory for what the head keeps on disk while it is trained.
             progress: counts the points of the grid, and the head's steps.
 
         Raises:
@@ -116,7 +123,7 @@ class FittedForm:
         logits = _logits(whole, form, vectors)
         served = _with_power(form, logits.user_power)
         closed = _ranking(vectors, served, served.rows(vectors.users), logits.bias(vectors.users.sizes) / logits.scale)
-        head = _head(form, vectors, recipe, progress)
+        head = _head(form, vectors, recipe, workspace, progress)
         return cls(served, found, logits, closed, head)
 
     @property
@@ -151,10 +158,12 @@ class FittedForm:
         }
 
 
-def _head(form: ClosedForm, vectors: Vectors, recipe: ClosedFormRecipe, progress: Progress) -> TaughtHead | None:
-    """Train a head on the form's vectors, where the recipe asks for one and all users fit into one softmax."""
+def _head(
+    form: ClosedForm, vectors: Vectors, recipe: ClosedFormRecipe, workspace: Path, progress: Progress
+) -> TaughtHead | None:
+    """Train a head on the form's vectors, where the recipe asks for one."""
     users = vectors.users
-    if not recipe.head_epochs or len(users) > _HEAD_USERS_MOST or form.dim >= len(users):
+    if not recipe.head_epochs:
         return None
     rows = form.rows(users)
     owners = np.repeat(np.arange(len(users)), users.sizes)
@@ -166,7 +175,7 @@ def _head(form: ClosedForm, vectors: Vectors, recipe: ClosedFormRecipe, progress
         validation=form.item_vectors(vectors.cold.items).astype(np.float32),
         truth=vectors.cold.truth,
     )
-    return TaughtHead.train(pupil, recipe.head_epochs, vectors.seed, progress)
+    return TaughtHead.train(pupil, recipe.head_epochs, vectors.seed, workspace, progress)
 
 
 def _ranking(vectors: Vectors, form: ClosedForm, rows: FloatArray, bias: FloatArray) -> Ranking:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def world(users=USERS):
 
 def fit(vectors, landmarks, dim):
     recipe = ClosedFormRecipe(landmarks=landmarks, dim=dim, head_epochs=0)
-    return FittedForm.of(vectors, vectors.best().setting, recipe)
+    return FittedForm.of(vectors, vectors.best().setting, recipe, Path())
 
 
 @pytest.fixture(scope="module")
@@ -211,9 +212,9 @@ def test_a_row_has_at_least_64_dimensions_where_it_can(vectors, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def headed(vectors):
+def headed(vectors, tmp_path_factory):
     recipe = ClosedFormRecipe(dim=16, head_epochs=8)
-    return FittedForm.of(vectors, vectors.best().setting, recipe)
+    return FittedForm.of(vectors, vectors.best().setting, recipe, tmp_path_factory.mktemp("head"))
 
 
 def test_a_head_is_served_where_it_ranks_enough_better(headed, vectors, monkeypatch):
@@ -236,8 +237,5 @@ def test_a_head_is_served_where_it_ranks_enough_better(headed, vectors, monkeypa
     assert headed.ndcg == plain.ranking.ndcg
 
 
-def test_there_is_no_head_where_none_was_asked_for_or_users_are_too_many(vectors, monkeypatch):
+def test_there_is_no_head_where_none_was_asked_for(vectors):
     assert fit(vectors, 16_384, 8).head is None
-    monkeypatch.setattr(module, "_HEAD_USERS_MOST", USERS - 1)
-    setting = vectors.best().setting
-    assert FittedForm.of(vectors, setting, ClosedFormRecipe(dim=8, head_epochs=1)).head is None

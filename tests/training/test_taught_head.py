@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from fllm_export.evaluation.metrics import Ranking  # noqa: E402
-from fllm_export.training import taught_head as module  # noqa: E402
-from fllm_export.training.taught_head import SHARES, Pupil, TaughtHead, _Lesson  # noqa: E402
+from fllm_export.training import full_lesson, lesson, taught_head  # noqa: E402
+from fllm_export.training.full_lesson import FullLesson  # noqa: E402
+from fllm_export.training.lesson import Pupil  # noqa: E402
+from fllm_export.training.taught_head import SHARES, TaughtHead  # noqa: E402
 
 USERS, ITEMS, COLD, DIM = 120, 200, 150, 8
 
@@ -28,6 +32,11 @@ def world(noise=0.0, shown=2):
     return Pupil(z[:ITEMS], rows, liked[:ITEMS], z[ITEMS:], liked[ITEMS:])
 
 
+def train(pupil, epochs, seed=0):
+    with TemporaryDirectory() as workspace:
+        return TaughtHead.train(pupil, epochs, seed, Path(workspace))
+
+
 def likelihood(scores, truth):
     logs = (
         scores
@@ -40,7 +49,7 @@ def likelihood(scores, truth):
 def test_it_learns_what_the_closed_form_does_not_know():
     pupil = world()
     taught = Ranking.of(np.argsort(-(pupil.validation @ pupil.rows.T), 1)[:, :20], pupil.truth)
-    head = TaughtHead.train(pupil, 40, seed=0)
+    head = train(pupil, 40)
     assert head.ranking.ndcg > 1.05 * taught.ndcg
     served = pupil.validation @ head.rows.T + head.bias
     assert Ranking.of(np.argsort(-served, 1)[:, :20], pupil.truth).ndcg == pytest.approx(head.ranking.ndcg, abs=1e-6)
@@ -53,7 +62,7 @@ def test_it_learns_what_the_closed_form_does_not_know():
 
 def test_the_same_seed_gives_the_same_head_and_another_one_another():
     pupil = world()
-    first, again, other = (TaughtHead.train(pupil, 2, seed) for seed in (0, 0, 1))
+    first, again, other = (train(pupil, 2, seed) for seed in (0, 0, 1))
     assert np.array_equal(first.rows, again.rows)
     assert np.array_equal(first.bias, again.bias)
     assert not np.array_equal(first.rows, other.rows)
@@ -61,36 +70,57 @@ def test_the_same_seed_gives_the_same_head_and_another_one_another():
 
 def test_it_starts_as_the_closed_form(monkeypatch):
     pupil = world()
-    lesson = _Lesson(pupil, 1, seed=0)
-    assert torch.allclose(lesson.rows(), lesson.teacher(), rtol=1e-5, atol=1e-6)
-    ours, theirs = lesson.rows().numpy() @ pupil.vectors.T, pupil.rows @ pupil.vectors.T
+    rows, closed, bias = FullLesson(pupil, 1, seed=0).rows()
+    assert torch.allclose(rows, closed, rtol=1e-5, atol=1e-6)
+    assert not bias.any()
+    ours, theirs = rows.numpy() @ pupil.vectors.T, pupil.rows @ pupil.vectors.T
     assert np.allclose(ours / ours.std(), theirs / theirs.std(), atol=1e-4)
-    monkeypatch.setattr(module, "RANK", 3)
-    fewer = _Lesson(pupil, 1, seed=0)
+    monkeypatch.setattr(lesson, "RANK", 3)
+    fewer = FullLesson(pupil, 1, seed=0).rows()[0]
     cut = np.where(np.arange(DIM) < 3, pupil.rows, 0) @ pupil.vectors.T
-    assert np.allclose(fewer.rows().numpy() @ pupil.vectors.T / ours.std(), cut / theirs.std(), atol=1e-4)
+    assert np.allclose(fewer.numpy() @ pupil.vectors.T / ours.std(), cut / theirs.std(), atol=1e-4)
 
 
 def test_the_loss_is_the_cross_entropy_of_both_targets(monkeypatch):
-    monkeypatch.setattr(module, "_DROPOUT", 0.0)
+    monkeypatch.setattr(full_lesson, "DROPOUT", 0.0)
     pupil = world()
-    lesson = _Lesson(pupil, 1, seed=0)
+    head = FullLesson(pupil, 1, seed=0)
+    rows, closed, _ = head.rows()
     items = torch.tensor([4, 17, 90])
     z = torch.from_numpy(pupil.vectors)[items]
-    logs = (z @ lesson.rows().T).log_softmax(1)
-    taught = (module._SHARPNESS * (z @ lesson.teacher().T)).softmax(1)
-    wanted = (1 - module._OBSERVED) * taught
+    logs = (z @ rows.T).log_softmax(1)
+    wanted = (1 - lesson.OBSERVED) * (lesson.SHARPNESS * (z @ closed.T)).softmax(1)
     for row, item in enumerate(items.tolist()):
-        wanted[row, torch.from_numpy(pupil.liked[item])] += module._OBSERVED / len(pupil.liked[item])
+        wanted[row, torch.from_numpy(pupil.liked[item])] += lesson.OBSERVED / len(pupil.liked[item])
     expected = -(wanted * logs).sum(1).mean()
-    assert float(lesson._loss(items).detach()) == pytest.approx(float(expected), rel=1e-5)
+    assert float(head.loss(items).detach()) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_of_very_many_users_some_are_scored_in_a_step(monkeypatch):
+    pupil = world()
+    full = train(pupil, 40)
+    monkeypatch.setattr(taught_head, "FULL_USERS_MOST", USERS - 1)
+    monkeypatch.setattr(FullLesson, "__init__", None)
+    sampled = train(pupil, 40)
+    assert sampled.rows.shape == full.rows.shape
+    assert not np.array_equal(sampled.rows, full.rows)
+    assert sampled.ranking.ndcg > 0.97 * full.ranking.ndcg
+    served = pupil.validation @ sampled.rows.T + sampled.bias
+    ranked = Ranking.of(np.argsort(-served, 1)[:, :20], pupil.truth)
+    assert ranked.ndcg == pytest.approx(sampled.ranking.ndcg, abs=1e-6)
+
+
+def test_nothing_is_left_in_the_workspace(tmp_path, monkeypatch):
+    monkeypatch.setattr(taught_head, "FULL_USERS_MOST", USERS - 1)
+    TaughtHead.train(world(), 1, 0, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_pairs_of_the_validation_items_only_choose_and_scale(monkeypatch):
-    monkeypatch.setattr(module, "SHARES", (1.0,))
+    monkeypatch.setattr(taught_head, "SHARES", (1.0,))
     pupil = world()
     other = replace(pupil, truth=[np.array([item % USERS]) for item in range(COLD)])
-    ours, theirs = (TaughtHead.train(each, 1, seed=0) for each in (pupil, other))
+    ours, theirs = (train(each, 1) for each in (pupil, other))
     factor = theirs.rows[0, 0] / ours.rows[0, 0]
     assert factor > 0
     assert abs(factor - 1) > 0.01
@@ -102,6 +132,6 @@ def test_stretched_vectors_give_the_same_head():
     pupil = world()
     stretch = np.exp(np.random.default_rng(1).standard_normal(DIM)).astype(np.float32)
     other = Pupil(pupil.vectors * stretch, pupil.rows / stretch, pupil.liked, pupil.validation * stretch, pupil.truth)
-    ours, theirs = (TaughtHead.train(each, 1, seed=0) for each in (pupil, other))
+    ours, theirs = (train(each, 1) for each in (pupil, other))
     assert ours.ranking.ndcg == pytest.approx(theirs.ranking.ndcg, abs=1e-3)
     assert np.allclose(ours.rows, theirs.rows * stretch, rtol=1e-2, atol=1e-3)

@@ -1,0 +1,102 @@
+"""What a taught head is trained on, brought to a scale of its own, and what is common to both ways of training it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fllm_export.progress import Progress
+from fllm_export.training.probabilities import best_scale
+from fllm_export.training.user_sums import FloatArray, Positions
+
+RANK = 512
+OBSERVED = 0.7
+"""The share of an item's users in its target; the teacher has the rest."""
+SHARPNESS = 2.0
+DROPOUT = 0.3
+BATCH = 256
+SCALE_SCORES = 1 << 21
+"""Scores at most from which a scale is found."""
+
+_LEAST_SPREAD = 1e-30
+
+
+@dataclass(frozen=True, eq=False)
+class Pupil:
+    """What a head is trained on.
+
+    Attributes:
+        vectors: z_-i of the training items, float32 [T, d].
+        rows: of the closed form, float32 [U, d].
+        liked: for each training item its users.
+        validation: z of the validation items, float32 [V, d].
+        truth: for each validation item its users.
+    """
+
+    vectors: FloatArray
+    rows: FloatArray
+    liked: Sequence[Positions]
+    validation: FloatArray
+    truth: Sequence[Positions]
+
+
+class Lesson(ABC):
+    """A head in training.
+
+    Its coordinates are those in which every column of the closed form's rows has the mean square 1 and the closed
+    form's scores have the standard deviation 1.
+
+    Attributes:
+        z: z_-i of the training items in these coordinates, float32 [T, d].
+        closed: e_u, float32 [U, d].
+        scale: tau_0, the scale at which the closed form's scores are most likely.
+        rank: dimensions r that the head sees.
+    """
+
+    def __init__(self, pupil: Pupil) -> None:
+        rows, vectors = torch.from_numpy(pupil.rows), torch.from_numpy(pupil.vectors)
+        columns = rows.square().mean(0).sqrt().clamp(min=_LEAST_SPREAD)
+        self.closed = rows / columns
+        inner = self.closed.T @ self.closed / len(rows)
+        stretched = vectors * columns
+        spread = ((stretched @ inner) * stretched).sum(1).mean().sqrt().clamp(min=_LEAST_SPREAD)
+        self._columns = columns / spread
+        self.z, self.liked = vectors * self._columns, pupil.liked
+        self.scale = self._likely_scale()
+        self.rank = min(RANK, rows.shape[1])
+
+    @abstractmethod
+    def epoch(self, number: int, progress: Progress) -> None:
+        """Take one step for each batch of all training items, in an order of the epoch's own, counted from 1."""
+
+    @abstractmethod
+    def head(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return tau Q' w_u, float32 [U, d], b_u, float32 [U], both copies, and tau, float32 []."""
+
+    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the head and its teacher for item vectors as they come from the mapper.
+
+        Returns:
+            rows of the head, float32 [U, d]; rows of the closed form at the same scale, float32 [U, d]; the head's
+            biases, float32 [U].
+        """
+        with torch.no_grad():
+            rows, bias, scale = self.head()
+            return rows * self._columns, scale * self.closed * self._columns, bias
+
+    def _likely_scale(self) -> float:
+        most = min(len(self.z), max(1, SCALE_SCORES // len(self.closed)))
+        some = torch.linspace(0, len(self.z) - 1, most).long()
+        scores = self.z[some] @ self.closed.T
+        return best_scale(scores, torch.zeros(len(self.closed)), pairs([self.liked[i] for i in some.tolist()]))[0]
+
+
+def pairs(liked: Sequence[Positions]) -> tuple[Tensor, Tensor]:
+    """Return the pairs of some items and their users: places in the list, and users, int64 [P] each."""
+    rows = np.repeat(np.arange(len(liked)), [len(users) for users in liked])
+    return torch.from_numpy(rows), torch.from_numpy(np.concatenate(liked))
