@@ -63,6 +63,20 @@ if TYPE_CHECKING:
 @click.option(
     "--max-steps", type=int, help="Maximum number of LoRA steps, for a short run on the items of those steps."
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the encoder while LoRA is trained. float16 needs a GPU.",
+)
+@click.option(
+    "--accumulation",
+    type=int,
+    default=1,
+    show_default=True,
+    help="Parts into which the items of a LoRA step are split. More parts need less memory.",
+)
 @click.option("--seed", type=int, default=42, show_default=True, help="Seed of all random numbers.")
 @click.option("--strict", is_flag=True, help="Refuse users without a training pair, instead of leaving them out.")
 @threads_option
@@ -86,7 +100,7 @@ def train(
 
     After an interruption, run the same command again. It continues after the last complete epoch.
     """
-    for package in ("torch", "transformers", "peft", "pyarrow", "scipy"):
+    for package in ("torch", "transformers", "peft", "accelerate", "pyarrow", "scipy"):
         if importlib.util.find_spec(package) is None:
             raise HardwareError(f"{package} is not installed", fix="Run pip install 'fllm-export[train]'")
     import torch

@@ -121,13 +121,17 @@ class ItemEncoder(nn.Module):
 
         Without features x is the pooled state itself; with them it is what sentence-transformers calls the embedding.
         """
+        return self.reduced(self.hidden(input_ids, attention_mask), attention_mask)
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the encoder's final hidden states, [B, L, hidden], of int64 token ids and mask [B, L]."""
         extra: dict[str, object] = {}
         if self.positions.given:
             extra["position_ids"] = self.positions.ids(input_ids, attention_mask)
         if self._caches:
             extra["use_cache"] = False
-        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **extra).last_hidden_state
-        return self.reduced(states, attention_mask)
+        output = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **extra)
+        return cast(Tensor, output.last_hidden_state)
 
     def reduced(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """Return x, [B, h], of the encoder's final hidden states [B, L, hidden] and mask [B, L]."""

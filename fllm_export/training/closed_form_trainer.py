@@ -41,7 +41,8 @@ class ClosedFormTrainer(LoraTrainer):
         _check_dim(recipe, material)
         super().__init__(material, recipe, linear_layers(material.encoder.encoder), run, progress)
         self._states = {name: states.clone() for name, states in self._frozen.items()}
-        self._neighbourhood = Neighbourhood(self._frozen["items"], material.users, material.liked, recipe.seed)
+        neighbourhood = Neighbourhood(self._frozen["items"], material.users, material.liked, recipe.seed)
+        self._neighbourhood = neighbourhood.to(material.arithmetic.device)
         self._setting = torch.zeros(len(fields(Setting)), dtype=torch.float64)
         self._fitted: dict[int, FittedForm] = {}
         self._kept: int | None = None

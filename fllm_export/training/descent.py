@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.amp.grad_scaler import GradScaler
 
 from fllm_export.errors import UsageError
 
@@ -20,11 +22,13 @@ class Descent:
     Args:
         groups: each with ``params`` and their highest learning rate ``peak``.
         total: steps in all.
+        scaler: scales the loss where gradients are float16; None leaves it as it is.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], total: int) -> None:
+    def __init__(self, groups: list[dict[str, Any]], total: int, scaler: GradScaler | None = None) -> None:
         self.total = total
         self.done = 0
+        self._scaler = GradScaler(enabled=False) if scaler is None else scaler
         self._peaks = [group["peak"] for group in groups]
         self._optimizer = torch.optim.AdamW(
             [{"params": group["params"]} for group in groups], lr=0.0, weight_decay=0.0, fused=True
@@ -36,6 +40,27 @@ class Descent:
         Raises:
             UsageError: the loss is not finite.
         """
+        return self.step_of([loss])
+
+    def step_of(self, losses: Iterable[Tensor]) -> float:
+        """Take one step down the gradient of a sum of losses; return its value.
+
+        Each loss is followed back before the next one is computed, so memory holds the graph of one.
+
+        Raises:
+            UsageError: a loss is not finite.
+        """
+        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * rate(self.done, self.total)
+        self._optimizer.zero_grad()
+        value = sum(self._followed(loss) for loss in losses)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.done += 1
+        return value
+
+    def _followed(self, loss: Tensor) -> float:
+        """Add the gradient of a loss to that of the step; return the loss's value."""
         value = loss.item()
         if not math.isfinite(value):
             raise UsageError(
@@ -43,22 +68,18 @@ class Descent:
                 expected="a finite number",
                 fix="Lower the learning rate",
             )
-        for group, peak in zip(self._optimizer.param_groups, self._peaks, strict=True):
-            group["lr"] = peak * rate(self.done, self.total)
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        self._optimizer.step()
-        self.done += 1
+        torch.autograd.backward(self._scaler.scale(loss))
         return value
 
     def state(self) -> dict[str, Any]:
-        """Return the optimiser's moments, for :meth:`restore`."""
-        return self._optimizer.state_dict()
+        """Return the optimiser's moments and the scale of the loss, for :meth:`restore`."""
+        return {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
 
     def restore(self, state: dict[str, Any] | None, done: int) -> None:
         """Go on after ``done`` steps with the moments of :meth:`state`, or begin with none."""
         if state is not None:
-            self._optimizer.load_state_dict(state)
+            self._optimizer.load_state_dict(state["optimizer"])
+            self._scaler.load_state_dict(state["scaler"])
         self.done = done
 
 

@@ -39,8 +39,8 @@ class Head(nn.Module):
         self.register_buffer("targets", vocabulary.items, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return z, float32 [B, d], of pooled states [B, h]."""
-        z: Tensor = self.mapper((x - self.centre) / self.scale)
+        """Return z, float32 [B, d], of pooled states [B, h], which can be on another device."""
+        z: Tensor = self.mapper((x.to(self.centre.device) - self.centre) / self.scale)
         # make_mapper leaves this relu to the module around the mapper.
         return torch.relu(z) if self.kind == "linear_relu" else z
 
@@ -53,15 +53,15 @@ class Head(nn.Module):
         """Return L_dist + guidance * L_guid.
 
         Args:
-            x: pooled states, float32 [B, h].
+            x: pooled states, float32 [B, h], on any device.
             items: which items they are, int64 [B].
             users: for each item the users that liked it, one or more.
             guidance: the weight lambda.
         """
         z = self(x)
         rows = torch.repeat_interleave(torch.arange(len(users)), torch.tensor([len(liked) for liked in users]))
-        distribution = distribution_loss(z @ self.user_rows.T, rows, torch.cat(users))
-        return distribution + guidance * guidance_loss(z, self.targets[items])
+        distribution = distribution_loss(z @ self.user_rows.T, rows.to(z.device), torch.cat(users).to(z.device))
+        return distribution + guidance * guidance_loss(z, self.targets[items.to(z.device)])
 
     @torch.no_grad()
     def fit(self, x: Tensor, items: Tensor) -> None:
@@ -70,9 +70,11 @@ class Head(nn.Module):
         The regression is on the guidance targets, so that the first epoch begins where guidance alone would end.
 
         Args:
-            x: frozen pooled states of the training items, float32 [T, h].
+            x: frozen pooled states of the training items, float32 [T, h], on any device.
             items: which items they are, int64 [T].
         """
+        device = self.centre.device
+        x, items = x.to(device), items.to(device)
         self.centre.copy_(x.mean(0))
         self.scale.copy_((x - self.centre).norm(dim=1).mean().clamp(min=1e-6))
         features = (x - self.centre) / self.scale
@@ -80,18 +82,19 @@ class Head(nn.Module):
         if isinstance(last, nn.Sequential):
             features, last = last[:-1](features), last[-1]
         assert isinstance(last, nn.Linear)
-        ones = torch.ones(len(features), 1)
+        ones = torch.ones(len(features), 1, device=device)
         design = torch.cat([features, ones], 1).double()
         gram = design.T @ design
-        gram += _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+        gram += _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=device)
         solution = torch.linalg.solve(gram, design.T @ self.targets[items].double()).float()
         last.weight.copy_(solution[:-1].T)
         last.bias.copy_(solution[-1])
 
     def folded_mapper(self) -> Mapper:
         """Return the mapper that takes the encoder's own states: W' = W / scale, b' = b - W' centre."""
-        weights = {name: value.detach().double().numpy() for name, value in self.mapper.state_dict().items()}
+        weights = {name: value.detach().cpu().double().numpy() for name, value in self.mapper.state_dict().items()}
         prefix = "0." if self.kind == "mlp" else ""
         weights[f"{prefix}weight"] = weights[f"{prefix}weight"] / float(self.scale)
-        weights[f"{prefix}bias"] = weights[f"{prefix}bias"] - weights[f"{prefix}weight"] @ self.centre.double().numpy()
+        centre = self.centre.cpu().double().numpy()
+        weights[f"{prefix}bias"] = weights[f"{prefix}bias"] - weights[f"{prefix}weight"] @ centre
         return Mapper(self.kind, {name: value.astype(np.float32) for name, value in weights.items()})

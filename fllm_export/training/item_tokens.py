@@ -78,11 +78,16 @@ class ItemTokens:
     def encode(
         self, encoder: ItemEncoder, items: Positions, stage: str = "encoding", progress: Progress = silent
     ) -> Tensor:
-        """Return the pooled states of some items, float32 [n, h], in their order."""
+        """Return the pooled states of some items, float32 [n, h], in their order, in memory of the CPU.
+
+        The encoder computes where its weights are.
+        """
+        device = next(encoder.parameters()).device
         by_length = np.argsort(self.lengths[items], kind="stable")
         parts = []
         for start in range(0, len(items), _ENCODE_ITEMS):
-            parts.append(encoder.pooled(*self.batch(items[by_length[start : start + _ENCODE_ITEMS]])))
+            ids, mask = self.batch(items[by_length[start : start + _ENCODE_ITEMS]])
+            parts.append(encoder.pooled(ids.to(device), mask.to(device)).cpu())
             progress(stage, min(start + _ENCODE_ITEMS, len(items)), len(items))
         states = torch.empty(len(items), parts[0].shape[1])
         states[torch.from_numpy(by_length)] = torch.cat(parts)

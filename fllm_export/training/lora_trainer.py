@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +46,7 @@ class LoraTrainer(ABC):
 
     @abstractmethod
     def _loss(self, states: Tensor, items: Positions) -> Tensor:
-        """Return the loss of x, float32 [B, h], of some training items, by their places, int64 [B]."""
+        """Return the loss of x, float32 [B, h] on any device, of some training items, by their places, int64 [B]."""
 
     @abstractmethod
     def _validate(self) -> Ranking:
@@ -89,7 +91,7 @@ class LoraTrainer(ABC):
             {"params": [p for p in encoder.parameters() if p.requires_grad], "peak": recipe.learning_rate},
             {"params": list(beside.parameters()), "peak": peak},
         ]
-        descent = Descent(groups, int(total))
+        descent = Descent(groups, int(total), self.material.arithmetic.scaler)
         first = self._run.latest or 0
         descent.restore(self._run.optimizer(first), first * per_epoch)
         for epoch in range(first + 1, -(-int(total) // per_epoch) + 1):
@@ -104,12 +106,18 @@ class LoraTrainer(ABC):
         batches = batches[: descent.total - (epoch - 1) * per_epoch]
         total, seen = 0.0, 0
         for items in batches:
-            states = material.encoder.pooled(*material.tokens.batch(items))
-            total += descent.step(self._loss(states, material.places(items))) * len(items)
+            total += descent.step_of(self._losses(items)) * len(items)
             seen += len(items)
             self._progress("LoRA", descent.done, descent.total)
         material.encoder.eval()
         self._keep(epoch, total / seen, self._validate(), began, descent.state())
+
+    def _losses(self, items: Positions) -> Iterator[Tensor]:
+        """Yield the losses of the parts of a step's items, each scaled by its share of the items."""
+        material = self.material
+        for part in np.array_split(items, min(self._recipe.accumulation, len(items))):
+            states = material.arithmetic.pooled(material.encoder, *material.tokens.batch(part))
+            yield self._loss(states, material.places(part)) * (len(part) / len(items))
 
     def _keep(self, epoch: int, loss: float, ranking: Ranking, began: float, optimizer: dict[str, Any] | None) -> None:
         seconds = round(time.monotonic() - began, 1)

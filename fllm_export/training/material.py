@@ -14,6 +14,7 @@ from fllm_export.checkpoint.model import ItemEncoder
 from fllm_export.checkpoint.spec import CheckpointSpec, MapperKind
 from fllm_export.evaluation.dataset import Dataset, Positions
 from fllm_export.progress import Progress
+from fllm_export.training.arithmetic import Arithmetic
 from fllm_export.training.encoders import EncoderChoice
 from fllm_export.training.item_tokens import ItemTokens
 from fllm_export.training.lora import load_encoder
@@ -35,10 +36,13 @@ class Material:
         tokens: all items' prompts.
         encoder: the frozen encoder, without a mapper.
         width: dimensions of the encoder's vector x.
+        arithmetic: where the encoder computes, and in what precision LoRA is trained.
     """
 
-    def __init__(self, dataset: Dataset, choice: EncoderChoice, recipe: Recipe, progress: Progress) -> None:
-        self.dataset, self.choice, self._progress = dataset, choice, progress
+    def __init__(
+        self, dataset: Dataset, choice: EncoderChoice, recipe: Recipe, arithmetic: Arithmetic, progress: Progress
+    ) -> None:
+        self.dataset, self.choice, self.arithmetic, self._progress = dataset, choice, arithmetic, progress
         train, held_out = dataset.splits["train"], dataset.splits["cold_val"]
         self.items = self._subset(train.distinct_items, recipe)
         self.validation = self._subset(held_out.distinct_items, recipe)
@@ -49,6 +53,7 @@ class Material:
         torch.manual_seed(recipe.seed)
         model, hidden = load_encoder(choice.path)
         self.encoder = ItemEncoder(model, choice.pooling, nn.Identity(), feature_layers(choice.features))
+        self.encoder.to(arithmetic.device)
         self.encoder.requires_grad_(False)
         self.encoder.positions.require(self.max_length, choice.path)
         width = choice.features.width(hidden)

@@ -14,8 +14,10 @@ no part either: they follow afterwards in closed form.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +50,7 @@ class Neighbourhood(nn.Module):
     """
 
     bank: Tensor
+    shares: Tensor
 
     def __init__(self, states: Tensor, users: UserItems, liked: Sequence[Positions], seed: int) -> None:
         super().__init__()
@@ -64,7 +67,8 @@ class Neighbourhood(nn.Module):
         self._places[chosen] = np.arange(len(chosen))
         self._chosen = torch.from_numpy(chosen)
         self._users, self._liked = _among(users, self._places), liked
-        self._shares = torch.tensor([1 / len(liked[item]) for item in chosen.tolist()])
+        shares = torch.tensor([1 / len(liked[item]) for item in chosen.tolist()])
+        self.register_buffer("shares", shares, persistent=False)
         self.register_buffer("bank", unit_vectors(states[self._chosen]))
 
     def renew(self, states: Tensor) -> None:
@@ -75,16 +79,16 @@ class Neighbourhood(nn.Module):
         """Return the loss of some training items, and remember their vectors.
 
         Args:
-            states: x, float32 [B, h].
+            states: x, float32 [B, h], on any device.
             items: their places among the training items, int64 [B].
         """
-        x = unit_vectors(states)
-        places = torch.from_numpy(self._places[items])
+        x = unit_vectors(states.to(self.bank.device))
+        places = self._beside_bank(self._places[items])
         known = places >= 0
         keys = self.bank.index_put((places[known],), x[known])
         logits = self.log_sharpness.exp() * (x @ keys.T)
         logits = logits.index_put((known.nonzero()[:, 0], places[known]), logits.new_tensor(-torch.inf))
-        weights = logits.softmax(1) * self._shares
+        weights = logits.softmax(1) * self.shares
         self.bank[places[known]] = x[known].detach()
         return self._negative_log(weights, items)
 
@@ -94,11 +98,15 @@ class Neighbourhood(nn.Module):
         rows = np.repeat(np.arange(len(users)), [len(some) for some in users])
         theirs = self._users.chosen(np.concatenate(users))
         pairs = np.repeat(np.arange(len(rows)), theirs.sizes)
-        found = weights.flatten()[torch.from_numpy(rows[pairs] * weights.shape[1] + theirs.items)]
-        shares = found.new_zeros(len(rows)).index_add(0, torch.from_numpy(pairs), found)
+        found = weights.flatten()[self._beside_bank(rows[pairs] * weights.shape[1] + theirs.items)]
+        shares = found.new_zeros(len(rows)).index_add(0, self._beside_bank(pairs), found)
         p = (1 - _SPREAD) * shares + _SPREAD / len(self._users)
         means = 1 / np.bincount(rows)
-        return -(p.log() * torch.from_numpy(means[rows]).float()).sum() / len(users)
+        return -(p.log() * self._beside_bank(means[rows]).float()).sum() / len(users)
+
+    def _beside_bank(self, values: npt.NDArray[Any]) -> Tensor:
+        """Return values as a tensor on the device that holds the vectors."""
+        return torch.from_numpy(values).to(self.bank.device)
 
 
 def _among(users: UserItems, places: Positions) -> UserItems:

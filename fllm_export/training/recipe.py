@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from fllm_export import arguments
 from fllm_export.checkpoint.spec import MapperKind
 from fllm_export.errors import UsageError
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 _TRAINED: tuple[MapperKind, ...] = ("linear", "linear_relu", "mlp")
 _MOST = (1 << 63) - 1
@@ -24,6 +26,12 @@ class Recipe:
         max_length: tokens of a prompt at most.
         epochs: passes over the training items that train LoRA; 0 keeps the encoder frozen.
         batch: items in a step of these passes.
+        accumulation: parts into which the items of a step are split to save memory. Each part is encoded and has its
+            loss, scaled by its share of the items, and the step follows the sum of their gradients. Items of one part
+            are not in the loss of another, so the loss by neighbours, which couples the items of a step, sees the
+            other parts without gradient.
+        precision: of the encoder in these passes. Frozen and validation items are always encoded in float32, as a
+            checkpoint is served. float16 needs a GPU.
         learning_rate: of LoRA.
         lora_rank: rank of the LoRA matrices.
         lora_alpha: LoRA's scale is ``lora_alpha / lora_rank``.
@@ -39,6 +47,8 @@ class Recipe:
     max_length: int = 128
     epochs: int = 3
     batch: int
+    accumulation: int = 1
+    precision: Precision = "float32"
     learning_rate: float = 1e-3
     lora_rank: int
     lora_alpha: int = 32
@@ -55,6 +65,9 @@ class Recipe:
                 object.__setattr__(self, name, arguments.real(value, name, least=0))
                 if value == 0 and name not in _MAY_BE_ZERO:
                     raise UsageError(f"{name} is {value}", expected="a number above 0")
+        arguments.one_of(self.precision, "precision", get_args(Precision))
+        if self.accumulation > self.batch:
+            raise UsageError(f"accumulation is {self.accumulation} and batch is {self.batch}", expected="at most batch")
         if self.lora_dropout >= 1:
             raise UsageError(f"lora_dropout is {self.lora_dropout}", expected="a probability below 1")
 

@@ -157,7 +157,7 @@ class RunState:
         path = self._optimizer(epoch)
         if not path.is_file():
             return None
-        content: dict[str, Any] = torch.load(path, weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return content
 
     def _weights(self, epoch: int) -> Path:

@@ -38,7 +38,8 @@ class SoftmaxTrainer(LoraTrainer):
         super().__init__(material, recipe, lora_targets(material.encoder.encoder), run, progress)
         self._users = [torch.from_numpy(users) for users in material.liked]
         stored = run.tensors("vocabulary", self._vocabulary)
-        self.head = Head(recipe.mapper, material.width, Vocabulary(stored["users"], stored["items"]))
+        head = Head(recipe.mapper, material.width, Vocabulary(stored["users"], stored["items"]))
+        self.head = head.to(material.arithmetic.device)
 
     def _vocabulary(self) -> dict[str, Tensor]:
         dataset = self.material.dataset
@@ -90,12 +91,12 @@ class SoftmaxTrainer(LoraTrainer):
     def _ranking(self, states: Tensor) -> Ranking:
         k = min(SELECTION_K, len(self.material.dataset.user_ids))
         best = self.head.scores(states).topk(k, dim=1).indices
-        return Ranking.of(best.numpy(), self.material.truth)
+        return Ranking.of(best.cpu().numpy(), self.material.truth)
 
     def checkpoint(self, workspace: Path) -> Checkpoint:
         """Return the kept epoch as a checkpoint whose adapter lies in ``workspace``."""
         self._restore(self.kept_epoch)
-        rows = self.head.user_rows.detach().numpy()
+        rows = self.head.user_rows.detach().cpu().numpy()
         users = UserRows.from_array(rows, ids=self.material.dataset.user_ids)
         spec, choice = self.material.spec(self._recipe.mapper, self._recipe.dim), self.material.choice
         mapper = self.head.folded_mapper()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fllm_export.evaluation.dataset import Dataset
 from fllm_export.files import publish_json
 from fllm_export.progress import Progress, silent
 from fllm_export.system_errors import check_place
+from fllm_export.training.arithmetic import Arithmetic
 from fllm_export.training.closed_form_trainer import ClosedFormTrainer
 from fllm_export.training.encoders import choose_encoder
 from fllm_export.training.lora_trainer import LoraTrainer
@@ -73,8 +75,8 @@ def train(
     """Train a FilterLLM and save it as a self-contained checkpoint in ``out``.
 
     After every epoch the run's state is kept in ``<out>.training``; the same call goes on where it stopped and
-    gives, with the same number of threads, the same result as a run that never stopped. The folder is removed
-    when the checkpoint is complete.
+    gives, on a CPU with the same number of threads, the same result as a run that never stopped. The folder is
+    removed when the checkpoint is complete. Where torch finds a GPU, the encoder and the loss of LoRA are placed on it.
 
     Args:
         dataset: a data set or its directory; it needs pairs in ``train`` and ``cold_val``.
@@ -84,7 +86,8 @@ def train(
         progress: counts items, epochs and steps.
 
     Raises:
-        UsageError: ``out`` is not empty, an argument is invalid, or an unfinished run of other options is there.
+        UsageError: ``out`` is not empty, an argument is invalid, an unfinished run of other options is there, or the
+            precision is float16 and there is no GPU.
         HardwareError: the encoder's package is not installed.
     """
     out, recipe = arguments.path(out, "out"), ClosedFormRecipe() if recipe is None else recipe
@@ -95,12 +98,11 @@ def train(
         dataset = Dataset.load(arguments.path(dataset, "dataset"))
     _check_request(dataset, out)
     workspace = out.with_name(out.name + ".training")
-    choice = choose_encoder(encoder, workspace)
-    identity = {**recipe.to_json(), "encoder": choice.fingerprint(), "dataset": dataset.sha256}
-    run = RunState.open(workspace, identity)
-    # Seeds are set below; the caller's random state comes out as it went in.
-    with torch.random.fork_rng(devices=[]):
-        trainer = _trainer(Material(dataset, choice, recipe, progress), recipe, run, progress)
+    with Arithmetic.of(recipe.precision) as arithmetic, _random_state(arithmetic.device):
+        choice = choose_encoder(encoder, workspace)
+        identity = {**recipe.to_json(), "encoder": choice.fingerprint(), "dataset": dataset.sha256}
+        run = RunState.open(workspace, identity)
+        trainer = _trainer(Material(dataset, choice, recipe, arithmetic, progress), recipe, run, progress)
         trainer.run_epochs()
         checkpoint = trainer.checkpoint(workspace)
         checkpoint.save(out, progress)
@@ -119,6 +121,11 @@ def train(
     publish_json(out / REPORT_FILE, report.to_json())
     shutil.rmtree(workspace)
     return report
+
+
+def _random_state(device: torch.device) -> AbstractContextManager[None]:
+    """Return what lets the caller's random state come out as it went in; a run sets its own seeds."""
+    return torch.random.fork_rng(devices=[torch.cuda.current_device()] if device.type == "cuda" else [])
 
 
 def _check_request(dataset: Dataset, out: Path) -> None:

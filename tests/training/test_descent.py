@@ -40,3 +40,38 @@ def test_a_loss_that_is_not_finite_stops_the_run():
     descent = Descent([{"params": [weight], "peak": 0.1}], 3)
     with pytest.raises(UsageError, match=r"the loss is nan at step 1 of 3.*Lower the learning rate"):
         descent.step(weight * float("nan"))
+
+
+def test_a_step_of_parts_is_the_step_of_their_sum():
+    def descend(parts):
+        weight = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+        descent = Descent([{"params": [weight], "peak": 0.1}], 4)
+        values = [descent.step_of((weight**power).sum() * 0.5 for power in parts) for _ in range(4)]
+        return weight.detach(), values
+
+    weight = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    whole = Descent([{"params": [weight], "peak": 0.1}], 4)
+    values = [whole.step(((weight**2).sum() + (weight**4).sum()) * 0.5) for _ in range(4)]
+    torch.testing.assert_close(descend((2, 4))[0], weight.detach())
+    assert descend((2, 4))[1] == pytest.approx(values)
+    assert descend((4,))[1] != pytest.approx(values)
+
+
+def test_a_scaled_descent_keeps_its_scale_when_restored():
+    def made():
+        weight = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+        return weight, scaler, Descent([{"params": [weight], "peak": 0.1}], 4, scaler)
+
+    weight, scaler, descent = made()
+    for _ in range(3):
+        descent.step((weight**2).sum())
+    assert scaler.get_scale() == 2048.0
+    plain = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    unscaled = Descent([{"params": [plain], "peak": 0.1}], 4)
+    for _ in range(3):
+        unscaled.step((plain**2).sum())
+    torch.testing.assert_close(weight.detach(), plain.detach())
+    _, restored, again = made()
+    again.restore(descent.state(), 3)
+    assert restored.get_scale() == 2048.0
