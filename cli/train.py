@@ -78,6 +78,11 @@ if TYPE_CHECKING:
     help="Parts into which the items of a LoRA step are split. More parts need less memory.",
 )
 @click.option("--seed", type=int, default=42, show_default=True, help="Seed of all random numbers.")
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path),
+    help="Directory of a log that TensorBoard shows. It needs the extra tensorboard.",
+)
 @click.option("--strict", is_flag=True, help="Refuse users without a training pair, instead of leaving them out.")
 @threads_option
 @json_option
@@ -89,6 +94,7 @@ def train(
     out: Path,
     encoder: str,
     vocabulary: str,
+    log: Path | None,
     strict: bool,
     threads: int | None,
     **numbers: Any,
@@ -111,7 +117,7 @@ def train(
     recipe = _recipe(vocabulary, {name: value for name, value in numbers.items() if value is not None})
     torch.set_num_threads(thread_count(threads))
     data = open_dataset(output, dataset, strict=strict)
-    report = trainer.train(data, out, recipe, encoder=encoder, progress=output.progress)
+    report = trainer.train(data, out, recipe, encoder=encoder, log=log, progress=output.progress)
     result = {"checkpoint": str(out), "users_left_out": data.left_out, **report.to_json()}
     output.result(result, _table(report, out))
 

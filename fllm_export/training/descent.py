@@ -71,6 +71,12 @@ class Descent:
         torch.autograd.backward(self._scaler.scale(loss))
         return value
 
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the first group in the last step."""
+        rate: float = self._optimizer.param_groups[0]["lr"]
+        return rate
+
     def state(self) -> dict[str, Any]:
         """Return the optimiser's moments and the scale of the loss, for :meth:`restore`."""
         return {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}

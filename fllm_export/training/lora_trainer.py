@@ -21,6 +21,7 @@ from fllm_export.training.descent import Descent
 from fllm_export.training.lora import add_lora, lora_training, save_adapter
 from fllm_export.training.material import Material
 from fllm_export.training.recipe import Recipe
+from fllm_export.training.run_log import RunLog
 from fllm_export.training.run_state import EpochRecord, RunState
 
 
@@ -36,6 +37,9 @@ class LoraTrainer(ABC):
     ) -> None:
         self.material, self._run, self._progress = material, run, progress
         self._recipe = recipe
+        self._log = RunLog(None)
+        self._per_epoch = -(-len(material.items) // recipe.batch)
+        self._steps = int(min(recipe.epochs * self._per_epoch, recipe.max_steps or math.inf))
         self._frozen = run.tensors("frozen_states", lambda: material.states("frozen encoder"))
         if recipe.epochs:
             material.encoder.encoder = add_lora(material.encoder.encoder, recipe, targets)
@@ -64,16 +68,18 @@ class LoraTrainer(ABC):
     def findings(self) -> dict[str, Any]:
         """Return what the report says of this way of training alone, JSON-ready; after :meth:`checkpoint`."""
 
-    def run_epochs(self) -> None:
-        """Do what is not done yet.
+    def run_epochs(self, log: RunLog) -> None:
+        """Do what is not done yet, and log it.
 
         Raises:
             UsageError: the loss is no longer finite.
         """
-        if self._run.latest is None:
+        latest, self._log = self._run.latest, log
+        log.begin(None if latest is None else self._last_step(latest))
+        if latest is None:
             self._begin()
         else:
-            self._restore(self._run.latest)
+            self._restore(latest)
         if self._recipe.epochs:
             self._fine_tune()
 
@@ -84,29 +90,35 @@ class LoraTrainer(ABC):
 
     def _fine_tune(self) -> None:
         recipe, encoder = self._recipe, self.material.encoder
-        per_epoch = -(-len(self.material.items) // recipe.batch)
-        total = min(recipe.epochs * per_epoch, recipe.max_steps or math.inf)
         beside, peak = self._beside()
         groups = [
             {"params": [p for p in encoder.parameters() if p.requires_grad], "peak": recipe.learning_rate},
             {"params": list(beside.parameters()), "peak": peak},
         ]
-        descent = Descent(groups, int(total), self.material.arithmetic.scaler)
+        descent = Descent(groups, self._steps, self.material.arithmetic.scaler)
         first = self._run.latest or 0
-        descent.restore(self._run.optimizer(first), first * per_epoch)
-        for epoch in range(first + 1, -(-int(total) // per_epoch) + 1):
-            self._epoch(epoch, descent, per_epoch)
+        descent.restore(self._run.optimizer(first), self._last_step(first))
+        for epoch in range(first + 1, -(-self._steps // self._per_epoch) + 1):
+            self._epoch(epoch, descent)
 
-    def _epoch(self, epoch: int, descent: Descent, per_epoch: int) -> None:
+    def _last_step(self, epoch: int) -> int:
+        """Return how many LoRA steps are done when an epoch is done."""
+        return min(epoch * self._per_epoch, self._steps)
+
+    def _epoch(self, epoch: int, descent: Descent) -> None:
         recipe, material, began = self._recipe, self.material, time.monotonic()
         # A new seed an epoch: a resumed run draws what an uninterrupted one would have drawn.
         torch.manual_seed(recipe.seed + epoch)
         lora_training(material.encoder)
         batches = material.tokens.shuffled_batches(material.items, recipe.batch, (recipe.seed, epoch))
-        batches = batches[: descent.total - (epoch - 1) * per_epoch]
+        batches = batches[: self._last_step(epoch) - descent.done]
         total, seen = 0.0, 0
         for items in batches:
-            total += descent.step_of(self._losses(items)) * len(items)
+            before = time.monotonic()
+            loss = descent.step_of(self._losses(items))
+            throughput = len(items) / (time.monotonic() - before)
+            self._log.step(descent.done, loss, descent.learning_rate, throughput)
+            total += loss * len(items)
             seen += len(items)
             self._progress("LoRA", descent.done, descent.total)
         material.encoder.eval()
@@ -125,6 +137,8 @@ class LoraTrainer(ABC):
             round(figure, 6) for figure in (loss, ranking.precision, ranking.recall, ranking.ndcg)
         )
         record = EpochRecord(epoch, loss, precision, recall, ndcg, seconds)
+        # Before the epoch is kept: a run that stops between the two repeats the epoch, and the new log hides this one.
+        self._log.epoch(self._last_step(epoch), record)
         self._run.save_epoch(record, self._weights(), optimizer)
 
     def _weights(self) -> dict[str, Tensor]:

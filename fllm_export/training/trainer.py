@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from fllm_export.training.encoders import choose_encoder
 from fllm_export.training.lora_trainer import LoraTrainer
 from fllm_export.training.material import Material
 from fllm_export.training.recipe import ClosedFormRecipe, Recipe, SoftmaxRecipe
+from fllm_export.training.run_log import RunLog
 from fllm_export.training.run_state import EpochRecord, RunState
 from fllm_export.training.softmax_trainer import SoftmaxTrainer
 
@@ -70,6 +71,7 @@ def train(
     recipe: Recipe | None = None,
     *,
     encoder: str | Path = "minilm",
+    log: str | Path | None = None,
     progress: Progress = silent,
 ) -> TrainingReport:
     """Train a FilterLLM and save it as a self-contained checkpoint in ``out``.
@@ -83,12 +85,14 @@ def train(
         out: a new or empty directory.
         recipe: the hyper-parameters; :class:`ClosedFormRecipe` with its defaults when not given.
         encoder: ``minilm``, ``mpnet``, ``smollm2`` or a local directory of sentence-transformers or Hugging Face.
+        log: a directory for a log that TensorBoard shows, outside ``out`` and ``<out>.training``: loss, learning rate
+            and throughput of each LoRA step, loss and ranking of each epoch. None for no log.
         progress: counts items, epochs and steps.
 
     Raises:
         UsageError: ``out`` is not empty, an argument is invalid, an unfinished run of other options is there, or the
             precision is float16 and there is no GPU.
-        HardwareError: the encoder's package is not installed.
+        HardwareError: the encoder's package is not installed, or a log is requested and tensorboard is not.
     """
     out, recipe = arguments.path(out, "out"), ClosedFormRecipe() if recipe is None else recipe
     encoder = str(arguments.path(encoder, "encoder"))
@@ -96,14 +100,15 @@ def train(
         raise UsageError(f"recipe is a {type(recipe).__name__}", expected="a ClosedFormRecipe or a SoftmaxRecipe")
     if not isinstance(dataset, Dataset):
         dataset = Dataset.load(arguments.path(dataset, "dataset"))
-    _check_request(dataset, out)
     workspace = out.with_name(out.name + ".training")
-    with Arithmetic.of(recipe.precision) as arithmetic, _random_state(arithmetic.device):
+    _check_request(dataset, out)
+    run_log = _run_log(log, out, workspace)
+    with closing(run_log), Arithmetic.of(recipe.precision) as arithmetic, _random_state(arithmetic.device):
         choice = choose_encoder(encoder, workspace)
         identity = {**recipe.to_json(), "encoder": choice.fingerprint(), "dataset": dataset.sha256}
         run = RunState.open(workspace, identity)
         trainer = _trainer(Material(dataset, choice, recipe, arithmetic, progress), recipe, run, progress)
-        trainer.run_epochs()
+        trainer.run_epochs(run_log)
         checkpoint = trainer.checkpoint(workspace)
         checkpoint.save(out, progress)
     report = TrainingReport(
@@ -121,6 +126,17 @@ def train(
     publish_json(out / REPORT_FILE, report.to_json())
     shutil.rmtree(workspace)
     return report
+
+
+def _run_log(log: str | Path | None, *own: Path) -> RunLog:
+    if log is None:
+        return RunLog(None)
+    directory = arguments.path(log, "log")
+    for place in own:
+        # The checkpoint's directory must stay empty until the end, and the workspace is removed then.
+        if directory.resolve().is_relative_to(place.resolve()):
+            raise UsageError(f"log is {directory}", expected=f"a directory outside {place}")
+    return RunLog(directory)
 
 
 def _random_state(device: torch.device) -> AbstractContextManager[None]:
