@@ -4,7 +4,10 @@
     target = mix * (uniform over the users of i) + (1 - mix) * softmax(sharpness teacher_u . z_i)_u
     loss   = cross-entropy of the target and softmax(s), over sampled candidates (:mod:`.sampled_softmax`)
 
-Rows e and biases b are in a :class:`UserStore` and moved by Adagrad, Q and t are in memory and moved by Adam.
+Rows e and biases b are in a :class:`UserStore` and moved by Adagrad, Q and t are in memory and moved by Adam. The
+store has one accumulator per row, but the numbers of z, and so the gradients of a row's numbers, differ in size by
+orders of magnitude. They are therefore divided by the root mean square of their column of z: one factor per row and
+one per column stand for one per number, as in Adafactor (Shazeer and Stern, ICML 2018).
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ from fllm_export.training.user_sums import FloatArray, Positions
 
 Teacher = Callable[[Positions], npt.NDArray[np.floating]]
 """From user positions int64 [n] to the teacher's rows [n, k]; k is at most the dimension of the item vectors."""
+
+
+_STRETCH_ITEMS = 16_384
+_LEAST_SQUARE = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +127,7 @@ class SampledHead:
                 {"params": [self.log_scale], "lr": settings.scale_rate},
             ]
         )
+        self._stretch = _stretch(z, store.dim)
         self._hard: dict[int, Positions] = {}
         if store.epochs:
             self._restore()
@@ -196,7 +204,8 @@ class SampledHead:
         self._adam.step()
         assert rows.grad is not None
         assert bias.grad is not None
-        self._store.step(candidates.users, rows.grad, bias.grad, (settings.row_rate, settings.bias_rate))
+        rates = settings.row_rate, settings.bias_rate
+        self._store.step(candidates.users, rows.grad * self._stretch, bias.grad, rates)
         return value
 
     def _some(self, users: Positions, generator: np.random.Generator) -> Positions:
@@ -235,3 +244,10 @@ class SampledHead:
                 prefix = f"{name}."
                 moments = {key.removeprefix(prefix): value for key, value in kept.items() if key.startswith(prefix)}
                 self._adam.state[parameter] = moments
+
+
+def _stretch(z: FloatArray, dim: int) -> Tensor:
+    """Return what the gradients of rows are multiplied by, float32 [d]: 1 / root mean square of the column of z."""
+    places = np.linspace(0, len(z) - 1, min(len(z), _STRETCH_ITEMS)).astype(np.int64)
+    columns = torch.from_numpy(np.ascontiguousarray(z[places, :dim]))
+    return columns.square().mean(0).clamp(min=_LEAST_SQUARE).rsqrt()
