@@ -22,6 +22,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from fllm_export.evaluation.dataset import Dataset, Positions
 from fllm_export.evaluation.metrics import Ranking
 from fllm_export.progress import silent
 from fllm_export.training import ClosedFormRecipe
+from fllm_export.training.arithmetic import Arithmetic
 from fllm_export.training.closed_form import ClosedForm, Setting
 from fllm_export.training.encoders import choose_encoder
 from fllm_export.training.hard_negatives import hard_negatives
@@ -47,10 +49,11 @@ EPOCHS, LANDMARKS, WIDTH, DIM = 4, 4096, 1024, 256
 SCALE, DROPOUT, MIX = 0.4, 0.2, 0.5
 ITEMS, PER_USER, SEARCHED = 200_000, 50, 512
 ROWS_AT_ONCE = 65_536
+_FIRST = SampledSettings(scale=SCALE, sampled=512, row_rate=2e-3, bias_rate=3e-3)
 SAMPLED = {
-    "sampled, 512 drawn": SampledSettings(scale=SCALE, sampled=512),
-    "sampled, 512 drawn, 20 hard negatives": SampledSettings(scale=SCALE, sampled=512, hard=20),
-    "sampled, 256 drawn, batches of 64": SampledSettings(scale=SCALE, sampled=256, batch=64, item_rate=1.5e-4),
+    "sampled, 512 drawn": _FIRST,
+    "sampled, 512 drawn, 20 hard negatives": replace(_FIRST, hard=20),
+    "sampled, 256 drawn, batches of 64": replace(_FIRST, sampled=256, batch=64, item_rate=1.5e-4),
 }
 
 
@@ -110,8 +113,9 @@ def sampled_softmax(problem: Problem, settings: SampledSettings) -> Callable[[Te
 
 def closed_form(dataset: Dataset, splits: Sequence[str]) -> Problem:
     """Return what both heads begin with."""
-    with tempfile.TemporaryDirectory() as folder:
-        material = Material(dataset, choose_encoder("minilm", Path(folder)), ClosedFormRecipe(max_length=256), silent)
+    recipe = ClosedFormRecipe(max_length=256)
+    with tempfile.TemporaryDirectory() as folder, Arithmetic.of(recipe.precision) as arithmetic:
+        material = Material(dataset, choose_encoder("minilm", Path(folder)), recipe, arithmetic, silent)
         vectors = material.states("encoding")["items"].numpy()
         cold = {split: dataset.splits[split].distinct_items for split in splits}
         states = {s: material.tokens.encode(material.encoder, items, s, silent).numpy() for s, items in cold.items()}

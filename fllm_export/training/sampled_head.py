@@ -52,7 +52,7 @@ class SampledSettings:
         sharpness: what the teacher's scores are multiplied by.
         scale: exp(t) before the first step.
         dropout: probability, on Q z.
-        row_rate: Adagrad's learning rate of rows.
+        row_rate: Adagrad's learning rate of rows; 0.15 of the root mean square of their numbers is a good start.
         bias_rate: Adagrad's learning rate of biases.
         item_rate: Adam's learning rate of Q.
         scale_rate: Adam's learning rate of t.
