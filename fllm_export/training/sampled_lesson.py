@@ -14,8 +14,8 @@ from fllm_export.training.user_store import UserStore
 from fllm_export.training.user_sums import FloatArray, Positions
 
 _CHUNK = 1 << 16
-_ROW_RATE = 0.15
-"""Adagrad's learning rate of rows, whose numbers are about 1."""
+_ROW_RATE, _BIAS_RATE = 0.15, 3e-3
+"""Adagrad's learning rates; the numbers of rows are about 1."""
 
 
 class SampledLesson(Lesson):
@@ -40,6 +40,7 @@ class SampledLesson(Lesson):
             scale=self.scale,
             dropout=DROPOUT,
             row_rate=_ROW_RATE,
+            bias_rate=_BIAS_RATE,
             seed=seed,
         )
 
