@@ -20,9 +20,8 @@ OBSERVED = 0.7
 SHARPNESS = 2.0
 DROPOUT = 0.3
 BATCH = 256
-SCALE_SCORES = 1 << 21
-"""Scores at most from which a scale is found."""
 
+_SCALE_SCORES, _SCALE_ITEMS_LEAST = 1 << 21, 16
 _LEAST_SPREAD = 1e-30
 
 
@@ -54,6 +53,7 @@ class Lesson(ABC):
     Attributes:
         z: z_-i of the training items in these coordinates, float32 [T, d].
         closed: e_u, float32 [U, d].
+        liked: for each training item its users.
         scale: tau_0, the scale at which the closed form's scores are most likely.
         rank: dimensions r that the head sees.
     """
@@ -90,10 +90,14 @@ class Lesson(ABC):
             return rows * self._columns, scale * self.closed * self._columns, bias
 
     def _likely_scale(self) -> float:
-        most = min(len(self.z), max(1, SCALE_SCORES // len(self.closed)))
-        some = torch.linspace(0, len(self.z) - 1, most).long()
+        some = torch.linspace(0, len(self.z) - 1, min(len(self.z), items_of_scale(len(self.closed)))).long()
         scores = self.z[some] @ self.closed.T
         return best_scale(scores, torch.zeros(len(self.closed)), pairs([self.liked[i] for i in some.tolist()]))[0]
+
+
+def items_of_scale(users: int) -> int:
+    """Return of how many items the scores of all users are enough to find their scale."""
+    return max(_SCALE_ITEMS_LEAST, _SCALE_SCORES // users)
 
 
 def pairs(liked: Sequence[Positions]) -> tuple[Tensor, Tensor]:

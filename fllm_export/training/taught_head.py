@@ -29,7 +29,7 @@ import torch
 from fllm_export.evaluation.metrics import Ranking
 from fllm_export.progress import Progress, silent
 from fllm_export.training.full_lesson import FullLesson
-from fllm_export.training.lesson import SCALE_SCORES, Lesson, Pupil, pairs
+from fllm_export.training.lesson import Lesson, Pupil, items_of_scale, pairs
 from fllm_export.training.probabilities import best_scale
 from fllm_export.training.ranked_users import ranking
 from fllm_export.training.sampled_lesson import SampledLesson
@@ -89,7 +89,7 @@ class TaughtHead:
 
     def _calibrated(self, pupil: Pupil) -> TaughtHead:
         """Return the head with rows and biases times what makes the users of the validation items most likely."""
-        most = max(1, SCALE_SCORES // len(self.rows))
+        most = items_of_scale(len(self.rows))
         z, truth = torch.from_numpy(pupil.validation[:most]), pupil.truth[:most]
         scores = z @ torch.from_numpy(self.rows).T + torch.from_numpy(self.bias)
         scale = best_scale(scores, torch.zeros(len(self.rows)), pairs(truth))[0]
