@@ -107,7 +107,8 @@ class Ridge:
         """Return the basis of rank ``dim`` that changes the users' scores of the training items least.
 
         The scores are S = Y H, with Y the targets. Their singular vectors give the best approximation of that rank
-        (Eckart and Young). Item vectors have the second moment I over the training items.
+        (Eckart and Young). The columns of the users' rows have the mean square 1: a codec with one scale per row then
+        rounds all numbers of a row alike, and what it rounds away is least where item vectors are small.
 
         Args:
             penalty: lambda.
@@ -129,9 +130,9 @@ class Ridge:
         scores = rows @ root
         left, spread, directions = leading(scores.__matmul__, scores.T.__matmul__, len(root), dim, seed)
         _check_rank(spread, dim)
-        scale, factor = np.sqrt(len(self.items)), self.kernel.cholesky
-        for_rows = self._solve(penalty, root @ directions) / scale
-        for_items = (rows.T @ left) * (scale / spread**2)
+        scale, factor = np.sqrt(targets.shape[0]), self.kernel.cholesky
+        for_rows = self._solve(penalty, root @ directions) * (scale / spread)
+        for_items = (rows.T @ left) / (scale * spread)
         return Basis(solve_lower_transposed(factor, for_rows), solve_lower_transposed(factor, for_items).T)
 
     @cached_property
@@ -209,9 +210,9 @@ class KernelRidge(Ridge):
             seed,
         )
         _check_rank(spread, dim)
-        scale = np.sqrt(len(self.items))
-        for_items = self._dual(penalty, targets.T @ left).T * (scale / spread**2)[:, None]
-        return Basis(self._dual(penalty, directions) / scale, for_items)
+        scale = np.sqrt(targets.shape[0])
+        for_items = self._dual(penalty, targets.T @ left).T / (scale * spread)[:, None]
+        return Basis(self._dual(penalty, directions) * (scale / spread), for_items)
 
     def _hat(self, penalty: float, columns: Matrix) -> Matrix:
         return columns - penalty * self._dual(penalty, columns)

@@ -207,9 +207,10 @@ def test_a_projection_is_the_best_of_its_rank_on_the_training_items(most, kind):
         assert short.dim == dim
         assert short.contributions.shape == (60, dim)
         z = short.item_vectors(x)
-        lost = np.linalg.norm(short.rows(users).astype(float) @ z.T - scores)
+        rows = short.rows(users).astype(float)
+        lost = np.linalg.norm(rows @ z.T - scores)
         assert lost == pytest.approx(np.sqrt((values[dim:] ** 2).sum()), rel=1e-3)
-        assert np.allclose(z.T @ z / 60, np.eye(dim), atol=2e-2)
+        assert np.allclose(rows.T @ rows / len(users), np.eye(dim), atol=2e-2)
 
 
 def test_a_projection_beyond_the_rank_is_refused():
