@@ -127,7 +127,7 @@ class ClosedForm:
 
     def write_contributions(self, out: FloatArray) -> None:
         """Write C_i of every training item into ``out``, float32 [T, d], for example a file mapped into memory."""
-        weights, basis = self._item_weights(), self.basis
+        weights, basis = self.item_weights, self.basis
         if basis is None:
             for window, full in self.ridge.contributed(self.setting.penalty):
                 out[window] = full * weights[window, None]
@@ -135,7 +135,9 @@ class ClosedForm:
         for window, values in self.ridge.blocks():
             out[window] = (values @ basis.rows) * weights[window, None]
 
-    def _item_weights(self) -> npt.NDArray[np.float64]:
+    @property
+    def item_weights(self) -> npt.NDArray[np.float64]:
+        """n_i^-r of every training item, float64 [T]."""
         found: npt.NDArray[np.float64] = self.counts.astype(np.float64) ** -self.setting.item_power
         return found
 
@@ -185,7 +187,7 @@ class ClosedForm:
         dim = arguments.integer(dim, "dim", least=1, most=landmarks)
         most = min(len(users), max(dim, _SAMPLE_NUMBERS // landmarks))
         sample = users.chosen(np.linspace(0, len(users) - 1, most).astype(np.int64))
-        targets = sample.matrix(self._item_weights(), damping(sample.sizes, self.setting.user_power))
+        targets = sample.matrix(self.item_weights, damping(sample.sizes, self.setting.user_power))
         return replace(self, basis=self.ridge.basis(self.setting.penalty, targets, dim, seed))
 
     def cut(self, dim: int) -> ClosedForm:

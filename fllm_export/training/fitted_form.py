@@ -120,10 +120,12 @@ class FittedForm:
         chosen = choose_landmarks(vectors.items, landmarks, vectors.seed)
         whole = ClosedForm.fit(vectors.items, chosen, vectors.counts, setting)
         form, found = _projected(whole, vectors, recipe.dim)
-        logits = _logits(whole, form, vectors)
+        z = form.item_vectors(vectors.cold.items).astype(np.float32)
+        logits = _logits(whole, form, vectors, z)
         served = _with_power(form, logits.user_power)
-        closed = _ranking(vectors, served, served.rows(vectors.users), logits.bias(vectors.users.sizes) / logits.scale)
-        head = _head(form, vectors, recipe, workspace, progress)
+        rows, bias = served.rows(vectors.users), logits.bias(vectors.users.sizes) / logits.scale
+        closed = ranking(torch.from_numpy(z), torch.from_numpy(rows), vectors.cold.truth, torch.from_numpy(bias))
+        head = _head(form, vectors, z, recipe, workspace, progress)
         return cls(served, found, logits, closed, head)
 
     @property
@@ -159,28 +161,22 @@ class FittedForm:
 
 
 def _head(
-    form: ClosedForm, vectors: Vectors, recipe: ClosedFormRecipe, workspace: Path, progress: Progress
+    form: ClosedForm, vectors: Vectors, z: FloatArray, recipe: ClosedFormRecipe, workspace: Path, progress: Progress
 ) -> TaughtHead | None:
-    """Train a head on the form's vectors, where the recipe asks for one."""
+    """Train a head on the form's vectors, where the recipe asks for one; ``z`` are those of the validation items."""
     users = vectors.users
     if not recipe.head_epochs:
         return None
     rows = form.rows(users)
-    owners = np.repeat(np.arange(len(users)), users.sizes)
-    by_item = UserItems.of(users.items, owners, len(vectors.items))
+    by_item = users.by_item(len(vectors.items))
     pupil = Pupil(
-        vectors=left_out_vectors(form, users, rows),
+        vectors=left_out_vectors(form, by_item, rows),
         rows=rows,
         liked=np.split(by_item.items, by_item.starts[1:-1]),
-        validation=form.item_vectors(vectors.cold.items).astype(np.float32),
+        validation=z,
         truth=vectors.cold.truth,
     )
     return TaughtHead.train(pupil, recipe.head_epochs, vectors.seed, workspace, progress)
-
-
-def _ranking(vectors: Vectors, form: ClosedForm, rows: FloatArray, bias: FloatArray) -> Ranking:
-    z = torch.from_numpy(form.item_vectors(vectors.cold.items).astype(np.float32))
-    return ranking(z, torch.from_numpy(rows), vectors.cold.truth, torch.from_numpy(bias))
 
 
 def _projected(whole: ClosedForm, vectors: Vectors, dim: int | None) -> tuple[ClosedForm, dict[int, float]]:
@@ -205,8 +201,8 @@ def _widest(whole: ClosedForm, vectors: Vectors) -> ClosedForm:
     return whole.project(fitting[-1], vectors.users, seed=vectors.seed)
 
 
-def _logits(whole: ClosedForm, form: ClosedForm, vectors: Vectors) -> Probabilities:
-    """Fit the logits on training items that are left out; NDCG is that of the projected form."""
+def _logits(whole: ClosedForm, form: ClosedForm, vectors: Vectors, z: FloatArray) -> Probabilities:
+    """Fit the logits on training items that are left out; NDCG is the projected form's, with ``z`` of cold_val."""
     users, items = vectors.users, len(vectors.items)
     left_out = LeftOut(_with_power(whole, 0), users)
     most = min(_LEFT_OUT_ITEMS, max(_LEFT_OUT_LEAST, _LEFT_OUT_SCORES // len(users)), items)
@@ -215,11 +211,11 @@ def _logits(whole: ClosedForm, form: ClosedForm, vectors: Vectors) -> Probabilit
     blocks = -(-most * items // _SCORES_AT_ONCE)
     scores = np.concatenate([left_out.scores(block) for block in np.array_split(some, min(blocks, most))])
     rows = torch.from_numpy(_with_power(form, 0).rows(vectors.some))
-    z = torch.from_numpy(form.item_vectors(vectors.validation.items).astype(np.float32))
+    cold = torch.from_numpy(z)
     logs = torch.from_numpy(np.log(np.maximum(vectors.some.sizes, 1)).astype(np.float32))
 
     def ndcg(scale: float, power: float, beta: float) -> float:
-        return vectors.ndcg(z, rows * (scale * (-power * logs).exp())[:, None], beta * logs)
+        return vectors.ndcg(cold, rows * (scale * (-power * logs).exp())[:, None], beta * logs)
 
     liked = [left_out.users_of(int(item)) for item in some]
     return probabilities.fit(scores, liked, users.sizes, ndcg)

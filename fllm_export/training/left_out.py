@@ -33,17 +33,15 @@ class LeftOut:
         if not np.array_equal(counts, form.counts):
             raise UsageError("the users' items do not have the form's counts", expected="the pairs of the closed form")
         self._form, self._users = form, users
-        self._targets = form.counts.astype(np.float64) ** -form.setting.item_power
+        self._targets = form.item_weights
         power = form.setting.user_power
         self._damped = damping(users.sizes, power)
         self._damped_without = damping(users.sizes - 1, power)
-        order = np.argsort(users.items, kind="stable")
-        self._owners = np.repeat(np.arange(len(users)), users.sizes)[order]
-        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self._by_item = users.by_item(len(counts))
 
     def users_of(self, item: int) -> Positions:
         """Return the users of a training item, ascending, int64 [n]."""
-        return self._owners[self._starts[item] : self._starts[item + 1]]
+        return self._by_item.part(item, item + 1).items
 
     def scores(self, items: Positions) -> FloatArray:
         """Return the scores of all users for some training items, each left out, float32 [n, U].

@@ -10,7 +10,7 @@ from fllm_export.training.user_sums import FloatArray, UserItems, damping
 _LEAST_SPREAD = 1e-9
 
 
-def left_out_vectors(form: ClosedForm, users: UserItems, rows: FloatArray) -> FloatArray:
+def left_out_vectors(form: ClosedForm, by_item: UserItems, rows: FloatArray) -> FloatArray:
     """Return z_-i of every training item, with which all rows give the scores that leaving the item out would give.
 
     By the leave-one-out rule of :mod:`fllm_export.training.left_out`, the scores of item i without itself are
@@ -23,18 +23,17 @@ def left_out_vectors(form: ClosedForm, users: UserItems, rows: FloatArray) -> Fl
 
     Args:
         form: with a basis of fewer dimensions than users.
-        users: the training items of each user.
-        rows: E, the form's rows of these users, float32 [U, d].
+        by_item: the users of each training item (:meth:`UserItems.by_item`).
+        rows: E, the form's rows of all users, float32 [U, d].
 
     Returns:
         float32 [T, d].
     """
-    setting, items = form.setting, len(form.counts)
+    setting = form.setting
     hats = form.ridge.leverages(setting.penalty)[:, None]
-    owners = np.repeat(np.arange(len(users)), users.sizes)
-    by_item = UserItems.of(users.items, owners, items)
-    mine = by_item.sums(rows * damping(users.sizes, setting.user_power)[:, None]).astype(np.float64)
-    mine *= (form.counts.astype(np.float64) ** -setting.item_power)[:, None]
+    sizes = np.bincount(by_item.items, minlength=len(rows))
+    mine = by_item.sums(rows * damping(sizes, setting.user_power)[:, None]).astype(np.float64)
+    mine *= form.item_weights[:, None]
     gram = (rows.T @ rows).astype(np.float64)
     gram[np.diag_indices_from(gram)] += _LEAST_SPREAD * np.trace(gram) / len(gram)
     whole = form.item_vectors(form.ridge.items)

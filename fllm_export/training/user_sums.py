@@ -67,6 +67,10 @@ class UserItems:
         places = np.repeat(self.starts[users] - starts[:-1], sizes) + np.arange(starts[-1])
         return UserItems(self.items[places], starts)
 
+    def by_item(self, count: int) -> UserItems:
+        """Return the users of each of ``count`` items, ascending, with items and users in each other's place."""
+        return UserItems.of(self.items, np.repeat(np.arange(len(self)), self.sizes), count)
+
     def matrix(self, weights: npt.NDArray[np.floating], factors: npt.NDArray[np.floating]) -> Any:
         """Return the sparse matrix with factor_u weight_i for every pair, a float64 ``scipy.sparse.csr_matrix`` [U, T].
 
