@@ -17,6 +17,7 @@ from fllm_export.cli.pack import pack
 from fllm_export.cli.plan import plan
 from fllm_export.cli.publish import publish
 from fllm_export.cli.query import query
+from fllm_export.cli.sweep import sweep
 from fllm_export.cli.train import train
 from fllm_export.cli.users import users
 from fllm_export.cli.verify import verify
@@ -61,9 +62,8 @@ class Verbs(click.Group):
             _refuse(output, error)
         except KeyboardInterrupt:
             code = INTERRUPTED
-            output.error(
-                "Interrupted", "interrupted; if you run train or build again, it continues where it stopped", code
-            )
+            fix = "if you run train, build or sweep again, it continues where it stopped"
+            output.error("Interrupted", f"interrupted; {fix}", code)
         except Exception as error:
             refused = _refused_by_system(error)
             if refused is None:
@@ -98,5 +98,5 @@ def main(context: click.Context, quiet: bool) -> None:
     context.ensure_object(Output).quiet = quiet
 
 
-for verb in (build, plan, query, inspect, verify, pack, publish, bench, info, train, evaluate, users):
+for verb in (build, plan, query, inspect, verify, pack, publish, bench, sweep, info, train, evaluate, users):
     main.add_command(verb)

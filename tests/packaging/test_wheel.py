@@ -22,6 +22,7 @@ ALLOWED = {
     "plans": {"calibration", "engines", "graphs", "table"},
     "runtime": {"engines", "table"},
     "bundle": {"calibration", "checkpoint", "engines", "graphs", "plans", "runtime", "table"},
+    "sweep": {"calibration", "checkpoint", "engines", "graphs", "runtime", "table"},
     "evaluation": {"checkpoint", "runtime"},
     "training": {"checkpoint", "evaluation", "runtime", "table"},
 }

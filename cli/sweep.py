@@ -1,0 +1,156 @@
+"""``fllm-export sweep``: latency against recall, for many tables and searches at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fllm_export.cli.output import Output, columns, json_option, pass_output
+from fllm_export.engines.names import LOG_PROBS
+from fllm_export.engines.registry import ENGINES
+from fllm_export.table.codec_names import CODEC_NAMES
+
+if TYPE_CHECKING:
+    from fllm_export.sweep.record import Record
+    from fllm_export.sweep.sweep import Sweep
+
+
+Read = Callable[[str, click.Parameter, click.Context], Any]
+"""Reads one value of an axis."""
+
+
+def _one_of(*choices: str) -> Read:
+    return lambda text, option, context: click.Choice(choices).convert(text, option, context)
+
+
+def _switch(text: str, option: click.Parameter, context: click.Context) -> bool:
+    return bool(click.Choice(("yes", "no")).convert(text, option, context) == "yes")
+
+
+def _integer(text: str, option: click.Parameter, context: click.Context) -> int:
+    return int(click.IntRange(1)(text, option, context))
+
+
+def _budget(text: str, option: click.Parameter, context: click.Context) -> float | None:
+    if text == "none":
+        return None
+    return float(click.FloatRange(0, min_open=True)(text, option, context))
+
+
+_AXES: dict[str, tuple[Read, str]] = {
+    "quant": (_one_of(*CODEC_NAMES), f"Codecs, of {', '.join(CODEC_NAMES)}. Default: all."),
+    "dim": (_integer, "Dimensions of a row. Default: that of the rows."),
+    "sketch": (_switch, "Tables with a sketch: yes, no or both. Default: no,yes."),
+    "cluster": (_switch, "Tables with clustered tiles: yes, no or both. Default: yes."),
+    "exact": (_switch, "Exact searches (yes), statistical ones (no) or both. Default: yes,no."),
+    "log_probs": (_one_of(*LOG_PROBS), f"Modes of the log-probabilities, of {', '.join(LOG_PROBS)}. Default: none."),
+    "call_budget_ms": (_budget, "Budgets of a call in milliseconds; none for no limit. Default: none."),
+    "batch": (_integer, "Items per call. Default: 1."),
+    "engine": (_one_of(*ENGINES), f"Engines, of {', '.join(ENGINES)}. Default: native."),
+    "threads": (_integer, "Threads of a call. Default: all CPUs that this process can use."),
+}
+
+
+def _values(read: Read, context: click.Context, option: click.Parameter, text: str | None) -> tuple[Any, ...] | None:
+    """Return the values of a text in which commas separate them."""
+    return None if text is None else tuple(read(part.strip(), option, context) for part in text.split(","))
+
+
+def axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option for each axis of the grid."""
+    for name, (read, use) in reversed(_AXES.items()):
+        flag = "--" + name.replace("_", "-")
+        command = click.option(flag, metavar="VALUES", callback=partial(_values, read), help=use)(command)
+    return command
+
+
+@click.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--items",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    help="Item texts (see build --calibration), for a bundle or a checkpoint; or item vectors (see users create).",
+)
+@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Output directory.")
+@axis_options
+@click.option("-k", "--k", type=click.IntRange(1), default=100, show_default=True, help="Users per item.")
+@click.option("--queries", type=click.IntRange(1), default=100, show_default=True, help="Items that are asked at most.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    help="Time limit of a point's timed runs. Five runs are always made.",
+)
+@json_option
+@pass_output
+def sweep(
+    output: Output, /, source: Path, items: Path, out: Path, k: int, queries: int, seconds: float, **axes: Any
+) -> None:
+    """Measure recall, latency, throughput and bytes of many tables of SOURCE, and of many ways to search them.
+
+    SOURCE is a checkpoint, a bundle, a user table, or a file of user vectors (.npy, .parquet, .safetensors, .fbin).
+    The points are all combinations of the values of --quant to --threads, which are separated by commas.
+    Recall is measured against the fp32 scores of all rows. The output directory gets sweep.jsonl and sweep.csv. An
+    interrupted sweep continues after its last point.
+    """
+    from fllm_export.engines.probe import obstacles
+    from fllm_export.environment import default_threads
+    from fllm_export.sweep.grid import Axes, Limits, make_grid
+    from fllm_export.sweep.output import write
+    from fllm_export.sweep.subject import open_subject
+    from fllm_export.sweep.sweep import Settings
+    from fllm_export.sweep.sweep import sweep as run
+    from fllm_export.sweep.tabular import document
+
+    threads = default_threads()
+    subject = open_subject(source, items, queries, threads, output.progress)
+    given = {name: values for name, values in axes.items() if values is not None}
+    grid = make_grid(Axes(**given), Limits(subject.dim, len(subject.corpus.items), threads, obstacles()))
+    for reason, count in grid.left_out.items():
+        output.say(f"{count} combination(s) left out: {reason}")
+    swept = run(subject, grid, out, Settings(k, seconds), output.progress, lambda record: _tell(output, record))
+    write(swept, out)
+    output.result(document(swept), _text(swept, out))
+
+
+def _tell(output: Output, record: Record) -> None:
+    found = record.measured
+    output.say(f"{record.point}: recall {found.recall:.4f}, {found.median_ms:.2f} ms")
+
+
+def _text(swept: Sweep, out: Path) -> str:
+    from fllm_export.sweep.fronts import fronts
+
+    found, about = fronts(swept.records), swept.conditions
+    rows = [_cells(record, found.latency[record.point] is None) for record in swept.records]
+    header = ["point", f"recall@{about.k}", "ms", "95 %", "p99", "items/s", "bytes", "build s", "front"]
+    facts = about.subject
+    lines = [
+        f"{facts['rows']:,} rows x {facts['dim']} of {facts['source']}, {facts['items']} items; recall against "
+        f"{facts['reference']}",
+        f"{len(swept.records)} points, {swept.reused} of them of an earlier run; in {out}",
+    ]
+    if swept.foreign:
+        lines.append(f"{swept.foreign} line(s) of another machine, version or input were not used")
+    return "\n".join([*lines, "", columns(header, rows)])
+
+
+def _cells(record: Record, on_front: bool) -> list[str]:
+    found = record.measured
+    return [
+        record.point,
+        f"{found.recall:.4f}",
+        f"{found.median_ms:.2f}",
+        f"{found.median_low_ms:.2f}-{found.median_high_ms:.2f}",
+        f"{found.p99_ms:.2f}",
+        f"{found.items_per_s:,.0f}",
+        f"{found.bytes_per_user:.1f}",
+        f"{found.build_s:.1f}",
+        "*" if on_front else "",
+    ]

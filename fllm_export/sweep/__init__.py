@@ -1,0 +1,1 @@
+"""Latency against recall, measured: tables and searches of many settings on the same rows, in one run."""

@@ -1,0 +1,240 @@
+"""The run of a sweep: the truth, then point after point, each recorded as soon as it is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.errors import UsageError
+from fllm_export.progress import Progress, silent
+from fllm_export.runtime.topk import TopK
+from fllm_export.runtime.user_table import UserTable
+from fllm_export.sweep import timing
+from fllm_export.sweep.grid import Grid
+from fllm_export.sweep.journal import Journal
+from fllm_export.sweep.machine import load, machine, software
+from fllm_export.sweep.point import Point, SearchChoice
+from fllm_export.sweep.record import OWN, Conditions, Measured, Record
+from fllm_export.sweep.subject import Subject
+from fllm_export.sweep.tables import BuiltTable, Tables
+from fllm_export.sweep.truth import Truth, kept_truth, true_top
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+
+_YARDSTICK_ROWS = 65_536
+_SECOND_DEPTH = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        k: users per item, and depth of the recall.
+        seconds: time limit of a point's timed runs; five runs are always made.
+    """
+
+    k: int = 100
+    seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep found.
+
+    Attributes:
+        conditions: what all points share.
+        records: a record per point, in the order of the grid.
+        left_out: reason -> number of combinations that were not measured.
+        truth_s: seconds that the fp32 ranking of all rows took.
+        reused: number of records of an earlier run.
+        foreign: number of lines of other conditions in the directory, which were not used.
+    """
+
+    conditions: Conditions
+    records: list[Record]
+    left_out: dict[str, int]
+    truth_s: float
+    reused: int
+    foreign: int
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Who is measured, and what is known of it beforehand.
+
+    Attributes:
+        batch: items per call.
+        items: item vectors, float32 [B, d].
+        search: returns the ids [b, k] that some items get, and the coverage [b] of each.
+        build_s: see :class:`Measured`.
+        bytes_per_user: see :class:`Measured`.
+    """
+
+    batch: int
+    items: F32
+    search: Callable[[F32], tuple[I64, npt.NDArray[np.float32]]]
+    build_s: float
+    bytes_per_user: float
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What measures: the same for every point and every library of a sweep.
+
+    Attributes:
+        subject: rows and items.
+        truth: the fp32 ranking.
+        settings: how much is measured.
+    """
+
+    subject: Subject
+    truth: Truth
+    settings: Settings
+    _marks: list[float] = field(default_factory=list)
+
+    def measure(self, asked: Asked) -> Measured:
+        """Ask everything once, for the recall and to be warm, and then again and again with the clock."""
+        batches = [
+            asked.items[at : at + asked.batch] for at in range(0, len(asked.items) - asked.batch + 1, asked.batch)
+        ]
+        count = asked.batch * len(batches)
+        warm_ms, answers = [], []
+        for batch in batches:
+            began = time.perf_counter()
+            answers.append(asked.search(batch))
+            warm_ms.append((time.perf_counter() - began) * 1e3)
+        corpus = self.subject.corpus._replace(items=self.subject.corpus.items[:count])
+        truth = Truth(self.truth.scores[:count], self.truth.seconds)
+        found, coverage = (np.concatenate(parts) for parts in zip(*answers, strict=True))
+        recall = truth.recall(corpus, found, self.settings.k)
+        second = truth.recall(corpus, found, min(_SECOND_DEPTH, self.settings.k))
+        self._marks.clear()
+        times = timing.measure(
+            lambda number: asked.search(batches[number]),
+            len(batches),
+            float(np.median(warm_ms)),
+            self.settings.seconds,
+            self._yardstick,
+        )
+        low, high = times.interval()
+        return Measured(
+            recall=float(recall.mean()),
+            recall_at_10=float(second.mean()),
+            worst_recall=float(recall.min()),
+            coverage=float(coverage.mean()),
+            median_ms=times.median,
+            median_low_ms=low,
+            median_high_ms=high,
+            p99_ms=times.p99,
+            items_per_s=times.per_second(asked.batch),
+            runs=times.ms.shape[0],
+            calls=times.ms.shape[1],
+            build_s=asked.build_s,
+            bytes_per_user=asked.bytes_per_user,
+            yardstick_ms=float(np.median(self._marks)),
+            load=load(),
+        )
+
+    def _yardstick(self) -> None:
+        rows, item = self.subject.corpus.rows[:_YARDSTICK_ROWS], self.subject.corpus.items[0]
+        began = time.perf_counter()
+        np.dot(rows, item)
+        self._marks.append((time.perf_counter() - began) * 1e3)
+
+
+def conditions_of(subject: Subject, k: int) -> Conditions:
+    """Return what all points of a sweep share.
+
+    Raises:
+        UsageError: k is not from 1 to the number of rows.
+    """
+    if not 1 <= k <= len(subject.corpus.rows):
+        raise UsageError(f"k is {k}", expected=f"an integer from 1 to {len(subject.corpus.rows)}, the number of rows")
+    return Conditions(k, machine(), software(), subject.facts)
+
+
+def sweep(
+    subject: Subject,
+    grid: Grid,
+    folder: Path,
+    settings: Settings,
+    progress: Progress = silent,
+    finished: Callable[[Record], None] = lambda _: None,
+) -> Sweep:
+    """Measure the points of a grid that the directory does not hold yet.
+
+    Args:
+        subject: rows and items.
+        grid: the points.
+        folder: output directory; ``sweep.jsonl`` grows by a line per point.
+        settings: how much is measured.
+        progress: told of every stage.
+        finished: given each new record.
+
+    Raises:
+        UsageError: k is invalid, or another sweep works in the directory.
+        BundleError: a score is not finite.
+        BudgetError: disk or memory do not suffice.
+    """
+    conditions = conditions_of(subject, settings.k)
+    folder.mkdir(parents=True, exist_ok=True)
+    with Journal(folder, conditions) as journal:
+        facts = subject.facts
+        key = f"{facts['rows_sha256']} {facts['items_sha256']} {settings.k}"
+        truth = kept_truth(folder, key, lambda: true_top(subject.corpus, settings.k, progress))
+        bench = Bench(subject, truth, settings)
+        before = dict(journal.records)
+        tables = Tables(folder, subject, conditions.key)
+        for number, (point, record) in enumerate(_records(bench, grid, tables, journal, conditions.key)):
+            if point not in before:
+                journal.add(record)
+                finished(record)
+            progress("points", number + 1, len(grid.points))
+        tables.close()
+        return Sweep(
+            conditions,
+            [journal.records[point.name] for point in grid.points],
+            grid.left_out,
+            truth.seconds,
+            sum(point.name in before for point in grid.points),
+            journal.foreign,
+        )
+
+
+def _records(bench: Bench, grid: Grid, tables: Tables, journal: Journal, key: str) -> Iterator[tuple[str, Record]]:
+    """Yield the record of each point, measured now or before; a table is removed after its last point."""
+    for number, point in enumerate(grid.points):
+        known = journal.records.get(point.name)
+        if known is None:
+            measured = bench.measure(_asked(point, tables, bench.settings.k))
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            known = Record(point.name, OWN, point.axes, measured, key, now)
+        yield point.name, known
+        if number + 1 == len(grid.points) or grid.points[number + 1].table != point.table:
+            tables.drop(point.table)
+
+
+def _asked(point: Point, tables: Tables, k: int) -> Asked:
+    built = tables.get(point.table)
+    if point.search.engine == "onnxruntime":
+        tables.head(point.table)
+    search = _search(built, point.search, k)
+    return Asked(point.search.batch, built.items, search, built.build_s, built.bytes_per_user)
+
+
+def _search(built: BuiltTable, choice: SearchChoice, k: int) -> Callable[[F32], tuple[I64, npt.NDArray[np.float32]]]:
+    table = UserTable.open(built.users, engine=choice.engine, threads=choice.threads, head=built.head)
+
+    def search(z: F32) -> tuple[I64, npt.NDArray[np.float32]]:
+        answer: TopK = table.topk(z, k, budget_ms=choice.budget_ms, exact=choice.exact, log_probs=choice.log_probs)
+        return answer.user_ids, answer.coverage
+
+    return search
