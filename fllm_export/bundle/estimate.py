@@ -14,6 +14,7 @@ import numpy as np
 from fllm_export.bundle.job import Job
 from fllm_export.errors import BudgetError
 from fllm_export.table import sketch
+from fllm_export.table.bit_planes import whole_groups
 from fllm_export.table.codecs import codec
 from fllm_export.table.layout import tile_rows
 from fllm_export.table.shard import PAGE_BYTES
@@ -151,7 +152,7 @@ class _Beside:
         sketch_bytes = maker.row_bytes if several or options.sketch == "yes" else 0
         bounds_bytes = tiles.row_bytes if several or options.cluster == "yes" else 0
         pages = _PLAIN_TENSORS + (_SKETCH_TENSORS if sketch_bytes else 0) + (_BOUNDS_TENSORS if bounds_bytes else 0)
-        basis = _whole(job.dim) * job.dim * _FP32_BYTES if sketch_bytes else 0
+        basis = whole_groups(job.dim) * job.dim * _FP32_BYTES if sketch_bytes else 0
         return cls(sketch_bytes, bounds_bytes, basis + pages * PAGE_BYTES)
 
     @property
@@ -188,7 +189,7 @@ def _time(job: Job, beside: _Beside, encoder_bytes: int) -> Quantity:
 def _encoding_s(dim: int, quant: str, beside: _Beside) -> float:
     """Encode some rows as the table will have them."""
     rows = np.random.default_rng(0).standard_normal((_PROBE_ROWS, dim)).astype(np.float32)
-    basis = sketch.make_basis(dim, _whole(dim)) if beside.sketch else None
+    basis = sketch.make_basis(dim, whole_groups(dim)) if beside.sketch else None
     tiles = TileMaker("yes" if beside.bounds else "no", dim, _PROBE_ROWS)
     tiles.decide(whole_table=False)
     began = time.perf_counter()
@@ -201,11 +202,6 @@ def _encoding_s(dim: int, quant: str, beside: _Beside) -> float:
         if basis is not None:
             sketch.encode(decoded.part(0, len(decoded)), basis)
     return time.perf_counter() - began
-
-
-def _whole(dim: int) -> int:
-    """Return the most dimensions that a sketch has: whole groups of them."""
-    return -(-dim // sketch.GROUP_DIMS) * sketch.GROUP_DIMS
 
 
 def _available_memory() -> int:

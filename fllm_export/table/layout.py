@@ -11,8 +11,8 @@ from typing import Any
 from fllm_export.errors import BundleError
 from fllm_export.files import publish_json
 from fllm_export.strict_json import read_versioned
+from fllm_export.table.bit_planes import BLOCK_ROWS, GROUP_DIMS, whole_groups
 from fllm_export.table.codecs import CODECS
-from fllm_export.table.sketch import BLOCK_ROWS, GROUP_DIMS
 
 FORMAT_VERSION = 1
 FILE_NAME = "table.json"
@@ -140,7 +140,7 @@ class TableLayout:
         for key in ("dim", "rows", "tile_rows", "generation"):
             if getattr(self, key) < 1:
                 raise BundleError(f"{path}: {key} is {getattr(self, key)}", expected="at least 1")
-        whole = -(-self.dim // GROUP_DIMS) * GROUP_DIMS
+        whole = whole_groups(self.dim)
         if self.sketch_dims % GROUP_DIMS or not 0 <= self.sketch_dims <= whole:
             raise BundleError(
                 f"{path}: sketch_dims is {self.sketch_dims}", expected=f"a multiple of {GROUP_DIMS} from 0 to {whole}"

@@ -19,15 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.table.bit_planes import BLOCK_ROWS, GROUP_DIMS, from_blocks, into_blocks, pack, unpack, whole_groups
+
 Array = npt.NDArray[np.generic]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
-
-BLOCK_ROWS = 16
-GROUP_DIMS = 16
-"""A block is 16 rows; 64 bytes of it hold two bits of 16 dimensions of each row."""
 
 COARSE_CODE_LIMIT = 6.0
 FULL_CODE_LIMIT = 64.0
@@ -96,7 +94,7 @@ def choose_dims(rows: F32, queries: F32 | None = None, *, seed: int = 0) -> int:
         seed: of the rotation.
     """
     dim = rows.shape[1]
-    whole = -(-dim // GROUP_DIMS) * GROUP_DIMS
+    whole = whole_groups(dim)
     # What shapes a basis must not judge it: a few vectors always lie well within a basis made of them.
     asked, table, known = (rows[::2], rows[1::2], None) if queries is None else (queries[::2], rows, queries[1::2])
     asked = asked[np.linspace(0, len(asked) - 1, min(len(asked), 32)).astype(int)]
@@ -136,9 +134,9 @@ def encode(values: F32, basis: F32) -> dict[str, Array]:
     extra = (1.01 * defect + _ROW_SLACK) * norms
     upper, lower = levels >> 2, levels & 3
     return {
-        "sketch_coarse": _interleave(upper),
+        "sketch_coarse": into_blocks(pack(upper)),
         "sketch_coarse_factors": _factors(turned, 2 * upper.astype(np.float64) - 3, norms, extra, outer),
-        "sketch_fine": _interleave(lower),
+        "sketch_fine": into_blocks(pack(lower)),
         "sketch_fine_factors": _factors(turned, 2 * levels.astype(np.float64) - 15, norms, extra, outer),
     }
 
@@ -206,10 +204,10 @@ def bounds_of(codes: F64, factors: F64, prepared: SketchQuery, *, fine: bool) ->
 
 def codes(stored: dict[str, Array], *, fine: bool) -> F64:
     """Return the coarse or the full codes [rows filled up to blocks, m]."""
-    upper = _deinterleave(stored["sketch_coarse"])
+    upper = _two_bits(stored["sketch_coarse"])
     if not fine:
         return 2 * upper.astype(np.float64) - 3
-    return 2 * (upper << 2 | _deinterleave(stored["sketch_fine"])).astype(np.float64) - 15
+    return 2 * (upper << 2 | _two_bits(stored["sketch_fine"])).astype(np.float64) - 15
 
 
 def factors(stored: dict[str, Array], *, fine: bool) -> F64:
@@ -281,18 +279,6 @@ def _widen(factors: Array) -> F64:
     return (factors.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 
 
-def _interleave(bits: npt.NDArray[np.int8]) -> U8:
-    """Pack two-bit numbers [n, m]: byte 4 * row + j of group g holds dimensions 16 g + 4 s + j at bits 2 s."""
-    count, dims = bits.shape
-    padded = np.zeros((-(-count // BLOCK_ROWS) * BLOCK_ROWS, dims), np.uint8)
-    padded[:count] = bits
-    parts = padded.reshape(-1, BLOCK_ROWS, dims // GROUP_DIMS, 4, 4).transpose(3, 0, 2, 1, 4)
-    packed = parts[0] | parts[1] << 2 | parts[2] << 4 | parts[3] << 6
-    return np.ascontiguousarray(packed.reshape(-1, dims // GROUP_DIMS, 4 * BLOCK_ROWS))
-
-
-def _deinterleave(packed: Array) -> U8:
-    blocks, groups, _ = packed.shape
-    lanes: U8 = packed.view(np.uint8).reshape(blocks, groups, BLOCK_ROWS, 1, 4)
-    bits = lanes >> np.array([[0], [2], [4], [6]], np.uint8) & np.uint8(3)
-    return bits.transpose(0, 2, 1, 3, 4).reshape(blocks * BLOCK_ROWS, groups * GROUP_DIMS)
+def _two_bits(blocks: Array) -> U8:
+    """Return the two-bit numbers [rows filled up to blocks, m] of a tensor of codes."""
+    return unpack(from_blocks(blocks), blocks.shape[1] * GROUP_DIMS)

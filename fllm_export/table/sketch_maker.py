@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fllm_export import arguments
 from fllm_export.table import sketch
+from fllm_export.table.bit_planes import BLOCK_ROWS, whole_groups
 from fllm_export.table.codec_names import CodecName
 from fllm_export.table.options import Choice
 from fllm_export.table.shard_rows import ShardRows
@@ -55,8 +56,7 @@ class SketchMaker:
         """Bytes that the sketch may add to a row at most."""
         if not self._wanted:
             return 0
-        whole = -(-self._dim // sketch.GROUP_DIMS) * sketch.GROUP_DIMS
-        return whole // 2 + 2 * 3 * 2
+        return whole_groups(self._dim) // 2 + 2 * 3 * 2
 
     def take_up(self, stored: Mapping[str, Array]) -> None:
         """Go on with the basis of a shard that was written before."""
@@ -70,7 +70,7 @@ class SketchMaker:
         """Return the sketch tensors of a shard's rows; the first shard's rows choose the basis."""
         if self._basis is None:
             self._basis = self._choose(rows)
-        step = max(1, _CHUNK_NUMBERS // self._dim // sketch.BLOCK_ROWS) * sketch.BLOCK_ROWS
+        step = max(1, _CHUNK_NUMBERS // self._dim // BLOCK_ROWS) * BLOCK_ROWS
         parts = [sketch.encode(rows.part(at, at + step), self._basis) for at in range(0, len(rows), step)]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return {**joined, "sketch_basis": self._basis}

@@ -17,13 +17,13 @@ from fllm_export.files import publish_text, sha256_file
 from fllm_export.progress import Progress, silent
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import check_place
+from fllm_export.table.bit_planes import BLOCK_ROWS
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_ids, check_unique
 from fllm_export.table.layout import FORMAT_VERSION, GENERATION_MAX, ShardEntry, TableLayout, tile_rows
 from fllm_export.table.options import TableOptions
 from fllm_export.table.shard import Array, Shard, ShardShape, row_tensors, write_shard
 from fllm_export.table.shard_rows import ShardRows
-from fllm_export.table.sketch import BLOCK_ROWS
 from fllm_export.table.sketch_maker import SketchMaker
 from fllm_export.table.tile_maker import TileMaker
 
