@@ -22,15 +22,16 @@ from fllm_export.table.table import Table
 CHUNK_ROWS = "chunk_rows"
 """The head graph's metadata entry with the rows of a chunk: what it is fed has whole chunks."""
 
-_DIRECT = ("fp32", "fp16", "int8")
+_INTEGERS = ("int8", "int4row", "int2")
+_AS_THEY_ARE = ("fp32", "fp16", *_INTEGERS)
 
 
 class OnnxRuntimeEngine(TiledEngine):
     """Runs ``head/tile.onnx`` for each tile; the tile is an input, so the table is never copied into a session.
 
-    int8 tables take the integer form, whose answers equal the NumPy engine's bit for bit. The others take the
-    float form: their rows are read (fp32, fp16) or decoded (the others) tile by tile and summed in float32,
-    so that no answer is called exact.
+    int8, int4row and int2 tables take the integer form, whose answers equal the NumPy engine's bit for bit. The others
+    take the float form and are summed in float32, so that no answer is called exact. fp32, fp16 and int8 rows are
+    read as they are, the others are decoded tile by tile.
 
     Args:
         table: the open table.
@@ -45,7 +46,7 @@ class OnnxRuntimeEngine(TiledEngine):
     def __init__(self, table: Table, head: Path, threads: int) -> None:
         super().__init__(table)
         # Of two users whose scores are close, float32 sums may rank the lesser first.
-        self.exact = table.codec.name == "int8"
+        self.exact = table.codec.name in _INTEGERS
         if not head.is_file():
             raise HardwareError(
                 f"the engine `onnxruntime` needs the head graph {head}, which is missing",
@@ -88,10 +89,11 @@ class OnnxRuntimeEngine(TiledEngine):
         return self._session.run(outputs, feed, options)
 
     def _tile_feed(self, tile: Tile) -> dict[str, Any]:
-        if self.table.codec.name in _DIRECT:
-            codes: npt.NDArray[Any] = tile.stored["codes"]
+        codec, dim = self.table.codec, self.table.layout.dim
+        if codec.name in _AS_THEY_ARE:
+            codes = codec.numbers(tile.stored, dim)
         else:
-            codes = self.table.codec.values(tile.stored, self.table.layout.dim).astype(np.float32)
+            codes = codec.values(tile.stored, dim).astype(np.float32)
         feed = {
             "codes": self._whole_chunks(codes),
             "scales": self._whole_chunks(tile.stored["scales"]),
@@ -102,7 +104,7 @@ class OnnxRuntimeEngine(TiledEngine):
         return feed
 
     def _query_feed(self, query: Query) -> dict[str, Any]:
-        if self.table.codec.name == "int8":
+        if self.table.codec.name in _INTEGERS:
             return {"limbs": query.limbs, "query_scale": query.scale}
         return {"item_vector": (query.values * query.scale[:, None]).astype(np.float32)}
 

@@ -146,7 +146,7 @@ _BIT_IDENTICAL = "users and scores bit-identical to `numpy`"
 ENGINES: dict[str, EngineEntry] = {
     "native": EngineEntry(
         _core("native"),
-        CODEC_NAMES,
+        ("fp32", "fp16", "int8", "fp8", "int4"),
         "libfllm on CPUs, the default",
         f"int8, fp8, int4: {_BIT_IDENTICAL}; fp32, fp16: float64 sums in another order",
     ),
@@ -166,7 +166,7 @@ ENGINES: dict[str, EngineEntry] = {
         _onnxruntime,
         CODEC_NAMES,
         "`head/tile.onnx` of the bundle, tile by tile",
-        f"int8: {_BIT_IDENTICAL}; others: float32 sums, never called exact",
+        f"int8, int4row, int2: {_BIT_IDENTICAL}; others: float32 sums, never called exact",
     ),
     "numpy": EngineEntry(_numpy, CODEC_NAMES, "one float64 matrix product per tile", "the definition"),
 }

@@ -29,7 +29,7 @@ class PlainRead:
             words[start : start + _PIECE_WORDS]
             for shard in self._table.shards
             for name in ("codes", "scales")
-            for words in [_words(shard.tile(0, shard.rows).stored[name])]
+            for words in [_words(shard.stored[name])]
             for start in range(0, len(words), _PIECE_WORDS)
         ]
         self.bytes = sum(piece.nbytes for piece in self._pieces)

@@ -12,6 +12,9 @@ CHUNK_ROWS = 1024
 
 TENSORRT_K = 256
 
+_INTEGERS = ("int8", "int4row", "int2")
+"""Codecs whose values are integers of 8 bits at most: what decodes them feeds the graph int8."""
+
 
 def bundle_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
     """Return the head graphs of a bundle by file name.
@@ -24,7 +27,7 @@ def bundle_heads(quant: str, dim: int, *, bias: bool) -> dict[str, ModelProto]:
         dim: dimension of a user row.
         bias: whether rows have a bias.
     """
-    if quant == "int8":
+    if quant in _INTEGERS:
         tile = head_graph("integer", dim=dim, k=None, tile_rows=None, chunk_rows=CHUNK_ROWS, bias=bias)
     else:
         codes: CodeType = "fp16" if quant == "fp16" else "fp32"

@@ -1,4 +1,4 @@
-"""How a user row is stored: fp32, fp16, int8, fp8 (e4m3) or int4, always with a scale of its own.
+"""How a user row is stored: fp32, fp16, int8, fp8 (e4m3), int4, int4row or int2, always with a scale of its own.
 
 A codec turns a row into *values* times one float32 scale, and stores the values in few bits:
 
@@ -19,7 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
+from fllm_export.table import bit_planes
 from fllm_export.table.codec_names import CodecName
+from fllm_export.table.odd_grid import odd_grid
 from fllm_export.table.rounding import Grid, Rounding, nearest
 
 F32 = npt.NDArray[np.float32]
@@ -41,10 +43,13 @@ class Codec(ABC):
     Attributes:
         name: the codec's name in ``--quant`` and in ``table.json``.
         exact_query: whether the item vector is quantised to integers too, so that scores are exact sums.
+        in_blocks: whether a shard stores the codes in blocks of 16 rows (:mod:`fllm_export.table.bit_planes`); outside
+            of shards every tensor has a row for every user.
     """
 
     name: ClassVar[CodecName]
     exact_query: ClassVar[bool]
+    in_blocks: ClassVar[bool] = False
 
     @abstractmethod
     def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -228,6 +233,68 @@ class Int4(Codec):
         return (nibbles[:, :dim] - 8) * groups
 
 
+class _OddCodec(Codec):
+    """Odd integers of few bits, one scale for the row; scales by least squares (:mod:`fllm_export.table.odd_grid`).
+
+    The integer v is stored as (v + largest) / 2, two bits of it in each plane, the upper ones first.
+    """
+
+    exact_query = True
+    in_blocks = True
+    planes: ClassVar[int]
+
+    @property
+    def largest(self) -> int:
+        """The largest integer of the grid."""
+        return int(4**self.planes) - 1
+
+    def grid(self, rows: F32) -> tuple[Grid, dict[str, npt.NDArray[np.generic]]]:
+        """Round to the nearest odd integer; of two equally near ones to the larger."""
+        grid, scales = odd_grid(rows, self.largest)
+        return grid, {"scales": scales}
+
+
+class Int2(_OddCodec):
+    """The integers -3, -1, 1 and 3."""
+
+    name = "int2"
+    planes = 1
+
+    def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the layout: codes U8 [ceil(d/16), 4], scale."""
+        return {"codes": ("U8", (bit_planes.groups(dim), 4)), "scales": ("F32", ())}
+
+    def pack(self, codes: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Put four integers into a byte."""
+        return bit_planes.pack((codes.view(np.int8) + 3) >> 1)
+
+    def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
+        """Return the integers, int8."""
+        numbers = bit_planes.unpack(stored["codes"], dim).view(np.int8)
+        return 2 * numbers - 3
+
+
+class Int4Row(_OddCodec):
+    """The odd integers from -15 to 15."""
+
+    name = "int4row"
+    planes = 2
+
+    def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the layout: codes U8 [2, ceil(d/16), 4], scale."""
+        return {"codes": ("U8", (2, bit_planes.groups(dim), 4)), "scales": ("F32", ())}
+
+    def pack(self, codes: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Put the upper and the lower two bits of four integers into a byte each."""
+        levels = (codes.view(np.int8) + 15) >> 1
+        return np.stack([bit_planes.pack(levels >> 2), bit_planes.pack(levels & 3)], 1)
+
+    def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
+        """Return the integers, int8."""
+        upper, lower = (bit_planes.unpack(stored["codes"][:, plane], dim).view(np.int8) for plane in range(2))
+        return 8 * upper + 2 * lower - 15
+
+
 def codec(name: str) -> Codec:
     """Return the codec of that name.
 
@@ -239,7 +306,7 @@ def codec(name: str) -> Codec:
     return CODECS[name]
 
 
-CODECS: dict[str, Codec] = {c.name: c for c in (Fp32(), Fp16(), Int8(), Fp8(), Int4())}
+CODECS: dict[str, Codec] = {c.name: c for c in (Fp32(), Fp16(), Int8(), Fp8(), Int4(), Int4Row(), Int2())}
 
 _ITEM_BYTES = {"F32": 4, "F16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}
 

@@ -140,13 +140,7 @@ class TableLayout:
         for key in ("dim", "rows", "tile_rows", "generation"):
             if getattr(self, key) < 1:
                 raise BundleError(f"{path}: {key} is {getattr(self, key)}", expected="at least 1")
-        whole = whole_groups(self.dim)
-        if self.sketch_dims % GROUP_DIMS or not 0 <= self.sketch_dims <= whole:
-            raise BundleError(
-                f"{path}: sketch_dims is {self.sketch_dims}", expected=f"a multiple of {GROUP_DIMS} from 0 to {whole}"
-            )
-        if self.sketch_dims and self.tile_rows % BLOCK_ROWS:
-            raise BundleError(f"{path}: tile_rows is {self.tile_rows}", expected=f"a multiple of {BLOCK_ROWS}")
+        self._check_blocks(path)
         for shard in self.shards:
             if Path(shard.name).name != shard.name or shard.name in ("", ".", "..") or "\0" in shard.name:
                 raise BundleError(f"{path}: shard name {shard.name!r}", expected="a file name without folders")
@@ -155,6 +149,19 @@ class TableLayout:
         total = sum(shard.rows for shard in self.shards)
         if total != self.rows:
             raise BundleError(f"{path}: the shards hold {total} rows", expected=f"{self.rows}, as `rows` says")
+
+    def _check_blocks(self, path: Path) -> None:
+        """Check what depends on rows that are stored in blocks: the sketch's, or the codec's own."""
+        whole = whole_groups(self.dim)
+        if self.sketch_dims % GROUP_DIMS or not 0 <= self.sketch_dims <= whole:
+            raise BundleError(
+                f"{path}: sketch_dims is {self.sketch_dims}", expected=f"a multiple of {GROUP_DIMS} from 0 to {whole}"
+            )
+        in_blocks = CODECS[self.codec].in_blocks
+        if in_blocks and self.sketch_dims:
+            raise BundleError(f"{path}: sketch_dims is {self.sketch_dims}", expected=f"0, as codec is {self.codec}")
+        if (in_blocks or self.sketch_dims) and self.tile_rows % BLOCK_ROWS:
+            raise BundleError(f"{path}: tile_rows is {self.tile_rows}", expected=f"a multiple of {BLOCK_ROWS}")
 
 
 def _digest(document: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Literal, TypedDict, get_args
 
 from fllm_export.arguments import integer, one_of
 from fllm_export.errors import UsageError
-from fllm_export.table.codec_names import CODEC_NAMES, CodecName
+from fllm_export.table.codec_names import CODEC_NAMES, UNSKETCHED, CodecName
 
 Choice = Literal["auto", "yes", "no"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
@@ -29,12 +29,12 @@ class TableOptions:
     A field with ``help`` in its metadata is an option of every verb that writes a table.
 
     Attributes:
-        quant: how a row is stored: fp32, fp16, int8, fp8 or int4.
+        quant: how a row is stored: fp32, fp16, int8, fp8, int4, int4row or int2.
         shard_bytes: size of a shard at most. About three shards are held in memory while they are written, and where
             rows get a sketch or are clustered also one shard's rows as float32.
         sketch: ``yes`` stores a sketch beside each row, half as many bytes again, by which a search that needs no
             exact log-probabilities rules most rows out unread; ``no`` does not; ``auto`` does for int8 tables of
-            more than one shard.
+            more than one shard. int4row and int2 tables have none.
         cluster: ``yes`` stores rows that lie together in one tile, with bounds on the tile's scores: a search then
             leaves whole tiles out, and one that a budget cuts off has seen the best tiles first; ``no`` does not;
             ``auto`` does for tables of more than one shard.
@@ -43,7 +43,13 @@ class TableOptions:
         UsageError: a value is invalid.
     """
 
-    quant: CodecName = field(default="int8", metadata={"help": "Codec of user rows.", "values": CODEC_NAMES})
+    quant: CodecName = field(
+        default="int8",
+        metadata={
+            "help": "Codec of user rows. int2 and int4row: 2 and 4 bits per dimension, one scale per row.",
+            "values": CODEC_NAMES,
+        },
+    )
     shard_bytes: int = 256 << 20
     sketch: Choice = field(
         default="auto",
@@ -66,3 +72,8 @@ class TableOptions:
         object.__setattr__(self, "shard_bytes", integer(self.shard_bytes, "shard_bytes", least=1))
         for name, choice in (("sketch", self.sketch), ("cluster", self.cluster)):
             one_of(choice, name, CHOICES)
+        if self.sketch == "yes" and self.quant in UNSKETCHED:
+            raise UsageError(
+                f"sketch is 'yes' and quant '{self.quant}', whose rows are as short as a sketch",
+                expected="sketch 'auto' or 'no', or a codec of more bits",
+            )

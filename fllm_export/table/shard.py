@@ -15,7 +15,7 @@ from fllm_export.files import publish
 from fllm_export.safetensors_layout import PADDING, TensorFacts, lay_out
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import limit_error
-from fllm_export.table import sketch, tile_bounds
+from fllm_export.table import bit_planes, sketch, tile_bounds
 from fllm_export.table.codecs import Codec
 
 PAGE_BYTES = 4096
@@ -27,10 +27,10 @@ Array = npt.NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows scored in one call: views into the mapped shard.
+    """Rows scored in one call: views into the mapped shard, but for codes that it stores in blocks.
 
     Attributes:
-        stored: the codec's tensors, ``codes`` and ``scales`` among them.
+        stored: the codec's tensors, ``codes`` and ``scales`` among them, each with a row for every user.
         ids: int64 [rows], ascending; those of gathered rows in the requested order.
         bias: float32 [rows] or None.
     """
@@ -69,6 +69,10 @@ class ShardShape:
         """Return the safetensors dtype and the shape of each tensor in a shard of so many rows, in file order."""
         by_row = row_tensors(self.codec, self.dim, bias=self.bias)
         tensors = {name: (dtype, (rows, *shape)) for name, (dtype, shape) in by_row.items()}
+        if self.codec.in_blocks:
+            dtype, (*inner, lane) = by_row["codes"]
+            blocks = -(-rows // bit_planes.BLOCK_ROWS)
+            tensors["codes"] = (dtype, (blocks, *inner, bit_planes.BLOCK_ROWS * lane))
         if self.tile_bounds:
             tensors |= tile_bounds.tensors(rows, self.dim, self.tile_rows)
         if self.sketch_dims:
@@ -84,6 +88,7 @@ class Shard:
         rows: how many it holds.
         ids: int64 [rows].
         bias: float32 [rows] or None.
+        stored: the codec's tensors as they lie in the file, by name.
         beside: what rules rows and tiles out: the tensors of the sketch and of the bounds, by name.
 
     Raises:
@@ -102,20 +107,33 @@ class Shard:
             if found_dtype != dtype or array.shape != extents:
                 found = f"{found_dtype} {list(array.shape)}"
                 raise BundleError(f"{path}: tensor `{name}` is {found}", expected=f"{dtype} {list(extents)}")
-        self._stored = {name: arrays[name][1] for name in shape.codec.tensors(shape.dim)}
+        self.stored = {name: arrays[name][1] for name in shape.codec.tensors(shape.dim)}
+        self._in_blocks = {"codes"} if shape.codec.in_blocks else set()
         self.ids: npt.NDArray[np.int64] = arrays["ids"][1].view(np.int64)
         self.bias = arrays["bias"][1].view(np.float32) if shape.bias else None
         self.beside = {name: arrays[name][1] for name in expected if name.startswith(("sketch_", "tile_"))}
 
     def tile(self, start: int, stop: int) -> Tile:
-        """Return rows ``start`` to ``stop`` as views; nothing is copied."""
-        stored = {name: array[start:stop] for name, array in self._stored.items()}
+        """Return rows ``start`` to ``stop`` as views; only codes in blocks are copied.
+
+        A tile of rows in blocks begins with a block.
+        """
+        stored = {name: self._slice(name, start, stop) for name in self.stored}
         return Tile(stored, self.ids[start:stop], None if self.bias is None else self.bias[start:stop])
 
     def gather(self, rows: npt.NDArray[np.int64]) -> Tile:
         """Return copies of some rows, in the order given."""
-        stored = {name: array[rows] for name, array in self._stored.items()}
+        stored = {
+            name: bit_planes.gather(array, rows) if name in self._in_blocks else array[rows]
+            for name, array in self.stored.items()
+        }
         return Tile(stored, self.ids[rows], None if self.bias is None else self.bias[rows])
+
+    def _slice(self, name: str, start: int, stop: int) -> Array:
+        if name not in self._in_blocks:
+            return self.stored[name][start:stop]
+        blocks = slice(start // bit_planes.BLOCK_ROWS, -(-stop // bit_planes.BLOCK_ROWS))
+        return bit_planes.from_blocks(self.stored[name][blocks])[: stop - start]
 
 
 def row_tensors(codec: Codec, dim: int, *, bias: bool) -> dict[str, tuple[str, tuple[int, ...]]]:

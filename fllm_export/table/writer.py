@@ -17,7 +17,7 @@ from fllm_export.files import publish_text, sha256_file
 from fllm_export.progress import Progress, silent
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import check_place
-from fllm_export.table.bit_planes import BLOCK_ROWS
+from fllm_export.table.bit_planes import BLOCK_ROWS, into_blocks
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_ids, check_unique
 from fllm_export.table.layout import FORMAT_VERSION, GENERATION_MAX, ShardEntry, TableLayout, tile_rows
@@ -74,7 +74,7 @@ class TableWriter:
         self._sketch = SketchMaker(options.sketch, options.quant, dim, items)
         row_bytes = self._codec.row_bytes(dim) + self._sketch.row_bytes
         step = tile_rows(row_bytes, options.shard_bytes)
-        if self._sketch.row_bytes:
+        if self._sketch.row_bytes or self._codec.in_blocks:
             step = max(BLOCK_ROWS, step)
         self._tiles = TileMaker(options.cluster, dim, step)
         self._shard_rows = max(1, options.shard_bytes // ((row_bytes + self._tiles.row_bytes) * step)) * step
@@ -183,6 +183,8 @@ class TableWriter:
             self._tiles.decide(whole_table=whole_table)
         if self._tiles.clusters or self._sketch.makes(whole_table=whole_table):
             tensors = self._described(tensors, whole_table=whole_table)
+        if self._codec.in_blocks:
+            tensors["codes"] = into_blocks(tensors["codes"])
         name = f"{len(self._entries):05d}.safetensors"
         rows = len(tensors["ids"])
         dtypes = {key: dtype for key, (dtype, _) in self._shape(self._sketch.dims).tensors(rows).items()}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fllm_export import Bundle, BundleError, Runtime, UserTable
-from fllm_export.table.codec_names import CODEC_NAMES
+from fllm_export.engines.registry import ENGINES
 from fllm_export.table.table import Table
 
 from .test_table_attacks import data_offset, shard
@@ -61,7 +61,7 @@ def test_a_bundle_of_such_a_table_answers_nothing(tiny_bundle: Bundle, tmp_path:
             runtime.topk(["a film"], 5)
 
 
-@pytest.mark.parametrize("quant", CODEC_NAMES)
+@pytest.mark.parametrize("quant", ENGINES["native"].codecs)
 @pytest.mark.parametrize("engine", ["numpy", "native"])
 def test_scores_beyond_float32_are_no_answer(tmp_path: Path, engine: str, quant: str) -> None:
     UserTable.create(tmp_path / "t", ROWS * np.float32(1e30), quant=quant)

@@ -30,8 +30,8 @@ from fllm_export.bundle.ledger import LOCK_NAME
 from fllm_export.bundle.pipeline import run
 from fllm_export.bundle.steps import STEPS, Step
 from fllm_export.calibration.transform import Transform
+from fllm_export.engines.registry import ENGINES
 from fllm_export.progress import silent
-from fllm_export.table.codecs import CODECS
 from fllm_export.table.options import TableOptions
 
 TEXTS = [f"a paper on {topic} number {i}" for i in range(12) for topic in ("graphs", "films", "genes")]
@@ -254,7 +254,7 @@ def test_another_codec_replaces_the_bundle(checkpoint: Checkpoint, out: Path) ->
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
 
 
-@pytest.mark.parametrize("quant", CODECS)
+@pytest.mark.parametrize("quant", ENGINES["native"].codecs)
 def test_every_codec_builds_and_both_engines_agree(checkpoint: Checkpoint, out: Path, quant: str) -> None:
     bundle = build(checkpoint, out, calibration=TEXTS, quant=quant, k=10, min_recall=0.3)
     engines = [Runtime.open(bundle.path, engine=name) for name in ("onnxruntime", "numpy")]

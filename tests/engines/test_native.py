@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fllm_export import BundleError, HardwareError, TopK, UsageError, UserTable, _core
-from fllm_export.table.codecs import CODECS
+from fllm_export.engines.registry import ENGINES
 
 GENERATOR = np.random.default_rng(0)
 ROWS = GENERATOR.standard_normal((4000, 72)).astype(np.float32) * GENERATOR.lognormal(size=(4000, 1)).astype(np.float32)
@@ -43,7 +43,7 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-@pytest.mark.parametrize("quant", CODECS)
+@pytest.mark.parametrize("quant", ENGINES["native"].codecs)
 @pytest.mark.parametrize("biased", [False, True])
 def test_the_answers_are_the_reference_engines(tmp_path: Path, isa: str, quant: str, biased: bool) -> None:
     bias = GENERATOR.standard_normal(4000).astype(np.float32) * 5 if biased else None
@@ -78,7 +78,7 @@ def test_any_table_any_question(tmp_path_factory: pytest.TempPathFactory, data: 
     z = generator.standard_normal((data.draw(st.integers(1, 20)), dim)).astype(np.float32)
     z *= np.float32(10.0) ** np.float32(data.draw(st.integers(-12, 3)))
     directory = tmp_path_factory.mktemp("t") / "t"
-    quant = data.draw(st.sampled_from(list(CODECS)))
+    quant = data.draw(st.sampled_from(ENGINES["native"].codecs))
     size, cluster = data.draw(st.sampled_from([1 << 12, 1 << 20])), data.draw(st.sampled_from(["yes", "no"]))
     UserTable.create(directory, rows, quant=quant, shard_bytes=size, cluster=cluster)
     native, reference = both(directory, data.draw(st.integers(1, 3)))
@@ -234,7 +234,10 @@ def sketched(directory: Path, kind: str, quant: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "quant"),
-    [*((kind, "int8") for kind in ("low rank", "biased", "spread", "zeros")), *(("full rank", q) for q in CODECS)],
+    [
+        *((kind, "int8") for kind in ("low rank", "biased", "spread", "zeros")),
+        *(("full rank", q) for q in ENGINES["native"].codecs),
+    ],
 )
 def test_the_sketch_proves_the_exact_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quant: str, kind: str

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fllm_export import TopK, UserTable, _core
-from fllm_export.table.codecs import CODECS
+from fllm_export.engines.registry import ENGINES
 
 GENERATOR = np.random.default_rng(0)
 BASIS = GENERATOR.standard_normal((6, 40)).astype(np.float32)
@@ -30,7 +30,7 @@ def assert_same_users(found: TopK, expected: TopK, *, bits: bool) -> None:
 
 
 @pytest.mark.parametrize("isa", _core.cpu_levels())
-@pytest.mark.parametrize("quant", CODECS)
+@pytest.mark.parametrize("quant", ENGINES["native"].codecs)
 @pytest.mark.parametrize("biased", [False, True])
 def test_answers_are_the_reference_engines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isa: str, quant: str, biased: bool

@@ -9,8 +9,10 @@ import pytest
 from fllm_export import UserTable
 from fllm_export.engines.query import LARGEST, Query
 from fllm_export.engines.reference import score
-from fllm_export.table.codecs import CODECS
+from fllm_export.engines.registry import ENGINES
+from fllm_export.table.options import TableOptions
 from fllm_export.table.table import Table
+from fllm_export.table.writer import TableWriter, write_table
 
 GENERATOR = np.random.default_rng(0)
 
@@ -28,11 +30,11 @@ def test_query_limbs_rebuild_the_integers() -> None:
     np.testing.assert_allclose(query.values * query.scale[:, None], z, atol=np.abs(z).max() / LARGEST)
 
 
-@pytest.mark.parametrize("quant", ["int8", "fp8", "int4"])
+@pytest.mark.parametrize("quant", ["int8", "fp8", "int4", "int4row", "int2"])
 def test_the_sum_of_a_score_is_exact(tmp_path: Path, quant: str) -> None:
     """Against rational arithmetic: no rounding before the last."""
     rows = (GENERATOR.standard_normal((40, 70)) * np.logspace(-3, 3, 40)[:, None]).astype(np.float32)
-    UserTable.create(tmp_path / "t", rows, quant=quant)
+    write_table(TableWriter(tmp_path / "t", TableOptions(quant), dim=70), [(rows, None, None)])
     table = Table(tmp_path / "t")
     tile = next(table.tiles())
     query = Query.quantised(GENERATOR.standard_normal((3, 70)).astype(np.float32))
@@ -57,7 +59,7 @@ def test_recall_against_float_rows(tmp_path: Path, quant: str, recall: float) ->
     assert found >= recall
 
 
-@pytest.mark.parametrize("quant", CODECS)
+@pytest.mark.parametrize("quant", ENGINES["native"].codecs)
 def test_bias_is_added_to_scores(tmp_path: Path, quant: str) -> None:
     rows = GENERATOR.standard_normal((500, 24)).astype(np.float32)
     bias = (GENERATOR.standard_normal(500) * 10).astype(np.float32)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fllm_export import UsageError, UserTable
-from fllm_export.table.codecs import CODECS
+from fllm_export.engines.registry import ENGINES
 
 GENERATOR = np.random.default_rng(0)
 ROWS = GENERATOR.standard_normal((3000, 32)).astype(np.float32)
@@ -23,7 +23,7 @@ def assert_same(a: object, b: object) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
 
 
-@pytest.mark.parametrize("quant", CODECS)
+@pytest.mark.parametrize("quant", ENGINES["native"].codecs)
 def test_dense_chunked_and_sharded_tables_answer_alike(tmp_path: Path, quant: str) -> None:
     dense = UserTable.create(tmp_path / "dense", ROWS, IDS, quant=quant)
     chunked = UserTable.create(tmp_path / "chunked", (ROWS[i : i + 7] for i in range(0, 3000, 7)), IDS, quant=quant)

@@ -21,6 +21,7 @@ def test_keyword_arguments_are_the_fields_of_the_options() -> None:
     [
         ({"quant": "int3"}, "there is no codec 'int3'; expected one of fp32"),
         ({"sketch": "maybe"}, "sketch is 'maybe'; expected one of auto, yes, no"),
+        ({"quant": "int2", "sketch": "yes"}, "sketch is 'yes' and quant 'int2'.*expected sketch 'auto' or 'no'"),
         ({"cluster": True}, "cluster is True"),
         ({"shard_bytes": 0}, "shard_bytes is 0; expected an integer of 1 or more"),
         ({"shard_bytes": 1e6}, "shard_bytes is 1000000.0"),
