@@ -59,7 +59,20 @@ if TYPE_CHECKING:
     show_default=True,
     help="Maximum number of tokens per prompt; the encoder's own limit can be lower.",
 )
-@click.option("--epochs", type=int, default=3, show_default=True, help="LoRA epochs; 0 keeps the encoder frozen.")
+@click.option(
+    "--epochs",
+    type=int,
+    default=3,
+    show_default=True,
+    help="Maximum number of LoRA epochs; 0 keeps the encoder frozen.",
+)
+@click.option(
+    "--patience",
+    type=int,
+    default=1,
+    show_default=True,
+    help="End LoRA after this many epochs in a row that do not raise NDCG@20 on cold_val.",
+)
 @click.option(
     "--max-steps", type=int, help="Maximum number of LoRA steps, for a short run on the items of those steps."
 )

@@ -99,7 +99,15 @@ class LoraTrainer(ABC):
         first = self._run.latest or 0
         descent.restore(self._run.optimizer(first), self._last_step(first))
         for epoch in range(first + 1, -(-self._steps // self._per_epoch) + 1):
+            if self._out_of_patience:
+                break
             self._epoch(epoch, descent)
+
+    @property
+    def _out_of_patience(self) -> bool:
+        """Whether the last epochs, as many as the recipe's patience, did not rank better than the best before."""
+        latest = self._run.records[-1].epoch
+        return self._recipe.max_steps is None and latest - self._run.best >= self._recipe.patience
 
     def _last_step(self, epoch: int) -> int:
         """Return how many LoRA steps are done when an epoch is done."""

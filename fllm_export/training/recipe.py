@@ -24,7 +24,9 @@ class Recipe:
         seed: of all random numbers.
         dim: dimension of an item vector and of a user row; None chooses it on cold_val, where the recipe can.
         max_length: tokens of a prompt at most.
-        epochs: passes over the training items that train LoRA; 0 keeps the encoder frozen.
+        epochs: passes over the training items that train LoRA, at most; 0 keeps the encoder frozen.
+        patience: LoRA ends early after so many epochs in a row that do not raise NDCG@20 on cold_val above the best
+            before. Without effect on a run with ``max_steps``.
         batch: items in a step of these passes.
         accumulation: parts into which the items of a step are split to save memory. Each part is encoded and has its
             loss, scaled by its share of the items, and the step follows the sum of their gradients. Items of one part
@@ -46,6 +48,7 @@ class Recipe:
     dim: int | None
     max_length: int = 128
     epochs: int = 3
+    patience: int = 1
     batch: int
     accumulation: int = 1
     precision: Precision = "float32"

@@ -87,6 +87,15 @@ def test_it_learns_and_the_saved_model_is_the_best_epoch(trained, data, one_thre
     assert evaluate(ranker, data, "cold_test", baselines=False).users_of_items.recall > 0.3
 
 
+@pytest.mark.parametrize(("patience", "epochs"), [(1, [0, 1]), (2, [0, 1, 2]), (9, [0, 1, 2, 3])])
+def test_lora_ends_when_it_no_longer_helps(data, tiny_bert_dir, tmp_path, patience, epochs):
+    # A learning rate of next to nothing leaves the ranking as it is, which is no gain.
+    idle = replace(SMALL, learning_rate=1e-12, head_learning_rate=1e-12, patience=patience)
+    report = trainer.train(data, tmp_path / "checkpoint", idle, encoder=str(tiny_bert_dir))
+    assert [record.epoch for record in report.epochs] == epochs
+    assert report.kept_epoch == 0
+
+
 def test_the_adapter_does_something(trained, data):
     out, _ = trained
     whole = load_unmerged(Checkpoint.load(out)).item_vectors(data.texts[:8])
