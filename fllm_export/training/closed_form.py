@@ -149,6 +149,13 @@ class ClosedForm:
         """
         return users.sums(self.contributions) * damping(users.sizes, self.setting.user_power)[:, None]
 
+    def with_user_power(self, power: float) -> ClosedForm:
+        """Return the form with another c, which changes neither basis nor contributions."""
+        other = replace(self, setting=replace(self.setting, user_power=power))
+        if "contributions" in vars(self):  # computed for this c, and the same for every other
+            vars(other)["contributions"] = self.contributions
+        return other
+
     def item_vectors(self, x: npt.NDArray[np.floating]) -> Matrix:
         """Return z, float64 [n, d], with score_u = e_u . z, of item vectors x, float [n, h], of any length."""
         kernel = self.ridge.kernel
@@ -195,4 +202,4 @@ class ClosedForm:
         basis = self.basis
         if basis is None or not 1 <= dim <= self.dim:
             raise UsageError(f"dim is {dim}", expected=f"1 to {self.dim}, the dimensions of a projection")
-        return replace(self, basis=Basis(basis.rows[:, :dim], basis.items[:dim]))
+        return self if dim == self.dim else replace(self, basis=Basis(basis.rows[:, :dim], basis.items[:dim]))

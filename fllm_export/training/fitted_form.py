@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +121,12 @@ class FittedForm:
         whole = ClosedForm.fit(vectors.items, chosen, vectors.counts, setting)
         form, found = _projected(whole, vectors, recipe.dim)
         z = form.item_vectors(vectors.cold.items).astype(np.float32)
+        rows_to_teach = form.rows(vectors.users)
         logits = _logits(whole, form, vectors, z)
-        served = _with_power(form, logits.user_power)
+        served = form.with_user_power(logits.user_power)
         rows, bias = served.rows(vectors.users), logits.bias(vectors.users.sizes) / logits.scale
         closed = ranking(torch.from_numpy(z), torch.from_numpy(rows), vectors.cold.truth, torch.from_numpy(bias))
-        head = _head(form, vectors, z, recipe, workspace, progress)
+        head = _head(form, rows_to_teach, vectors, z, recipe, workspace, progress)
         return cls(served, found, logits, closed, head)
 
     @property
@@ -161,14 +162,18 @@ class FittedForm:
 
 
 def _head(
-    form: ClosedForm, vectors: Vectors, z: FloatArray, recipe: ClosedFormRecipe, workspace: Path, progress: Progress
+    form: ClosedForm,
+    rows: FloatArray,
+    vectors: Vectors,
+    z: FloatArray,
+    recipe: ClosedFormRecipe,
+    workspace: Path,
+    progress: Progress,
 ) -> TaughtHead | None:
-    """Train a head on the form's vectors, where the recipe asks for one; ``z`` are those of the validation items."""
-    users = vectors.users
+    """Train a head on the form's vectors and rows, where the recipe asks for one; ``z`` are of the validation items."""
     if not recipe.head_epochs:
         return None
-    rows = form.rows(users)
-    by_item = users.by_item(len(vectors.items))
+    by_item = vectors.users.by_item(len(vectors.items))
     pupil = Pupil(
         vectors=left_out_vectors(form, by_item, rows),
         rows=rows,
@@ -204,13 +209,13 @@ def _widest(whole: ClosedForm, vectors: Vectors) -> ClosedForm:
 def _logits(whole: ClosedForm, form: ClosedForm, vectors: Vectors, z: FloatArray) -> Probabilities:
     """Fit the logits on training items that are left out; NDCG is the projected form's, with ``z`` of cold_val."""
     users, items = vectors.users, len(vectors.items)
-    left_out = LeftOut(_with_power(whole, 0), users)
+    left_out = LeftOut(whole.with_user_power(0), users)
     most = min(_LEFT_OUT_ITEMS, max(_LEFT_OUT_LEAST, _LEFT_OUT_SCORES // len(users)), items)
     some: Positions = np.sort(np.random.default_rng(vectors.seed).choice(items, most, replace=False))
     # A block has a column of the hat matrix, one number per training item, for each of its items.
     blocks = -(-most * items // _SCORES_AT_ONCE)
     scores = np.concatenate([left_out.scores(block) for block in np.array_split(some, min(blocks, most))])
-    rows = torch.from_numpy(_with_power(form, 0).rows(vectors.some))
+    rows = torch.from_numpy(form.with_user_power(0).rows(vectors.some))
     cold = torch.from_numpy(z)
     logs = torch.from_numpy(np.log(np.maximum(vectors.some.sizes, 1)).astype(np.float32))
 
@@ -219,8 +224,3 @@ def _logits(whole: ClosedForm, form: ClosedForm, vectors: Vectors, z: FloatArray
 
     liked = [left_out.users_of(int(item)) for item in some]
     return probabilities.fit(scores, liked, users.sizes, ndcg)
-
-
-def _with_power(form: ClosedForm, power: float) -> ClosedForm:
-    """Return the form with another c, which changes neither features nor basis."""
-    return replace(form, setting=replace(form.setting, user_power=power))
