@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.calibration.tensor_file import read_tensors, write_tensors
 from fllm_export.errors import UsageError
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
+
+_SHAPES = {"items": ("m", "d"), "users": ("m", "d")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,3 +77,16 @@ class Transform:
     def rows(self, rows: F32) -> F32:
         """Return user rows float32 [n, d] as they are stored, float32 [n, m]."""
         return (rows.astype(np.float64) @ self.users.T).astype(np.float32)
+
+    def save(self, path: Path) -> None:
+        """Write both matrices, float64: new user rows need them as long as the table lives."""
+        write_tensors(path, {"items": self.items, "users": self.users}, {"format": "fllm-transform"})
+
+    @classmethod
+    def load(cls, path: Path) -> Transform:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            BundleError: the file is missing or damaged.
+        """
+        return cls(**read_tensors(path, _SHAPES))

@@ -13,7 +13,23 @@ from fllm_export.cli.output import Output, byte_text, columns, json_option, pass
 if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
     from fllm_export.bundle.estimate import Estimate
+    from fllm_export.bundle.job import Dim
     from fllm_export.table.options import TableOptions
+
+
+class DimType(click.ParamType[int | str]):
+    """A number of dimensions, or ``auto``."""
+
+    name = "N|auto"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return the number, or ``auto``."""
+        if value == "auto" or isinstance(value, int):
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number of dimensions; expected an integer of 1 or more, or auto", param, ctx)
 
 
 @click.command()
@@ -34,6 +50,13 @@ if TYPE_CHECKING:
 )
 @click.option("-k", "--k", type=int, default=100, show_default=True, help="K of the recall of --min-recall.")
 @click.option(
+    "--dim",
+    type=DimType(),
+    help="Cut rows and item vectors to N dimensions, along the directions that matter most for the calibration texts. "
+    "auto: the smallest N that loses at most half of what --min-recall allows. At least as many texts as dimensions "
+    "are needed beyond the 256 of parity.",
+)
+@click.option(
     "--exporter",
     type=click.Choice(["torch", "optimum"]),
     default="torch",
@@ -52,6 +75,7 @@ def build(
     calibration: Path,
     min_recall: float,
     k: int,
+    dim: Dim | None,
     exporter: Literal["torch", "optimum"],
     table: TableOptions,
     threads: int | None,
@@ -68,7 +92,7 @@ def build(
     from fllm_export.bundle.pipeline import run
     from fllm_export.environment import thread_count
 
-    options = Options(table, min_recall, k, exporter, thread_count(threads))
+    options = Options(table, min_recall, k, exporter, thread_count(threads), dim)
     job = Job.prepare(checkpoint, calibration, options, output.progress)
     if dry_run:
         forecast = estimate(job)

@@ -62,10 +62,17 @@ class ItemTexts:
 
     def sample(self, count: int, seed: int = 0) -> list[str]:
         """Return ``count`` of the texts (or all, if there are fewer), drawn without replacement."""
+        return self.split(count, seed)[0]
+
+    def split(self, count: int, seed: int = 0) -> tuple[list[str], list[str]]:
+        """Return what :meth:`sample` does, and all other texts, both in the order of the file."""
         if len(self.texts) <= count:
-            return list(self.texts)
-        chosen = np.random.default_rng(seed).choice(len(self.texts), count, replace=False)
-        return [self.texts[i] for i in sorted(chosen)]
+            return list(self.texts), []
+        chosen = set(np.random.default_rng(seed).choice(len(self.texts), count, replace=False).tolist())
+        parts: tuple[list[str], list[str]] = ([], [])
+        for number, text in enumerate(self.texts):
+            parts[number not in chosen].append(text)
+        return parts
 
 
 def as_texts(values: Any, argument: str) -> list[str]:

@@ -18,6 +18,7 @@ from fllm_export.table.table import Table
 PARITY_REPORT = "reports/parity.json"
 BUILD_REPORT = "reports/build.json"
 ENCODER_REPORT = "reports/encoder.json"
+CALIBRATION_REPORT = "reports/calibration.json"
 
 
 class Bundle:
@@ -98,6 +99,14 @@ class Bundle:
             raise BundleError(
                 f"{self.path / PARITY_REPORT} is not a report of parity ({error!r})", fix="Build the bundle again"
             ) from error
+
+    def calibration(self) -> dict[str, Any] | None:
+        """Return what calibration measured and chose, or None where the build had no use for it.
+
+        Raises:
+            BundleError: the report is not JSON.
+        """
+        return self.report(CALIBRATION_REPORT) if (self.path / CALIBRATION_REPORT).exists() else None
 
     def report(self, name: str) -> dict[str, Any]:
         """Return a report, for example ``reports/parity.json``.

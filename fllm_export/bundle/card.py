@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
+from fllm_export.bundle.calibration import MOMENTS, calibration_facts
 from fllm_export.checkpoint.spec import CheckpointSpec
 from fllm_export.files import publish_text
 
@@ -48,6 +49,7 @@ def _facts(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any]) -> 
         "mapper": spec.mapper,
         "users x dimension": f"{layout.rows:,} x {layout.dim}",
         "user table": f"{layout.codec}, {table_bytes:,} bytes in {len(layout.shards)} shard(s)",
+        **calibration_facts(bundle.calibration()),
         "exporter": provenance["exporter"],
         "built": f"{provenance['built_at']}, by fllm-export {provenance['versions']['fllm-export']}",
     }
@@ -77,6 +79,8 @@ def _origin(bundle: Bundle, provenance: dict[str, Any]) -> str:
         "adapter": f"`{provenance['adapter_sha256']}`" if provenance["adapter_sha256"] else "none",
         "item texts": f"`{bundle.report(PARITY_REPORT)['item_texts']['sha256']}`",
     }
+    if provenance["calibration"] is not None:
+        hashes[f"moments of item vectors (`{MOMENTS}`)"] = f"`{provenance['calibration']['moments_sha256']}`"
     return f"""{_table("", "SHA-256", hashes)}
 
 {_table("package", "version", dict(sorted(provenance["versions"].items())))}

@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 Exporter = Literal["torch", "optimum"]
 EXPORTERS: tuple[Exporter, ...] = ("torch", "optimum")
 
+Dim = int | Literal["auto"]
+
 PARITY_TEXTS = 256
 PROBE_TEXTS = 8
+MOMENT_TEXTS = 16_384
+"""Texts that the moments of item vectors are measured on, at most."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Options:
         k: the depth of that recall.
         exporter: ``torch`` (torch.onnx) or ``optimum``.
         threads: threads for encoding and scanning.
+        dim: dimension that rows and item vectors are cut to; ``auto`` is the smallest that keeps the ranking well
+            enough, and None leaves them as they are.
 
     Raises:
         UsageError: a value is invalid.
@@ -53,11 +59,18 @@ class Options:
     k: int
     exporter: Exporter
     threads: int
+    dim: Dim | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "min_recall", arguments.real(self.min_recall, "min_recall", least=0, most=1))
         object.__setattr__(self, "k", arguments.integer(self.k, "k", least=1))
         object.__setattr__(self, "exporter", arguments.one_of(self.exporter, "exporter", EXPORTERS))
+        object.__setattr__(self, "dim", _dim(self.dim))
+
+    @property
+    def cut_recall(self) -> float:
+        """Recall@k that ``dim="auto"`` keeps: half of what min_recall lets go of is left to the codec."""
+        return 1 - (1 - self.min_recall) / 2
 
 
 class Job:
@@ -67,12 +80,15 @@ class Job:
         checkpoint: what is built.
         texts: the calibration texts.
         sample: those of them that parity is measured on.
+        others: all other texts; by up to :data:`MOMENT_TEXTS` of them item vectors are measured.
         options: the caller's choices.
         progress: told of every stage.
-        transform: folded into the mapper, and applied to the rows when they are written; None changes nothing.
+        transform: folded into the mapper, and applied to the rows when they are written; None changes nothing. The
+            step ``transform`` sets it where the options request one.
 
     Raises:
-        UsageError: ``k`` is not below the number of users.
+        UsageError: ``k`` is not below the number of users, ``dim`` is not below that of the rows, or there are too few
+            texts to choose the directions by.
     """
 
     def __init__(self, checkpoint: Checkpoint, texts: ItemTexts, options: Options, progress: Progress) -> None:
@@ -84,10 +100,39 @@ class Job:
             )
         self.checkpoint = checkpoint
         self.texts = texts
-        self.sample = texts.sample(PARITY_TEXTS)
+        self.sample, self.others = texts.split(PARITY_TEXTS)
         self.options = options
         self.progress = progress
         self.transform: Transform | None = None
+        self._check_dim()
+
+    def _check_dim(self) -> None:
+        dim, given = self.options.dim, self.checkpoint.users.dim
+        if dim is None:
+            return
+        if dim != "auto" and dim >= given:
+            raise UsageError(
+                f"dim is {dim} and the checkpoint's user rows have {given} dimensions",
+                expected=f"a dimension below {given}: no other changes anything",
+                fix="Choose a smaller --dim, or omit it",
+            )
+        least = given if dim == "auto" else dim
+        if len(self.others) < least:
+            raise UsageError(
+                f"{self.texts.source} holds {len(self.texts.texts)} texts, of which {len(self.sample)} are kept for "
+                "parity",
+                expected=f"at least {least} others, one for each dimension that dim {dim} may keep",
+                fix="Give more item texts to --calibration, for example those of the whole catalogue",
+            )
+
+    @property
+    def moment_texts(self) -> list[str]:
+        """The texts that the moments of item vectors are measured on; short ones first, which pads least."""
+        others = self.others
+        if len(others) > MOMENT_TEXTS:
+            chosen = np.random.default_rng(0).choice(len(others), MOMENT_TEXTS, replace=False)
+            others = [others[i] for i in sorted(chosen)]
+        return sorted(others, key=len)
 
     @classmethod
     def prepare(
@@ -141,7 +186,9 @@ class Job:
     @property
     def dim(self) -> int:
         """Dimension of the bundle's item vectors and user rows."""
-        return self.checkpoint.users.dim if self.transform is None else self.transform.dim
+        if self.transform is not None:
+            return self.transform.dim
+        return self.options.dim if isinstance(self.options.dim, int) else self.checkpoint.users.dim
 
     @property
     def probes(self) -> list[str]:
@@ -161,9 +208,18 @@ class Job:
         return Manifest({}, self.checkpoint.prompt(), self.dim, table=None, provenance={})
 
     def key(self, step: str, *inputs: Any) -> str:
-        """Return a hash of the checkpoint and whatever else decides a step's output."""
+        """Return a hash of the checkpoint, the transform and whatever else decides a step's output."""
         transform = None if self.transform is None else self.transform.fingerprint
         return step_key(step, __version__, self.fingerprint, transform, *inputs)
+
+    @property
+    def transform_choices(self) -> tuple[Any, ...]:
+        """Everything that decides the transform."""
+        options = self.options
+        if options.dim is None:
+            return ()
+        share = (options.k, options.cut_recall) if options.dim == "auto" else ()
+        return (self.texts.sha256, MOMENT_TEXTS, options.table.quant, options.dim, *share)
 
     @property
     def users_key(self) -> str:
@@ -173,5 +229,20 @@ class Job:
 
     @property
     def build_key(self) -> str:
-        """A hash of everything that decides the bundle, the recall it must reach excepted."""
-        return self.key("bundle", self.users_key, self.options.exporter, self.options.k, self.texts.sha256)
+        """A hash of everything that decides the bundle, the recall it must reach excepted.
+
+        It is known before the first step, so the choices of the transform stand for the transform.
+        """
+        options = self.options
+        inputs = (asdict(options.table), options.exporter, options.k, self.texts.sha256, self.transform_choices)
+        return step_key("bundle", __version__, self.fingerprint, *inputs)
+
+
+def _dim(value: Any) -> Dim | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if value != "auto":
+            raise UsageError(f"dim is {value!r:.60}", expected="an integer of 1 or more, or auto")
+        return "auto"
+    return arguments.integer(value, "dim", least=1)

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fllm_export.bundle.bundle import ENCODER_REPORT, Bundle
+from fllm_export.bundle.bundle import CALIBRATION_REPORT, ENCODER_REPORT, Bundle
 from fllm_export.bundle.job import Job
 from fllm_export.checkpoint.checkpoint import BASE_FOLDER, Checkpoint
 
@@ -36,9 +36,19 @@ def provenance(job: Job, staged: Bundle) -> dict[str, Any]:
         "checkpoint_sha256": job.fingerprint,
         "adapter_sha256": staged.report(ENCODER_REPORT)["merge"]["adapter_sha256"],
         "calibration_sha256": job.texts.sha256,
+        "calibration": _calibration(staged),
         "exporter": job.options.exporter,
         "versions": _versions(),
     }
+
+
+def _calibration(staged: Bundle) -> dict[str, Any] | None:
+    """Return what was measured on the texts and chosen by it; the whole of it is in the report that is named."""
+    found = staged.calibration()
+    if found is None:
+        return None
+    kept = ("texts", "moments_sha256", "dim", "score_energy_kept", "rotation_seed")
+    return {"report": CALIBRATION_REPORT, **{name: found[name] for name in kept}}
 
 
 def _base_model(checkpoint: Checkpoint) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fllm_export import page
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
+from fllm_export.bundle.calibration import calibration_facts
 from fllm_export.bundle.parity import Parity
 from fllm_export.charts import Dot, Scale, bars, dots, legend
 from fllm_export.files import publish_text
@@ -68,6 +69,7 @@ def _origin(bundle: Bundle, parity: Parity, provenance: dict[str, Any]) -> str:
         {
             "users": f"{layout.rows:,}, one row of dimension {layout.dim} each",
             "codec of the rows": layout.codec,
+            **calibration_facts(bundle.calibration()),
             "base model": provenance["base_model"],
             "LoRA adapter": "merged into the encoder" if provenance["adapter_sha256"] else "none",
             "compared with": "the same checkpoint, unmerged, in fp32",

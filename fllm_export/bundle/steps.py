@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fllm_export.bundle import calibration
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT
 from fllm_export.bundle.job import Job
 from fllm_export.bundle.parity import measure
@@ -116,16 +117,20 @@ class Step:
         name: what progress and the ledger call it.
         key: a hash of everything that decides what it writes.
         work: writes files below the staging directory and returns their paths.
+        take_up: reads what later steps need from those files, whether they were written now or before.
     """
 
     name: str
     key: Callable[[Job], str]
     work: Callable[[Job, Path], list[Path]]
+    take_up: Callable[[Job, Path], None] = lambda job, staging: None
 
 
 STEPS: tuple[Step, ...] = (
+    Step("moments", calibration.moments_key, calibration.moments),
+    Step("transform", calibration.transform_key, calibration.transform, calibration.take_up),
     Step("encoder", lambda job: job.key("encoder", job.options.exporter), encoder),
     Step("head", lambda job: job.key("head", job.table_facts), head),
     Step("users", lambda job: job.users_key, users),
-    Step("parity", lambda job: job.build_key, parity),
+    Step("parity", lambda job: job.key("parity", job.build_key), parity),
 )

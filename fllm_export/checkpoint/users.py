@@ -16,6 +16,7 @@ from fllm_export.errors import BundleError, UsageError
 from fllm_export.progress import Progress, silent
 
 _ROWS_AT_ONCE = 65_536
+_BYTES_AT_ONCE = 64 << 20
 
 
 class UserRows:
@@ -126,14 +127,17 @@ class UserRows:
             return np.empty((0, self.dim), np.float32)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def chunks(self, rows_per_chunk: int = _ROWS_AT_ONCE) -> Iterator[FloatArray]:
+    def chunks(self, rows_per_chunk: int | None = None) -> Iterator[FloatArray]:
         """Yield all rows in order, float32 [n, d]; every chunk but the last has ``rows_per_chunk`` rows.
+
+        Without a number a chunk has at most 65,536 rows and 64 MiB.
 
         Raises:
             BundleError: a NaN or infinite number, naming file, tensor and row.
         """
-        for first in range(0, self.rows, rows_per_chunk):
-            yield self.read(first, rows_per_chunk)
+        step = self._step if rows_per_chunk is None else rows_per_chunk
+        for first in range(0, self.rows, step):
+            yield self.read(first, step)
 
     def labelled_chunks(self) -> Iterator[tuple[IdArray, FloatArray, FloatArray | None]]:
         """Yield user ids int64 [n], rows float32 [n, d] and biases float32 [n] (or None) in row order.
@@ -141,12 +145,19 @@ class UserRows:
         Raises:
             BundleError: a NaN or infinite number, naming file, tensor and row.
         """
-        first = 0
-        for rows in self.chunks():
-            window = slice(first, first + len(rows))
-            ids = np.arange(window.start, window.stop) if self.ids is None else self.ids[window]
-            yield ids, rows, None if self.bias is None else self.bias[window]
-            first = window.stop
+        for first in range(0, self.rows, self._step):
+            yield self._labelled(first)
+
+    def spread_chunks(self, most: int) -> Iterator[tuple[IdArray, FloatArray, FloatArray | None]]:
+        """Yield chunks as :meth:`labelled_chunks` does, evenly spread over the table, of about ``most`` rows in all.
+
+        Raises:
+            BundleError: a NaN or infinite number, naming file, tensor and row.
+        """
+        starts = np.arange(0, self.rows, self._step)
+        count = max(1, min(len(starts), most // self._step))
+        for place in np.linspace(0, len(starts) - 1, count).astype(np.int64):
+            yield self._labelled(int(starts[place]))
 
     def sample(self, most: int) -> tuple[IdArray, FloatArray]:
         """Return the numbers, int64 [n], and the rows, float32 [n, d], of at most ``most`` evenly spaced users."""
@@ -154,6 +165,16 @@ class UserRows:
             return np.arange(self.rows), self.read(0, self.rows)
         chosen = np.linspace(0, self.rows - 1, most).astype(np.int64)
         return chosen, np.concatenate([self.read(int(row), 1) for row in chosen])
+
+    @property
+    def _step(self) -> int:
+        return max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // (4 * self.dim)))
+
+    def _labelled(self, first: int) -> tuple[IdArray, FloatArray, FloatArray | None]:
+        rows = self.read(first, self._step)
+        window = slice(first, first + len(rows))
+        ids = np.arange(window.start, window.stop) if self.ids is None else self.ids[window]
+        return ids, rows, None if self.bias is None else self.bias[window]
 
     def write(self, directory: Path, progress: Progress = silent) -> None:
         """Write ``users-00001-of-0000N.safetensors``, float32, 1 GiB each at most, a chunk of rows at a time."""

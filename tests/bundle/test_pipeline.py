@@ -195,11 +195,11 @@ def test_a_step_can_be_put_into_a_build(checkpoint: Checkpoint, out: Path) -> No
 
 def test_a_transform_is_folded_into_the_encoder_and_applied_to_the_rows(checkpoint: Checkpoint, tmp_path: Path) -> None:
     job = Job.prepare(checkpoint, TEXTS, Options(TableOptions("fp32"), 0.9, 10, "torch", 2), silent)
-    plain_key, dim = job.build_key, job.dim
+    plain_key, dim = job.users_key, job.dim
     # A rotation, whose first half alone would be a low rank.
     rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, dim)))[0]
     job.transform = Transform(rotation, rotation)
-    assert job.build_key != plain_key
+    assert job.users_key != plain_key
     bundle = run(job, tmp_path / "bundle")
     scores = reference_scores(checkpoint, TEXTS[:3])
     answer = Runtime.open(bundle.path).topk(TEXTS[:3], 10)
