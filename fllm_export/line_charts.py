@@ -12,6 +12,16 @@ from fllm_export.charts import COLOURS, Scale
 _LEFT, _RIGHT = 9.0, 97.0
 _TOP, _HEIGHT, _BELOW = 10, 260, 44
 _UNITS = 1000
+_DETAIL_HEIGHT = 17
+_HINT = "Point at a mark to see what it is."
+
+SHAPES = {
+    "circle": "M-5,0a5,5 0 1,0 10,0a5,5 0 1,0 -10,0Z",
+    "square": "M-4.5,-4.5H4.5V4.5H-4.5Z",
+    "triangle": "M0,-6L5.5,4.5H-5.5Z",
+    "diamond": "M0,-6.5L6,0L0,6.5L-6,0Z",
+}
+"""Outlines of marks around their place, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,18 @@ class Axis:
         ticks = {10.0**power: _power(power) for power in range(low, high + 1, step)}
         return cls(title, 10.0**low, 10.0**high, ticks, True)
 
+    @classmethod
+    def ratios(cls, title: str, values: Sequence[float]) -> Axis:
+        """Return a logarithmic axis close around positive values, whose ends and ticks are 1, 2 or 5 times a power."""
+        powers = range(math.floor(math.log10(min(values))) - 1, math.ceil(math.log10(max(values))) + 2)
+        steps = [part * 10.0**power for power in powers for part in (1, 2, 5)]
+        first = max(at for at, step in enumerate(steps) if step <= min(values))
+        last = max(first + 1, min(at for at, step in enumerate(steps) if step >= max(values)))
+        ticks = steps[first : last + 1]
+        if len(ticks) > 8:
+            ticks = [step for step in ticks if math.isclose(math.log10(step), round(math.log10(step)))]
+        return cls(title, steps[first], steps[last], {tick: f"{tick:,.10g}" for tick in ticks}, True)
+
     def share(self, value: float) -> float:
         """Return where a value stands, from 0 to 1; values outside stand at the ends."""
         low, high, at = self.low, self.high, value
@@ -79,14 +101,37 @@ class Line:
     marked: bool = False
 
 
-def lines(name: str, drawn: Sequence[Line], x: Axis, y: Axis) -> str:
-    """Return a chart of lines over common axes; later lines lie over earlier ones.
+@dataclass(frozen=True)
+class Mark:
+    """A single point of :func:`lines` that tells what it is.
+
+    Attributes:
+        x: where it stands.
+        y: likewise.
+        colour: number of its colour in :func:`fllm_export.charts.legend`.
+        details: short lines of plain text, shown below the chart while the mark is pointed at or has the focus; none
+            for a mark that tells nothing.
+        shape: a name of :data:`SHAPES`.
+        filled: whether it is filled with its colour, or with that of the page.
+    """
+
+    x: float
+    y: float
+    colour: int
+    details: Sequence[str]
+    shape: str = "circle"
+    filled: bool = True
+
+
+def lines(name: str, drawn: Sequence[Line], x: Axis, y: Axis, marks: Sequence[Mark] = ()) -> str:
+    """Return a chart of lines over common axes; later lines lie over earlier ones, and marks over all lines.
 
     Args:
         name: what the chart shows, for readers that do not see it.
         drawn: the lines.
         x: the horizontal axis.
         y: the vertical axis; its title stands above it.
+        marks: points that tell what they are, without a script.
     """
     paths = "".join(_path(line, x, y) for line in drawn)
     plot = (
@@ -95,7 +140,11 @@ def lines(name: str, drawn: Sequence[Line], x: Axis, y: Axis) -> str:
     )
     dots = "".join(_dots(line, x, y) for line in drawn if line.marked)
     height = _TOP + 20 + _HEIGHT + _BELOW
-    content = "".join([*_horizontal(y), *_vertical(x), plot, dots])
+    spots, hint = "".join(_spot(mark, x, y, height) for mark in marks), ""
+    if any(mark.details for mark in marks):
+        hint = f'<text class="hint" x="{_LEFT}%" y="{height + 12}">{_HINT}</text>'
+        height += _DETAIL_HEIGHT * max(len(mark.details) for mark in marks) + 8
+    content = "".join([*_horizontal(y), *_vertical(x), hint, plot, dots, spots])
     return f'<svg class="chart" height="{height}" role="img" aria-label="{escape(name)}">{content}</svg>'
 
 
@@ -112,6 +161,29 @@ def _dots(line: Line, x: Axis, y: Axis) -> str:
     return "".join(
         f'<circle{kind} cx="{_across(x.share(a)):.2f}%" cy="{_down(y.share(b)):.1f}" r="{radius}"/>'
         for a, b in line.points
+    )
+
+
+def _spot(mark: Mark, x: Axis, y: Axis, below: int) -> str:
+    """Return a mark and its details, which a style shows only while the mark is pointed at."""
+    kind = f"s{mark.colour % COLOURS} " + (f"c{mark.colour % COLOURS}" if mark.filled else "hollow")
+    at = f'x="{_across(x.share(mark.x)):.2f}%" y="{_down(y.share(mark.y)):.1f}"'
+    told = "".join(
+        f'<text class="told" x="{_LEFT}%" y="{below + 12 + number * _DETAIL_HEIGHT}">{escape(line)}</text>'
+        for number, line in enumerate(mark.details)
+    )
+    shape = f'<svg {at} overflow="visible"><path class="{kind}" d="{SHAPES[mark.shape]}"/></svg>'
+    if not mark.details:
+        return f'<g class="spot">{shape}</g>'
+    title = f"<title>{escape('; '.join(mark.details))}</title>"
+    return f'<g class="spot" tabindex="0">{title}{shape}{told}</g>'
+
+
+def key(colour: int, shape: str) -> str:
+    """Return a mark by itself, for a legend."""
+    return (
+        f'<svg class="key" viewBox="-7 -7 14 14"><path class="s{colour % COLOURS} c{colour % COLOURS}" '
+        f'd="{SHAPES[shape]}"/></svg>'
     )
 
 

@@ -11,7 +11,7 @@ from fllm_export.engines.names import LogProbs
 from fllm_export.engines.registry import DEFAULT, ENGINES
 from fllm_export.errors import UsageError
 from fllm_export.sweep.point import Point, SearchChoice, TableChoice
-from fllm_export.table.codec_names import CODEC_NAMES, CodecName
+from fllm_export.table.codec_names import CODEC_NAMES, UNSKETCHED, CodecName
 
 FULL_PASS_ENGINES = ("numpy", "onnxruntime")
 """Engines that score every row, whatever lies beside the rows."""
@@ -111,6 +111,8 @@ def _impossible(asked: dict[str, Any], limits: Limits) -> str | None:
         return f"the engine {engine} cannot run here: {limits.obstacles[engine]}"
     if quant not in ENGINES[engine].codecs:
         return f"the engine {engine} does not scan {quant}"
+    if asked["sketch"] and quant in UNSKETCHED:
+        return f"{quant} rows are no longer than a sketch of them"
     if asked["dim"] != limits.dim:
         return f"dim {asked['dim']} is not {limits.dim}, that of the rows"
     if asked["batch"] > limits.items:

@@ -102,20 +102,18 @@ class Bench:
 
     def measure(self, asked: Asked) -> Measured:
         """Ask everything once, for the recall and to be warm, and then again and again with the clock."""
-        batches = [
-            asked.items[at : at + asked.batch] for at in range(0, len(asked.items) - asked.batch + 1, asked.batch)
-        ]
-        count = asked.batch * len(batches)
-        warm_ms, answers = [], []
-        for batch in batches:
+        starts = _starts(len(asked.items), asked.batch)
+        batches = [asked.items[at : at + asked.batch] for at in starts]
+        found = np.full((len(asked.items), self.settings.k), -1, np.int64)
+        coverage = np.zeros(len(asked.items))
+        warm_ms = []
+        for at, batch in zip(starts, batches, strict=True):
             began = time.perf_counter()
-            answers.append(asked.search(batch))
+            found[at : at + asked.batch], coverage[at : at + asked.batch] = asked.search(batch)
             warm_ms.append((time.perf_counter() - began) * 1e3)
-        corpus = self.subject.corpus._replace(items=self.subject.corpus.items[:count])
-        truth = Truth(self.truth.scores[:count], self.truth.seconds)
-        found, coverage = (np.concatenate(parts) for parts in zip(*answers, strict=True))
-        recall = truth.recall(corpus, found, self.settings.k)
-        second = truth.recall(corpus, found, min(_SECOND_DEPTH, self.settings.k))
+        corpus = self.subject.corpus
+        recall = self.truth.recall(corpus, found, self.settings.k)
+        second = self.truth.recall(corpus, found, min(_SECOND_DEPTH, self.settings.k))
         self._marks.clear()
         times = timing.measure(
             lambda number: asked.search(batches[number]),
@@ -148,6 +146,12 @@ class Bench:
         began = time.perf_counter()
         np.dot(rows, item)
         self._marks.append((time.perf_counter() - began) * 1e3)
+
+
+def _starts(items: int, batch: int) -> list[int]:
+    """Return where full batches begin that together hold every item; the last two may overlap."""
+    starts = list(range(0, items - batch + 1, batch))
+    return starts if items % batch == 0 else [*starts, items - batch]
 
 
 def conditions_of(subject: Subject, k: int) -> Conditions:
