@@ -13,6 +13,11 @@ from fllm_export.errors import UsageError
 
 F64 = npt.NDArray[np.float64]
 
+BALANCE = 0.5
+"""How the size of a direction is divided, see :meth:`Directions.transform`."""
+
+SEED = 0
+UNROTATED = ("fp32", "fp16")
 _LEAST_ENERGY = 1e-7
 """Share of the largest energy below which a direction may be the rounding of float32 products."""
 
@@ -75,6 +80,16 @@ class Directions:
         vectors = self.vectors[:, :dim]
         items = np.linalg.solve(self.root.T, vectors).T / sizes[:, None]
         return Transform(items, (self.root @ vectors).T * sizes[:, None])
+
+
+def cut(directions: Directions, dim: int, quant: str) -> Transform:
+    """Return the transform to the first ``dim`` directions that suits a codec.
+
+    A rotation follows, except for codecs of floats, whose relative error does not depend on how large a number is
+    beside its neighbours.
+    """
+    found = directions.transform(dim, BALANCE)
+    return found if quant in UNROTATED else found.then(rotation(dim, SEED))
 
 
 def rotation(dim: int, seed: int) -> Transform:

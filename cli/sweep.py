@@ -43,7 +43,7 @@ def _budget(text: str, option: click.Parameter, context: click.Context) -> float
 
 _AXES: dict[str, tuple[Read, str]] = {
     "quant": (_one_of(*CODEC_NAMES), f"Codecs, of {', '.join(CODEC_NAMES)}. Default: all."),
-    "dim": (_integer, "Dimensions of a row. Default: that of the rows."),
+    "dim": (_integer, "Dimensions of a row; smaller ones as build --dim cuts. Default: that of the rows."),
     "sketch": (_switch, "Tables with a sketch: yes, no or both. Default: no,yes."),
     "cluster": (_switch, "Tables with clustered tiles: yes, no or both. Default: yes."),
     "exact": (_switch, "Exact searches (yes), statistical ones (no) or both. Default: yes,no."),
@@ -111,7 +111,9 @@ def sweep(
     threads = default_threads()
     subject = open_subject(source, items, queries, threads, output.progress)
     given = {name: values for name, values in axes.items() if values is not None}
-    grid = make_grid(Axes(**given), Limits(subject.dim, len(subject.corpus.items), threads, obstacles()))
+    cut_dim = subject.cut_dim if any(dim < subject.dim for dim in given.get("dim", ())) else 0
+    limits = Limits(subject.dim, cut_dim, len(subject.corpus.items), threads, obstacles())
+    grid = make_grid(Axes(**given), limits)
     for reason, count in grid.left_out.items():
         output.say(f"{count} combination(s) left out: {reason}")
     swept = run(subject, grid, out, Settings(k, seconds), output.progress, lambda record: _tell(output, record))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fllm_export.bundle.bundle import CALIBRATION_REPORT
 from fllm_export.bundle.job import Job
-from fllm_export.calibration.directions import Directions, rotation
+from fllm_export.calibration.directions import BALANCE, SEED, UNROTATED, Directions, cut
 from fllm_export.calibration.moments import Moments
 from fllm_export.calibration.ranks import offered_dims, recall_by_dim, smallest_dim
 from fllm_export.calibration.transform import Transform
@@ -27,12 +27,7 @@ MOMENTS, TRANSFORM = f"{FOLDER}/moments.safetensors", f"{FOLDER}/transform.safet
 ROWS_MEASURED = 1 << 18
 """User rows that their second moment and the recall by dimension are measured on, at most, evenly spread."""
 
-BALANCE = 0.5
-SEED = 0
-
 _TEXTS_AT_ONCE = 256
-_UNROTATED = ("fp32", "fp16")
-"""Codecs whose relative error does not depend on how large a number is beside its neighbours."""
 
 
 def moments_key(job: Job) -> str:
@@ -83,9 +78,7 @@ def transform(job: Job, staging: Path) -> list[Path]:
     dims = _offered(job, directions)
     recalls = recall_by_dim(whole, dims, job.item_vectors, _rows(job, "recall by dimension"), job.options.k)
     dim = _chosen(job, recalls)
-    found = directions.transform(dim, BALANCE)
-    rotated = job.options.table.quant not in _UNROTATED
-    (found.then(rotation(dim, SEED)) if rotated else found).save(path)
+    cut(directions, dim, job.options.table.quant).save(path)
     publish_json(
         report,
         {
@@ -96,7 +89,7 @@ def transform(job: Job, staging: Path) -> list[Path]:
             "score_energy_kept": directions.kept(dim),
             "k": job.options.k,
             "recall_by_dim": {str(m): recall for m, recall in recalls.items()},
-            "rotation_seed": SEED if rotated else None,
+            "rotation_seed": None if job.options.table.quant in UNROTATED else SEED,
         },
     )
     return [path, report]

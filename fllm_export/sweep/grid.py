@@ -65,12 +65,15 @@ class Limits:
 
     Attributes:
         dim: dimension of the rows.
+        cut_dim: the largest dimension that rows can be cut to: at most as many as there are items to choose the
+            directions by, and as the rows have directions.
         items: items that are asked.
         threads: threads where the axes name none.
         obstacles: engine -> why it cannot run here, or None.
     """
 
     dim: int
+    cut_dim: int
     items: int
     threads: int
     obstacles: Mapping[str, str | None]
@@ -113,8 +116,12 @@ def _impossible(asked: dict[str, Any], limits: Limits) -> str | None:
         return f"the engine {engine} does not scan {quant}"
     if asked["sketch"] and quant in UNSKETCHED:
         return f"{quant} rows are no longer than a sketch of them"
-    if asked["dim"] != limits.dim:
-        return f"dim {asked['dim']} is not {limits.dim}, that of the rows"
+    if asked["dim"] > limits.dim:
+        return f"dim {asked['dim']} is above {limits.dim}, that of the rows"
+    if asked["dim"] < limits.dim and asked["dim"] > limits.cut_dim:
+        return (
+            f"dim {asked['dim']} is above {limits.cut_dim}, the items beyond those that are asked or the rank of rows"
+        )
     if asked["batch"] > limits.items:
         return f"batch {asked['batch']} is above {limits.items}, the number of items"
     if not asked["exact"] and asked["log_probs"] == "exact":

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export import arguments
+from fllm_export.calibration.directions import Directions
+from fllm_export.calibration.moments import Moments
 from fllm_export.checkpoint.spec import SPEC_FILE
 from fllm_export.checkpoint.vector_files import open_vectors
 from fllm_export.errors import UsageError
@@ -32,8 +34,10 @@ if TYPE_CHECKING:
 F32 = npt.NDArray[np.float32]
 
 _VECTOR_FILES = (".npy", ".safetensors", ".fbin")
-_TEXTS_MAX = 512
-_LEARNED_MAX = 256
+_TEXTS_MAX = 1_024
+_OTHERS_MAX = 4_096
+_ROWS_MEASURED = 1 << 18
+_CHUNK_ROWS = 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,23 @@ class Subject:
         return int(self.corpus.rows.shape[1])
 
     @cached_property
+    def directions(self) -> Directions:
+        """The directions that matter most, by the other items and by up to 2^18 rows, evenly spread.
+
+        Raises:
+            UsageError: there are no other items.
+        """
+        rows = self.corpus.rows
+        measured = rows[:: -(-len(rows) // _ROWS_MEASURED)]
+        chunks = (measured[at : at + _CHUNK_ROWS] for at in range(0, len(measured), _CHUNK_ROWS))
+        return Directions.of(Moments.of(() if self.others is None else (self.others,)), Moments.of(chunks))
+
+    @property
+    def cut_dim(self) -> int:
+        """The largest dimension that rows can be cut to, 0 where there is no other item to choose directions by."""
+        return 0 if self.others is None else min(len(self.others), self.directions.rank)
+
+    @cached_property
     def facts(self) -> dict[str, Any]:
         """What tells this subject from others, JSON-ready."""
         rows, bias, items = self.corpus
@@ -81,8 +102,8 @@ def open_subject(source: Path, items: Path, count: int, threads: int, progress: 
     Args:
         source: a file of vectors, a user table, a bundle or a checkpoint.
         items: a file of item texts, for a bundle or a checkpoint, or of item vectors.
-        count: number of items that are asked; of more, as many are drawn, and up to 256 of those left over are used to
-            choose sketches and transforms.
+        count: number of items that are asked; of more, as many are drawn, and up to 4,096 of those left over (1,024
+            where they are texts) are used to choose sketches and transforms.
         threads: threads of an encoder.
         progress: told of every stage.
 
@@ -116,7 +137,7 @@ def _of_table(directory: Path, encoder: Encoder | None, name: str, items: Path, 
     if encoder is None:
         vectors = _vectors(items, layout.dim)
     else:
-        vectors = encoder.encode(encoder.tokenize(ItemTexts.load(items).sample(_TEXTS_MAX)))
+        vectors = encoder.encode(encoder.tokenize(ItemTexts.load(items).sample(count + _TEXTS_MAX)))
     return _subject(rows, bias, vectors, count, name, f"the {layout.codec} rows of {name}, decoded to fp32")
 
 
@@ -130,7 +151,7 @@ def _of_checkpoint(directory: Path, items: Path, count: int, progress: Progress)
         vectors = _vectors(items, users.dim)
     else:
         progress("fp32 item vectors", 0, 1)
-        vectors = model.item_vectors(ItemTexts.load(items).sample(_TEXTS_MAX))
+        vectors = model.item_vectors(ItemTexts.load(items).sample(count + _TEXTS_MAX))
         progress("fp32 item vectors", 1, 1)
     rows = _read(users, progress)
     return _subject(rows, users.bias, vectors, count, directory.name, "the fp32 checkpoint")
@@ -138,7 +159,7 @@ def _of_checkpoint(directory: Path, items: Path, count: int, progress: Progress)
 
 def _subject(rows: F32, bias: F32 | None, vectors: F32, count: int, source: str, reference: str) -> Subject:
     order = np.random.default_rng(0).permutation(len(vectors))
-    asked, others = np.sort(order[:count]), np.sort(order[count : count + _LEARNED_MAX])
+    asked, others = np.sort(order[:count]), np.sort(order[count : count + _OTHERS_MAX])
     return Subject(
         Corpus(rows, bias, np.ascontiguousarray(vectors[asked])),
         np.ascontiguousarray(vectors[others]) if len(others) else None,

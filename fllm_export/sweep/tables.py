@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.calibration.directions import cut
+from fllm_export.calibration.transform import Transform
 from fllm_export.extras import require
 from fllm_export.files import publish, publish_json
 from fllm_export.strict_json import read_object
@@ -24,6 +26,8 @@ F32 = npt.NDArray[np.float32]
 FOLDER = "tables"
 _BUILT = "built.json"
 _CHUNK_ROWS = 65_536
+_LEARNED = 256
+"""Items that choose a sketch, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +75,9 @@ class Tables:
                 shutil.rmtree(folder)
             publish_json(record, self._write(choice, folder))
         built = read_object(record, fix=f"Remove {folder} and sweep again")
-        items = self._subject.corpus.items
+        items, transform = self._subject.corpus.items, self._transform(choice)
+        if transform is not None:
+            items = transform.item_vectors(items)
         return BuiltTable(folder / "users", folder / "head", items, built["build_s"], built["bytes_per_user"])
 
     def head(self, choice: TableChoice) -> None:
@@ -98,24 +104,27 @@ class Tables:
 
     def _write(self, choice: TableChoice, folder: Path) -> dict[str, float]:
         began = time.monotonic()
-        corpus = self._subject.corpus
+        bias, others = self._subject.corpus.bias, self._subject.others
+        transform = self._transform(choice)
+        learned = others[:_LEARNED] if others is not None and choice.sketch else None
+        if learned is not None and transform is not None:
+            learned = transform.item_vectors(learned)
         options = TableOptions(choice.quant, sketch=_word(choice.sketch), cluster=_word(choice.cluster))
-        writer = TableWriter(
-            folder / "users",
-            options,
-            dim=choice.dim,
-            bias=corpus.bias is not None,
-            items=self._subject.others if choice.sketch else None,
-        )
-        layout = write_table(writer, self._chunks())
+        writer = TableWriter(folder / "users", options, dim=choice.dim, bias=bias is not None, items=learned)
+        layout = write_table(writer, self._chunks(transform))
         size = sum(shard.bytes for shard in layout.shards)
         return {"build_s": time.monotonic() - began, "bytes_per_user": size / layout.rows}
 
-    def _chunks(self) -> Iterator[Chunk]:
+    def _transform(self, choice: TableChoice) -> Transform | None:
+        whole = choice.dim == self._subject.dim
+        return None if whole else cut(self._subject.directions, choice.dim, choice.quant)
+
+    def _chunks(self, transform: Transform | None) -> Iterator[Chunk]:
         rows, bias, _ = self._subject.corpus
         for start in range(0, len(rows), _CHUNK_ROWS):
             part = slice(start, start + _CHUNK_ROWS)
-            yield rows[part], None, None if bias is None else bias[part]
+            chunk = rows[part] if transform is None else transform.rows(rows[part])
+            yield chunk, None, None if bias is None else bias[part]
 
 
 def _word(chosen: bool) -> Choice:

@@ -20,7 +20,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = np.random.default_rng(3)
     weights = (np.arange(1, DIM + 1) ** -0.5).astype(np.float32)
     np.save(folder / "rows.npy", generator.standard_normal((ROWS, DIM), dtype=np.float32) * weights)
-    np.save(folder / "items.npy", generator.standard_normal((2 * ITEMS, DIM), dtype=np.float32) * weights)
+    np.save(folder / "items.npy", generator.standard_normal((ITEMS + 20, DIM), dtype=np.float32) * weights)
     return folder
 
 
@@ -33,4 +33,4 @@ def subject(files: Path) -> Subject:
 @pytest.fixture
 def limits() -> Limits:
     """What the files allow on a machine where only two engines run."""
-    return Limits(DIM, ITEMS, 1, {"native": None, "numpy": None, "cuda": "there is no GPU"})
+    return Limits(DIM, 16, ITEMS, 1, {"native": None, "numpy": None, "cuda": "there is no GPU"})

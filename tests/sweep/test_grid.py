@@ -44,7 +44,8 @@ def test_points_of_one_table_stand_together(limits):
     [
         ({"engine": ("cuda",)}, "the engine cuda cannot run here: there is no GPU"),
         ({"batch": (13,)}, "batch 13 is above 12"),
-        ({"dim": (33,)}, "dim 33"),
+        ({"dim": (33,)}, "dim 33 is above 32"),
+        ({"dim": (20,)}, "dim 20 is above 16"),
         ({"exact": (False,), "log_probs": ("exact",)}, "exact log-probabilities need an exact search"),
     ],
 )

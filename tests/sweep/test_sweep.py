@@ -49,8 +49,27 @@ def test_recall_is_that_of_the_table_itself(subject, limits, tmp_path):
 
 
 def test_items_that_are_asked_do_not_shape_the_sketch(subject):
-    assert len(subject.corpus.items) == len(subject.others) == 12
+    assert len(subject.corpus.items) == 12
+    assert len(subject.others) == 20
     assert not set(map(bytes, subject.corpus.items)) & set(map(bytes, subject.others))
+
+
+def test_fewer_dimensions_lose_recall_and_bytes(subject, limits, tmp_path):
+    axes = Axes(quant=("fp32", "int8"), dim=(4, 16, 32), sketch=(False,), cluster=(False,))
+    found = {}
+    for each in sweep(subject, make_grid(axes, limits), tmp_path, Settings(20, 0)).records:
+        found[each.axes["quant"], each.axes["dim"]] = each.measured
+    for quant in ("fp32", "int8"):
+        four, sixteen, whole = (found[quant, dim] for dim in (4, 16, 32))
+        assert 0.05 < four.recall < sixteen.recall < whole.recall
+        assert four.bytes_per_user < sixteen.bytes_per_user < whole.bytes_per_user
+    rows, _, items = subject.corpus
+    cut = subject.directions.transform(16, 0.5)
+    scores = cut.item_vectors(items) @ cut.rows(rows).T
+    truth, kept = (np.argsort(-s, axis=1)[:, :20] for s in (items @ rows.T, scores))
+    shared = [len(np.intersect1d(a, b)) / 20 for a, b in zip(truth, kept, strict=True)]
+    assert found["fp32", 16].recall == pytest.approx(np.mean(shared))
+    assert subject.cut_dim == 20
 
 
 def test_a_budget_shows_in_coverage_and_recall(subject, limits, tmp_path):
