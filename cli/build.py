@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
+from click.core import ParameterSource
 
 from fllm_export.cli.options import DIRECTORY, table_options, threads_option
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
     from fllm_export.bundle.estimate import Estimate
     from fllm_export.bundle.job import Dim
-    from fllm_export.table.options import TableOptions
+    from fllm_export.table.options import TableChoices, TableOptions
 
 
 class DimType(click.ParamType[int | str]):
@@ -64,6 +66,11 @@ class DimType(click.ParamType[int | str]):
     help="What exports the encoder to ONNX.",
 )
 @table_options
+@click.option(
+    "--operating-point",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What sweep picked: sets --quant, --dim, --sketch and --cluster.",
+)
 @threads_option
 @click.option("--dry-run", is_flag=True, help="Print files, bytes, memory and time, and build nothing.")
 @json_option
@@ -78,6 +85,7 @@ def build(
     dim: Dim | None,
     exporter: Literal["torch", "optimum"],
     table: TableOptions,
+    operating_point: Path | None,
     threads: int | None,
     dry_run: bool,
 ) -> None:
@@ -87,13 +95,17 @@ def build(
     rankings of the bundle with those of the checkpoint. An interrupted build continues where it stopped. A finished
     build with the same inputs is not repeated. `fllm-export plan` adds TensorRT plans to the bundle.
     """
+    from fllm_export.bundle.chosen_table import chosen_table
     from fllm_export.bundle.estimate import estimate
     from fllm_export.bundle.job import Job, Options
     from fllm_export.bundle.pipeline import run
+    from fllm_export.checkpoint.checkpoint import Checkpoint
     from fllm_export.environment import thread_count
 
+    loaded = Checkpoint.load(checkpoint)
+    table, dim = chosen_table(operating_point, loaded.users.dim, dim, _named(table, operating_point))
     options = Options(table, min_recall, k, exporter, thread_count(threads), dim)
-    job = Job.prepare(checkpoint, calibration, options, output.progress)
+    job = Job.prepare(loaded, calibration, options, output.progress)
     if dry_run:
         forecast = estimate(job)
         output.result({"dry_run": True, **forecast.to_dict()}, _forecast_text(forecast))
@@ -107,6 +119,17 @@ def build(
     parity = bundle.parity()
     result = {"bundle": str(bundle.path), "users": bundle.table().layout.rows, "parity": parity.to_dict()}
     output.result(result, _bundle_text(bundle))
+
+
+def _named(table: TableOptions, operating_point: Path | None) -> TableChoices:
+    """Return the options of the table; beside an operating point, only those that were typed."""
+    source = click.get_current_context().get_parameter_source
+    typed = [
+        each.name
+        for each in fields(table)
+        if "help" in each.metadata and (operating_point is None or source(each.name) is ParameterSource.COMMANDLINE)
+    ]
+    return cast("TableChoices", {name: getattr(table, name) for name in typed})
 
 
 def _written_at(bundle: Path) -> int | None:

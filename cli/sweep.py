@@ -15,6 +15,7 @@ from fllm_export.engines.registry import ENGINES
 from fllm_export.table.codec_names import CODEC_NAMES
 
 if TYPE_CHECKING:
+    from fllm_export.sweep.choice import Choice
     from fllm_export.sweep.record import Record
     from fllm_export.sweep.sweep import Sweep
 
@@ -87,22 +88,44 @@ def axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Time limit of a point's timed runs. Five runs are always made.",
 )
+@click.option(
+    "--target-recall",
+    type=click.FloatRange(0, 1),
+    help="Pick an operating point with at least this recall@K. Without one, the exit code is 3.",
+)
+@click.option(
+    "--budget-ms",
+    type=click.FloatRange(0, min_open=True),
+    help="Pick an operating point whose p99 per call is at most so many milliseconds.",
+)
 @json_option
 @pass_output
 def sweep(
-    output: Output, /, source: Path, items: Path, out: Path, k: int, queries: int, seconds: float, **axes: Any
+    output: Output,
+    /,
+    source: Path,
+    items: Path,
+    out: Path,
+    k: int,
+    queries: int,
+    seconds: float,
+    target_recall: float | None,
+    budget_ms: float | None,
+    **axes: Any,
 ) -> None:
     """Measure recall, latency, throughput and bytes of many tables of SOURCE, and of many ways to search them.
 
     SOURCE is a checkpoint, a bundle, a user table, or a file of user vectors (.npy, .parquet, .safetensors, .fbin).
     The points are all combinations of the values of --quant to --threads, which are separated by commas.
-    Recall is measured against the fp32 scores of all rows. The output directory gets sweep.jsonl and sweep.csv. An
-    interrupted sweep continues after its last point.
+    Recall is measured against the fp32 scores of all rows. The output directory gets sweep.jsonl, sweep.csv, sweep.svg
+    and report.html. With --target-recall or --budget-ms, the cheapest point that satisfies both becomes
+    operating_point.json, which `build` and Runtime.open take. An interrupted sweep continues after its last point.
     """
     from fllm_export.engines.probe import obstacles
     from fllm_export.environment import default_threads
+    from fllm_export.sweep.choice import Requirement, choose
     from fllm_export.sweep.grid import Axes, Limits, make_grid
-    from fllm_export.sweep.output import write
+    from fllm_export.sweep.output import require, write
     from fllm_export.sweep.subject import open_subject
     from fllm_export.sweep.sweep import Settings
     from fllm_export.sweep.sweep import sweep as run
@@ -117,8 +140,13 @@ def sweep(
     for reason, count in grid.left_out.items():
         output.say(f"{count} combination(s) left out: {reason}")
     swept = run(subject, grid, out, Settings(k, seconds), output.progress, lambda record: _tell(output, record))
-    write(swept, out)
-    output.result(document(swept), _text(swept, out))
+    choice = None
+    if target_recall is not None or budget_ms is not None:
+        choice = choose(swept.records, Requirement(target_recall or 0.0, budget_ms))
+    write(swept, out, choice)
+    if choice is not None:
+        require(choice, k)
+    output.result(document(swept, choice), _text(swept, out, choice))
 
 
 def _tell(output: Output, record: Record) -> None:
@@ -126,7 +154,8 @@ def _tell(output: Output, record: Record) -> None:
     output.say(f"{record.point}: recall {found.recall:.4f}, {found.median_ms:.2f} ms")
 
 
-def _text(swept: Sweep, out: Path) -> str:
+def _text(swept: Sweep, out: Path, choice: Choice | None) -> str:
+    from fllm_export.operating_point import FILE_NAME as OPERATING_POINT
     from fllm_export.sweep.fronts import fronts
 
     found, about = fronts(swept.records), swept.conditions
@@ -140,6 +169,8 @@ def _text(swept: Sweep, out: Path) -> str:
     ]
     if swept.foreign:
         lines.append(f"{swept.foreign} line(s) of another machine, version or input were not used")
+    if choice is not None:
+        lines.append(f"operating point: {choice.record.point}, in {out / OPERATING_POINT}")
     return "\n".join([*lines, "", columns(header, rows)])
 
 

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 from fllm_export import arguments
 from fllm_export.bundle.bundle import BUILD_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.card import write_card
+from fllm_export.bundle.chosen_table import chosen_table
 from fllm_export.bundle.estimate import estimate
 from fllm_export.bundle.job import Dim, Exporter, Job, Options
 from fllm_export.bundle.ledger import Ledger
@@ -25,9 +26,10 @@ from fllm_export.errors import ParityError, UsageError
 from fllm_export.files import exchange, publish_json, sync_directory
 from fllm_export.manifest import FILE_NAME as MANIFEST
 from fllm_export.manifest import describe_files
+from fllm_export.operating_point import OperatingPoint
 from fllm_export.progress import Progress, silent
 from fllm_export.system_errors import check_place
-from fllm_export.table.options import TableChoices, TableOptions
+from fllm_export.table.options import TableChoices
 
 
 def build(
@@ -40,6 +42,7 @@ def build(
     dim: Dim | None = None,
     exporter: Exporter = "torch",
     threads: int | None = None,
+    operating_point: OperatingPoint | str | Path | None = None,
     progress: Progress = silent,
     **table: Unpack[TableChoices],
 ) -> Bundle:
@@ -61,6 +64,7 @@ def build(
             as many as dimensions are needed.
         exporter: ``torch``, or ``optimum`` in an environment that has optimum-onnx.
         threads: threads for encoding and scanning; ``FLLM_NUM_THREADS`` or every CPU when not given.
+        operating_point: what a sweep picked, or its file: it sets ``quant``, ``dim``, ``sketch`` and ``cluster``.
         progress: called with the progress of every stage.
         **table: ``quant``, ``shard_bytes``, ``sketch`` and ``cluster`` of the user table, as :class:`TableOptions`
             describes them.
@@ -73,7 +77,10 @@ def build(
         HardwareError: the ``build`` extra is not installed.
         UsageError: an argument is invalid.
     """
-    options = Options(TableOptions(**table), min_recall, k, exporter, thread_count(threads), dim)
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = Checkpoint.load(arguments.path(checkpoint, "checkpoint"))
+    choices, dim = chosen_table(operating_point, checkpoint.users.dim, dim, table)
+    options = Options(choices, min_recall, k, exporter, thread_count(threads), dim)
     return run(Job.prepare(checkpoint, calibration, options, progress), arguments.path(output, "output"))
 
 

@@ -9,6 +9,7 @@ from fllm_export.engines.registry import NativeOptions
 from fllm_export.errors import BundleError
 from fllm_export.files import open_whole
 from fllm_export.manifest import FILE_NAME, Manifest
+from fllm_export.operating_point import OperatingPoint
 from fllm_export.runtime.encoder import Encoder
 from fllm_export.runtime.user_table import UserTable
 
@@ -44,6 +45,7 @@ class BundleOptions:
         encoder: name of what encodes texts.
         threads: threads inside one call.
         native: options that only the engine ``native`` has.
+        point: the operating point of searches, or None.
     """
 
     directory: Path
@@ -51,6 +53,7 @@ class BundleOptions:
     encoder: str
     threads: int
     native: NativeOptions
+    point: OperatingPoint | None = None
 
     def open(self, current: OpenedBundle | None = None) -> OpenedBundle:
         """Open what lies at the directory now; what ``current`` has of it is used again.
@@ -83,7 +86,12 @@ class BundleOptions:
 
     def _users(self, root: Path) -> UserTable:
         return UserTable.open(
-            root / "users", engine=self.engine, threads=self.threads, head=root / "head", **self.native
+            root / "users",
+            engine=self.engine,
+            threads=self.threads,
+            head=root / "head",
+            operating_point=self.point,
+            **self.native,
         )
 
 

@@ -18,6 +18,7 @@ from fllm_export.engines.registry import NativeOptions, checked_options, engine_
 from fllm_export.environment import chosen_encoder, thread_count
 from fllm_export.item_texts import as_texts
 from fllm_export.manifest import Manifest
+from fllm_export.operating_point import OperatingPoint
 from fllm_export.runtime.item_model import default_encoder
 from fllm_export.runtime.opened_bundle import BundleOptions, OpenedBundle
 from fllm_export.runtime.topk import TopK
@@ -40,6 +41,7 @@ class Runtime:
         engine: str | None = None,
         encoder: str | None = None,
         threads: int | None = None,
+        operating_point: OperatingPoint | str | Path | None = None,
         **native: Unpack[NativeOptions],
     ) -> Runtime:
         """Open a bundle; the user table is mapped in place, or brought to the GPU.
@@ -52,13 +54,19 @@ class Runtime:
                 (``tensorrt-fp16``, ``-bf16``, ``-fp8``: the one of that precision). When not given, ``FLLM_ENCODER``
                 or else ``tensorrt`` with the engine of that name and ``cpu`` with all others.
             threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
+            operating_point: what a sweep picked, or its file, as :meth:`UserTable.open` takes it.
             **native: ``resident``, ``pin_threads`` and ``batch_window_us``, as :class:`NativeOptions` describes them.
 
         Raises:
             BundleError: the bundle is incomplete, damaged or of a newer format.
             HardwareError: the engine or the encoder cannot run here.
-            UsageError: there is no engine or encoder of that name.
+            UsageError: there is no engine or encoder of that name, or the operating point is that of another kind of
+                table.
         """
+        point = None if operating_point is None else OperatingPoint.of(operating_point)
+        if point is not None:
+            engine = point.engine if engine is None else engine
+            threads = point.threads if threads is None else threads
         chosen = engine_name(engine)
         where = encoder
         if where is None:
@@ -69,6 +77,7 @@ class Runtime:
             arguments.one_of(where, "encoder", ENCODERS),
             thread_count(threads),
             checked_options(native),
+            point,
         )
         return _opened(options)
 
@@ -121,7 +130,7 @@ class Runtime:
         budget_ms: float | None = None,
         mode: Mode = "topk",
         seed: int | Sequence[int] = 0,
-        exact: bool = True,
+        exact: bool | None = None,
         log_probs: LogProbs | None = None,
         filter: UserFilter | None = None,
     ) -> TopK:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from operator import index
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,9 @@ from fllm_export.engines.partial import NO_USER
 from fllm_export.engines.registry import NativeOptions, Source, checked_options, engine_name, open_engine
 from fllm_export.environment import thread_count
 from fllm_export.errors import UsageError
+from fllm_export.operating_point import OperatingPoint
 from fllm_export.runtime.topk import TopK
-from fllm_export.table.layout import GENERATION_MAX
+from fllm_export.table.layout import GENERATION_MAX, TableLayout
 from fllm_export.table.options import TableChoices, TableOptions
 from fllm_export.table.table import LabelledRows, Table
 from fllm_export.table.writer import Chunk, TableWriter, write_table
@@ -35,14 +36,15 @@ _SEED_MAX = (1 << 64) - 1
 class UserTable:
     """Quantised user rows on disk and the engine that scans them. Safe to use from many threads at once."""
 
-    def __init__(self, engine: Engine, source: Source) -> None:
+    def __init__(self, engine: Engine, source: Source, point: OperatingPoint | None = None) -> None:
         self.directory = source.directory
+        self._point = point
         self._engine = engine
         self._source = source
 
-    def __reduce__(self) -> tuple[Callable[..., UserTable], tuple[str, Source]]:
+    def __reduce__(self) -> tuple[Callable[..., UserTable], tuple[str, Source, OperatingPoint | None]]:
         """Pickle as path and options: who unpickles it opens what lies there then."""
-        return _opened, (self.engine, self._source.absolute())
+        return _opened, (self.engine, self._source.absolute(), self._point)
 
     @classmethod
     def create(
@@ -99,6 +101,7 @@ class UserTable:
         engine: str | None = None,
         threads: int | None = None,
         head: str | Path | None = None,
+        operating_point: OperatingPoint | str | Path | None = None,
         **native: Unpack[NativeOptions],
     ) -> UserTable:
         """Open a table in place. Nothing is created, and only headers are read unless a GPU takes the rows.
@@ -110,20 +113,27 @@ class UserTable:
             threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
             head: the folder ``head`` of the table's bundle; only ``tensorrt`` and ``onnxruntime`` need it, and
                 :meth:`Runtime.open` passes it.
+            operating_point: what a sweep picked, or its file: it sets the engine and the threads that are not given
+                here, and what ``exact`` and ``log_probs`` are in calls that do not say.
             **native: ``resident``, ``pin_threads`` and ``batch_window_us``, as :class:`NativeOptions` describes them.
 
         Raises:
             BundleError: the table is missing, damaged or of a newer format.
             HardwareError: the engine cannot run here.
-            UsageError: there is no engine of that name, or it does not scan the table's codec.
+            UsageError: there is no engine of that name, it does not scan the table's codec, or the operating point is
+                that of another kind of table.
         """
+        point = None if operating_point is None else OperatingPoint.of(operating_point)
+        if point is not None:
+            engine = point.engine if engine is None else engine
+            threads = point.threads if threads is None else threads
         source = Source(
             arguments.path(directory, "directory"),
             None if head is None else arguments.path(head, "head"),
             thread_count(threads),
             checked_options(native),
         )
-        return _opened(engine_name(engine), source)
+        return _opened(engine_name(engine), source, point)
 
     def __len__(self) -> int:
         return self._engine.facts.rows
@@ -167,7 +177,7 @@ class UserTable:
         budget_ms: float | None = None,
         mode: Mode = "topk",
         seed: int | Sequence[int] = 0,
-        exact: bool = True,
+        exact: bool | None = None,
         log_probs: LogProbs | None = None,
         filter: UserFilter | None = None,
     ) -> TopK:
@@ -181,10 +191,11 @@ class UserTable:
             seed: for ``sample``: the noise of a user depends on the seed and the user id alone, so one seed gives
                 all items the same noise; a sequence gives each item its own.
             exact: whether the users must be provably the best of the quantised table. Otherwise a table with a sketch
-                is scanned by the sketch's statistical bounds, which read less.
+                is scanned by the sketch's statistical bounds, which read less. When not given, that of the operating
+                point that the table was opened with, or else True.
             log_probs: ``exact`` scores every row for the softmax denominator; ``estimate`` takes what the search reads
-                anyway; ``none`` leaves log-probabilities out (NaN). When not given, ``exact`` if ``exact``, else
-                ``estimate``.
+                anyway; ``none`` leaves log-probabilities out (NaN). When not given, that of the operating point, or
+                else ``exact`` if ``exact``, else ``estimate``.
             filter: the users that can be returned, from :meth:`filter`; probabilities stay those over all users.
 
         Raises:
@@ -226,7 +237,7 @@ class UserTable:
         mode: Mode,
         seed: int | Sequence[int],
         began: float,
-        exact: bool = True,
+        exact: bool | None = None,
         log_probs: LogProbs | None = None,
         filter: UserFilter | None = None,
     ) -> Request:
@@ -237,12 +248,7 @@ class UserTable:
         """
         if arguments.integer(k, "k", least=1) > len(self):
             raise UsageError(f"k is {k}", expected=f"an integer from 1 to {len(self)}, the users of this table")
-        proven = arguments.flag(exact, "exact")
-        wanted: LogProbs = "exact" if proven else "estimate"
-        if log_probs is not None:
-            wanted = arguments.one_of(log_probs, "log_probs", LOG_PROBS)
-        if wanted == "exact" and not proven:
-            raise UsageError("log_probs is 'exact' while exact is False", expected="'estimate' or 'none'")
+        proven, wanted = _search(exact, log_probs, self._point)
         if filter is not None and not isinstance(filter, UserFilter):
             raise UsageError(f"filter is a {type(filter).__name__}", expected="what UserTable.filter returns")
         return Request(
@@ -283,8 +289,26 @@ def _top_k(answer: Answer, request: Request) -> TopK:
     )
 
 
-def _opened(engine: str, source: Source) -> UserTable:
-    return UserTable(open_engine(engine, source), source)
+def _opened(engine: str, source: Source, point: OperatingPoint | None = None) -> UserTable:
+    if point is not None:
+        layout = TableLayout.load(source.directory)
+        found = {"quant": layout.codec, "dim": layout.dim, "cluster": layout.tile_bounds}
+        point.check_table(source.directory, **found, sketch=layout.sketch_dims > 0)
+    return UserTable(open_engine(engine, source), source, point)
+
+
+def _search(exact: bool | None, log_probs: LogProbs | None, point: OperatingPoint | None) -> tuple[bool, LogProbs]:
+    """Return whether users must be proven, and the log-probs mode: what was given, or else what the point says."""
+    if point is not None:
+        exact = point.exact if exact is None else exact
+        log_probs = cast(LogProbs, point.log_probs) if log_probs is None else log_probs
+    proven = True if exact is None else arguments.flag(exact, "exact")
+    wanted: LogProbs = "exact" if proven else "estimate"
+    if log_probs is not None:
+        wanted = arguments.one_of(log_probs, "log_probs", LOG_PROBS)
+    if wanted == "exact" and not proven:
+        raise UsageError("log_probs is 'exact' while exact is False", expected="'estimate' or 'none'")
+    return proven, wanted
 
 
 def _milliseconds(budget: float) -> float:

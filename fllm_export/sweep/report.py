@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fllm_export import page
+from fllm_export.sweep.choice import Choice
 from fllm_export.sweep.fronts import fronts, groups
 from fllm_export.sweep.pictures import Curves, curves_of
 from fllm_export.sweep.record import Record
@@ -28,13 +29,19 @@ _HEADER = (
 )
 
 
-def report(swept: Sweep) -> str:
-    """Return the page, as HTML: curves, the table of all points, and what the figures depend on."""
+def report(swept: Sweep, choice: Choice | None = None) -> str:
+    """Return the page, as HTML: curves, the table of all points, and what the figures depend on.
+
+    Args:
+        swept: what was found.
+        choice: the operating point, where one was required.
+    """
     about = swept.conditions
     curves = curves_of(swept.records, about.k, about.subject["items"])
     title = f"Recall beside latency: {about.subject['rows']:,} users x {about.subject['dim']}"
     sections = [
         f"<p><strong>{_summary(swept)}</strong></p>",
+        *([] if choice is None else [_verdict(choice, about.k, curves)]),
         page.note(
             "To the right is a higher recall: each tick misses less. Filled marks are on the front: nothing else in "
             "the chart is better in both directions. The dotted line joins them, and a line in colour joins the best "
@@ -58,6 +65,20 @@ def _summary(swept: Sweep) -> str:
         f"{len(swept.records)} points. The lowest latency is {milliseconds(quickest.measured.median_ms)} ms at a "
         f"recall@{k} of {quickest.measured.recall:.4f}, the highest recall@{k} is {best.measured.recall:.4f} at "
         f"{milliseconds(best.measured.median_ms)} ms."
+    )
+
+
+def _verdict(choice: Choice, k: int, curves: Curves) -> str:
+    required, found = choice.required, choice.record.measured
+    budget = "" if required.budget_ms is None else f" and a p99 of at most {required.budget_ms:g} ms"
+    point = f"Point {curves.numbers[choice.record.point]} ({point_words(choice.record)})"
+    figures = f"recall@{k} {found.recall:.4f}, p99 {milliseconds(found.p99_ms)} ms, {found.bytes_per_user:,.1f} bytes"
+    return page.verdict(
+        passed=choice.satisfied,
+        found=f"a recall@{k} of at least {required.recall:g}{budget} was required.",
+        meaning=f"{point} is the cheapest that satisfies it: {figures} per user."
+        if choice.satisfied
+        else f"No point satisfies it. {point} comes nearest: {figures} per user.",
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any
 
+from fllm_export.sweep.choice import Choice
 from fllm_export.sweep.fronts import fronts
 from fllm_export.sweep.point import AXES
 from fllm_export.sweep.record import Conditions, Measured
@@ -42,11 +43,12 @@ COLUMNS = (
 )
 
 
-def document(swept: Sweep) -> dict[str, Any]:
-    """Return everything that a sweep found, JSON-ready."""
+def document(swept: Sweep, choice: Choice | None = None) -> dict[str, Any]:
+    """Return everything that a sweep found, JSON-ready, and the name of the point that was picked."""
     return {
         "conditions": {**asdict(swept.conditions), "key": swept.conditions.key},
         "records": _rows(swept),
+        "operating_point": None if choice is None else choice.record.point,
         "left_out": swept.left_out,
         "truth_s": swept.truth_s,
         "reused": swept.reused,
