@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fllm_export.errors import BundleError
-from fllm_export.files import publish_json
+from fllm_export.files import json_text, publish_text
 from fllm_export.strict_json import read_versioned
 from fllm_export.table.bit_planes import BLOCK_ROWS, GROUP_DIMS, whole_groups
 from fllm_export.table.codecs import CODECS
@@ -69,12 +69,16 @@ class TableLayout:
 
     def save(self, directory: Path) -> None:
         """Publish ``table.json``; until it is there, the directory is not a table."""
+        publish_text(directory / FILE_NAME, self.text())
+
+    def text(self) -> str:
+        """Return ``table.json``."""
         document = {
             "format_version": FORMAT_VERSION,
             "reader_features": sorted(READER_FEATURES),
             **asdict(self),
         }
-        publish_json(directory / FILE_NAME, {**document, "sha256": _digest(document)})
+        return json_text({**document, "sha256": _digest(document)})
 
     def born(self) -> TableLayout:
         """Return a new table's layout with its identity."""
@@ -168,6 +172,11 @@ def _digest(document: dict[str, Any]) -> str:
     """Return the SHA-256 of a document as JSON with sorted names and without spaces, in hexadecimal."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shard_name(number: int) -> str:
+    """Return the name of the shard of that number, counted from 0."""
+    return f"{number:05d}.safetensors"
 
 
 def tile_rows(row_bytes: int, shard_bytes: int) -> int:

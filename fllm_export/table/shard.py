@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy.typing as npt
 
 from fllm_export.errors import BundleError
 from fllm_export.files import publish
-from fllm_export.safetensors_layout import PADDING, TensorFacts, lay_out
+from fllm_export.safetensors_layout import PADDING, Layout, TensorFacts, lay_out
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import limit_error
 from fllm_export.table import bit_planes, sketch, tile_bounds
 from fllm_export.table.codecs import Codec
+from fllm_export.table.layout import FORMAT_VERSION
 
 PAGE_BYTES = 4096
 _HEADER_BYTES_MAX = 1 << 20
@@ -144,16 +146,28 @@ def row_tensors(codec: Codec, dim: int, *, bias: bool) -> dict[str, tuple[str, t
     return {**tensors, "ids": ("I64", ())}
 
 
-def write_shard(path: Path, dtypes: dict[str, str], tensors: dict[str, Array], metadata: dict[str, str]) -> int:
-    """Publish a shard and return its size in bytes; every tensor begins on a page."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    facts = {name: TensorFacts(dtypes[name], array.shape, array.nbytes) for name, array in arrays.items()}
-    layout = lay_out(facts, page_bytes=PAGE_BYTES, metadata=metadata)
+def tensor_facts(shape: ShardShape, rows: int) -> dict[str, TensorFacts]:
+    """Return what the header says of each tensor in a shard of so many rows, in file order."""
+    facts = {}
+    for name, (dtype, extents) in shape.tensors(rows).items():
+        facts[name] = TensorFacts(dtype, extents, math.prod(extents) * np.dtype(_DTYPES[dtype]).itemsize)
+    return facts
+
+
+def shard_layout(shape: ShardShape, rows: int) -> Layout:
+    """Return how the tensors of a shard of so many rows lie in its file; every tensor begins on a page."""
+    metadata = {"format": "fllm-users", "format_version": str(FORMAT_VERSION), "codec": shape.codec.name}
+    return lay_out(tensor_facts(shape, rows), page_bytes=PAGE_BYTES, metadata=metadata)
+
+
+def write_shard(path: Path, shape: ShardShape, tensors: dict[str, Array]) -> int:
+    """Publish a shard of the tensors that ``shape`` names, and return its size in bytes."""
+    layout = shard_layout(shape, len(tensors["ids"]))
     with publish(path) as file:
         file.write(layout.header)
-        for name, array in arrays.items():
-            file.write(array.reshape(-1).view(np.uint8).data)
-            file.write(bytes(layout.gaps[name]))
+        for name, gap in layout.gaps.items():
+            file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
+            file.write(bytes(gap))
     return layout.size
 
 

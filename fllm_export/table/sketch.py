@@ -95,6 +95,8 @@ def choose_dims(rows: F32, queries: F32 | None = None, *, seed: int = 0) -> int:
     """
     dim = rows.shape[1]
     whole = whole_groups(dim)
+    if len(rows) < 2:  # nothing to judge by
+        return whole
     # What shapes a basis must not judge it: a few vectors always lie well within a basis made of them.
     asked, table, known = (rows[::2], rows[1::2], None) if queries is None else (queries[::2], rows, queries[1::2])
     asked = asked[np.linspace(0, len(asked) - 1, min(len(asked), 32)).astype(int)]

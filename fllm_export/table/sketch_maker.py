@@ -76,6 +76,11 @@ class SketchMaker:
         return {**joined, "sketch_basis": self._basis}
 
     def _choose(self, rows: ShardRows) -> npt.NDArray[np.float32]:
-        sample = rows.sample(min(_SAMPLE_ROWS, max(1024, _SAMPLE_NUMBERS // self._dim)))
+        sample = rows.sample(sample_rows(self._dim))
         dims = sketch.choose_dims(sample, self._items)
         return sketch.make_basis(self._dim, dims, sample, self._items)
+
+
+def sample_rows(dim: int) -> int:
+    """Return how many rows of that dimension the sketch's dimensions are chosen by, if there are as many."""
+    return min(_SAMPLE_ROWS, max(1024, _SAMPLE_NUMBERS // dim))

@@ -17,10 +17,11 @@ from fllm_export.files import publish_text, sha256_file
 from fllm_export.progress import Progress, silent
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import check_place
-from fllm_export.table.bit_planes import BLOCK_ROWS, into_blocks
+from fllm_export.table.bit_planes import into_blocks
 from fllm_export.table.codecs import codec
+from fllm_export.table.footprint import row_counts
 from fllm_export.table.ids import check_ids, check_unique
-from fllm_export.table.layout import FORMAT_VERSION, GENERATION_MAX, ShardEntry, TableLayout, tile_rows
+from fllm_export.table.layout import GENERATION_MAX, ShardEntry, TableLayout, shard_name
 from fllm_export.table.options import TableOptions
 from fllm_export.table.shard import Array, Shard, ShardShape, row_tensors, write_shard
 from fllm_export.table.shard_rows import ShardRows
@@ -72,12 +73,8 @@ class TableWriter:
         self._dim = dim
         self._bias = bias
         self._sketch = SketchMaker(options.sketch, options.quant, dim, items)
-        row_bytes = self._codec.row_bytes(dim) + self._sketch.row_bytes
-        step = tile_rows(row_bytes, options.shard_bytes)
-        if self._sketch.row_bytes or self._codec.in_blocks:
-            step = max(BLOCK_ROWS, step)
+        step, self._shard_rows = row_counts(options, dim)
         self._tiles = TileMaker(options.cluster, dim, step)
-        self._shard_rows = max(1, options.shard_bytes // ((row_bytes + self._tiles.row_bytes) * step)) * step
         if (directory / "table.json").exists():
             raise UsageError(f"{directory} holds a table already", fix="Choose another directory, or remove it first")
         directory.mkdir(parents=True, exist_ok=True)
@@ -185,13 +182,9 @@ class TableWriter:
             tensors = self._described(tensors, whole_table=whole_table)
         if self._codec.in_blocks:
             tensors["codes"] = into_blocks(tensors["codes"])
-        name = f"{len(self._entries):05d}.safetensors"
-        rows = len(tensors["ids"])
-        dtypes = {key: dtype for key, (dtype, _) in self._shape(self._sketch.dims).tensors(rows).items()}
-        metadata = {"format": "fllm-users", "format_version": str(FORMAT_VERSION), "codec": self._codec.name}
-        path = self._directory / name
-        size = write_shard(path, dtypes, tensors, metadata)
-        self._entries.append(ShardEntry(name, rows, size, sha256_file(path)))
+        path = self._directory / shard_name(len(self._entries))
+        size = write_shard(path, self._shape(self._sketch.dims), tensors)
+        self._entries.append(ShardEntry(path.name, len(tensors["ids"]), size, sha256_file(path)))
         self._save_ledger()
 
     def _described(self, tensors: dict[str, Array], *, whole_table: bool) -> dict[str, Array]:

@@ -1,0 +1,153 @@
+"""How many bytes a table takes on disk, exactly, before a row of it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fllm_export.arguments import integer
+from fllm_export.errors import UsageError
+from fllm_export.table.bit_planes import BLOCK_ROWS, GROUP_DIMS, whole_groups
+from fllm_export.table.codec_names import CodecName
+from fllm_export.table.codecs import codec
+from fllm_export.table.layout import ShardEntry, TableLayout, shard_name, tile_rows
+from fllm_export.table.options import TableOptions
+from fllm_export.table.shard import ShardShape, shard_layout, tensor_facts
+from fllm_export.table.sketch_maker import SketchMaker
+from fllm_export.table.tile_maker import TileMaker
+
+HEADER, PADDING, LAYOUT = "headers", "padding to pages", "table.json"
+"""The parts of a table that are no tensors."""
+
+_UNREAD = ("ids", HEADER, PADDING, LAYOUT)
+_DIGEST = "0" * 64
+
+
+def row_counts(options: TableOptions, dim: int) -> tuple[int, int]:
+    """Return the rows of a tile where nothing is clustered, and the rows of a full shard."""
+    sketch_bytes = SketchMaker(options.sketch, options.quant, dim).row_bytes
+    row_bytes = codec(options.quant).row_bytes(dim) + sketch_bytes
+    step = tile_rows(row_bytes, options.shard_bytes)
+    if sketch_bytes or codec(options.quant).in_blocks:
+        step = max(BLOCK_ROWS, step)
+    bounds_bytes = TileMaker(options.cluster, dim, step).row_bytes
+    return step, max(1, options.shard_bytes // ((row_bytes + bounds_bytes) * step)) * step
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The files of a table.
+
+    Attributes:
+        rows: users.
+        dim: dimension of a user row.
+        quant: the codec.
+        shard_rows: rows of each shard, in order.
+        tile_rows: rows of a tile.
+        sketch_dims: dimensions of the sketch, or 0.
+        clustered: whether similar rows share a tile, with bounds on its scores.
+        parts: bytes on disk of each tensor over all shards, and of headers, padding and ``table.json``.
+    """
+
+    rows: int
+    dim: int
+    quant: CodecName
+    shard_rows: tuple[int, ...]
+    tile_rows: int
+    sketch_dims: int
+    clustered: bool
+    parts: dict[str, int]
+
+    @classmethod
+    def of(
+        cls, options: TableOptions, rows: int, dim: int, *, bias: bool = False, sketch_dims: int | None = None
+    ) -> Footprint:
+        """Return the footprint of a table that :class:`fllm_export.UserTable` would write with these options.
+
+        Args:
+            options: how the table is written.
+            rows: users, at least 1.
+            dim: dimension of a user row, at least 1.
+            bias: whether rows have a bias.
+            sketch_dims: dimensions of the sketch, where there is one. The rows decide it (half of ``dim``, three
+                quarters or all of it), so it is known only of rows like these; None means all, which is the most.
+
+        Raises:
+            UsageError: a number is invalid.
+        """
+        count = integer(rows, "rows", least=1)
+        width = integer(dim, "dim", least=1)
+        step, full = row_counts(options, width)
+        whole_table = count < full
+        tiles = TileMaker(options.cluster, width, step)
+        tiles.decide(whole_table=whole_table)
+        dims = 0
+        if SketchMaker(options.sketch, options.quant, width).makes(whole_table=whole_table):
+            dims = _checked_dims(sketch_dims, width)
+        shape = ShardShape(codec(options.quant), width, bias, tiles.tile_rows, dims, tiles.clusters)
+        shards = (full,) * (count // full) + ((count % full,) if count % full else ())
+        return cls(count, width, options.quant, shards, tiles.tile_rows, dims, tiles.clusters, _parts(shape, shards))
+
+    @property
+    def disk(self) -> int:
+        """Bytes of all files."""
+        return sum(self.parts.values())
+
+    @property
+    def largest_shard(self) -> int:
+        """Rows of the largest shard."""
+        return max(self.shard_rows)
+
+    @property
+    def read(self) -> int:
+        """Bytes that a search of every row reads: codes, scales and the like, but no ids, bounds or sketch."""
+        return sum(size for name, size in self.parts.items() if name not in _UNREAD and not _beside(name))
+
+    @property
+    def resident(self) -> int:
+        """Bytes that searches touch again and again: what every row is read from, the sketch and the bounds."""
+        return sum(size for name, size in self.parts.items() if name not in _UNREAD)
+
+
+def _beside(name: str) -> bool:
+    return name.startswith(("sketch_", "tile_"))
+
+
+def _checked_dims(sketch_dims: int | None, dim: int) -> int:
+    whole = whole_groups(dim)
+    if sketch_dims is None:
+        return whole
+    found = integer(sketch_dims, "sketch_dims", least=GROUP_DIMS, most=whole)
+    if found % GROUP_DIMS:
+        raise UsageError(f"sketch_dims is {found}", expected=f"a multiple of {GROUP_DIMS}")
+    return found
+
+
+def _parts(shape: ShardShape, shards: tuple[int, ...]) -> dict[str, int]:
+    """Add up the bytes of all shards by part; shards of equal length have equal layouts."""
+    parts: dict[str, int] = {}
+    sizes: dict[int, int] = {}
+    for rows in dict.fromkeys(shards):
+        count, layout = shards.count(rows), shard_layout(shape, rows)
+        sizes[rows] = layout.size
+        gaps = sum(layout.gaps.values())
+        tensors = {name: facts.bytes for name, facts in tensor_facts(shape, rows).items()}
+        for name, size in {**tensors, HEADER: len(layout.header), PADDING: gaps}.items():
+            parts[name] = parts.get(name, 0) + count * size
+    parts[LAYOUT] = len(_document(shape, shards, sizes))
+    return parts
+
+
+def _document(shape: ShardShape, shards: tuple[int, ...], sizes: dict[int, int]) -> bytes:
+    """Return a ``table.json`` of the right length; its hashes are those of nothing."""
+    layout = TableLayout(
+        codec=shape.codec.name,
+        dim=shape.dim,
+        rows=sum(shards),
+        tile_rows=shape.tile_rows,
+        bias=shape.bias,
+        generation=1,
+        sketch_dims=shape.sketch_dims,
+        tile_bounds=shape.tile_bounds,
+        shards=tuple(ShardEntry(shard_name(i), rows, sizes[rows], _DIGEST) for i, rows in enumerate(shards)),
+    )
+    return layout.born().text().encode()
