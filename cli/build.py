@@ -107,7 +107,7 @@ def build(
     options = Options(table, min_recall, k, exporter, thread_count(threads), dim)
     job = Job.prepare(loaded, calibration, options, output.progress)
     if dry_run:
-        forecast = estimate(job)
+        forecast = estimate(job, out)
         output.result({"dry_run": True, **forecast.to_dict()}, _forecast_text(forecast))
         forecast.check(out)
         return

@@ -9,6 +9,7 @@ import click
 from fllm_export import __version__
 from fllm_export.cli.bench import bench
 from fllm_export.cli.build import build
+from fllm_export.cli.estimate import estimate
 from fllm_export.cli.evaluate import evaluate
 from fllm_export.cli.info import info
 from fllm_export.cli.inspect import inspect
@@ -98,5 +99,5 @@ def main(context: click.Context, quiet: bool) -> None:
     context.ensure_object(Output).quiet = quiet
 
 
-for verb in (build, plan, query, inspect, verify, pack, publish, bench, sweep, info, train, evaluate, users):
+for verb in (estimate, build, plan, query, inspect, verify, pack, publish, bench, sweep, info, train, evaluate, users):
     main.add_command(verb)

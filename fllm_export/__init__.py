@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fllm_export.bundle.pipeline import build
     from fllm_export.bundle.publication import publish
     from fllm_export.checkpoint.checkpoint import Checkpoint
+    from fllm_export.planning.estimate import estimate
     from fllm_export.runtime.runtime import Runtime
     from fllm_export.runtime.topk import TopK
     from fllm_export.runtime.user_table import UserTable
@@ -31,6 +32,7 @@ __all__ = [
     "UsageError",
     "UserTable",
     "build",
+    "estimate",
     "publish",
 ]
 
@@ -42,6 +44,7 @@ _HOMES = {
     "TopK": "fllm_export.runtime.topk",
     "UserTable": "fllm_export.runtime.user_table",
     "build": "fllm_export.bundle.pipeline",
+    "estimate": "fllm_export.planning.estimate",
     "publish": "fllm_export.bundle.publication",
 }
 

@@ -93,7 +93,7 @@ def run(job: Job, output: Path, steps: Sequence[Step] = STEPS) -> Bundle:
         return finished
     replaced = (output / MANIFEST).is_file()
     generation = Bundle.load(output).table().layout.generation + 1 if replaced else 1
-    forecast = estimate(job)
+    forecast = estimate(job, output)
     forecast.check(output)
     staging = output.with_name(output.name + ".partial")
     staging.mkdir(parents=True, exist_ok=True)

@@ -42,10 +42,12 @@ def test_the_model_card_tells_features_and_mapper(kernel_bundle: Bundle) -> None
         assert row in card
 
 
-def test_the_estimate_counts_every_weight(kernel_bundle: Bundle, checkpoint: Checkpoint, item_texts: list[str]) -> None:
+def test_the_estimate_counts_every_weight(
+    kernel_bundle: Bundle, checkpoint: Checkpoint, item_texts: list[str], tmp_path: Path
+) -> None:
     options = Options(TableOptions(), min_recall=0.9, k=20, exporter="torch", threads=1)
     job = Job(checkpoint, ItemTexts.of(item_texts, "calibration"), options, silent)
-    predicted = estimate(job).files["encoder/model.onnx"]
+    predicted = estimate(job, tmp_path).files["encoder/model.onnx"]
     weights = [*checkpoint.features.tensors.values(), *checkpoint.mapper.weights.values()]
     assert sum(value.size for value in weights) == 20 * 33 + 24 * 21 + 16 * 25
     base = sum(np.prod(tensor.shape, dtype=int) for tensor in checkpoint.base_model.tensors().values())

@@ -60,7 +60,9 @@ def python_blocks(path: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / path).read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/guides/runtime.md", "docs/reference/format.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/guides/runtime.md", "docs/guides/planning.md", "docs/reference/format.md"]
+)
 def test_python_examples_run(page: str, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bundle").symlink_to(tiny_bundle.path)

@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 
 from fllm_export import Bundle, Runtime, UserTable
 from fllm_export.cli.main import main
+from fllm_export.table.footprint import Footprint
+from fllm_export.table.options import TableOptions
 
 from ..drawn import check, measured
 
@@ -209,10 +211,10 @@ def test_build_dry_run_shows_its_arithmetic_and_makes_nothing(
     arguments = ["build", checkpoint, "--out", tmp_path / "b", "--calibration", texts_file, "--dry-run"]
     text = run(*arguments)
     assert text.exit_code == 0
-    assert "400 rows x 28 bytes" in text.stdout
+    assert "8,000 codes and scales + 3,200 ids" in text.stdout
     assert "peak memory" in text.stdout
     document = json.loads(run(*arguments, "--json").stdout)
-    assert document["files"]["users/"]["value"] >= 400 * 28
+    assert document["files"]["users/"]["value"] == Footprint.of(TableOptions(), 400, 16).disk
     assert not (tmp_path / "b").exists()
     assert not (tmp_path / "b.partial").exists()
 
@@ -259,3 +261,24 @@ def test_users_create_names_the_row_that_is_not_finite(tmp_path: Path) -> None:
     rows[7, 1] = 0
     np.save(tmp_path / "rows.npy", rows)
     assert run("users", "create", tmp_path / "table", tmp_path / "rows.npy").exit_code == 0
+
+
+def test_estimate_shows_its_arithmetic(tmp_path: Path) -> None:
+    arguments = ["estimate", "--rows", "2e4", "--dim", "24", "--machines", "2", "--batch", "1,4", "--folder", tmp_path]
+    text = run(*arguments)
+    assert text.exit_code == 0
+    assert "= 10,000 rows x 28 bytes (int8)" in text.stdout
+    assert "= 2 machines x (24 x 4 bytes to it + 100 users x 16 bytes and 16 bytes back)" in text.stdout
+    assert "It fits into" in text.stdout
+    document = json.loads(run(*arguments, "--memory-gb", "0.0001", "--json").stdout)
+    assert document["bytes"]["codes and scales"]["value"] == 10_000 * 28
+    assert [scan["batch"] for scan in document["scans"]] == [1, 4]
+    assert not document["fits"]
+    assert document["shortages"][0]["available"] == 100_000
+
+
+@pytest.mark.parametrize("rows", ["0", "1.5", "many", "1e999"])
+def test_estimate_refuses_what_is_no_count(rows: str) -> None:
+    failed = run("estimate", "--rows", rows, "--dim", "8")
+    assert failed.exit_code == 2
+    assert "is not an integer of 1 or more" in failed.stderr

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fllm_export.errors import UsageError
-from fllm_export.table.codec_names import CODEC_NAMES
+from fllm_export.table.codec_names import CODEC_NAMES, UNSKETCHED
 from fllm_export.table.footprint import Footprint, row_counts
 from fllm_export.table.layout import TableLayout
 from fllm_export.table.options import CHOICES, TableOptions
@@ -56,6 +56,7 @@ def check(options: TableOptions, rows: int, dim: int, *, bias: bool) -> Footprin
 )
 def test_the_bytes_are_those_of_the_files(quant, rows, dim, bias, sketch, cluster, shard_bytes) -> None:
     rows = rows if shard_bytes > 1 else min(rows, 40)
+    sketch = "auto" if quant in UNSKETCHED else sketch
     check(TableOptions(quant, shard_bytes, sketch, cluster), rows, dim, bias=bias)
 
 

@@ -1,0 +1,84 @@
+"""The bytes of a planned table on disk and in memory, each with its arithmetic."""
+
+from __future__ import annotations
+
+from fllm_export.planning.quantity import Quantity
+from fllm_export.table.bit_planes import BLOCK_ROWS
+from fllm_export.table.footprint import HEADER, LAYOUT, PADDING, Footprint
+
+PROCESS_BYTES = 64 << 20
+"""A Python process that serves a table, with its libraries and without the rows; libfllm alone takes less."""
+
+WRITER_BYTES = 256 << 20
+"""A Python process that writes a table, with the chunk of rows in hand and without the shard in hand."""
+
+SHARD_COPIES = 3
+"""A shard while it is written: its parts, their concatenation, and the reordered copy where ids do not ascend."""
+
+FLOAT_BYTES = 4
+
+
+def disk(footprint: Footprint) -> dict[str, Quantity]:
+    """Return the bytes of each part of a table, and at the end their sum, ``disk``."""
+    rows, shards = footprint.rows, len(footprint.shard_rows)
+    row_bytes = footprint.read // rows
+    over = footprint.read - rows * row_bytes
+    found = {
+        "codes and scales": _bytes(
+            footprint.read,
+            f"{rows:,} rows x {row_bytes:,} bytes ({footprint.quant})" + (f" + {over:,} (last blocks)" if over else ""),
+        ),
+        "ids": _bytes(footprint.parts["ids"], f"{rows:,} rows x 8 bytes"),
+    }
+    if footprint.sketch_dims:
+        found["sketch"] = _sketch(footprint)
+    if footprint.clustered:
+        size = footprint.parts["tile_directions"] + footprint.parts["tile_extents"]
+        each = FLOAT_BYTES * (footprint.dim + 4)
+        found["tile bounds"] = _bytes(size, f"{size // each:,} tiles x {each:,} bytes")
+    beside = footprint.parts[HEADER] + footprint.parts[PADDING]
+    found["headers and padding"] = _bytes(beside, f"{shards:,} shards, every tensor on a page of 4,096 bytes")
+    found[LAYOUT] = _bytes(footprint.parts[LAYOUT], f"{shards:,} shards with name, rows, bytes and hash")
+    found["disk"] = _bytes(footprint.disk, " + ".join(f"{part.value:,}" for part in found.values()))
+    return found
+
+
+def _sketch(footprint: Footprint) -> Quantity:
+    parts = {name: size for name, size in footprint.parts.items() if name.startswith("sketch_")}
+    basis = parts.pop("sketch_basis")
+    blocks = sum(-(-rows // BLOCK_ROWS) for rows in footprint.shard_rows)
+    each = sum(parts.values()) // blocks
+    return _bytes(
+        sum(parts.values()) + basis,
+        f"{blocks:,} blocks of {BLOCK_ROWS} rows x {each:,} bytes + {len(footprint.shard_rows):,} shards x "
+        f"{basis // len(footprint.shard_rows):,} bytes (basis, {footprint.sketch_dims} of {footprint.dim} dimensions)",
+    )
+
+
+def serving_memory(footprint: Footprint, encoder_bytes: int) -> Quantity:
+    """Return the bytes that a machine needs to search without reading from disk."""
+    beside = footprint.resident - footprint.read
+    return _bytes(
+        footprint.resident + encoder_bytes + PROCESS_BYTES,
+        f"{footprint.read:,} codes and scales"
+        + (f" + {beside:,} sketch and bounds" if beside else "")
+        + (f" + {encoder_bytes:,} encoder" if encoder_bytes else "")
+        + f" + {PROCESS_BYTES:,} process",
+    )
+
+
+def writing_memory(footprint: Footprint) -> Quantity:
+    """Return the bytes that writing the table takes at its peak."""
+    rows = footprint.largest_shard
+    shard = rows * (footprint.read // footprint.rows + 8)
+    decoded = rows * footprint.dim * FLOAT_BYTES if footprint.sketch_dims or footprint.clustered else 0
+    return _bytes(
+        SHARD_COPIES * shard + decoded + WRITER_BYTES,
+        f"{SHARD_COPIES} x {rows:,} rows x {shard // rows:,} bytes (a shard and its copies)"
+        + (f" + {rows:,} rows x {footprint.dim:,} x {FLOAT_BYTES} bytes (its rows in fp32)" if decoded else "")
+        + f" + {WRITER_BYTES:,} process",
+    )
+
+
+def _bytes(value: int, arithmetic: str) -> Quantity:
+    return Quantity(value, "bytes", arithmetic)
