@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 @click.option(
     "--landmarks",
     type=int,
-    help="closed_form: maximum number of landmarks of the kernel. Up to so many items it is exact.  [default: 16384]",
+    help="closed_form: maximum number of landmarks of the kernel. Up to so many training items it is exact.  "
+    "[default: all of up to 24576 items, 8192 of more]",
 )
 @click.option(
     "--head-epochs",

@@ -156,8 +156,8 @@ def _figures(ranking: Ranking) -> dict[str, float]:
 def _check_dim(recipe: ClosedFormRecipe, material: Material) -> None:
     """Refuse, before LoRA is trained, a dimension that no closed form of these items and users can have."""
     limits = {
-        "landmarks": recipe.landmarks,
         "training items": len(material.items),
+        "landmarks": recipe.landmarks_of(len(material.items)),
         "users": int(np.count_nonzero(material.users.sizes)),
     }
     what, most = min(limits.items(), key=lambda limit: limit[1])

@@ -112,7 +112,7 @@ class FittedForm:
         Raises:
             UsageError: the recipe's dim is above the rank of the user rows.
         """
-        landmarks = recipe.landmarks
+        landmarks = recipe.landmarks_of(len(vectors.items))
         if landmarks > SEARCH_LANDMARKS and len(vectors.items) > SEARCH_LANDMARKS:
             # More landmarks fit the training items better and want a larger penalty; the rest stays as it is.
             wider = Grid((setting.gamma,), (setting.penalty, 3 * setting.penalty), (setting.item_power,))

@@ -13,6 +13,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 _TRAINED: tuple[MapperKind, ...] = ("linear", "linear_relu", "mlp")
 _MOST = (1 << 63) - 1
+_EXACT_ITEMS, _LANDMARKS = 24_576, 8_192
 _MAY_BE_ZERO = ("seed", "guidance", "vocabulary_decay", "epochs", "head_epochs", "lora_dropout")
 
 
@@ -84,7 +85,9 @@ class ClosedFormRecipe(Recipe):
     """User rows in closed form; LoRA trained so that items of the same users become neighbours.
 
     Attributes:
-        landmarks: landmarks of the kernel at most. Up to so many training items the closed form is exact.
+        landmarks: landmarks of the kernel at most. Up to so many training items the closed form is exact. None takes
+            all of up to 24,576 items, and 8,192 of more: with m landmarks the features of T items cost about 6 T m^2
+            operations, the exact solution T^3 / 3, and its memory, about 24 T^2 bytes, is what limits it.
         head_epochs: passes over the training items that train a softmax head taught by the closed form; 0 for none.
     """
 
@@ -93,8 +96,14 @@ class ClosedFormRecipe(Recipe):
     dim: int | None = None
     batch: int = 64
     lora_rank: int = 16
-    landmarks: int = 16_384
+    landmarks: int | None = None
     head_epochs: int = 6
+
+    def landmarks_of(self, items: int) -> int:
+        """Return how many landmarks at most the kernel of so many training items has."""
+        if self.landmarks is not None:
+            return self.landmarks
+        return items if items <= _EXACT_ITEMS else _LANDMARKS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,6 +155,11 @@ def test_few_landmarks_are_kept_to(vectors):
     assert max(found.ndcg_by_dim) <= 32
 
 
+@pytest.mark.parametrize(("given", "items", "expected"), [(None, 24_576, 24_576), (None, 24_577, 8_192), (40, 99, 40)])
+def test_without_a_number_all_items_are_landmarks_while_memory_allows(given, items, expected):
+    assert ClosedFormRecipe(landmarks=given).landmarks_of(items) == expected
+
+
 def test_more_landmarks_than_the_search_has_choose_the_penalty_again(vectors, monkeypatch):
     monkeypatch.setattr(module, "SEARCH_LANDMARKS", 30)
     asked = []
