@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fllm_export.sweep.sweep import Sweep
 
 
+PEERS = ("faiss", "usearch", "scann")
+"""Other libraries, as :mod:`fllm_export.sweep.peers.catalogue` has them."""
+
 Read = Callable[[str, click.Parameter, click.Context], Any]
 """Reads one value of an axis."""
 
@@ -98,6 +101,12 @@ def axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.FloatRange(0, min_open=True),
     help="Pick an operating point whose p99 per call is at most so many milliseconds.",
 )
+@click.option(
+    "--peers",
+    metavar="VALUES",
+    callback=partial(_values, _one_of(*PEERS, "all")),
+    help=f"Other libraries to measure too, of {', '.join(PEERS)}; or all. Those that are not installed are left out.",
+)
 @json_option
 @pass_output
 def sweep(
@@ -111,6 +120,7 @@ def sweep(
     seconds: float,
     target_recall: float | None,
     budget_ms: float | None,
+    peers: tuple[str, ...] | None,
     **axes: Any,
 ) -> None:
     """Measure recall, latency, throughput and bytes of many tables of SOURCE, and of many ways to search them.
@@ -126,6 +136,8 @@ def sweep(
     from fllm_export.sweep.choice import Requirement, choose
     from fllm_export.sweep.grid import Axes, Limits, make_grid
     from fllm_export.sweep.output import require, write
+    from fllm_export.sweep.peer_points import peer_indexes
+    from fllm_export.sweep.peers.catalogue import LIBRARIES
     from fllm_export.sweep.subject import open_subject
     from fllm_export.sweep.sweep import Settings
     from fllm_export.sweep.sweep import sweep as run
@@ -137,9 +149,15 @@ def sweep(
     cut_dim = subject.cut_dim if any(dim < subject.dim for dim in given.get("dim", ())) else 0
     limits = Limits(subject.dim, cut_dim, len(subject.corpus.items), threads, obstacles())
     grid = make_grid(Axes(**given), limits)
-    for reason, count in grid.left_out.items():
+    batches = [batch for batch in given.get("batch", (1,)) if batch <= limits.items]
+    wanted = LIBRARIES if "all" in (peers or ()) else peers or ()
+    indexes, missing = peer_indexes(wanted, len(subject.corpus.rows), given.get("threads", (threads,)), batches)
+    grid.left_out |= missing
+    swept = run(
+        subject, grid, out, Settings(k, seconds), output.progress, lambda record: _tell(output, record), indexes
+    )
+    for reason, count in swept.left_out.items():
         output.say(f"{count} combination(s) left out: {reason}")
-    swept = run(subject, grid, out, Settings(k, seconds), output.progress, lambda record: _tell(output, record))
     choice = None
     if target_recall is not None or budget_ms is not None:
         choice = choose(swept.records, Requirement(target_recall or 0.0, budget_ms))

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.native.bench import Bench, one_item, shape
-from benchmarks.native.contenders.with_faiss import Faiss
 from benchmarks.native.onnx_head import CHUNK_ROWS, OnnxHead
 from benchmarks.native.ours import Ours
 from benchmarks.native.population import F32, Population
 from benchmarks.native.timing import Call, paired
 from benchmarks.native.truth import I64, exact_top, recall
+from fllm_export.sweep.peers.with_faiss import Faiss
 
 CASE = "batch"
 PLAIN = "rows as they come"

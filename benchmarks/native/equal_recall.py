@@ -10,16 +10,14 @@ from typing import Any
 
 from benchmarks.native import machine
 from benchmarks.native.bench import Bench, one_item, shape
-from benchmarks.native.contenders.base import Contender, Index
+from benchmarks.native.contenders.others import FAISS, SCANN, USEARCH
 from benchmarks.native.contenders.own import own_contenders
-from benchmarks.native.contenders.with_faiss import FAISS
 from benchmarks.native.contenders.with_numkong import NUMKONG
-from benchmarks.native.contenders.with_scann import SCANN
-from benchmarks.native.contenders.with_usearch import USEARCH
 from benchmarks.native.population import F32, Population
 from benchmarks.native.timing import paired
 from benchmarks.native.truth import I64, exact_top
 from benchmarks.native.tuning import Mode, Trial, cheapest, try_all
+from fllm_export.sweep.peers.base import Contender, Index
 
 CASE = "recall"
 TARGETS = (0.99, 0.999)

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.native.bench import one_item
-from benchmarks.native.contenders.base import Index, Setting
 from benchmarks.native.population import F32
 from benchmarks.native.truth import I64, recall
+from fllm_export.sweep.peers.base import Index, Setting
 
 Mode = Literal["one", "many"]
 

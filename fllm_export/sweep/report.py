@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 
 from fllm_export import page
 from fllm_export.sweep.choice import Choice
@@ -14,6 +15,7 @@ from fllm_export.sweep.wording import group_words, milliseconds, point_words
 
 FILE_NAME = "report.html"
 
+_TARGETS = (0.99, 0.95, 0.9, 0.5, 0.0)
 _HEADER = (
     "",
     "point",
@@ -58,13 +60,17 @@ def report(swept: Sweep, choice: Choice | None = None) -> str:
 
 
 def _summary(swept: Sweep) -> str:
-    k = swept.conditions.k
-    quickest = min(swept.records, key=lambda record: (record.axes["batch"], record.measured.median_ms))
-    best = max(swept.records, key=lambda record: (record.measured.recall, -record.measured.median_ms))
+    k, batch = swept.conditions.k, min(record.axes["batch"] for record in swept.records)
+    calls = [record for record in swept.records if record.axes["batch"] == batch]
+    best = max(record.measured.recall for record in calls)
+    target = next(target for target in _TARGETS if target <= best)
+    quickest = min(
+        (record for record in calls if record.measured.recall >= target), key=lambda record: record.measured.median_ms
+    )
     return (
-        f"{len(swept.records)} points. The lowest latency is {milliseconds(quickest.measured.median_ms)} ms at a "
-        f"recall@{k} of {quickest.measured.recall:.4f}, the highest recall@{k} is {best.measured.recall:.4f} at "
-        f"{milliseconds(best.measured.median_ms)} ms."
+        f"{len(swept.records)} points. With {batch} item{'s' * (batch > 1)} per call and a recall@{k} of at least "
+        f"{target:g}, the lowest latency is {milliseconds(quickest.measured.median_ms)} ms, of "
+        f"{escape(point_words(quickest))}."
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from fllm_export.sweep import timing
 from fllm_export.sweep.grid import Grid
 from fllm_export.sweep.journal import Journal
 from fllm_export.sweep.machine import load, machine, software
+from fllm_export.sweep.peer_points import BuiltPeer, PeerIndex, failure
 from fllm_export.sweep.point import Point, SearchChoice
 from fllm_export.sweep.record import OWN, Conditions, Measured, Record
 from fllm_export.sweep.subject import Subject
@@ -172,6 +176,7 @@ def sweep(
     settings: Settings,
     progress: Progress = silent,
     finished: Callable[[Record], None] = lambda _: None,
+    peers: Sequence[PeerIndex] = (),
 ) -> Sweep:
     """Measure the points of a grid that the directory does not hold yet.
 
@@ -182,6 +187,7 @@ def sweep(
         settings: how much is measured.
         progress: told of every stage.
         finished: given each new record.
+        peers: indexes of other libraries, which are measured after the grid.
 
     Raises:
         UsageError: k is invalid, or another sweep works in the directory.
@@ -197,33 +203,59 @@ def sweep(
         bench = Bench(subject, truth, settings)
         before = dict(journal.records)
         tables = Tables(folder, subject, conditions.key)
-        for number, (point, record) in enumerate(_records(bench, grid, tables, journal, conditions.key)):
-            if point not in before:
+        left_out = dict(grid.left_out)
+        records: list[Record] = []
+        total = len(grid.points) + sum(1 for peer in peers for _ in peer.searches())
+        own = _records(bench, grid, tables, journal, conditions.key)
+        for record in chain(own, _peer_records(bench, peers, journal, conditions.key, left_out)):
+            if record.point not in before:
                 journal.add(record)
                 finished(record)
-            progress("points", number + 1, len(grid.points))
+            records.append(record)
+            progress("points", len(records), total)
         tables.close()
-        return Sweep(
-            conditions,
-            [journal.records[point.name] for point in grid.points],
-            grid.left_out,
-            truth.seconds,
-            sum(point.name in before for point in grid.points),
-            journal.foreign,
-        )
+        reused = sum(record.point in before for record in records)
+        return Sweep(conditions, records, left_out, truth.seconds, reused, journal.foreign)
 
 
-def _records(bench: Bench, grid: Grid, tables: Tables, journal: Journal, key: str) -> Iterator[tuple[str, Record]]:
+def _records(bench: Bench, grid: Grid, tables: Tables, journal: Journal, key: str) -> Iterator[Record]:
     """Yield the record of each point, measured now or before; a table is removed after its last point."""
     for number, point in enumerate(grid.points):
         known = journal.records.get(point.name)
         if known is None:
             measured = bench.measure(_asked(point, tables, bench.settings.k))
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            known = Record(point.name, OWN, point.axes, measured, key, now)
-        yield point.name, known
+            known = Record(point.name, OWN, point.axes, measured, key, _now())
+        yield known
         if number + 1 == len(grid.points) or grid.points[number + 1].table != point.table:
             tables.drop(point.table)
+
+
+def _peer_records(
+    bench: Bench, peers: Sequence[PeerIndex], journal: Journal, key: str, left_out: dict[str, int]
+) -> Iterator[Record]:
+    """Yield the record of each search of other libraries; an index that cannot be built is left out."""
+    for peer in peers:
+        searches = list(peer.searches())
+        built: BuiltPeer | None = None
+        if any(name not in journal.records for name, *_ in searches):
+            gc.collect()
+            try:
+                built = peer.build(bench.subject)
+            except (ImportError, RuntimeError) as error:
+                left_out[failure(peer, error)] = len(searches)
+                continue
+        for name, axes, setting, batch in searches:
+            known = journal.records.get(name)
+            if known is None and built is not None:
+                search = partial(built.search, k=bench.settings.k, setting=setting)
+                measured = bench.measure(Asked(batch, built.items, search, built.build_s, built.bytes_per_user))
+                known = Record(name, peer.library.name, axes, measured, key, _now())
+            if known is not None:
+                yield known
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _asked(point: Point, tables: Tables, k: int) -> Asked:

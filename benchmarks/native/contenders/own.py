@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from benchmarks.native.bench import Bench
-from benchmarks.native.contenders.base import NO_KNOBS, Setting, multiples, rank_again
 from benchmarks.native.ours import Ours, table_bytes
 from benchmarks.native.population import F32, Population
 from benchmarks.native.truth import I64
+from fllm_export.sweep.peers.base import NO_KNOBS, Setting, multiples, rank_again
 
 
 @dataclass(frozen=True)

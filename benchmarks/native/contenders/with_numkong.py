@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.native.contenders.base import Setting, multiples, parts, rank_again
 from benchmarks.native.population import F32
 from benchmarks.native.truth import I64, Best
+from fllm_export.sweep.peers.base import Setting, multiples, parts, rank_again
 from fllm_export.table.codecs import codec
 
 _PACK_ROWS = 32_768

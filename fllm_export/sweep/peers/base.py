@@ -8,8 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmarks.native.population import F32
-from benchmarks.native.truth import I64
+from fllm_export.sweep.truth import F32, I64
 
 Setting = Mapping[str, float]
 """Knobs of a search by name. More effort never lowers the recall."""
@@ -23,12 +22,14 @@ class Index(Protocol):
     Attributes:
         file_bytes: size of the files that it reads in place. What it holds in memory is measured, less the float32
             rows that all contenders are given and some rank again by.
+        keeps_rows: whether it needs those float32 rows when it is searched.
     """
 
     file_bytes: int
+    keeps_rows: bool
 
     def search(self, z: F32, k: int, setting: Setting) -> I64:
-        """Return the ids [B, k] of the best rows, in any order."""
+        """Return the ids [B, k] of the best rows, best first."""
         ...
 
 
@@ -37,7 +38,7 @@ class Contender(Protocol):
 
     @property
     def name(self) -> str:
-        """What results call it."""
+        """What results call it: the library and the index."""
         ...
 
     @property
@@ -50,6 +51,7 @@ class Contender(Protocol):
 
         Raises:
             ImportError: the library is not installed, or does not load here.
+            RuntimeError: this version of it has no such index, or cannot build it for such rows.
         """
         ...
 
@@ -69,11 +71,10 @@ def parts(rows: F32, count: int) -> list[tuple[int, F32]]:
 
 
 def rank_again(rows: F32, z: F32, candidates: I64, k: int) -> I64:
-    """Return the best ``k`` of each item's candidates [B, c] by their float32 products."""
-    if candidates.shape[1] == k:
-        return candidates
+    """Return the best ``k`` of each item's candidates [B, c] by their float32 products, best first."""
     found = np.empty((len(z), k), np.int64)
     for item, (vector, ids) in enumerate(zip(z, candidates, strict=True)):
         scores = rows[ids] @ vector
-        found[item] = ids[np.argpartition(-scores, k - 1)[:k]]
+        kept = np.argpartition(-scores, k - 1)[:k]
+        found[item] = ids[kept[np.argsort(-scores[kept])]]
     return found

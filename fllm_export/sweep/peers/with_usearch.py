@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.native.contenders.base import NO_KNOBS, Setting, multiples, rank_again
-from benchmarks.native.population import F32
-from benchmarks.native.truth import I64
+from fllm_export.sweep.peers.base import Setting, rank_again
+from fllm_export.sweep.truth import F32, I64
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,7 @@ class UsearchRows:
     """The rows in the type that is searched, and in float32 to rank again by."""
 
     file_bytes = 0
+    keeps_rows = True
 
     def __init__(self, rows: F32, dtype: str, threads: int) -> None:
         self._rows = rows
@@ -52,6 +52,3 @@ class UsearchRows:
         )
         candidates = np.asarray(matches.keys).astype(np.int64).reshape(len(z), count)
         return rank_again(self._rows, z, candidates, k)
-
-
-USEARCH = (Usearch("f32", NO_KNOBS), Usearch("i8", multiples("factor", 1, 1.5, 2, 4)))

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
 
-from benchmarks.native.contenders.base import NO_KNOBS, Setting, multiples, parts
-from benchmarks.native.population import F32
-from benchmarks.native.truth import I64
+from fllm_export.sweep.peers.base import NO_KNOBS, Setting, parts
+from fllm_export.sweep.truth import F32, I64
 
 _TRAINING_ROWS = 262_144
-_REFINE = multiples("k_factor", 1, 2, 4, 8, 16, 32, 64)
-_PROBES = tuple(2**power for power in range(3, 11))
-_IVF = multiples("nprobe", *_PROBES)
-_IVF_REFINE = tuple({"nprobe": n, "k_factor": k} for n, k in product(_PROBES, (2, 4, 8, 16, 32)))
 
 
 @dataclass(frozen=True)
@@ -58,14 +52,16 @@ class FaissIndex:
     """
 
     file_bytes = 0
+    keeps_rows = False
 
     def __init__(self, indexes: list[Any], dim: int) -> None:
         import faiss
 
         self._indexes = indexes
-        # (dim, threaded, successive ids)
-        self._at_once = faiss.IndexShards(dim, True, True)
-        self._in_turn = faiss.IndexShards(dim, False, True)
+        # (dim, threaded, successive ids); the type stubs do not know all three.
+        shards: Any = faiss.IndexShards
+        self._at_once = shards(dim, True, True)
+        self._in_turn = shards(dim, False, True)
         for index in indexes:
             self._at_once.add_shard(index)
             self._in_turn.add_shard(index)
@@ -82,18 +78,3 @@ class FaissIndex:
         shards = self._at_once if len(z) == 1 else self._in_turn
         ids: I64 = shards.search(z, k)[1]
         return ids
-
-
-FAISS = (
-    Faiss("Flat"),
-    Faiss("SQ8"),
-    Faiss("SQ8,RFlat", multiples("k_factor", 1.25, 1.5, 2)),
-    Faiss("PQ{half}x4fs,RFlat", _REFINE),
-    Faiss("PQ{d}x4fs,RFlat", _REFINE),
-    Faiss("RaBitQfs,RFlat", _REFINE),
-    Faiss("RaBitQfs4,RFlat", _REFINE),
-    Faiss("IVF1024,Flat", _IVF),
-    Faiss("IVF1024,SQ8", _IVF),
-    Faiss("IVF1024,PQ{half}x4fs,RFlat", _IVF_REFINE),
-    Faiss("IVF1024,RaBitQfs,RFlat", _IVF_REFINE),
-)

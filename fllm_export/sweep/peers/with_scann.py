@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
 
-from benchmarks.native.contenders.base import Setting, multiples, parts
-from benchmarks.native.population import F32
-from benchmarks.native.truth import I64
+from fllm_export.sweep.peers.base import Setting, parts
+from fllm_export.sweep.truth import F32, I64
 
-_REORDER = (200, 400, 800, 1_600, 3_200, 6_400)
-_LEAVES = (16, 32, 64, 128, 256, 512, 1_000)
 _TRAINING_ROWS = 250_000
 
 
@@ -39,7 +35,8 @@ class Scann:
             builder = scann_ops_pybind.builder(part, 100, "dot_product").set_n_training_threads(threads)
             if self.leaves:
                 builder = builder.tree(self.leaves, self.leaves, training_sample_size=_TRAINING_ROWS)
-            builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(_REORDER[0])
+            builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2)
+            builder = builder.reorder(int(self.settings[0]["reorder"]))
             searchers.append((first, builder.build()))
         return ScannSearchers(searchers)
 
@@ -48,6 +45,7 @@ class ScannSearchers:
     """One searcher for each thread, since ScaNN spreads only the items of a batch over threads."""
 
     file_bytes = 0
+    keeps_rows = False
 
     def __init__(self, searchers: list[tuple[int, Any]]) -> None:
         self._searchers = searchers
@@ -63,11 +61,5 @@ class ScannSearchers:
             return ids.astype(np.int64) + first, scores
 
         ids, scores = (np.concatenate(arrays, 1) for arrays in zip(*self._pool.map(ask, self._searchers), strict=True))
-        kept = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        kept = np.argsort(-scores, axis=1)[:, :k]
         return np.take_along_axis(ids, kept, 1)
-
-
-SCANN = (
-    Scann(0, multiples("reorder", *_REORDER)),
-    Scann(1_000, tuple({"leaves": n, "reorder": r} for n, r in product(_LEAVES, _REORDER))),
-)
