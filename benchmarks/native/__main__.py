@@ -23,7 +23,7 @@ from benchmarks.native.disk import disk
 from benchmarks.native.equal_recall import equal_recall
 from benchmarks.native.full_pass import full_pass, partial_pass
 from benchmarks.native.ours import Tables
-from benchmarks.native.population import Kind
+from benchmarks.native.population import PROFILES, Kind
 from benchmarks.native.presets import PRESETS, Preset
 from benchmarks.native.report import report
 
@@ -53,21 +53,22 @@ def read(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
     full_pass(bench, bench.population("trained", *preset.read), "read")
 
 
-def sketch(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
-    """One item, rows left unread by a sketch and by tile bounds, on rows of both kinds."""
-    for kind in KINDS:
+def sketch(bench: Bench, preset: Preset, options: argparse.Namespace) -> None:
+    """One item, rows left unread by a sketch and by tile bounds, on rows of several kinds."""
+    for kind in options.kind or KINDS:
         partial_pass(bench, bench.population(kind, *preset.read), "sketch")
 
 
-def cut_off(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
-    """One item within a budget, on rows of both kinds."""
-    for kind in KINDS:
+def cut_off(bench: Bench, preset: Preset, options: argparse.Namespace) -> None:
+    """One item within a budget, on rows of several kinds."""
+    for kind in options.kind or KINDS:
         budget(bench, bench.population(kind, *preset.read))
 
 
-def many(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
+def many(bench: Bench, preset: Preset, options: argparse.Namespace) -> None:
     """Many items at once."""
-    batch(bench, bench.population("trained", *preset.batch), preset.items)
+    for kind in options.kind or KINDS[:1]:
+        batch(bench, bench.population(kind, *preset.batch), preset.items)
 
 
 def wide(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
@@ -79,7 +80,7 @@ def wide(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
 
 
 def recall(bench: Bench, preset: Preset, options: argparse.Namespace) -> None:
-    """All libraries at equal recall, on rows of both kinds."""
+    """All libraries at equal recall, on rows of several kinds."""
     for kind in options.kind or KINDS:
         equal_recall(bench, bench.population(kind, *preset.recall), preset.items, options.contender)
 
@@ -111,7 +112,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="rounds of each paired timing (default: the preset's)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="where tables are made and removed again; disk takes 7.7 GB")
-    parser.add_argument("--kind", choices=KINDS, action="append", help="recall: rows of this kind only")
+    parser.add_argument(
+        "--kind",
+        choices=(*KINDS, *PROFILES),
+        action="append",
+        help="sketch, budget, batch, recall: rows of this kind only. Data sets name profiles of real tables",
+    )
     parser.add_argument("--contender", action="append", default=[], help="recall: only names that hold this")
     parser.add_argument("--report", type=Path, nargs="+", metavar="LINES", help="print Markdown from earlier runs")
     options = parser.parse_args()

@@ -10,8 +10,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.native.profile import Profile
+
 F32 = npt.NDArray[np.float32]
-Kind = Literal["trained", "gaussian"]
+Kind = Literal["trained", "gaussian", "citeulike-a", "movielens-1m"]
+PROFILES: tuple[Kind, ...] = ("citeulike-a", "movielens-1m")
 
 _CHUNK_NUMBERS = 1 << 24
 _NOISE = 0.3
@@ -25,19 +28,27 @@ class Population:
 
     ``trained`` is like what training leaves: directions from a basis of d / 4 whose singular values decay as
     j^-1/2, full-rank noise with a twelfth of the energy (0.3 of the norm), and norms spread log-normally
-    (sigma 0.35; items have none). ``gaussian`` has full rank and independent standard normal numbers.
+    (sigma 0.35; items have none). ``gaussian`` has full rank and independent standard normal numbers. The others are
+    drawn from a :class:`Profile` of a real table, whose dimension is the most that they can have.
 
     Attributes:
-        kind: which of the two.
+        kind: which of them.
         rows: number of users.
-        dim: numbers in a row.
+        dim: dimension of a row.
         seed: of everything drawn.
+
+    Raises:
+        ValueError: the profile has fewer dimensions.
     """
 
     kind: Kind
     rows: int
     dim: int
     seed: int
+
+    def __post_init__(self) -> None:
+        if self.kind in PROFILES and self.dim > self._profile.dim:
+            raise ValueError(f"rows of {self.kind} have at most {self._profile.dim} dimensions, not {self.dim}")
 
     @property
     def name(self) -> str:
@@ -50,7 +61,10 @@ class Population:
         for number, start in enumerate(range(0, self.rows, step)):
             count = min(step, self.rows - start)
             generator = np.random.default_rng([self.seed, number])
-            yield self._draw(generator, count, _SPREAD)
+            if self.kind in PROFILES:
+                yield self._profile.users(generator, count, self.dim)
+            else:
+                yield self._draw(generator, count, _SPREAD)
 
     def all_rows(self) -> F32:
         """Return all rows in memory."""
@@ -63,7 +77,10 @@ class Population:
 
     def items(self, count: int) -> F32:
         """Return item vectors [count, d]."""
-        return self._draw(np.random.default_rng([self.seed, _ITEMS]), count, 0.0)
+        generator = np.random.default_rng([self.seed, _ITEMS])
+        if self.kind in PROFILES:
+            return self._profile.items(generator, count, self.dim)
+        return self._draw(generator, count, 0.0)
 
     def _draw(self, generator: np.random.Generator, count: int, spread: float) -> F32:
         noise = generator.standard_normal((count, self.dim), dtype=np.float32)
@@ -75,6 +92,10 @@ class Population:
         scale = np.float32(_NOISE / np.sqrt(self.dim))
         rows: F32 = (directions + noise * scale) * norms
         return rows
+
+    @cached_property
+    def _profile(self) -> Profile:
+        return Profile.load(self.kind)
 
     @cached_property
     def _basis(self) -> F32:
