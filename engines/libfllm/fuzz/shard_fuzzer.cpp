@@ -30,10 +30,9 @@ void require_end(const fllm::Tensors& tensors, const char* name, const void* fro
 }
 
 void require_sketch(const fllm::Tensors& tensors, const fllm::Sketch& sketch, std::uint64_t rows) {
-  const std::uint64_t blocks = (rows + fllm::kernels::kSketchBlockRows - 1) / fllm::kernels::kSketchBlockRows;
-  const std::uint64_t codes =
-      blocks * (sketch.dims / fllm::kernels::kSketchGroupDims) * fllm::kernels::kSketchGroupBytes;
-  const std::uint64_t factors = blocks * sketch.parts() * fllm::kernels::kSketchBlockRows * sizeof(std::uint16_t);
+  const std::uint64_t blocks = (rows + fllm::kernels::kPlaneRows - 1) / fllm::kernels::kPlaneRows;
+  const std::uint64_t codes = blocks * (sketch.dims / fllm::kernels::kPlaneDims) * fllm::kernels::kPlaneBytes;
+  const std::uint64_t factors = blocks * sketch.parts() * fllm::kernels::kPlaneRows * sizeof(std::uint16_t);
   require_end(tensors, "sketch_coarse", sketch.coarse, codes);
   require_end(tensors, "sketch_fine", sketch.fine, codes);
   require_end(tensors, "sketch_coarse_factors", sketch.coarse_factors, factors);

@@ -5,13 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace fllm::kernels {
+#include "kernels/planes.hpp"
 
-// A sketch block is 16 rows. In each 64 bytes of it, byte 4 * row + j holds two bits of four dimensions of a row:
-// dimension 16 g + 4 s + j of the g-th 64 bytes at bits 2 s. So every 32-bit lane of a vector belongs to one row.
-inline constexpr std::size_t kSketchBlockRows = 16;
-inline constexpr std::size_t kSketchGroupDims = 16;
-inline constexpr std::size_t kSketchGroupBytes = 64;
+namespace fllm::kernels {
 
 struct SketchBlocks {
   std::size_t rows;              // the last block may be cut short; its lanes exist in every tensor but bias

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "kernels/kernels.hpp"
+#include "kernels/planes_scalar.hpp"
 
 namespace fllm::kernels {
 
@@ -14,26 +15,12 @@ float widen(std::uint16_t bfloat) {
   return number;
 }
 
-// The sum of two-bit numbers times the limb, of one row of a block.
-std::int32_t row_sum(const std::uint8_t* block, std::size_t row, std::size_t groups, const std::int8_t* limb) {
-  std::int32_t sum = 0;
-  for (std::size_t g = 0; g < groups; ++g) {
-    for (std::size_t j = 0; j < 4; ++j) {
-      const unsigned byte = block[g * kSketchGroupBytes + 4 * row + j];
-      for (std::size_t s = 0; s < 4; ++s) {
-        sum += static_cast<std::int32_t>((byte >> (2 * s)) & 3) * limb[g * kSketchGroupDims + 4 * s + j];
-      }
-    }
-  }
-  return sum;
-}
-
 void bounds(const SketchBlocks& blocks, const SketchItem& item, float* estimates, float* uppers) {
-  const std::size_t block_bytes = blocks.groups * kSketchGroupBytes;
-  const std::size_t lanes = (blocks.rows + kSketchBlockRows - 1) / kSketchBlockRows * kSketchBlockRows;
+  const std::size_t block_bytes = blocks.groups * kPlaneBytes;
+  const std::size_t lanes = (blocks.rows + kPlaneRows - 1) / kPlaneRows * kPlaneRows;
   for (std::size_t r = 0; r < lanes; ++r) {
-    const std::size_t block = r / kSketchBlockRows, lane = r % kSketchBlockRows;
-    const std::uint16_t* factors = blocks.factors + block * blocks.parts * kSketchBlockRows + lane;
+    const std::size_t block = r / kPlaneRows, lane = r % kPlaneRows;
+    const std::uint16_t* factors = blocks.factors + block * blocks.parts * kPlaneRows + lane;
     const std::int32_t upper = row_sum(blocks.coarse + block * block_bytes, lane, blocks.groups, item.limb);
     std::int32_t dot = 2 * upper - 3 * item.limb_sum;
     if (blocks.fine != nullptr) {
@@ -41,8 +28,8 @@ void bounds(const SketchBlocks& blocks, const SketchItem& item, float* estimates
       dot = 2 * (4 * upper + lower) - 15 * item.limb_sum;
     }
     const float scale = widen(factors[0]);
-    float slack = scale * item.rounding + widen(factors[kSketchBlockRows]) * item.inner;
-    if (blocks.parts == 3) slack = slack + widen(factors[2 * kSketchBlockRows]) * item.outer;
+    float slack = scale * item.rounding + widen(factors[kPlaneRows]) * item.inner;
+    if (blocks.parts == 3) slack = slack + widen(factors[2 * kPlaneRows]) * item.outer;
     float estimate = scale * (static_cast<float>(dot) * item.scale);
     if (blocks.bias != nullptr && r < blocks.rows) estimate = estimate + blocks.bias[r];
     const float bound = estimate + slack;

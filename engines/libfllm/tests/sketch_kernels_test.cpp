@@ -88,8 +88,8 @@ void write_factors(const std::vector<double>& turned, const std::vector<int>& co
     residual += (turned[i] - scale * codes[i]) * (turned[i] - scale * codes[i]);
   }
   const double extra = 1e-5 * std::sqrt(dot(turned, turned)) + (parts == 2 ? outer : 0.0);
-  factors[kSketchBlockRows] = bfloat_above(std::sqrt(residual) + extra);
-  if (parts == 3) factors[2 * kSketchBlockRows] = bfloat_above(outer * (1 + 1e-9));
+  factors[kPlaneRows] = bfloat_above(std::sqrt(residual) + extra);
+  if (parts == 3) factors[2 * kPlaneRows] = bfloat_above(outer * (1 + 1e-9));
 }
 
 void write_row(Written& w, std::size_t r, const std::vector<double>& row) {
@@ -103,30 +103,30 @@ void write_row(Written& w, std::size_t r, const std::vector<double>& row) {
   }
   const double rms = std::sqrt(dot(turned, turned) / static_cast<double>(dims));
   std::vector<int> coarse(dims), full(dims);
-  const std::size_t block = r / kSketchBlockRows, lane = r % kSketchBlockRows;
+  const std::size_t block = r / kPlaneRows, lane = r % kPlaneRows;
   for (std::size_t i = 0; i < dims; ++i) {
     const double step = 0.32 * rms;
     const int level = rms > 0 ? std::clamp(static_cast<int>(std::floor(turned[i] / step + 8)), 0, 15) : 8;
     coarse[i] = 2 * (level >> 2) - 3, full[i] = 2 * level - 15;
     const std::size_t g = i / 16, s = i % 16 / 4, j = i % 4;
-    const std::size_t at = (block * (dims / 16) + g) * kSketchGroupBytes + 4 * lane + j;
+    const std::size_t at = (block * (dims / 16) + g) * kPlaneBytes + 4 * lane + j;
     w.coarse[at] = static_cast<std::uint8_t>(w.coarse[at] | ((level >> 2) << (2 * s)));
     w.fine[at] = static_cast<std::uint8_t>(w.fine[at] | ((level & 3) << (2 * s)));
   }
   const double outer = std::sqrt(dot(rest, rest));
-  write_factors(turned, coarse, outer, parts, &w.coarse_factors[block * parts * kSketchBlockRows + lane]);
-  write_factors(turned, full, outer, parts, &w.fine_factors[block * parts * kSketchBlockRows + lane]);
+  write_factors(turned, coarse, outer, parts, &w.coarse_factors[block * parts * kPlaneRows + lane]);
+  write_factors(turned, full, outer, parts, &w.fine_factors[block * parts * kPlaneRows + lane]);
 }
 
 Written write(const Matrix& rows, std::size_t dim, std::size_t dims) {
   Written w;
   w.sketch.dim = dim, w.sketch.dims = dims;
   w.basis = random_basis(dims, dim);
-  const std::size_t blocks = (rows.size() + kSketchBlockRows - 1) / kSketchBlockRows;
+  const std::size_t blocks = (rows.size() + kPlaneRows - 1) / kPlaneRows;
   w.coarse = Aligned<std::uint8_t>(blocks * dims * 4), w.fine = Aligned<std::uint8_t>(blocks * dims * 4);
   std::fill_n(w.coarse.data(), blocks * dims * 4, std::uint8_t{0});
   std::fill_n(w.fine.data(), blocks * dims * 4, std::uint8_t{0});
-  w.coarse_factors.assign(blocks * w.sketch.parts() * kSketchBlockRows, 0);
+  w.coarse_factors.assign(blocks * w.sketch.parts() * kPlaneRows, 0);
   w.fine_factors = w.coarse_factors;
   for (std::size_t r = 0; r < rows.size(); ++r) write_row(w, r, rows[r]);
   w.sketch.basis = w.basis.data();

@@ -94,16 +94,16 @@ ShardEntry read_entry(const json& shard, std::size_t number, const std::string& 
 
 void read_sketch(const json& document, const std::string& path, Layout& layout) {
   if (!document.contains("sketch_dims")) return;
-  constexpr std::uint64_t kGroup = kernels::kSketchGroupDims;
+  constexpr std::uint64_t kGroup = kernels::kPlaneDims;
   const std::int64_t dims = integer(document, "sketch_dims", path);
   const std::uint64_t most = (layout.dim + kGroup - 1) / kGroup * kGroup;
   if (dims < 0 || static_cast<std::uint64_t>(dims) > most || static_cast<std::uint64_t>(dims) % kGroup != 0) {
     refuse(path + ": sketch_dims is " + std::to_string(dims),
            "a multiple of " + std::to_string(kGroup) + " from 0 to " + std::to_string(most));
   }
-  if (dims > 0 && layout.tile_rows % kernels::kSketchBlockRows != 0) {
+  if (dims > 0 && layout.tile_rows % kernels::kPlaneRows != 0) {
     refuse(path + ": tile_rows is " + std::to_string(layout.tile_rows),
-           "a multiple of " + std::to_string(kernels::kSketchBlockRows));
+           "a multiple of " + std::to_string(kernels::kPlaneRows));
   }
   layout.sketch_dims = static_cast<std::size_t>(dims);
 }

@@ -18,10 +18,10 @@ struct Expected {
 
 // The sketch of a shard, in blocks of rows.
 std::vector<Expected> sketch_tensors(const Layout& layout, std::uint64_t rows) {
-  const std::uint64_t blocks = (rows + kernels::kSketchBlockRows - 1) / kernels::kSketchBlockRows;
+  const std::uint64_t blocks = (rows + kernels::kPlaneRows - 1) / kernels::kPlaneRows;
   const std::uint64_t dims = layout.sketch_dims, parts = dims >= layout.dim ? 2 : 3;
-  const std::vector<std::uint64_t> codes{blocks, dims / kernels::kSketchGroupDims, kernels::kSketchGroupBytes};
-  const std::vector<std::uint64_t> factors{blocks, parts, kernels::kSketchBlockRows};
+  const std::vector<std::uint64_t> codes{blocks, dims / kernels::kPlaneDims, kernels::kPlaneBytes};
+  const std::vector<std::uint64_t> factors{blocks, parts, kernels::kPlaneRows};
   return {{"sketch_coarse", "U8", codes},
           {"sketch_coarse_factors", "U16", factors},
           {"sketch_fine", "U8", codes},

@@ -53,10 +53,10 @@ std::vector<double> left_out(const Sketch& sketch, const double* values, const s
 }  // namespace
 
 kernels::SketchBlocks Sketch::blocks(std::size_t first, std::size_t rows, const float* bias, bool with_fine) const {
-  const std::size_t block = first / kernels::kSketchBlockRows;
-  const std::size_t groups = dims / kernels::kSketchGroupDims;
-  const std::size_t codes = block * groups * kernels::kSketchGroupBytes;
-  const std::size_t factors = block * parts() * kernels::kSketchBlockRows;
+  const std::size_t block = first / kernels::kPlaneRows;
+  const std::size_t groups = dims / kernels::kPlaneDims;
+  const std::size_t codes = block * groups * kernels::kPlaneBytes;
+  const std::size_t factors = block * parts() * kernels::kPlaneRows;
   return {rows,
           groups,
           parts(),
