@@ -4,9 +4,9 @@ The score of a user is defined here. With v the row's stored values, q the item'
 
     score = float32( (sum_j v_j q_j) * (row_scale * item_scale) + bias )
 
-The sum is taken in float64. For int8, fp8 and int4 every product is a multiple of one power of two and the sum stays
-below 2^53 of them, so it is exact in any order; the score is rounded once, at the end. For fp32 and fp16 the item
-vector is not quantised, and float64 leaves the order of summation no more than rare last-digit differences.
+The sum is taken in float64. Of all codecs but fp32 and fp16, every product is a multiple of one power of two and the
+sum stays below 2^53 of them, so it is exact in any order; the score is rounded once, at the end. For fp32 and fp16 the
+item vector is not quantised, and float64 leaves the order of summation no more than rare last-digit differences.
 """
 
 from __future__ import annotations

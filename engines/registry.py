@@ -146,9 +146,9 @@ _BIT_IDENTICAL = "users and scores bit-identical to `numpy`"
 ENGINES: dict[str, EngineEntry] = {
     "native": EngineEntry(
         _core("native"),
-        ("fp32", "fp16", "int8", "fp8", "int4"),
+        CODEC_NAMES,
         "libfllm on CPUs, the default",
-        f"int8, fp8, int4: {_BIT_IDENTICAL}; fp32, fp16: float64 sums in another order",
+        f"int8, fp8, int4, int4row, int2: {_BIT_IDENTICAL}; fp32, fp16: float64 sums in another order",
     ),
     "cuda": EngineEntry(
         _core("cuda"),

@@ -169,6 +169,51 @@ def test_a_layout_that_lies(users: Path, changes: dict[str, Any], message: str) 
         Table(users)
 
 
+@pytest.mark.parametrize(("quant", "inner"), [("int2", "1, "), ("int4row", "2, 1, ")])
+def test_a_table_in_blocks_that_lies(tmp_path: Path, quant: str, inner: str) -> None:
+    UserTable.create(tmp_path / "users", ROWS, quant=quant)
+    users = tmp_path / "users"
+    whole, raw = (users / "table.json").read_text(), shard(users).read_bytes()
+    for changes, message in (
+        ({"tile_rows": 100}, "tile_rows is 100; expected a multiple of 16"),
+        ({"sketch_dims": 16}, f"sketch_dims is 16; expected 0, as codec is {quant}"),
+        ({"dim": 17}, rf"`codes` is U8 \[13, {inner}64\]; expected U8 \[13, {inner.replace('1', '2', 1)}64\]"),
+        ({"codec": "int8"}, rf"`codes` is U8 \[13, {inner}64\]; expected I8 \[200, 16\]"),
+    ):
+        rewrite_layout(users, **changes)
+        for engine in ("numpy", "native"):
+            with pytest.raises(BundleError, match=message):
+                UserTable.open(users, engine=engine)
+        (users / "table.json").write_text(whole)
+    # As if every row lay by itself: 13 blocks of 16 rows are 208 rows.
+    rewrite_header(shard(users), lambda header: header["codes"].update(shape=[208, 4 if quant == "int2" else 8]))
+    for engine in ("numpy", "native"):
+        with pytest.raises(BundleError, match="tensor `codes` "):
+            UserTable.open(users, engine=engine)
+    shard(users).write_bytes(raw)
+    assert len(UserTable.open(users)) == 200
+
+
+@pytest.mark.parametrize("quant", ["int2", "int4row"])
+def test_what_fills_blocks_up_changes_no_answer(tmp_path: Path, quant: str) -> None:
+    rows = ROWS[:21, :13]
+    UserTable.create(tmp_path / "users", rows, quant=quant)
+    before = [UserTable.open(tmp_path / "users", engine=engine).topk(rows, 21) for engine in ("numpy", "native")]
+    path = shard(tmp_path / "users")
+    raw = bytearray(path.read_bytes())
+    begin = data_offset(path, "codes")
+    planes = 1 if quant == "int2" else 2
+    for plane in range(planes):
+        # Row 5 of the second block is the first of none; dimension 13 is bits 6 and 7 of a lane's second byte.
+        raw[begin + (planes + plane) * 64 + 4 * 5] = 0xFF
+        raw[begin + plane * 64 + 1] |= 0xC0
+    path.write_bytes(raw)
+    for found, engine in zip(before, ("numpy", "native"), strict=True):
+        after = UserTable.open(tmp_path / "users", engine=engine).topk(rows, 21)
+        np.testing.assert_array_equal(after.user_ids, found.user_ids)
+        np.testing.assert_array_equal(after.scores, found.scores)
+
+
 def test_a_shard_name_with_a_zero_byte(users: Path) -> None:
     entry = json.loads((users / "table.json").read_text())["shards"][0]
     rewrite_layout(users, shards=[{**entry, "name": "00000.safetensors\0"}])

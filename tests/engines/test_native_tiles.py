@@ -9,6 +9,7 @@ import pytest
 
 from fllm_export import TopK, UserTable, _core
 from fllm_export.engines.registry import ENGINES
+from fllm_export.table.codecs import codec
 
 GENERATOR = np.random.default_rng(0)
 BASIS = GENERATOR.standard_normal((6, 40)).astype(np.float32)
@@ -39,7 +40,7 @@ def test_answers_are_the_reference_engines(
     bias = GENERATOR.standard_normal(len(ROWS)).astype(np.float32) * 3 if biased else None
     UserTable.create(tmp_path / "t", ROWS, IDS, bias=bias, quant=quant, cluster="yes", shard_bytes=1 << 19)
     native, reference = both(tmp_path / "t")
-    bits = quant in ("int8", "fp8", "int4")
+    bits = codec(quant).exact_query
     for batch in (1, 3, 20, 130):
         for k in (1, 100):
             expected = reference.topk(ITEMS[:batch], k)

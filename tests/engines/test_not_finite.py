@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 
 from fllm_export import BundleError, UsageError, UserTable
+from fllm_export.table.codec_names import CODEC_NAMES, UNSKETCHED
 
 ROWS, DIM, BAD = 3000, 64, 1234
-CODECS = ("fp32", "fp16", "int8", "fp8", "int4")
 
 
-@pytest.fixture(scope="module", params=CODECS)
+@pytest.fixture(scope="module", params=CODEC_NAMES)
 def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = np.random.default_rng(3)
     rows = generator.standard_normal((ROWS, DIM)).astype(np.float32)
     path = tmp_path_factory.mktemp(request.param) / "users"
     bias = generator.standard_normal(ROWS).astype(np.float32)
-    UserTable.create(path, rows, bias=bias, quant=request.param, sketch="yes", cluster="no")
+    sketch = "no" if request.param in UNSKETCHED else "yes"
+    UserTable.create(path, rows, bias=bias, quant=request.param, sketch=sketch, cluster="no")
     return path
 
 

@@ -7,8 +7,6 @@ import pytest
 
 from fllm_export import UserTable
 from fllm_export.table.codec_names import CODEC_NAMES
-from fllm_export.table.options import TableOptions
-from fllm_export.table.writer import TableWriter, write_table
 
 onnx = pytest.importorskip("onnx")
 
@@ -20,7 +18,7 @@ ROWS = GENERATOR.standard_normal((300, 24)).astype(np.float32)
 def test_an_answer_is_called_exact_only_where_sums_are(tmp_path: Path, quant: str) -> None:
     from fllm_export.graphs.heads import bundle_heads
 
-    write_table(TableWriter(tmp_path / "users", TableOptions(quant), dim=24), [(ROWS, None, None)])
+    UserTable.create(tmp_path / "users", ROWS, quant=quant)
     (tmp_path / "head").mkdir()
     onnx.save(bundle_heads(quant, 24, bias=False)["tile"], tmp_path / "head" / "tile.onnx")
     table = UserTable.open(tmp_path / "users", engine="onnxruntime", head=tmp_path / "head")

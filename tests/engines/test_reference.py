@@ -10,9 +10,7 @@ from fllm_export import UserTable
 from fllm_export.engines.query import LARGEST, Query
 from fllm_export.engines.reference import score
 from fllm_export.engines.registry import ENGINES
-from fllm_export.table.options import TableOptions
 from fllm_export.table.table import Table
-from fllm_export.table.writer import TableWriter, write_table
 
 GENERATOR = np.random.default_rng(0)
 
@@ -34,7 +32,7 @@ def test_query_limbs_rebuild_the_integers() -> None:
 def test_the_sum_of_a_score_is_exact(tmp_path: Path, quant: str) -> None:
     """Against rational arithmetic: no rounding before the last."""
     rows = (GENERATOR.standard_normal((40, 70)) * np.logspace(-3, 3, 40)[:, None]).astype(np.float32)
-    write_table(TableWriter(tmp_path / "t", TableOptions(quant), dim=70), [(rows, None, None)])
+    UserTable.create(tmp_path / "t", rows, quant=quant)
     table = Table(tmp_path / "t")
     tile = next(table.tiles())
     query = Query.quantised(GENERATOR.standard_normal((3, 70)).astype(np.float32))
@@ -48,7 +46,8 @@ def test_the_sum_of_a_score_is_exact(tmp_path: Path, quant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quant", "recall"), [("fp32", 1.0), ("fp16", 0.99), ("int8", 0.97), ("fp8", 0.9), ("int4", 0.8)]
+    ("quant", "recall"),
+    [("fp32", 1.0), ("fp16", 0.99), ("int8", 0.97), ("fp8", 0.9), ("int4", 0.8), ("int4row", 0.8), ("int2", 0.5)],
 )
 def test_recall_against_float_rows(tmp_path: Path, quant: str, recall: float) -> None:
     rows = (GENERATOR.standard_normal((20_000, 64)) * GENERATOR.lognormal(size=(20_000, 1))).astype(np.float32)

@@ -29,6 +29,9 @@ inline std::size_t group_bytes(std::size_t dim) { return kLine + kItemLanes * pa
 
 inline const std::int8_t* limb_of(const void* packed) { return static_cast<const std::int8_t*>(packed) + kLine; }
 
+// The sum of one item's limb, which its offset line holds times -128.
+inline std::int32_t limb_sum(const void* packed) { return *static_cast<const std::int32_t*>(packed) / -128; }
+
 inline const std::int8_t* group_of(const void* packed, std::size_t dim, std::size_t group) {
   return static_cast<const std::int8_t*>(packed) + group * group_bytes(dim);
 }

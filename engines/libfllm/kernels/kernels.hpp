@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/planes.hpp"
 #include "kernels/sketch.hpp"
 
 namespace fllm::kernels {
@@ -78,6 +79,15 @@ struct Kernels {
   // `items` is the padded count. rows <= kBlockRows.
   void (*int8_many)(const std::int8_t* codes, std::size_t rows, std::size_t dim, std::size_t items,
                     const void* packed_high, const void* packed_low, std::int32_t* high, std::int32_t* low);
+
+  // ---- codecs in bit planes (planes.hpp): exact integer dot products of their values, which fit int8.
+
+  // One item, with limbs as int8_one_pack makes them: high[r] and low alike of all rows of the blocks, at most
+  // kBlockRows. Bound by memory: prefetches.
+  void (*planes_one)(const PlaneBlocks& blocks, const void* packed_high, const void* packed_low, std::int32_t* high,
+                     std::int32_t* low);
+  // Writes the values [16 blocks, 16 groups] as int8 codes.
+  void (*planes_unpack)(const PlaneBlocks& blocks, std::int8_t* values);
 
   // ---- other codecs
   Decode decode_fp32;

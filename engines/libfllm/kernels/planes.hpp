@@ -13,4 +13,19 @@ inline constexpr std::size_t kPlaneRows = 16;
 inline constexpr std::size_t kPlaneDims = 16;
 inline constexpr std::size_t kPlaneBytes = 64;
 
+// Rows of the codecs int2 (one plane) and int4row (two, the upper bits first). A value is 2 * level - largest, with the
+// level that a row's bits in all planes make.
+struct PlaneBlocks {
+  std::size_t count;          // of blocks
+  std::size_t planes;         // 1 or 2
+  std::size_t groups;         // of 16 dimensions
+  const std::uint8_t* codes;  // [count, planes, groups, 64]
+};
+
+static inline std::int32_t largest_value(std::size_t planes) { return planes == 1 ? 3 : 15; }
+
+static inline const std::uint8_t* block_of(const PlaneBlocks& blocks, std::size_t number) {
+  return blocks.codes + number * blocks.planes * blocks.groups * kPlaneBytes;
+}
+
 }  // namespace fllm::kernels

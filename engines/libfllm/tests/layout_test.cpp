@@ -81,7 +81,7 @@ void fields() {
             "users/table.json: `" + std::string(key) + "` is None; expected a value of type");
   }
   REFUSED(parse(with("codec", "int3")), Status::bundle,
-          "users/table.json: codec is 'int3'; expected one of fp32, fp16, int8, fp8, int4.");
+          "users/table.json: codec is 'int3'; expected one of fp32, fp16, int8, fp8, int4, int4row, int2.");
   REFUSED(parse(with("codec", 8)), Status::bundle, "`codec` is 8; expected a value of type str.");
   REFUSED(parse(with("dim", 0)), Status::bundle, "users/table.json: dim is 0; expected at least 1.");
   REFUSED(parse(with("dim", 2.5)), Status::bundle, "`dim` is 2.5; expected a value of type int.");
@@ -133,6 +133,25 @@ void files() {
   REFUSED(load(), Status::bundle, "table.json has 1099511627776 bytes; expected at most 67108864.");
 }
 
+void rows_in_blocks() {
+  for (const char* codec : {"int2", "int4row"}) {
+    Json document = with("codec", codec);
+    CHECK(std::string(fllm::codec_name(fllm::Layout::parse(document.dump(), kPath).codec)) == codec);
+    document["sketch_dims"] = 0;
+    parse(document);
+    document["sketch_dims"] = 16;
+    REFUSED(parse(document), Status::bundle,
+            "users/table.json: sketch_dims is 16; expected 0, as codec is " + std::string(codec) + ".");
+    document = with("codec", codec);
+    document["tile_rows"] = 120;
+    REFUSED(parse(document), Status::bundle, "users/table.json: tile_rows is 120; expected a multiple of 16.");
+  }
+  Json sketched = with("sketch_dims", 16);
+  parse(sketched);
+  sketched["tile_rows"] = 120;
+  REFUSED(parse(sketched), Status::bundle, "users/table.json: tile_rows is 120; expected a multiple of 16.");
+}
+
 void codec_sizes() {
   using fllm::Codec;
   CHECK(fllm::code_bytes(Codec::fp32, 5) == 20 && fllm::code_bytes(Codec::fp16, 5) == 10);
@@ -140,6 +159,9 @@ void codec_sizes() {
   CHECK(fllm::code_bytes(Codec::int4, 5) == 3 && fllm::code_bytes(Codec::int4, 6) == 3);
   CHECK(fllm::group_bytes(Codec::int4, 32) == 1 && fllm::group_bytes(Codec::int4, 33) == 2);
   CHECK(fllm::group_bytes(Codec::int8, 33) == 0);
+  CHECK(fllm::code_bytes(Codec::int2, 256) == 64 && fllm::code_bytes(Codec::int2, 17) == 8);
+  CHECK(fllm::code_bytes(Codec::int4row, 256) == 128 && fllm::code_bytes(Codec::int4row, 1) == 8);
+  CHECK(fllm::code_dims(Codec::int2, 17) == 32 && fllm::code_dims(Codec::int8, 17) == 17);
 }
 
 }  // namespace
@@ -150,6 +172,7 @@ int main() {
   fields();
   entries();
   files();
+  rows_in_blocks();
   codec_sizes();
   return check::result();
 }

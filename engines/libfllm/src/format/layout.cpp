@@ -92,7 +92,16 @@ ShardEntry read_entry(const json& shard, std::size_t number, const std::string& 
   return entry;
 }
 
+// Rows that are stored in blocks: the sketch's, or the codec's own.
+void check_blocks(const Layout& layout, const std::string& path) {
+  if (layout.tile_rows % kernels::kPlaneRows == 0) return;
+  refuse(path + ": tile_rows is " + std::to_string(layout.tile_rows),
+         "a multiple of " + std::to_string(kernels::kPlaneRows));
+}
+
 void read_sketch(const json& document, const std::string& path, Layout& layout) {
+  const bool in_blocks = facts_of(layout.codec).planes > 0;
+  if (in_blocks) check_blocks(layout, path);
   if (!document.contains("sketch_dims")) return;
   constexpr std::uint64_t kGroup = kernels::kPlaneDims;
   const std::int64_t dims = integer(document, "sketch_dims", path);
@@ -101,10 +110,11 @@ void read_sketch(const json& document, const std::string& path, Layout& layout) 
     refuse(path + ": sketch_dims is " + std::to_string(dims),
            "a multiple of " + std::to_string(kGroup) + " from 0 to " + std::to_string(most));
   }
-  if (dims > 0 && layout.tile_rows % kernels::kPlaneRows != 0) {
-    refuse(path + ": tile_rows is " + std::to_string(layout.tile_rows),
-           "a multiple of " + std::to_string(kernels::kPlaneRows));
+  if (in_blocks && dims > 0) {
+    refuse(path + ": sketch_dims is " + std::to_string(dims),
+           std::string("0, as codec is ") + codec_name(layout.codec));
   }
+  if (dims > 0) check_blocks(layout, path);
   layout.sketch_dims = static_cast<std::size_t>(dims);
 }
 

@@ -29,12 +29,24 @@ std::vector<Expected> sketch_tensors(const Layout& layout, std::uint64_t rows) {
           {"sketch_basis", "F32", {dims, layout.dim}}};
 }
 
+// The tensor `codes`.
+Expected codes_tensor(const Layout& layout, std::uint64_t rows) {
+  const CodecFacts& codec = facts_of(layout.codec);
+  if (codec.planes > 0) {
+    const std::uint64_t blocks = (rows + kernels::kPlaneRows - 1) / kernels::kPlaneRows;
+    std::vector<std::uint64_t> shape{blocks, plane_groups(layout.dim), kernels::kPlaneBytes};
+    if (codec.planes > 1) shape.insert(shape.begin() + 1, codec.planes);
+    return {"codes", codec.dtype, std::move(shape)};
+  }
+  // Numbers of less than a byte are packed.
+  const std::uint64_t columns = codec.bits < 8 ? code_bytes(layout.codec, layout.dim) : layout.dim;
+  return {"codes", codec.dtype, {rows, columns}};
+}
+
 std::vector<Expected> expected_tensors(const Layout& layout, std::uint64_t rows) {
   const std::uint64_t dim = layout.dim;
   const CodecFacts& codec = facts_of(layout.codec);
-  // Numbers of less than a byte are packed.
-  const std::uint64_t columns = codec.bits < 8 ? code_bytes(layout.codec, dim) : dim;
-  std::vector<Expected> tensors{{"codes", codec.dtype, {rows, columns}}};
+  std::vector<Expected> tensors{codes_tensor(layout, rows)};
   if (codec.grouped) tensors.push_back({"groups", "U8", {rows, group_bytes(layout.codec, dim)}});
   tensors.push_back({"scales", "F32", {rows}});
   if (layout.bias) tensors.push_back({"bias", "F32", {rows}});

@@ -66,14 +66,6 @@ class DecodedRows : public Rows {
     return static_cast<float>(scaled + bias);
   }
 
-  void score_apart(const std::vector<Backlog::Row>& waiting, std::size_t first, std::size_t count, std::size_t column,
-                   float* scores) override {
-    for (std::size_t r = 0; r < count; ++r) {
-      const Backlog::Row& row = waiting[first + r];
-      scores[r] = exact_score(take(*row.span->tile, row.in_tile(), 1), 0, column);
-    }
-  }
-
  private:
   const kernels::Kernels& kernels_;
   const Queries& queries_;

@@ -10,7 +10,6 @@ namespace fllm {
 namespace {
 
 constexpr double kLargest = 8127;      // 127 * 64 - 1: both limbs lie in [-64, 63]
-constexpr double kLargestCode = 128;   // of an int8 row, -128 included
 constexpr double kRounding = 0x1p-22;  // of a score's float32 arithmetic, relative to the sum of magnitudes
 
 std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -49,6 +48,7 @@ Queries::Queries(const Table& table, const kernels::Kernels& kernels, const std:
     : kernels_(kernels),
       dim_(table.layout().dim),
       padded_dim_(round_up(dim_, kernels::kItemLanes)),
+      code_dims_(code_dims(table.layout().codec, dim_)),
       first_limb_only_(first_limb_only),
       scales_(columns.size()),
       float_scales_(round_up(columns.size(), kGroupColumns)),
@@ -57,7 +57,7 @@ Queries::Queries(const Table& table, const kernels::Kernels& kernels, const std:
   std::fill_n(errors_.data(), errors_.size(), 0.0f);
   const CodecFacts& codec = facts_of(table.layout().codec);
   if (codec.decode == nullptr) {
-    prepare_int8(columns);
+    prepare_int8(columns, codec.codec);
   } else {
     prepare_float(columns, codec.integer_items);
   }
@@ -104,7 +104,7 @@ QueryGroup Queries::gather(const std::uint32_t* columns, std::size_t count, Gath
     gather_floats(group, room.floats.data());
   } else {
     if (room.high.size() == 0) room.high = Aligned<std::uint8_t>(group_bytes_);
-    kernels_.int8_many_gather(many_high_.data(), columns, count, dim_, room.high.data());
+    kernels_.int8_many_gather(many_high_.data(), columns, count, code_dims_, room.high.data());
     group.high = room.high.data();
   }
   return group;
@@ -119,33 +119,34 @@ void Queries::gather_floats(QueryGroup& group, float* floats) const {
   group.floats = floats;
 }
 
-void Queries::prepare_int8(const std::vector<Column>& columns) {
-  one_bytes_ = round_up(kernels_.int8_one_bytes(dim_), kernels::kAlign);
-  group_bytes_ = round_up(kernels_.int8_many_bytes(kGroupColumns, dim_), kernels::kAlign);
+void Queries::prepare_int8(const std::vector<Column>& columns, Codec codec) {
+  const std::size_t dims = code_dims_;
+  one_bytes_ = round_up(kernels_.int8_one_bytes(dims), kernels::kAlign);
+  group_bytes_ = round_up(kernels_.int8_many_bytes(kGroupColumns, dims), kernels::kAlign);
   one_high_ = Aligned<std::uint8_t>(one_bytes_ * count());
   one_low_ = Aligned<std::uint8_t>(one_bytes_ * count());
   many_high_ = Aligned<std::uint8_t>(group_bytes_ * groups());
   many_low_ = Aligned<std::uint8_t>(group_bytes_ * groups());
-  std::vector<std::int8_t> high(count() * dim_), low(count() * dim_);
+  std::vector<std::int8_t> high(count() * dims), low(count() * dims);
   for (std::size_t i = 0; i < count(); ++i) {
     const Limbs limbs = quantise(columns[i].search->z + columns[i].item * dim_, dim_);
     scales_[i] = limbs.scale;
-    std::copy(limbs.high.begin(), limbs.high.end(), high.begin() + static_cast<std::ptrdiff_t>(i * dim_));
-    std::copy(limbs.low.begin(), limbs.low.end(), low.begin() + static_cast<std::ptrdiff_t>(i * dim_));
-    kernels_.int8_one_pack(limbs.high.data(), dim_, one_high_.data() + i * one_bytes_);
-    kernels_.int8_one_pack(limbs.low.data(), dim_, one_low_.data() + i * one_bytes_);
+    std::copy(limbs.high.begin(), limbs.high.end(), high.begin() + static_cast<std::ptrdiff_t>(i * dims));
+    std::copy(limbs.low.begin(), limbs.low.end(), low.begin() + static_cast<std::ptrdiff_t>(i * dims));
+    kernels_.int8_one_pack(high.data() + i * dims, dims, one_high_.data() + i * one_bytes_);
+    kernels_.int8_one_pack(low.data() + i * dims, dims, one_low_.data() + i * one_bytes_);
     double highs = 0, lows = 0;
     for (std::size_t j = 0; j < dim_; ++j) {
       highs += 128.0 * std::abs(limbs.high[j]);
       lows += std::abs(limbs.low[j]);
     }
     const double left_out = first_limb_only_ ? lows : 0.0;
-    errors_[i] = upper_float(limbs.scale * kLargestCode * (left_out + kRounding * (highs + lows)));
+    errors_[i] = upper_float(limbs.scale * facts_of(codec).largest * (left_out + kRounding * (highs + lows)));
   }
   for (std::size_t group = 0; group < groups(); ++group) {
     const std::size_t first = group * kGroupColumns, items = std::min(kGroupColumns, count() - first);
-    kernels_.int8_many_pack(high.data() + first * dim_, items, dim_, many_high_.data() + group * group_bytes_);
-    kernels_.int8_many_pack(low.data() + first * dim_, items, dim_, many_low_.data() + group * group_bytes_);
+    kernels_.int8_many_pack(high.data() + first * dims, items, dims, many_high_.data() + group * group_bytes_);
+    kernels_.int8_many_pack(low.data() + first * dims, items, dims, many_low_.data() + group * group_bytes_);
   }
 }
 

@@ -32,8 +32,8 @@ Limbs quantise(const float* z, std::size_t dim);
 // The numbers [dim] that rows of a codec are multiplied with: the whole numbers times their scale, or z itself.
 std::vector<double> as_scored(Codec codec, const float* z, std::size_t dim);
 
-// Up to kGroupColumns columns whose scores one call of a many-item kernel makes. An int8 table has its packed limbs,
-// any other the packed float32 numbers [padded dim, items].
+// Up to kGroupColumns columns whose scores one call of a many-item kernel makes. A table of int8 values (codecs int8,
+// int4row and int2) has its packed limbs, any other the packed float32 numbers [padded dim, items].
 struct QueryGroup {
   std::size_t count = 0;                 // columns
   std::size_t items = 0;                 // the same, padded
@@ -51,7 +51,7 @@ struct GatheredGroup {
   Aligned<float> floats, scales, errors;
 };
 
-// The columns of a pass over a table. int8, fp8 and int4 rows meet whole-number items; fp32 and fp16 rows meet z
+// The columns of a pass over a table. Rows of codecs with integer items meet whole numbers; fp32 and fp16 rows meet z
 // itself.
 class Queries {
  public:
@@ -62,7 +62,7 @@ class Queries {
   std::size_t count() const { return scales_.size(); }
   std::size_t groups() const { return (count() + kGroupColumns - 1) / kGroupColumns; }
 
-  // An int8 table.
+  // A table of int8 values.
   const void* one_high(std::size_t column) const { return one_high_.data() + column * one_bytes_; }
   const void* one_low(std::size_t column) const { return one_low_.data() + column * one_bytes_; }
 
@@ -82,11 +82,12 @@ class Queries {
  private:
   void gather_floats(QueryGroup& group, float* floats) const;
   std::size_t padded(std::size_t group) const;  // columns of a group, padding included
-  void prepare_int8(const std::vector<Column>& columns);
+  void prepare_int8(const std::vector<Column>& columns, Codec codec);
   void prepare_float(const std::vector<Column>& columns, bool whole_numbers);
 
   const kernels::Kernels& kernels_;
   std::size_t dim_, padded_dim_;
+  std::size_t code_dims_;  // that int8 kernels read: dim, and zeros where the codec fills rows up
   bool first_limb_only_;
   std::size_t one_bytes_ = 0, group_bytes_ = 0;
   Aligned<std::uint8_t> one_high_, one_low_, many_high_, many_low_;

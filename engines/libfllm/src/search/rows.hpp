@@ -1,4 +1,4 @@
-// How one thread scores rows: as they lie (int8), or decoded to float32 (every other codec).
+// How one thread scores rows: as they lie (int8, int4row, int2), or decoded to float32 (every other codec).
 #pragma once
 
 #include <cstddef>
@@ -42,10 +42,16 @@ class Rows {
 
   // Exact scores of rows [first, first + count) of `waiting`, at most kBlockRows, which lie apart. The block is lost.
   virtual void score_apart(const std::vector<Backlog::Row>& waiting, std::size_t first, std::size_t count,
-                           std::size_t column, float* scores) = 0;
+                           std::size_t column, float* scores) {
+    for (std::size_t r = 0; r < count; ++r) {
+      const Backlog::Row& row = waiting[first + r];
+      scores[r] = exact_score(take(*row.span->tile, row.in_tile(), 1), 0, column);
+    }
+  }
 };
 
 std::unique_ptr<Rows> make_int8_rows(const Layout& layout, const kernels::Kernels& kernels, const Queries& queries);
+std::unique_ptr<Rows> make_plane_rows(const Layout& layout, const kernels::Kernels& kernels, const Queries& queries);
 std::unique_ptr<Rows> make_decoded_rows(const Layout& layout, const kernels::Kernels& kernels, const Queries& queries);
 
 }  // namespace fllm

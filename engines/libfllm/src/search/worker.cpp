@@ -40,8 +40,9 @@ float lowered(float threshold) {
 
 std::unique_ptr<Rows> make_rows(const PassFacts& pass) {
   const Layout& layout = pass.table.layout();
-  const bool as_they_lie = facts_of(layout.codec).decode == nullptr;
-  return (as_they_lie ? make_int8_rows : make_decoded_rows)(layout, pass.kernels, pass.queries);
+  const CodecFacts& codec = facts_of(layout.codec);
+  auto* const make = codec.decode != nullptr ? make_decoded_rows : codec.planes > 0 ? make_plane_rows : make_int8_rows;
+  return make(layout, pass.kernels, pass.queries);
 }
 
 }  // namespace
