@@ -48,6 +48,35 @@ void tiles_in_scan_order() {
   check_rows(fllm::Table(directory.path() + "/"), {10});
 }
 
+// Rows in blocks of 16: a tile begins with one, and a shard's last block is whole however few rows it holds.
+void tiles_of_blocks() {
+  const writer::Directory directory;
+  constexpr std::uint64_t kGroups = 3, kRows[] = {70, 1};
+  writer::Json document = writer::table_json({kRows[0], kRows[1]}, 16 * kGroups, 32);
+  for (const std::uint64_t planes : {1, 2}) {
+    document["codec"] = planes == 1 ? "int2" : "int4row";
+    const std::size_t block_bytes = planes * kGroups * 64;
+    directory.write("table.json", document.dump());
+    for (std::size_t shard = 0; shard < 2; ++shard) {
+      std::vector<writer::Piece> pieces = writer::int8_pieces(shard * kRows[0], kRows[shard], 1);
+      const std::uint64_t blocks = (kRows[shard] + 15) / 16;
+      std::vector<std::uint64_t> shape{blocks, kGroups, 64};
+      if (planes == 2) shape.insert(shape.begin() + 1, planes);
+      std::string bytes(blocks * block_bytes, '\0');
+      for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i / block_bytes + 1);
+      pieces[0] = {"codes", "U8", shape, bytes};
+      directory.write(writer::shard_name(shard), writer::shard_of(pieces));
+    }
+    const fllm::Table table(directory.path());
+    CHECK(table.tiles().size() == 4);
+    for (std::size_t i = 0; i < 3; ++i) {
+      const fllm::Tile& tile = table.tiles()[i];
+      CHECK(tile.codes[0] == 2 * i + 1 && tile.codes[block_bytes - 1] == 2 * i + 1);
+    }
+    CHECK(table.tiles()[2].rows == 6 && table.tiles()[3].rows == 1 && table.tiles()[3].codes[block_bytes - 1] == 1);
+  }
+}
+
 struct Frozen {
   const char* name;
   Codec codec;
@@ -63,14 +92,30 @@ constexpr Frozen kFrozen[] = {
     {"int8", Codec::int8, 128, 3, 25879791783, 70118527, 0, 685.5074360533617, 2419.045870153699},
     {"fp8", Codec::fp8, 128, 3, 25879791783, 95514183, 0, 194.32911668880843, 2419.045870153699},
     {"int4", Codec::int4, 256, 2, 28380894487, 35963430, 11513250, 48.72775163681945, 1982.6894122986123},
+    {"int4row", Codec::int4row, 256, 2, 28380894487, 11256617, 0, 6141.376886345446, 1982.6894122986123},
+    {"int2", Codec::int2, 256, 2, 28380894487, 5660217, 0, 22009.27397403121, 1982.6894122986123},
 };
+
+// The sum of the bytes that hold a row's codes.
+std::uint64_t code_sum(const fllm::Layout& layout, const fllm::Tile& tile, std::size_t row) {
+  const std::size_t bytes = fllm::code_bytes(layout.codec, layout.dim);
+  if (fllm::facts_of(layout.codec).planes == 0) {
+    return std::accumulate(tile.codes + row * bytes, tile.codes + (row + 1) * bytes, std::uint64_t{0});
+  }
+  // Four bytes in each 64 of its block.
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < bytes / 4; ++i) {
+    const std::uint8_t* lane = tile.codes + row / 16 * 16 * bytes + i * 64 + row % 16 * 4;
+    sum = std::accumulate(lane, lane + 4, sum);
+  }
+  return sum;
+}
 
 void check_frozen(const Frozen& expected, const fllm::Table& table) {
   const fllm::Layout& layout = table.layout();
   CHECK(layout.codec == expected.codec && std::string(fllm::codec_name(layout.codec)) == expected.name);
   CHECK(layout.dim == kDim && layout.rows == 300 && layout.tile_rows == expected.tile_rows);
   CHECK(layout.bias && layout.generation == 1 && layout.shards.size() == expected.shards);
-  const std::size_t code_bytes = fllm::code_bytes(layout.codec, kDim);
   const std::size_t group_bytes = fllm::group_bytes(layout.codec, kDim);
   std::uint64_t weight = 0, ids = 0, codes = 0, groups = 0;
   double scales = 0, bias = 0;
@@ -80,8 +125,7 @@ void check_frozen(const Frozen& expected, const fllm::Table& table) {
     for (std::size_t r = 0; r < tile.rows; ++r) {
       ++weight;
       ids += weight * static_cast<std::uint64_t>(tile.ids[r]);
-      const std::uint8_t* row = tile.codes + r * code_bytes;
-      codes += weight * std::accumulate(row, row + code_bytes, std::uint64_t{0});
+      codes += weight * code_sum(layout, tile, r);
       for (std::size_t g = 0; g < group_bytes; ++g) groups += weight * tile.groups[r * group_bytes + g];
       scales += static_cast<double>(weight) * tile.scales[r];
       bias += static_cast<double>(weight) * tile.bias[r];
@@ -116,6 +160,10 @@ void shards_unlike_the_table() {
   REFUSED(open(false), Status::bundle, "tensor `codes` is I8 [64, 12]; expected F8_E4M3 [64, 12].");
   change("codec", "int4");
   REFUSED(open(true), Status::bundle, "tensor `codes` is I8 [64, 12]; expected U8 [64, 6].");
+  change("codec", "int2");
+  REFUSED(open(true), Status::bundle, "tensor `codes` is I8 [64, 12]; expected U8 [4, 1, 64].");
+  change("codec", "int4row");
+  REFUSED(open(false), Status::bundle, "tensor `codes` is I8 [64, 12]; expected U8 [4, 2, 1, 64].");
   change("bias", true);
   REFUSED(open(true), Status::bundle, "has no tensor `bias`; expected codes, scales, bias, ids.");
   change("bias", false);
@@ -252,6 +300,7 @@ void opening_reads_headers_only() {
 
 int main() {
   tiles_in_scan_order();
+  tiles_of_blocks();
   frozen_bundles();
   shards_unlike_the_table();
   files_are_closed_and_replaceable();
