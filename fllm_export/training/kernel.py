@@ -22,6 +22,7 @@ JITTERS = (1e-10, 1e-9, 1e-8, 1e-7, 1e-6)
 """What is added to the diagonal of K_LL, which is 1: the first of these with which its Cholesky factor exists."""
 
 _UNIT = 1e-3
+_BLOCK_ROWS = 4096
 
 
 def unit(vectors: npt.ArrayLike) -> Matrix:
@@ -77,7 +78,12 @@ class Kernel:
 
     def against(self, x: Matrix) -> Matrix:
         """Return k(x, L), float64 [n, m], of unit vectors x, float64 [n, h]."""
-        similar: Matrix = x @ self.landmarks.T
+        # The product of a matrix with its own transpose takes a path of its own in OpenBLAS, which ends in a
+        # segmentation fault above 16,384 rows. Blocks never take it.
+        similar: Matrix = np.empty((len(x), len(self.landmarks)))
+        for first in range(0, len(x), _BLOCK_ROWS):
+            block = slice(first, first + _BLOCK_ROWS)
+            np.matmul(x[block], self.landmarks.T, out=similar[block])
         similar -= 1
         similar *= self.gamma
         return np.exp(similar, out=similar)

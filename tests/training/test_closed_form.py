@@ -279,3 +279,11 @@ def test_bad_numbers_are_refused():
         with pytest.raises(UsageError, match=name):
             Setting(**{name: value})
     assert JITTERS[0] <= 1e-9
+
+
+@pytest.mark.slow
+def test_a_kernel_of_more_items_than_openblas_multiplies_with_themselves():
+    """It takes 2.3 GB. Where a matrix is multiplied with its own transpose, the process ends here."""
+    items = unit(np.random.default_rng(0).standard_normal((17_000, 8)))
+    values = Kernel(items, 2.0).against(items)
+    assert np.allclose(values[-1], np.exp(2 * (items @ items[-1] - 1)))
