@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from fllm_export.cli.options import DIRECTORY, table_options, threads_option
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
+from fllm_export.encoder_precisions import ENCODER_PRECISIONS, EncoderPrecision
 
 if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
@@ -59,6 +60,13 @@ class DimType(click.ParamType[int | str]):
     "are needed beyond the 256 of parity.",
 )
 @click.option(
+    "--encoder-precision",
+    type=click.Choice(ENCODER_PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Precision of the encoder's weights on CPUs. Recall is measured with it.",
+)
+@click.option(
     "--exporter",
     type=click.Choice(["torch", "optimum"]),
     default="torch",
@@ -83,6 +91,7 @@ def build(
     min_recall: float,
     k: int,
     dim: Dim | None,
+    encoder_precision: EncoderPrecision,
     exporter: Literal["torch", "optimum"],
     table: TableOptions,
     operating_point: Path | None,
@@ -104,7 +113,7 @@ def build(
 
     loaded = Checkpoint.load(checkpoint)
     table, dim = chosen_table(operating_point, loaded.users.dim, dim, _named(table, operating_point))
-    options = Options(table, min_recall, k, exporter, thread_count(threads), dim)
+    options = Options(table, min_recall, k, exporter, thread_count(threads), dim, encoder_precision)
     job = Job.prepare(loaded, calibration, options, output.progress)
     if dry_run:
         forecast = estimate(job, out)

@@ -46,6 +46,7 @@ def _bundle(path: Path) -> dict[str, Any]:
         **_table_facts(path / "users"),
         "encoder": sorted(name for name in files if name.startswith("encoder/") and name.endswith(".onnx")),
         "base_model": provenance.get("base_model", "not recorded"),
+        "encoder_precision": provenance.get("encoder_precision", "fp32"),
         "adapter": provenance.get("adapter_sha256") is not None,
         **{key: value for key, value in asdict(bundle.manifest.prompt).items()},
         f"recall@{parity.k}": round(parity.recall[parity.k], 4),

@@ -38,7 +38,8 @@ encoder_option = click.option(
     type=click.Choice(ENCODERS),
     envvar="FLLM_ENCODER",
     show_envvar=True,
-    help="What encodes texts (default: tensorrt with the engine tensorrt, otherwise cpu).",
+    help="What encodes texts (default: tensorrt with the engine tensorrt, otherwise cpu). "
+    "cpu-fp32 ignores the --encoder-precision of the build.",
 )
 
 exact_option = click.option(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-EncoderName = Literal["cpu", "cuda", "tensorrt", "tensorrt-fp16", "tensorrt-bf16", "tensorrt-fp8"]
+EncoderName = Literal["cpu", "cpu-fp32", "cuda", "tensorrt", "tensorrt-fp16", "tensorrt-bf16", "tensorrt-fp8"]
 ENCODERS: tuple[EncoderName, ...] = get_args(EncoderName)
-"""What encodes texts: ONNX Runtime on CPU or GPU; a plan, the first there is or that of the precision named."""
+"""What encodes texts: ONNX Runtime on CPU (as the bundle was built for it, or in float32) or GPU; a plan, the first
+there is or that of the precision named."""
 
 Mode = Literal["topk", "sample"]
 MODES: tuple[Mode, ...] = get_args(Mode)

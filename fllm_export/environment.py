@@ -19,7 +19,7 @@ BYTES_MAX = (1 << 63) - 1
 
 VARIABLES: dict[str, str] = {
     "FLLM_ENGINE": "engine to use when none is named: native, cuda, tensorrt, onnxruntime or numpy (default: native)",
-    "FLLM_ENCODER": "what encodes texts when nothing is named: cpu, cuda, tensorrt, or tensorrt-fp16, -bf16, -fp8",
+    "FLLM_ENCODER": "what encodes texts if nothing is named: cpu, cpu-fp32, cuda, tensorrt, tensorrt-fp16, -bf16, -fp8",
     "FLLM_CUDA_LIBRARY": "libfllm_cuda.so that the engine cuda loads (default: beside libfllm)",
     "FLLM_TENSORRT_LIBRARY": "libfllm_tensorrt.so that C and C++'s engine tensorrt loads (default: beside libfllm)",
     "FLLM_GPUS": "number of GPUs that share a table, engine cuda (default: 1)",

@@ -18,6 +18,7 @@ from fllm_export.table.table import Table
 PARITY_REPORT = "reports/parity.json"
 BUILD_REPORT = "reports/build.json"
 ENCODER_REPORT = "reports/encoder.json"
+CPU_ENCODER_REPORT = "reports/cpu_encoder.json"
 CALIBRATION_REPORT = "reports/calibration.json"
 
 

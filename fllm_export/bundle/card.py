@@ -7,6 +7,7 @@ from typing import Any
 
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.calibration import MOMENTS, calibration_facts
+from fllm_export.bundle.encoder_facts import encoder_cost, encoder_facts
 from fllm_export.checkpoint.spec import CheckpointSpec
 from fllm_export.files import publish_text
 
@@ -51,6 +52,7 @@ def _facts(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any]) -> 
         "user table": f"{layout.codec}, {table_bytes:,} bytes in {len(layout.shards)} shard(s)",
         **calibration_facts(bundle.calibration()),
         "exporter": provenance["exporter"],
+        **encoder_facts(bundle, provenance),
         "built": f"{provenance['built_at']}, by fllm-export {provenance['versions']['fllm-export']}",
     }
 
@@ -62,7 +64,7 @@ def _ranking(bundle: Bundle, required: float) -> str:
     merging = f" Merging the adapter changed scores by at most {merge['max_relative_error']:.2g} relative."
     return f"""**recall@{parity.k} is {parity.recall[parity.k]:.4f}; at least {required:g} was required.** recall@K is
 the share of the fp32 checkpoint's K best users that are among the bundle's K best, here the mean over {texts}. The
-checkpoint is taken as it was trained, before its adapter is merged.
+checkpoint is taken as it was trained, before its adapter is merged. {encoder_cost(bundle)}
 
 {_table("K", "recall@K", {str(depth): f"{value:.4f}" for depth, value in sorted(parity.recall.items())})}
 

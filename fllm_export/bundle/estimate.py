@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fllm_export.bundle.job import Job
+from fllm_export.encoder_precisions import CPU_MODEL
 from fllm_export.errors import BudgetError
 from fllm_export.planning import sizes, times
 from fllm_export.planning.machine import available_memory, existing, free_disk
@@ -74,6 +75,7 @@ def estimate(job: Job, output: Path) -> Estimate:
     encoder_bytes = count * FLOAT_BYTES
     files = {
         "encoder/model.onnx": Quantity(encoder_bytes, "bytes", f"{count:,} parameters x {FLOAT_BYTES} bytes (fp32)"),
+        **_for_cpus(job, encoder_bytes),
         "users/": Quantity(table.value, "bytes", _table_words(footprint)),
         "tokenizer.json": Quantity((checkpoint.base / "tokenizer.json").stat().st_size, "bytes", "copied"),
     }
@@ -89,6 +91,15 @@ def estimate(job: Job, output: Path) -> Estimate:
         ),
         time=_time(job, footprint, encoder_bytes, existing(output)),
     )
+
+
+def _for_cpus(job: Job, encoder_bytes: int) -> dict[str, Quantity]:
+    """Return the encoder with integer weights, if the bundle gets one; lookup tables stay in fp32."""
+    precision = job.options.encoder_precision
+    if precision == "fp32":
+        return {}
+    words = f"at most {encoder_bytes:,} of encoder/model.onnx; products in {precision} take less"
+    return {f"encoder/{CPU_MODEL}": Quantity(encoder_bytes, "bytes", words)}
 
 
 def _table_words(footprint: Footprint) -> str:

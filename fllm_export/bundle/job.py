@@ -15,6 +15,7 @@ from fllm_export import __version__, arguments
 from fllm_export.bundle.ledger import step_key
 from fllm_export.calibration.transform import Transform
 from fllm_export.checkpoint.checkpoint import Checkpoint
+from fllm_export.encoder_precisions import ENCODER_PRECISIONS, EncoderPrecision
 from fllm_export.errors import UsageError
 from fllm_export.extras import require
 from fllm_export.item_texts import ItemTexts
@@ -47,6 +48,7 @@ class Options:
         k: the depth of that recall.
         exporter: ``torch`` (torch.onnx) or ``optimum``.
         threads: threads for encoding and scanning.
+        encoder_precision: of the encoder on CPUs: ``fp32``, ``int8`` or ``int4``.
         dim: dimension that rows and item vectors are cut to; ``auto`` is the smallest that keeps the ranking well
             enough, and None leaves them as they are.
 
@@ -60,12 +62,14 @@ class Options:
     exporter: Exporter
     threads: int
     dim: Dim | None = None
+    encoder_precision: EncoderPrecision = "fp32"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "min_recall", arguments.real(self.min_recall, "min_recall", least=0, most=1))
         object.__setattr__(self, "k", arguments.integer(self.k, "k", least=1))
         object.__setattr__(self, "exporter", arguments.one_of(self.exporter, "exporter", EXPORTERS))
         object.__setattr__(self, "dim", _dim(self.dim))
+        arguments.one_of(self.encoder_precision, "encoder_precision", ENCODER_PRECISIONS)
 
     @property
     def cut_recall(self) -> float:
@@ -222,6 +226,14 @@ class Job:
         return (self.texts.sha256, MOMENT_TEXTS, options.table.quant, options.dim, *share)
 
     @property
+    def cpu_encoder_choices(self) -> tuple[Any, ...]:
+        """Everything that decides the encoder for CPUs, besides the exported one; nothing where they are the same."""
+        precision = self.options.encoder_precision
+        if precision == "fp32":
+            return ()
+        return (precision, require("fllm_export.graphs.quantised_encoder").needs_reduced_range())
+
+    @property
     def users_key(self) -> str:
         """A hash of everything that decides the user table. The texts do where item vectors choose a sketch."""
         table = self.options.table
@@ -235,7 +247,7 @@ class Job:
         """
         options = self.options
         inputs = (asdict(options.table), options.exporter, options.k, self.texts.sha256, self.transform_choices)
-        return step_key("bundle", __version__, self.fingerprint, *inputs)
+        return step_key("bundle", __version__, self.fingerprint, *inputs, *self.cpu_encoder_choices)
 
 
 def _dim(value: Any) -> Dim | None:

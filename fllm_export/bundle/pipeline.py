@@ -21,6 +21,7 @@ from fllm_export.bundle.publication import set_generation
 from fllm_export.bundle.report import write_report
 from fllm_export.bundle.steps import STEPS, Step
 from fllm_export.checkpoint.checkpoint import Checkpoint
+from fllm_export.encoder_precisions import EncoderPrecision
 from fllm_export.environment import thread_count
 from fllm_export.errors import ParityError, UsageError
 from fllm_export.files import exchange, publish_json, sync_directory
@@ -41,6 +42,7 @@ def build(
     k: int = 100,
     dim: Dim | None = None,
     exporter: Exporter = "torch",
+    encoder_precision: EncoderPrecision = "fp32",
     threads: int | None = None,
     operating_point: OperatingPoint | str | Path | None = None,
     progress: Progress = silent,
@@ -62,6 +64,8 @@ def build(
             the calibration texts. ``auto`` is the smallest whose rankings, before quantisation, lose at most half of
             what ``min_recall`` allows. Item vectors are measured on up to 16,384 texts beyond those of parity; at least
             as many as dimensions are needed.
+        encoder_precision: of the encoder on CPUs. ``int8`` and ``int4`` quantise its weights; recall is measured with
+            them. Plans and GPUs use the float32 encoder, which the bundle keeps.
         exporter: ``torch``, or ``optimum`` in an environment that has optimum-onnx.
         threads: threads for encoding and scanning; ``FLLM_NUM_THREADS`` or every CPU when not given.
         operating_point: what a sweep picked, or its file: it sets ``quant``, ``dim``, ``sketch`` and ``cluster``.
@@ -80,7 +84,7 @@ def build(
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint.load(arguments.path(checkpoint, "checkpoint"))
     choices, dim = chosen_table(operating_point, checkpoint.users.dim, dim, table)
-    options = Options(choices, min_recall, k, exporter, thread_count(threads), dim)
+    options = Options(choices, min_recall, k, exporter, thread_count(threads), dim, encoder_precision)
     return run(Job.prepare(checkpoint, calibration, options, progress), arguments.path(output, "output"))
 
 
@@ -142,7 +146,8 @@ def _check_recall(bundle: Bundle, options: Options) -> None:
         raise ParityError(
             f"recall@{parity.k} of the {options.table.quant} bundle against the fp32 checkpoint is {recall:.4f}",
             expected=f"at least {options.min_recall}",
-            fix=f"Read {bundle.path / PARITY_REPORT}, then choose a finer codec (--quant) or a lower --min-recall",
+            fix=f"Read {bundle.path / PARITY_REPORT}, then choose a finer codec (--quant) or encoder "
+            "(--encoder-precision), or a lower --min-recall",
         )
 
 

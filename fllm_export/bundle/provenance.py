@@ -38,6 +38,7 @@ def provenance(job: Job, staged: Bundle) -> dict[str, Any]:
         "calibration_sha256": job.texts.sha256,
         "calibration": _calibration(staged),
         "exporter": job.options.exporter,
+        "encoder_precision": job.options.encoder_precision,
         "versions": _versions(),
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 from fllm_export import page
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.calibration import calibration_facts
+from fllm_export.bundle.encoder_facts import encoder_cost, encoder_facts
 from fllm_export.bundle.parity import Parity
 from fllm_export.charts import Dot, Scale, bars, dots, legend
 from fllm_export.files import publish_text
@@ -35,7 +36,8 @@ def _page(bundle: Bundle, provenance: dict[str, Any]) -> str:
             "How much of the checkpoint's ranking is kept",
             page.note(
                 "recall@K is the share of the checkpoint's K best users that are among the bundle's K best users, "
-                f"as the mean over all texts. The red line marks the recall@{parity.k} that was required."
+                f"as the mean over all texts. The red line marks the recall@{parity.k} that was required. "
+                + encoder_cost(bundle)
             ),
             _recall_chart(parity, required),
         ),
@@ -72,6 +74,7 @@ def _origin(bundle: Bundle, parity: Parity, provenance: dict[str, Any]) -> str:
             **calibration_facts(bundle.calibration()),
             "base model": provenance["base_model"],
             "LoRA adapter": "merged into the encoder" if provenance["adapter_sha256"] else "none",
+            **encoder_facts(bundle, provenance),
             "compared with": "the same checkpoint, unmerged, in fp32",
             "compared on": f"{parity.texts} item texts" + ("" if texts == "memory" else f" of {texts}"),
             "built": f"{provenance['built_at']}, by fllm-export {provenance['versions']['fllm-export']}",

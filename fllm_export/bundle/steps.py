@@ -6,11 +6,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from fllm_export.bundle import calibration
-from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT
+from fllm_export.bundle.bundle import CPU_ENCODER_REPORT, ENCODER_REPORT, PARITY_REPORT
 from fllm_export.bundle.job import Job
-from fllm_export.bundle.parity import measure
+from fllm_export.bundle.parity import ask, compare, true_top
+from fllm_export.encoder_precisions import CPU_MODEL
+from fllm_export.engines.names import EncoderName
 from fllm_export.engines.registry import DEFAULT
 from fllm_export.extras import require
 from fllm_export.files import publish, publish_copy, publish_json
@@ -58,6 +61,29 @@ def encoder(job: Job, staging: Path) -> list[Path]:
     return [*folder.iterdir(), report, staging / "tokenizer.json"]
 
 
+def cpu_encoder(job: Job, staging: Path) -> list[Path]:
+    """Write the exported encoder anew with integer weights, for CPUs; write nothing where they run it as it is.
+
+    Raises:
+        UsageError: the encoder has no weights that can be quantised.
+    """
+    model, report = staging / "encoder" / CPU_MODEL, staging / CPU_ENCODER_REPORT
+    for path in (*model.parent.glob(f"{CPU_MODEL}*"), report):
+        path.unlink(missing_ok=True)
+    precision = job.options.encoder_precision
+    if precision == "fp32":
+        return []
+    stage = f"encoder in {precision}"
+    job.progress(stage, 0, 1)
+    graphs = require("fllm_export.graphs.quantised_encoder")
+    whole = require("onnx").load(staging / "encoder" / "model.onnx")
+    changed, found = graphs.quantise_encoder(whole, precision, reduced_range=graphs.needs_reduced_range())
+    require("fllm_export.graphs.model_files").publish_model(require("onnx_ir").from_proto(changed), model)
+    publish_json(report, asdict(found))
+    job.progress(stage, 1, 1)
+    return [*model.parent.glob(f"{CPU_MODEL}*"), report]
+
+
 def head(job: Job, staging: Path) -> list[Path]:
     """Write the head graph that the CPU engine runs, and those that TensorRT fuses."""
     folder = staging / "head"
@@ -96,17 +122,30 @@ def users(job: Job, staging: Path) -> list[Path]:
 
 
 def parity(job: Job, staging: Path) -> list[Path]:
-    """Ask the staged bundle for real items and compare its rankings with the unmerged fp32 checkpoint's."""
-    draft, threads = job.draft_manifest, job.options.threads
-    options = BundleOptions(staging, DEFAULT, "cpu", threads, {})
-    encoder = Encoder(staging, draft.prompt, draft.dim, threads)
-    users = UserTable.open(staging / "users", engine=DEFAULT, threads=threads)
-    runtime = Runtime(OpenedBundle(staging, draft, encoder, users), options)
-    measured = measure(runtime, job.item_vectors, job.reference.users, job.sample, job.options.k, job.progress)
-    report = staging / PARITY_REPORT
+    """Ask the staged bundle for real items and compare its rankings with the unmerged fp32 checkpoint's.
+
+    The encoder is the one that CPUs run. If it is not in float32, the float32 one is asked too, which tells what it
+    costs.
+    """
+    k, precision = job.options.k, job.options.encoder_precision
+    truth = true_top(job.item_vectors, job.reference.users, k, job.progress)
+    measured = compare(truth, ask(_staged(job, staging, "cpu"), job.sample, k, job.progress), job.sample, k)
+    found: dict[str, Any] = {"parity": measured.to_dict(), "quant": job.options.table.quant}
+    if precision != "fp32":
+        plain = compare(truth, ask(_staged(job, staging, "cpu-fp32"), job.sample, k, job.progress), job.sample, k)
+        found["encoder"] = {"precision": precision, "recall_of_fp32_encoder": plain.to_dict()["recall"]}
     texts = {"source": job.texts.source, "sha256": job.texts.sha256, "texts": len(job.texts.texts)}
-    publish_json(report, {"parity": measured.to_dict(), "item_texts": texts, "quant": job.options.table.quant})
+    report = staging / PARITY_REPORT
+    publish_json(report, {**found, "item_texts": texts})
     return [report]
+
+
+def _staged(job: Job, staging: Path, where: EncoderName) -> Runtime:
+    """Open the staged bundle with the encoder of that name."""
+    draft, threads = job.draft_manifest, job.options.threads
+    encoder = Encoder(staging, draft.prompt, draft.dim, threads, where)
+    users = UserTable.open(staging / "users", engine=DEFAULT, threads=threads)
+    return Runtime(OpenedBundle(staging, draft, encoder, users), BundleOptions(staging, DEFAULT, where, threads, {}))
 
 
 @dataclass(frozen=True)
@@ -130,6 +169,9 @@ STEPS: tuple[Step, ...] = (
     Step("moments", calibration.moments_key, calibration.moments),
     Step("transform", calibration.transform_key, calibration.transform, calibration.take_up),
     Step("encoder", lambda job: job.key("encoder", job.options.exporter), encoder),
+    Step(
+        "cpu encoder", lambda job: job.key("cpu encoder", job.options.exporter, *job.cpu_encoder_choices), cpu_encoder
+    ),
     Step("head", lambda job: job.key("head", job.table_facts), head),
     Step("users", lambda job: job.users_key, users),
     Step("parity", lambda job: job.key("parity", job.build_key), parity),

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.encoder_precisions import CPU_MODEL
 from fllm_export.engines.names import ENCODERS
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.onnx_session import cpu_session, cuda_session
@@ -75,6 +76,8 @@ def open_item_model(name: str, bundle: Path, dim: int, threads: int) -> ItemMode
 
         return TensorRtEncoder(folder / "plans", name.partition("-")[2] or None, dim)
     model = folder / "model.onnx"
+    if name == "cpu" and (folder / CPU_MODEL).is_file():
+        model = folder / CPU_MODEL
     if not model.is_file():
         raise BundleError(f"{model} is missing", expected="the exported encoder", fix="Build the bundle again")
     return OnnxItemModel(cuda_session(model) if name == "cuda" else cpu_session(model, threads))

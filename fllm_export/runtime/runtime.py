@@ -50,8 +50,9 @@ class Runtime:
             bundle: the bundle's directory.
             engine: ``native``, ``cuda``, ``tensorrt``, ``onnxruntime`` or ``numpy``; when not given, ``FLLM_ENGINE`` or
                 else ``native``. There is no fallback to another engine.
-            encoder: what encodes texts: ``cpu`` and ``cuda`` are ONNX Runtime's, ``tensorrt`` a plan of the bundle
-                (``tensorrt-fp16``, ``-bf16``, ``-fp8``: the one of that precision). When not given, ``FLLM_ENCODER``
+            encoder: what encodes texts: ``cpu``, ``cpu-fp32`` and ``cuda`` are ONNX Runtime's, ``tensorrt`` a plan of
+                the bundle (``tensorrt-fp16``, ``-bf16``, ``-fp8``: the one of that precision). ``cpu`` runs the encoder
+                that the bundle was built with for CPUs, ``cpu-fp32`` the float32 one. When not given, ``FLLM_ENCODER``
                 or else ``tensorrt`` with the engine of that name and ``cpu`` with all others.
             threads: threads inside one call; when not given, ``FLLM_NUM_THREADS`` or else every CPU.
             operating_point: what a sweep picked, or its file, as :meth:`UserTable.open` takes it.

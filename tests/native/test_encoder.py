@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fllm_export import Runtime
+from fllm_export import Runtime, build
 from fllm_export.bundle.bundle import Bundle
 
 
@@ -86,3 +86,17 @@ def test_damaged_bundles_are_refused(
     (directory / "manifest.json").write_text('{"format_version": 2}')
     with pytest.raises(native.Error, match="format version 2; expected at most 1"):
         native.encoder(directory, onnxruntime_library)
+
+
+def test_the_encoder_for_cpus_is_run(
+    native: Any, onnxruntime_library: str, tiny_checkpoint: Any, item_texts: list[str], tmp_path: Path
+) -> None:
+    checkpoint = tiny_checkpoint("bert", mapper="kernel", users=400)
+    options = {"calibration": item_texts, "min_recall": 0.1, "k": 20}
+    bundle = build(checkpoint, tmp_path / "bundle", encoder_precision="int8", **options)
+    served, plain = (
+        Runtime.open(bundle.path, threads=1, encoder=name).encode(item_texts) for name in ("cpu", "cpu-fp32")
+    )
+    found = native.encoder(bundle.path, onnxruntime_library).encode_texts(item_texts, served.shape[1])
+    np.testing.assert_allclose(found, served, rtol=0, atol=1e-6 * np.abs(served).max())
+    assert np.abs(found - plain).max() > 1e-4 * np.abs(plain).max()

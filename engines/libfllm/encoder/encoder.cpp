@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <numeric>
 #include <vector>
 
@@ -30,13 +31,19 @@ void check_finite(std::span<const float> vector, std::size_t item) {
                                        "finite values", "Build the bundle again from weights that are finite"));
 }
 
+// The encoder as CPUs run it, if the bundle has one of its own for them; GPUs run the one in float32.
+std::string model_of(const std::string& bundle, bool cuda) {
+  const std::string for_cpus = bundle + "/encoder/cpu.onnx";
+  return !cuda && std::filesystem::is_regular_file(for_cpus) ? for_cpus : bundle + "/encoder/model.onnx";
+}
+
 }  // namespace
 
 Encoder::Encoder(const std::string& bundle, const OnnxPlace& place, const std::string& onnxruntime)
     : threads_(thread_count(place.threads)),
       tokenizer_(std::make_shared<const TextTokenizer>(bundle)),
       runtime_(onnxruntime),
-      session_(runtime_, bundle + "/encoder/model.onnx", {threads_, place.cuda, place.gpu}) {}
+      session_(runtime_, model_of(bundle, place.cuda), {threads_, place.cuda, place.gpu}) {}
 
 void Encoder::encode(std::span<const TokenIds> items, float* z) const {
   check_lengths(items, tokenizer_->prompt().max_length());
