@@ -71,7 +71,8 @@ class Axis:
         last = max(first + 1, min(at for at, step in enumerate(steps) if step >= max(values)))
         ticks = steps[first : last + 1]
         if len(ticks) > 8:
-            ticks = [step for step in ticks if math.isclose(math.log10(step), round(math.log10(step)))]
+            powers_only = [step for step in ticks if math.isclose(math.log10(step), round(math.log10(step)))]
+            ticks = list(dict.fromkeys([steps[first], *powers_only, steps[last]]))
         return cls(title, steps[first], steps[last], {tick: f"{tick:,.10g}" for tick in ticks}, True)
 
     def share(self, value: float) -> float:

@@ -137,5 +137,6 @@ def test_ratios_surround_their_values(values):
     axis = Axis.ratios("ms", values)
     assert axis.low <= min(values) <= max(values) <= axis.high
     assert axis.low < axis.high
-    assert 2 <= len(axis.ticks) <= 8
+    assert 2 <= len(axis.ticks) <= 9
+    assert {axis.low, axis.high} <= set(axis.ticks)
     assert axis.share(min(values)) <= axis.share(max(values))
