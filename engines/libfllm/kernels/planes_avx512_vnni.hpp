@@ -10,7 +10,7 @@ namespace {
 struct DotProduct {
   // Two-bit numbers are multiplied where they lie in their bytes, without being shifted down: their sums come out
   // 4, 16 and 64 times as large, and whole multiples of that.
-  template <int Limbs>
+  template <int Limbs, std::uintptr_t Ahead>
   static void sums(const std::uint8_t* plane, std::size_t groups, const std::int8_t* const (&limbs)[Limbs],
                    __m512i (&out)[Limbs]) {
     __m512i parts[Limbs][4];
@@ -20,7 +20,7 @@ struct DotProduct {
     const __m512i bits64 = _mm512_set1_epi8(static_cast<char>(192));
     for (std::size_t g = 0; g < groups; ++g) {
       const __m512i packed = _mm512_loadu_si512(plane + g * kPlaneBytes);
-      prefetch_ahead(plane + g * kPlaneBytes, kCodesAhead);
+      prefetch_ahead(plane + g * kPlaneBytes, Ahead);
       const __m512i first = _mm512_and_si512(packed, bits), second = _mm512_and_si512(packed, bits4);
       const __m512i third = _mm512_and_si512(packed, bits16), fourth = _mm512_and_si512(packed, bits64);
 #pragma GCC unroll 2

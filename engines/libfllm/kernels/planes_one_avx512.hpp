@@ -8,6 +8,10 @@ namespace fllm::kernels {
 
 namespace {
 
+// How far ahead of the loads memory is asked for: measured on Zen 4, where rows of 64 bytes come a tenth slower with
+// 1536.
+constexpr std::uintptr_t kRowsAhead = 4096;
+
 // `Level::sums` gives the 16 rows' sums of two-bit numbers times limbs.
 template <class Level>
 void one_of(const PlaneBlocks& blocks, const void* packed_high, const void* packed_low, std::int32_t* high,
@@ -20,9 +24,9 @@ void one_of(const PlaneBlocks& blocks, const void* packed_high, const void* pack
   for (std::size_t b = 0; b < blocks.count; ++b) {
     const std::uint8_t* block = block_of(blocks, b);
     __m512i sums[2], lower[2];
-    Level::template sums<2>(block, blocks.groups, limbs, sums);
+    Level::template sums<2, kRowsAhead>(block, blocks.groups, limbs, sums);
     if (blocks.planes == 2) {
-      Level::template sums<2>(block + blocks.groups * kPlaneBytes, blocks.groups, limbs, lower);
+      Level::template sums<2, kRowsAhead>(block + blocks.groups * kPlaneBytes, blocks.groups, limbs, lower);
       for (int l = 0; l < 2; ++l) sums[l] = _mm512_add_epi32(_mm512_slli_epi32(sums[l], 2), lower[l]);
     }
     for (int l = 0; l < 2; ++l) {

@@ -9,6 +9,8 @@ namespace fllm::kernels {
 
 namespace {
 
+// How far ahead of the loads memory is asked for: measured; without it the full codes come a tenth slower.
+constexpr std::uintptr_t kCodesAhead = 1536;
 constexpr std::uintptr_t kFactorsAhead = 512;
 
 inline __m512 widen_lanes(const std::uint16_t* factors) {
@@ -51,9 +53,9 @@ inline void bound_blocks(const SketchBlocks& blocks, const SketchItem& item, flo
   const __m512i offset = _mm512_set1_epi32((blocks.fine == nullptr ? 3 : 15) * item.limb_sum);
   for (std::size_t block = 0; block < count; ++block) {
     __m512i sum[1], lower[1];
-    Level::template sums<1>(blocks.coarse + block * block_bytes, blocks.groups, {item.limb}, sum);
+    Level::template sums<1, kCodesAhead>(blocks.coarse + block * block_bytes, blocks.groups, {item.limb}, sum);
     if (blocks.fine != nullptr) {
-      Level::template sums<1>(blocks.fine + block * block_bytes, blocks.groups, {item.limb}, lower);
+      Level::template sums<1, kCodesAhead>(blocks.fine + block * block_bytes, blocks.groups, {item.limb}, lower);
       sum[0] = _mm512_add_epi32(_mm512_slli_epi32(sum[0], 2), lower[0]);
     }
     const __m512i dot = _mm512_sub_epi32(_mm512_slli_epi32(sum[0], 1), offset);
