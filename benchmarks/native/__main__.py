@@ -1,6 +1,6 @@
 """The native engine beside every yardstick of the same run.
 
-    python -m benchmarks.native read sketch budget batch wide recall disk > lines.jsonl
+    python -m benchmarks.native read sketch budget batch wide codecs recall disk > lines.jsonl
     python -m benchmarks.native --report lines.jsonl
 
 Results are JSON lines on stdout, each figure with its yardstick's; progress is on stderr. Equality with the NumPy
@@ -22,6 +22,7 @@ from benchmarks.native.budget import budget
 from benchmarks.native.disk import disk
 from benchmarks.native.equal_recall import equal_recall
 from benchmarks.native.full_pass import full_pass, partial_pass
+from benchmarks.native.narrow_rows import narrow_rows
 from benchmarks.native.ours import Tables
 from benchmarks.native.population import PROFILES, Kind
 from benchmarks.native.presets import PRESETS, Preset
@@ -79,6 +80,11 @@ def wide(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
         bench.tables.drop(population)
 
 
+def codecs(bench: Bench, preset: Preset, _: argparse.Namespace) -> None:
+    """One item, rows of fewer bits; the tables of the full size take 2 GB."""
+    narrow_rows(bench, bench.population("trained", *preset.codecs))
+
+
 def recall(bench: Bench, preset: Preset, options: argparse.Namespace) -> None:
     """All libraries at equal recall, on rows of several kinds."""
     for kind in options.kind or KINDS:
@@ -96,6 +102,7 @@ CASES: dict[str, Callable[[Bench, Preset, argparse.Namespace], None]] = {
     "budget": cut_off,
     "batch": many,
     "wide": wide,
+    "codecs": codecs,
     "recall": recall,
     "disk": from_disk,
 }

@@ -18,6 +18,7 @@ class Preset:
         batch: many items at once.
         recall: the contest of libraries.
         disk: the table that is read from disk.
+        codecs: the tables of several codecs, all in memory.
         items: of a batch.
         repeats: rounds of each paired timing.
     """
@@ -27,6 +28,7 @@ class Preset:
     batch: Size
     recall: Size
     disk: Size
+    codecs: Size
     items: int = 128
     repeats: int = 21
 
@@ -38,6 +40,7 @@ PRESETS = {
         batch=(2_000_000, 128),
         recall=(1_000_000, 128),
         disk=(100_000_000, 64),
+        codecs=(4_000_000, 256),
     ),
     "small": Preset(
         read=(1_000_000, 128),
@@ -45,6 +48,7 @@ PRESETS = {
         batch=(262_144, 128),
         recall=(131_072, 128),
         disk=(4_000_000, 64),
+        codecs=(500_000, 256),
         repeats=7,
     ),
     "tiny": Preset(
@@ -53,6 +57,7 @@ PRESETS = {
         batch=(5_000, 128),
         recall=(5_000, 128),
         disk=(20_000, 64),
+        codecs=(5_000, 256),
         items=8,
         repeats=2,
     ),

@@ -14,6 +14,7 @@ _TITLES = {
     "budget": "One item within a budget",
     "batch": "Many items at once",
     "wide": "One item, long rows",
+    "codecs": "One item, rows of fewer bits",
     "recall": "At equal recall of the exact float32 top-100",
     "disk": "From disk",
 }

@@ -31,7 +31,10 @@ def run(arguments: list[str], folder: Path) -> str:
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("work")
-    return run(["read", "sketch", "budget", "wide", "batch", "recall", "disk", *OPTIONS, "--work", str(folder)], folder)
+    return run(
+        ["read", "sketch", "budget", "wide", "codecs", "batch", "recall", "disk", *OPTIONS, "--work", str(folder)],
+        folder,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def test_the_first_line_says_what_the_figures_depend_on(results):
     assert results[0]["seed"] == 0
 
 
-@pytest.mark.parametrize("case", ["read", "sketch", "wide", "batch", "disk"])
+@pytest.mark.parametrize("case", ["read", "sketch", "wide", "codecs", "batch", "disk"])
 def test_every_figure_stands_beside_its_yardstick(results, case):
     compared = [result for result in results if result.get("case") == case and "against" in result]
     assert compared
