@@ -162,9 +162,11 @@ def sweep(
     if target_recall is not None or budget_ms is not None:
         choice = choose(swept.records, Requirement(target_recall or 0.0, budget_ms))
     write(swept, out, choice)
+    # With --json, a failure is the only document.
+    if choice is None or choice.satisfied or not output.json:
+        output.result(document(swept, choice), _text(swept, out, choice))
     if choice is not None:
         require(choice, k)
-    output.result(document(swept, choice), _text(swept, out, choice))
 
 
 def _tell(output: Output, record: Record) -> None:
@@ -187,7 +189,7 @@ def _text(swept: Sweep, out: Path, choice: Choice | None) -> str:
     ]
     if swept.foreign:
         lines.append(f"{swept.foreign} line(s) of another machine, version or input were not used")
-    if choice is not None:
+    if choice is not None and choice.satisfied:
         lines.append(f"operating point: {choice.record.point}, in {out / OPERATING_POINT}")
     return "\n".join([*lines, "", columns(header, rows)])
 

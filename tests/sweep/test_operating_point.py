@@ -151,5 +151,9 @@ def test_a_sweep_picks_a_point_that_build_and_open_take(tiny_checkpoint, item_te
     late = run(*sweep, "--target-recall", 1.0, "--budget-ms", 0.0001)
     assert late.exit_code == 3
     assert "comes nearest, with recall" in late.stderr
+    assert "fp16-d16" in late.stdout
+    assert "operating point:" not in late.stdout
+    failed = json.loads(run(*sweep, "--target-recall", 1.0, "--budget-ms", 0.0001, "--json").stdout)
+    assert failed["error"]["exit_code"] == 3
     assert not file.exists()
     assert "No point satisfies it" in (out / "report.html").read_text()
