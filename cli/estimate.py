@@ -126,11 +126,19 @@ def _text(plan: Plan) -> str:
         f"{asked.shape.rows:,} users x {asked.shape.dim:,}, {asked.options.quant}; {footprint.rows:,} rows on {some} "
         f"({asked.shape.rows:,} / {asked.machines:,}), in {len(footprint.shard_rows):,} shards",
         f"Bytes\n{_lines(plan.bytes)}",
-        f"Time, as measured on this machine\n{_lines(plan.seconds)}",
+        f"Time, as measured on this machine{_load(plan)}\n{_lines(plan.seconds)}",
         f"Search of every row: top-{asked.k:,}, log-probabilities: {asked.log_probs}\n{_scans(plan)}",
         _fits(plan),
     ]
     return "\n\n".join(parts)
+
+
+def _load(plan: Plan) -> str:
+    machine = plan.machine
+    if not machine.busy:
+        return ""
+    found = f"load {machine.load:.1f} on {machine.processors} processors"
+    return f". IT WAS BUSY: {found}, so times are longer than on a quiet machine"
 
 
 def _lines(quantities: dict[str, Quantity]) -> str:

@@ -229,6 +229,7 @@ def estimate(
         free_disk(place) if disk_bytes is None else arguments.integer(disk_bytes, "disk_bytes", least=1),
     )
     count = thread_count(threads)
+    machine = Machine.measure(place, count)
     write, scan = measure_table(
         question.footprint(options, machines),
         place,
@@ -238,7 +239,7 @@ def estimate(
         log_probs=log_probs,
         machines=machines,
     )
-    return Plan(question, Machine.measure(place, count), write, scan)
+    return Plan(question, machine, write, scan)
 
 
 def _shape(rows: int | None, dim: int | None, source: str | Path | None, sketch_dims: int | None) -> Shape:

@@ -144,17 +144,15 @@ def _written(footprint: Footprint, rows: F32, place: Path) -> WriteRates:
     shard = _shard_seconds(footprint, rows, place)
     wanted = min(footprint.rows, max(len(rows), _SCAN_BYTES * footprint.rows // footprint.read))
     writer = _writer(footprint, place / "table")
-    encoding: list[float] = []
-    written = 0
-    while written < wanted and (written < 2 * len(rows) or sum(encoding) < _WRITING_S):
+    encoding, written = 0.0, 0
+    while written < wanted and (written < 2 * len(rows) or encoding < _WRITING_S):
         part = rows[: wanted - written]
-        seconds = _seconds(partial(writer.add, part))
-        encoding.append(seconds / len(part) * len(rows))
+        encoding += _seconds(partial(writer.add, part))
         written += len(part)
     finishing = _seconds(writer.finish)
     size = (place / "table" / "00000.safetensors").stat().st_size
-    encode = float(np.median(encoding)) / len(rows)
-    return WriteRates(encode=encode, publish=max(0.0, finishing - shard) / size, shard=shard)
+    # The mean, not the median: a build adds the slow chunks up too.
+    return WriteRates(encode=encoding / written, publish=max(0.0, finishing - shard) / size, shard=shard)
 
 
 def _writer(footprint: Footprint, directory: Path) -> TableWriter:

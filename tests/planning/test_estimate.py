@@ -19,7 +19,7 @@ from fllm_export.table.footprint import Footprint
 from fllm_export.table.layout import TableLayout
 from fllm_export.table.options import TableOptions
 
-MACHINE = Machine(threads=2, memory_read=2e9, disk_read=1e8, probe_bytes=1)
+MACHINE = Machine(threads=2, memory_read=2e9, disk_read=1e8, probe_bytes=1, load=0.5, processors=2)
 WRITE = WriteRates(
     encode=1e-6, publish=1e-9, shard=0.5, decode=2e-6, cluster=3e-6, bounds=4e-6, sketch=5e-6, sketch_once=7
 )
@@ -113,6 +113,11 @@ def test_what_is_said_to_be_enough_is_enough_and_no_less_is(memory: int, disk: i
 
 def test_nothing_helps_where_a_process_does_not_fit() -> None:
     assert plan(1000, 8, memory=1 << 20).shortages[0].remedies == ()
+
+
+@pytest.mark.parametrize(("load", "busy"), [(0.9, False), (1.1, True)])
+def test_a_busy_machine_is_told(load: float, busy: bool) -> None:
+    assert replace(MACHINE, load=load).busy is busy
 
 
 def test_a_probe_measures_and_leaves_nothing(tmp_path: Path) -> None:
