@@ -29,6 +29,7 @@ from fllm_export.table.layout import TableLayout
 
 CHUNK_ROWS = 65_536
 K = 100
+_GOLDEN = 0.618034
 
 
 class Rows:
@@ -42,7 +43,9 @@ class Rows:
     def __iter__(self) -> Iterator[np.ndarray]:
         for start in range(0, self._rows, CHUNK_ROWS):
             began = time.perf_counter()
-            chunk = self._base[: self._rows - start] * np.float32(1 + start / self._rows)
+            # No two chunks are equal, and their norms come in no order, which would make the best hard to select.
+            factor = 1 + (start // CHUNK_ROWS * _GOLDEN) % 1
+            chunk = self._base[: self._rows - start] * np.float32(factor)
             self.seconds += time.perf_counter() - began
             yield chunk
 
