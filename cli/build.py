@@ -20,19 +20,15 @@ if TYPE_CHECKING:
     from fllm_export.table.options import TableChoices, TableOptions
 
 
-class DimType(click.ParamType[int | str]):
-    """A number of dimensions, or ``auto``."""
-
-    name = "N|auto"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """Return the number, or ``auto``."""
-        if value == "auto" or isinstance(value, int):
-            return value
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number of dimensions; expected an integer of 1 or more, or auto", param, ctx)
+def _dim(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
+    """Return a number of dimensions, or ``auto``."""
+    if value is None or value == "auto":
+        return value
+    try:
+        return int(value)
+    except ValueError as error:
+        found = f"{value!r} is not a number of dimensions; expected an integer of 1 or more, or auto"
+        raise click.BadParameter(found) from error
 
 
 @click.command()
@@ -54,7 +50,8 @@ class DimType(click.ParamType[int | str]):
 @click.option("-k", "--k", type=int, default=100, show_default=True, help="K of the recall of --min-recall.")
 @click.option(
     "--dim",
-    type=DimType(),
+    metavar="N|auto",
+    callback=_dim,
     help="Cut rows and item vectors to N dimensions, along the directions that matter most for the calibration texts. "
     "auto: the smallest N that loses at most half of what --min-recall allows. At least as many texts as dimensions "
     "are needed beyond the 256 of parity.",
