@@ -14,7 +14,9 @@ from fllm_export.errors import UsageError
 F64 = npt.NDArray[np.float64]
 
 BALANCE = 0.5
-"""How the size of a direction is divided, see :meth:`Directions.transform`."""
+FEEDBACK_BALANCE = 0.75
+"""How the size of a direction is divided, see :meth:`Directions.transform`: before rounding to the nearest, and before
+rounding with feedback (docs/internals/quantisation.md has the measurements)."""
 
 SEED = 0
 UNROTATED = ("fp32", "fp16")
@@ -69,7 +71,8 @@ class Directions:
         Scores do not depend on how the size of a direction is divided between rows and item vectors, but rounding
         does. The variance of direction j is s_j^(1 - balance) in rows and s_j^balance in item vectors. Behind a
         rotation, rounding to the nearest does least harm at 1/2: the error grows with the product of both sums, which
-        is least where they are equal (Cauchy and Schwarz). Feedback does best at 1, where rows are white.
+        is least where they are equal (Cauchy and Schwarz). Feedback also uses what item vectors have in common, so
+        more of it may be left in them.
 
         Args:
             dim: m, from 1 to d.
@@ -82,13 +85,13 @@ class Directions:
         return Transform(items, (self.root @ vectors).T * sizes[:, None])
 
 
-def cut(directions: Directions, dim: int, quant: str) -> Transform:
+def cut(directions: Directions, dim: int, quant: str, balance: float = BALANCE) -> Transform:
     """Return the transform to the first ``dim`` directions that suits a codec.
 
     A rotation follows, except for codecs of floats, whose relative error does not depend on how large a number is
     beside its neighbours.
     """
-    found = directions.transform(dim, BALANCE)
+    found = directions.transform(dim, balance)
     return found if quant in UNROTATED else found.then(rotation(dim, SEED))
 
 

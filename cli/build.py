@@ -15,8 +15,8 @@ from fllm_export.encoder_precisions import ENCODER_PRECISIONS, EncoderPrecision
 
 if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
+    from fllm_export.bundle.choices import Dim, RoundingName
     from fllm_export.bundle.estimate import Estimate
-    from fllm_export.bundle.job import Dim
     from fllm_export.table.options import TableChoices, TableOptions
 
 
@@ -64,6 +64,14 @@ def _dim(_: click.Context, __: click.Parameter, value: str | None) -> int | str 
     help="Precision of the encoder's weights on CPUs. Recall is measured with it.",
 )
 @click.option(
+    "--rounding",
+    type=click.Choice(["auto", "nearest", "data"]),
+    default="auto",
+    show_default=True,
+    help="How rows become codes. data: so that the scores of the calibration texts change least. auto: data for int4, "
+    "int4row and int2, and with --dim, if there are as many texts beyond those of parity as dimensions.",
+)
+@click.option(
     "--exporter",
     type=click.Choice(["torch", "optimum"]),
     default="torch",
@@ -89,6 +97,7 @@ def build(
     k: int,
     dim: Dim | None,
     encoder_precision: EncoderPrecision,
+    rounding: RoundingName,
     exporter: Literal["torch", "optimum"],
     table: TableOptions,
     operating_point: Path | None,
@@ -110,7 +119,7 @@ def build(
 
     loaded = Checkpoint.load(checkpoint)
     table, dim = chosen_table(operating_point, loaded.users.dim, dim, _named(table, operating_point))
-    options = Options(table, min_recall, k, exporter, thread_count(threads), dim, encoder_precision)
+    options = Options(table, min_recall, k, exporter, thread_count(threads), dim, encoder_precision, rounding)
     job = Job.prepare(loaded, calibration, options, output.progress)
     if dry_run:
         forecast = estimate(job, out)

@@ -12,7 +12,15 @@ import numpy.typing as npt
 
 from fllm_export.bundle.bundle import CALIBRATION_REPORT
 from fllm_export.bundle.job import Job
-from fllm_export.calibration.directions import BALANCE, SEED, UNROTATED, Directions, cut
+from fllm_export.calibration.directions import (
+    BALANCE,
+    FEEDBACK_BALANCE,
+    SEED,
+    UNROTATED,
+    Directions,
+    cut,
+    rotation,
+)
 from fllm_export.calibration.moments import Moments
 from fllm_export.calibration.ranks import offered_dims, recall_by_dim, smallest_dim
 from fllm_export.calibration.transform import Transform
@@ -32,19 +40,18 @@ _TEXTS_AT_ONCE = 256
 
 def moments_key(job: Job) -> str:
     """Return a hash of everything that decides the moments."""
-    choices = job.transform_choices
-    return job.key("moments", *choices[:2])
+    return job.source_key("moments", *job.measured_by)
 
 
 def transform_key(job: Job) -> str:
     """Return a hash of everything that decides the transform."""
-    return job.key("transform", *job.transform_choices)
+    return job.source_key("transform", *job.transform_choices)
 
 
 def moments(job: Job, staging: Path) -> list[Path]:
     """Encode the calibration texts that parity leaves, once, and write the moments of their item vectors."""
     shutil.rmtree(staging / FOLDER, ignore_errors=True)
-    if not job.transform_choices:
+    if not job.choices.measured:
         return []
     path = staging / MOMENTS
     Moments.of(_item_vectors(job)).save(path)
@@ -70,35 +77,53 @@ def transform(job: Job, staging: Path) -> list[Path]:
     path, report = staging / TRANSFORM, staging / CALIBRATION_REPORT
     for old in (path, report):
         old.unlink(missing_ok=True)
-    if not job.transform_choices:
+    choices = job.choices
+    if not choices.transformed:
         return []
-    items = Moments.load(staging / MOMENTS)
-    directions = Directions.of(items, _row_moments(job))
-    whole = directions.transform(directions.rank, BALANCE)
-    dims = _offered(job, directions)
-    recalls = recall_by_dim(whole, dims, job.item_vectors, _rows(job, "recall by dimension"), job.options.k)
-    dim = _chosen(job, recalls)
-    cut(directions, dim, job.options.table.quant).save(path)
-    publish_json(
-        report,
-        {
-            "texts": items.count,
-            "moments_sha256": sha256_file(staging / MOMENTS),
-            "shrinkage": items.shrinkage,
-            "dim": {"requested": job.options.dim, "chosen": dim, "of": items.dim, "rank": directions.rank},
-            "score_energy_kept": directions.kept(dim),
-            "k": job.options.k,
-            "recall_by_dim": {str(m): recall for m, recall in recalls.items()},
-            "rotation_seed": None if job.options.table.quant in UNROTATED else SEED,
-        },
-    )
+    facts: dict[str, Any] = {"rounding": choices.rounding, "too_few_texts": choices.too_few}
+    if choices.measured:
+        found, measured = _by_directions(job, staging)
+        facts |= measured
+    else:
+        found = rotation(choices.rows, SEED)
+    found.save(path)
+    facts["rotation_seed"] = None if choices.quant in UNROTATED else SEED
+    facts["dim"] = {"requested": choices.dim, "chosen": found.dim, "of": choices.rows}
+    publish_json(report, facts)
     return [path, report]
 
 
+def _by_directions(job: Job, staging: Path) -> tuple[Transform, dict[str, Any]]:
+    """Return the transform by the directions of the rows, and what was measured on the way."""
+    choices, items = job.choices, Moments.load(staging / MOMENTS)
+    directions = Directions.of(items, _row_moments(job))
+    whole = directions.transform(directions.rank, BALANCE)
+    dims = _offered(job, directions)
+    recalls = (
+        recall_by_dim(whole, dims, job.item_vectors, _rows(job, "recall by dimension"), job.options.k) if dims else {}
+    )
+    dim = choices.rows if choices.dim is None else _chosen(job, recalls)
+    facts = {
+        "texts": items.count,
+        "moments_sha256": sha256_file(staging / MOMENTS),
+        "shrinkage": items.shrinkage,
+        "rank": directions.rank,
+        "score_energy_kept": directions.kept(dim),
+        "k": job.options.k,
+        "recall_by_dim": {str(m): recall for m, recall in recalls.items()},
+    }
+    balance = FEEDBACK_BALANCE if choices.rounding == "data" else BALANCE
+    return cut(directions, dim, choices.quant, balance), facts
+
+
 def take_up(job: Job, staging: Path) -> None:
-    """Give the job the transform that the build has chosen."""
-    if job.transform_choices:
-        job.transform = Transform.load(staging / TRANSFORM)
+    """Give the job the transform that the build has chosen, and the metric that rows are rounded by."""
+    if not job.choices.transformed:
+        return
+    job.transform = Transform.load(staging / TRANSFORM)
+    if job.choices.rounding == "data":
+        metric = Moments.load(staging / MOMENTS).metric()
+        job.metric = job.transform.items @ metric @ job.transform.items.T
 
 
 def _row_moments(job: Job) -> Moments:
@@ -115,7 +140,9 @@ def _rows(job: Job, stage: str) -> Iterator[tuple[F32, F32 | None]]:
 
 
 def _offered(job: Job, directions: Directions) -> list[int]:
-    dim, rank = job.options.dim, directions.rank
+    dim, rank = job.choices.dim, directions.rank
+    if dim is None:
+        return []
     if isinstance(dim, int):
         if dim > rank:
             raise UsageError(
@@ -128,7 +155,7 @@ def _offered(job: Job, directions: Directions) -> list[int]:
 
 
 def _chosen(job: Job, recalls: dict[int, float]) -> int:
-    if job.options.dim != "auto":
+    if job.choices.dim != "auto":
         return next(iter(recalls))
     share = job.options.cut_recall
     found = smallest_dim(recalls, share)
@@ -146,10 +173,21 @@ def calibration_facts(report: dict[str, Any] | None) -> dict[str, str]:
     """Return what a calibration report says, in lines for people; none where there is no report."""
     if report is None:
         return {}
-    dim, k = report["dim"], report["k"]
-    recall = report["recall_by_dim"][str(dim["chosen"])]
-    chosen = f"{dim['chosen']} of {dim['of']}" + (" (chosen by --dim auto)" if dim["requested"] == "auto" else "")
-    return {
-        "dimensions kept": f"{chosen}; recall@{k} {recall:.4f} before the rows are quantised",
-        "chosen by": f"the item vectors of {report['texts']:,} calibration texts",
-    }
+    dim, found = report["dim"], {}
+    if dim["requested"] is not None:
+        chosen = f"{dim['chosen']} of {dim['of']}" + (" (chosen by --dim auto)" if dim["requested"] == "auto" else "")
+        recall = report["recall_by_dim"][str(dim["chosen"])]
+        found["dimensions kept"] = f"{chosen}; recall@{report['k']} {recall:.4f} before the rows are quantised"
+    found["rounding"] = _rounding(report)
+    if "texts" in report:
+        found["item vectors measured on"] = f"{report['texts']:,} calibration texts"
+    return found
+
+
+def _rounding(report: dict[str, Any]) -> str:
+    if report["rounding"] == "data":
+        return "by data, so that the scores of calibration texts change least"
+    few = report["too_few_texts"]
+    return "to the nearest" + (
+        f": the {few:,} texts beyond those of parity are fewer than dimensions" if few is not None else ""
+    )

@@ -81,7 +81,7 @@ def _origin(bundle: Bundle, provenance: dict[str, Any]) -> str:
         "adapter": f"`{provenance['adapter_sha256']}`" if provenance["adapter_sha256"] else "none",
         "item texts": f"`{bundle.report(PARITY_REPORT)['item_texts']['sha256']}`",
     }
-    if provenance["calibration"] is not None:
+    if "moments_sha256" in (provenance["calibration"] or {}):
         hashes[f"moments of item vectors (`{MOMENTS}`)"] = f"`{provenance['calibration']['moments_sha256']}`"
     return f"""{_table("", "SHA-256", hashes)}
 

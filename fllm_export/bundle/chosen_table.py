@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from fllm_export.bundle.job import Dim
+from fllm_export.bundle.choices import Dim
 from fllm_export.errors import UsageError
 from fllm_export.operating_point import OperatingPoint
 from fllm_export.table.codec_names import CodecName

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export import __version__, arguments
+from fllm_export.bundle.choices import ROUNDINGS, Choices, Dim, RoundingName, checked_dim
 from fllm_export.bundle.ledger import step_key
 from fllm_export.calibration.transform import Transform
 from fllm_export.checkpoint.checkpoint import Checkpoint
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 Exporter = Literal["torch", "optimum"]
 EXPORTERS: tuple[Exporter, ...] = ("torch", "optimum")
-
-Dim = int | Literal["auto"]
 
 PARITY_TEXTS = 256
 PROBE_TEXTS = 8
@@ -51,6 +50,7 @@ class Options:
         encoder_precision: of the encoder on CPUs: ``fp32``, ``int8`` or ``int4``.
         dim: dimension that rows and item vectors are cut to; ``auto`` is the smallest that keeps the ranking well
             enough, and None leaves them as they are.
+        rounding: how numbers become codes: ``nearest``, ``data`` (by what item vectors have in common), or ``auto``.
 
     Raises:
         UsageError: a value is invalid.
@@ -63,13 +63,15 @@ class Options:
     threads: int
     dim: Dim | None = None
     encoder_precision: EncoderPrecision = "fp32"
+    rounding: RoundingName = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "min_recall", arguments.real(self.min_recall, "min_recall", least=0, most=1))
         object.__setattr__(self, "k", arguments.integer(self.k, "k", least=1))
         object.__setattr__(self, "exporter", arguments.one_of(self.exporter, "exporter", EXPORTERS))
-        object.__setattr__(self, "dim", _dim(self.dim))
         arguments.one_of(self.encoder_precision, "encoder_precision", ENCODER_PRECISIONS)
+        object.__setattr__(self, "rounding", arguments.one_of(self.rounding, "rounding", ROUNDINGS))
+        object.__setattr__(self, "dim", checked_dim(self.dim))
 
     @property
     def cut_recall(self) -> float:
@@ -88,11 +90,14 @@ class Job:
         options: the caller's choices.
         progress: told of every stage.
         transform: folded into the mapper, and applied to the rows when they are written; None changes nothing. The
-            step ``transform`` sets it where the options request one.
+            step ``transform`` sets it where the choices need one.
+        metric: second moment of the transformed item vectors, float64 [dim, dim], by which rows are rounded; the step
+            ``transform`` sets it where they are rounded by data.
+        choices: what the options come to for this checkpoint and these texts.
 
     Raises:
-        UsageError: ``k`` is not below the number of users, ``dim`` is not below that of the rows, or there are too few
-            texts to choose the directions by.
+        UsageError: ``k`` is not below the number of users, ``dim`` is not below that of the rows, another option
+            changes nothing, or there are too few texts to measure item vectors on.
     """
 
     def __init__(self, checkpoint: Checkpoint, texts: ItemTexts, options: Options, progress: Progress) -> None:
@@ -108,26 +113,10 @@ class Job:
         self.options = options
         self.progress = progress
         self.transform: Transform | None = None
-        self._check_dim()
-
-    def _check_dim(self) -> None:
-        dim, given = self.options.dim, self.checkpoint.users.dim
-        if dim is None:
-            return
-        if dim != "auto" and dim >= given:
-            raise UsageError(
-                f"dim is {dim} and the checkpoint's user rows have {given} dimensions",
-                expected=f"a dimension below {given}: no other changes anything",
-                fix="Choose a smaller --dim, or omit it",
-            )
-        least = given if dim == "auto" else dim
-        if len(self.others) < least:
-            raise UsageError(
-                f"{self.texts.source} holds {len(self.texts.texts)} texts, of which {len(self.sample)} are kept for "
-                "parity",
-                expected=f"at least {least} others, one for each dimension that dim {dim} may keep",
-                fix="Give more item texts to --calibration, for example those of the whole catalogue",
-            )
+        self.metric: npt.NDArray[np.float64] | None = None
+        self.choices = Choices.of(
+            options.table.quant, options.dim, options.rounding, checkpoint.users.dim, len(self.others)
+        )
 
     @property
     def moment_texts(self) -> list[str]:
@@ -214,16 +203,23 @@ class Job:
     def key(self, step: str, *inputs: Any) -> str:
         """Return a hash of the checkpoint, the transform and whatever else decides a step's output."""
         transform = None if self.transform is None else self.transform.fingerprint
-        return step_key(step, __version__, self.fingerprint, transform, *inputs)
+        return self.source_key(step, transform, *inputs)
+
+    def source_key(self, step: str, *inputs: Any) -> str:
+        """Return a hash of the checkpoint and inputs, for what is done before there is a transform."""
+        return step_key(step, __version__, self.fingerprint, *inputs)
+
+    @property
+    def measured_by(self) -> tuple[Any, ...]:
+        """What decides the moments of the item vectors; empty where they are not needed."""
+        return (self.texts.sha256, MOMENT_TEXTS) if self.choices.measured else ()
 
     @property
     def transform_choices(self) -> tuple[Any, ...]:
-        """Everything that decides the transform."""
+        """Everything that decides the transform; empty where there is none."""
         options = self.options
-        if options.dim is None:
-            return ()
         share = (options.k, options.cut_recall) if options.dim == "auto" else ()
-        return (self.texts.sha256, MOMENT_TEXTS, options.table.quant, options.dim, *share)
+        return (*self.choices.key, *self.measured_by, *share)
 
     @property
     def cpu_encoder_choices(self) -> tuple[Any, ...]:
@@ -237,7 +233,8 @@ class Job:
     def users_key(self) -> str:
         """A hash of everything that decides the user table. The texts do where item vectors choose a sketch."""
         table = self.options.table
-        return self.key("users", asdict(table), None if table.sketch == "no" else self.texts.sha256)
+        by_items = table.sketch != "no" or self.metric is not None
+        return self.key("users", asdict(table), self.choices.rounding, self.texts.sha256 if by_items else None)
 
     @property
     def build_key(self) -> str:
@@ -247,14 +244,4 @@ class Job:
         """
         options = self.options
         inputs = (asdict(options.table), options.exporter, options.k, self.texts.sha256, self.transform_choices)
-        return step_key("bundle", __version__, self.fingerprint, *inputs, *self.cpu_encoder_choices)
-
-
-def _dim(value: Any) -> Dim | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        if value != "auto":
-            raise UsageError(f"dim is {value!r:.60}", expected="an integer of 1 or more, or auto")
-        return "auto"
-    return arguments.integer(value, "dim", least=1)
+        return self.source_key("bundle", *inputs, *self.cpu_encoder_choices)

@@ -11,9 +11,10 @@ from typing import Any, Unpack
 from fllm_export import arguments
 from fllm_export.bundle.bundle import BUILD_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.card import write_card
+from fllm_export.bundle.choices import Dim, RoundingName
 from fllm_export.bundle.chosen_table import chosen_table
 from fllm_export.bundle.estimate import estimate
-from fllm_export.bundle.job import Dim, Exporter, Job, Options
+from fllm_export.bundle.job import Exporter, Job, Options
 from fllm_export.bundle.ledger import Ledger
 from fllm_export.bundle.parity import Parity
 from fllm_export.bundle.provenance import provenance
@@ -41,6 +42,7 @@ def build(
     min_recall: float = 0.99,
     k: int = 100,
     dim: Dim | None = None,
+    rounding: RoundingName = "auto",
     exporter: Exporter = "torch",
     encoder_precision: EncoderPrecision = "fp32",
     threads: int | None = None,
@@ -66,6 +68,9 @@ def build(
             as many as dimensions are needed.
         encoder_precision: of the encoder on CPUs. ``int8`` and ``int4`` quantise its weights; recall is measured with
             them. Plans and GPUs use the float32 encoder, which the bundle keeps.
+        rounding: ``nearest``; ``data``, which rounds rows so that the scores of the calibration texts change least; or
+            ``auto``: ``data`` for int4, int4row and int2, and for every codec of integers with ``dim``, where there are
+            at least as many texts beyond those of parity as dimensions.
         exporter: ``torch``, or ``optimum`` in an environment that has optimum-onnx.
         threads: threads for encoding and scanning; ``FLLM_NUM_THREADS`` or every CPU when not given.
         operating_point: what a sweep picked, or its file: it sets ``quant``, ``dim``, ``sketch`` and ``cluster``.
@@ -84,7 +89,7 @@ def build(
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint.load(arguments.path(checkpoint, "checkpoint"))
     choices, dim = chosen_table(operating_point, checkpoint.users.dim, dim, table)
-    options = Options(choices, min_recall, k, exporter, thread_count(threads), dim, encoder_precision)
+    options = Options(choices, min_recall, k, exporter, thread_count(threads), dim, encoder_precision, rounding)
     return run(Job.prepare(checkpoint, calibration, options, progress), arguments.path(output, "output"))
 
 

@@ -48,8 +48,8 @@ def _calibration(staged: Bundle) -> dict[str, Any] | None:
     found = staged.calibration()
     if found is None:
         return None
-    kept = ("texts", "moments_sha256", "dim", "score_energy_kept", "rotation_seed")
-    return {"report": CALIBRATION_REPORT, **{name: found[name] for name in kept}}
+    kept = ("texts", "moments_sha256", "dim", "rounding", "score_energy_kept", "rotation_seed")
+    return {"report": CALIBRATION_REPORT, **{name: found[name] for name in kept if name in found}}
 
 
 def _base_model(checkpoint: Checkpoint) -> str:

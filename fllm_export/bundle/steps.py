@@ -12,6 +12,7 @@ from fllm_export.bundle import calibration
 from fllm_export.bundle.bundle import CPU_ENCODER_REPORT, ENCODER_REPORT, PARITY_REPORT
 from fllm_export.bundle.job import Job
 from fllm_export.bundle.parity import ask, compare, true_top
+from fllm_export.calibration.feedback import Feedback
 from fllm_export.encoder_precisions import CPU_MODEL
 from fllm_export.engines.names import EncoderName
 from fllm_export.engines.registry import DEFAULT
@@ -22,6 +23,7 @@ from fllm_export.runtime.encoder import Encoder
 from fllm_export.runtime.opened_bundle import BundleOptions, OpenedBundle
 from fllm_export.runtime.runtime import Runtime
 from fllm_export.runtime.user_table import UserTable
+from fllm_export.table.rounding import nearest
 from fllm_export.table.writer import TableWriter, write_table
 
 ENCODER_TOLERANCE = 1e-3
@@ -113,6 +115,7 @@ def users(job: Job, staging: Path) -> list[Path]:
         bias=rows.bias is not None,
         items=items,
         resume_key=job.users_key,
+        rounding=nearest if job.metric is None else Feedback(job.metric),
     )
     chunks = (
         (part if transform is None else transform.rows(part), ids, bias) for ids, part, bias in rows.labelled_chunks()

@@ -66,7 +66,10 @@ class Codec(ABC):
     def encode(self, rows: F32, rounding: Rounding = nearest) -> dict[str, npt.NDArray[np.generic]]:
         """Return the stored tensors of finite ``rows`` [n, d]; ``scales`` is float32 [n]."""
         grid, beside = self.grid(rows)
-        return {"codes": self.pack(rounding(rows, grid)), **beside}
+        rounded = rounding(rows, grid)
+        with np.errstate(over="ignore"):
+            scales = beside["scales"].astype(np.float32) * rounded.factors
+        return {"codes": self.pack(rounded.codes), **beside, "scales": scales.clip(0, _LARGEST)}
 
     @abstractmethod
     def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:

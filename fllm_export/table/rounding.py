@@ -38,11 +38,24 @@ class Grid:
         return self.steps if self.steps.shape[1] == 1 else self.steps[:, dims]
 
 
-Rounding = Callable[[F32, Grid], Codes]
-"""From rows float32 [n, d] and their grid to codes [n, d], each of which :meth:`Grid.nearest` gave. A rule may pass the
-error of one dimension on to the next ones: ``grid.rows`` says what a code stands for."""
+@dataclass(frozen=True)
+class Rounded:
+    """Rows as codes.
+
+    Attributes:
+        codes: [n, d], each of which :meth:`Grid.nearest` gave.
+        factors: float32 [n], above 0: the scale of each row is multiplied by it once the codes are known.
+    """
+
+    codes: Codes
+    factors: F32
 
 
-def nearest(rows: F32, grid: Grid) -> Codes:
+Rounding = Callable[[F32, Grid], Rounded]
+"""From rows float32 [n, d] and their grid to codes. A rule may pass the error of one dimension on to the next ones:
+``grid.rows`` says what a code stands for."""
+
+
+def nearest(rows: F32, grid: Grid) -> Rounded:
     """Round every number by itself."""
-    return grid.nearest(rows)
+    return Rounded(grid.nearest(rows), np.ones(len(rows), np.float32))

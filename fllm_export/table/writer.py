@@ -23,6 +23,7 @@ from fllm_export.table.footprint import row_counts
 from fllm_export.table.ids import check_ids, check_unique
 from fllm_export.table.layout import GENERATION_MAX, ShardEntry, TableLayout, shard_name
 from fllm_export.table.options import TableOptions
+from fllm_export.table.rounding import Rounding, nearest
 from fllm_export.table.shard import Array, Shard, ShardShape, row_tensors, write_shard
 from fllm_export.table.shard_rows import ShardRows
 from fllm_export.table.sketch_maker import SketchMaker
@@ -50,6 +51,7 @@ class TableWriter:
         bias: whether rows have a bias.
         items: item vectors [n, d] like those to come, by which the sketch is chosen.
         resume_key: fingerprint of the rows; shards of another fingerprint are removed.
+        rounding: how numbers become codes.
 
     Raises:
         UsageError: items are invalid, or the directory holds a table, files of other origin, or cannot be written.
@@ -64,12 +66,14 @@ class TableWriter:
         bias: bool = False,
         items: npt.ArrayLike | None = None,
         resume_key: str | None = None,
+        rounding: Rounding = nearest,
     ) -> None:
         check_place(directory, "directory")
         if directory.exists() and not directory.is_dir():
             raise UsageError(f"{directory} is a file", expected="a new or empty directory for the table")
         self._directory = directory
         self._codec = codec(options.quant)
+        self._rounding = rounding
         self._dim = dim
         self._bias = bias
         self._sketch = SketchMaker(options.sketch, options.quant, dim, items)
@@ -140,7 +144,7 @@ class TableWriter:
                 "bias was given" if bias is not None else "no bias was given",
                 expected="bias for every row of the table, or for none",
             )
-        encoded = self._codec.encode(matrix)
+        encoded = self._codec.encode(matrix, self._rounding)
         if bias is not None:
             encoded["bias"] = self._finite("bias", bias, (len(matrix),))
         encoded["ids"] = check_ids(numbers, len(matrix), self._rows_seen)

@@ -45,7 +45,8 @@ def cut(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bun
 
 def job_of(checkpoint: Checkpoint, **options: Any) -> Job:
     chosen = {"quant": "fp16", "dim": 8, **options}
-    made = Options(TableOptions(chosen["quant"]), 0.5, 20, "torch", 2, chosen["dim"])
+    rounding = chosen.get("rounding", "auto")
+    made = Options(TableOptions(chosen["quant"]), 0.5, 20, "torch", 2, chosen["dim"], rounding=rounding)
     return Job.prepare(checkpoint, chosen.get("texts", TEXTS), made, silent)
 
 
@@ -148,9 +149,12 @@ def test_the_key_of_a_build_holds_what_decides_the_transform(checkpoint: Checkpo
         ({"dim": True}, "dim is True"),
         (
             {"dim": 8, "calibration": TEXTS[:263]},
-            r"263 texts, of which 256 are kept for parity; expected at least 8 others",
+            r"7 texts are left beyond those that are kept for parity; expected at least 8, one for each",
         ),
-        ({"dim": "auto", "calibration": TEXTS[:271]}, r"271 texts, .*expected at least 16 others.*whole catalogue"),
+        ({"dim": "auto", "calibration": TEXTS[:271]}, r"15 texts are left .*expected at least 16, .*whole catalogue"),
+        ({"rounding": "data", "calibration": TEXTS[:271]}, r"15 texts are left .*expected at least 16"),
+        ({"rounding": "data", "quant": "fp16"}, "rounding is data and quant is fp16; expected a codec of few bits"),
+        ({"rounding": "best"}, "rounding is 'best'; expected one of auto, nearest, data"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(checkpoint: Checkpoint, tmp_path: Path, options: dict, message: str) -> None:
@@ -170,6 +174,53 @@ def test_a_dimension_above_the_rank_is_an_error(checkpoint: Checkpoint, tmp_path
     low = Checkpoint(checkpoint.spec, checkpoint.base, checkpoint.adapter, checkpoint.mapper, flat, checkpoint.features)
     with pytest.raises(UsageError, match=r"dim is 3 and the scores of the user rows have rank 1; expected at most 1"):
         build(low, tmp_path / "bundle", calibration=TEXTS, k=20, dim=3)
+
+
+@pytest.mark.parametrize(
+    ("quant", "dim", "rounding", "texts", "expected"),
+    [
+        ("int8", None, "auto", 500, ("nearest", None, False, False)),
+        ("int8", 8, "auto", 500, ("data", None, True, True)),
+        ("int8", 8, "nearest", 500, ("nearest", None, True, True)),
+        ("fp16", 8, "auto", 500, ("nearest", None, True, True)),
+        ("int4", None, "auto", 500, ("data", None, True, True)),
+        ("int4", None, "auto", 271, ("nearest", 15, False, False)),
+        ("int2", None, "auto", 271, ("nearest", 15, False, True)),
+        ("int2", None, "nearest", 500, ("nearest", None, False, True)),
+    ],
+)
+def test_what_auto_comes_to(
+    checkpoint: Checkpoint, quant: str, dim: int | None, rounding: str, texts: int, expected: tuple[Any, ...]
+) -> None:
+    choices = job_of(checkpoint, quant=quant, dim=dim, rounding=rounding, texts=TEXTS[:texts]).choices
+    assert (choices.rounding, choices.too_few, choices.measured, choices.transformed) == expected
+
+
+def test_rounding_by_data_ranks_better_and_is_on_record(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    arguments = {"calibration": TEXTS, "quant": "int4", "k": 20, "min_recall": 0.1}
+    nearest = build(checkpoint, tmp_path / "bundle", rounding="nearest", **arguments)
+    assert nearest.calibration() is None
+    plain = nearest.parity().score_error_rms
+    by_data = build(checkpoint, tmp_path / "bundle", **arguments)
+    assert by_data.parity().score_error_rms < plain
+    assert by_data.manifest.provenance["calibration"]["rounding"] == "data"
+    assert "by data" in (by_data.path / "README.md").read_text()
+    assert by_data.table().layout.dim == 16
+    assert build(checkpoint, tmp_path / "bundle", **arguments).manifest == by_data.manifest
+
+
+def test_codecs_of_few_values_are_rotated_without_any_text(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    job = job_of(checkpoint, quant="int2", dim=None, texts=TEXTS[:271])
+    (tmp_path / "calibration").mkdir()
+    assert calibration.moments(job, tmp_path) == []
+    calibration.transform(job, tmp_path)
+    calibration.take_up(job, tmp_path)
+    assert job.transform is not None
+    assert job.metric is None
+    np.testing.assert_allclose(job.transform.items @ job.transform.users.T, np.eye(16), atol=1e-12)
+    report = json.loads((tmp_path / "reports" / "calibration.json").read_text())
+    told = calibration.calibration_facts(report)
+    assert told == {"rounding": "to the nearest: the 15 texts beyond those of parity are fewer than dimensions"}
 
 
 def test_the_report_of_a_build_is_json(cut: Bundle) -> None:

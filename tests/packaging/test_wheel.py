@@ -16,7 +16,7 @@ LINKS = {"cli": "../cli", "engines": "../engines", "calibration": "../calibratio
 ALLOWED = {
     "table": set(),
     "engines": {"table"},
-    "calibration": set(),
+    "calibration": {"table"},
     "checkpoint": set(),
     "graphs": {"checkpoint"},
     "plans": {"calibration", "engines", "graphs", "table"},

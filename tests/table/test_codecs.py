@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from fllm_export import UsageError
 from fllm_export.table.codecs import CODECS, Codec, codec
-from fllm_export.table.rounding import Grid, nearest
+from fllm_export.table.rounding import Grid, Rounded, nearest
 
 ROWS = st.integers(1, 70).flatmap(
     lambda dim: arrays(np.float32, st.tuples(st.integers(1, 8), st.just(dim)), elements=st.floats(-1e6, 1e6, width=32))
@@ -96,7 +96,7 @@ def test_an_unknown_codec_is_named() -> None:
         codec("int3")
 
 
-def passed_on(rows: np.ndarray, grid: Grid) -> np.ndarray:
+def passed_on(rows: np.ndarray, grid: Grid) -> Rounded:
     """Round dimension by dimension; each takes over the error of the one before it."""
     error = np.zeros((len(rows), 1), np.float32)
     codes = []
@@ -105,7 +105,7 @@ def passed_on(rows: np.ndarray, grid: Grid) -> np.ndarray:
         meant = rows[:, here] + error
         codes.append(grid.nearest(meant, here))
         error = meant - grid.rows(codes[-1], here)
-    return np.concatenate(codes, 1)
+    return Rounded(np.concatenate(codes, 1), np.ones(len(rows), np.float32))
 
 
 @pytest.mark.parametrize("quant", CODECS.values(), ids=CODECS)
@@ -123,4 +123,4 @@ def test_a_rounding_that_feeds_errors_back_needs_nothing_of_the_codec(quant: Cod
 def test_the_grid_says_what_its_codes_stand_for(quant: Codec) -> None:
     rows = np.random.default_rng(4).standard_normal((20, 45)).astype(np.float32)
     grid, _ = quant.grid(rows)
-    np.testing.assert_allclose(grid.rows(nearest(rows, grid)), quant.decode(quant.encode(rows), 45), rtol=1e-6)
+    np.testing.assert_allclose(grid.rows(nearest(rows, grid).codes), quant.decode(quant.encode(rows), 45), rtol=1e-6)
