@@ -73,7 +73,7 @@ def test_query_says_when_it_was_cut_short(tiny_checkpoint: object, tmp_path: Pat
         ([" "], 2, "text 0 is ' '; expected a text that is not empty"),
         (["a", "--threads", "0"], 2, "0 is not in the range"),
         (["a", "--engine", "quantum"], 2, "'quantum' is not one of 'native', 'cuda'"),
-        (["a", "--encoder", "abacus"], 2, "'abacus' is not one of 'cpu', 'cuda'"),
+        (["a", "--encoder", "abacus"], 2, "'abacus' is not one of 'cpu', 'cpu-fp32', 'cuda'"),
         (["a", "--no-exact", "--log-probs", "exact"], 2, "log_probs is 'exact' while exact is False"),
         (["a", "--log-probs", "some"], 2, "'some' is not one of 'exact', 'estimate', 'none'"),
         (["a", "--mode", "best"], 2, "'best' is not one of"),
