@@ -32,10 +32,11 @@ def info(output: Output) -> None:
     from fllm_export import __version__, _core
     from fllm_export.engines.probe import obstacles
     from fllm_export.environment import VARIABLES, default_threads
+    from fllm_export.extras import package_version
     from fllm_export.table.codec_names import CODEC_NAMES
 
     engines = obstacles()
-    packages = {name: _version(name) for name in _PACKAGES}
+    packages = {name: package_version(name) for name in _PACKAGES}
     facts = {
         "fllm-export": __version__,
         "engines": {name: {"runs": why is None, "why_not": why} for name, why in engines.items()},
@@ -61,12 +62,3 @@ def info(output: Output) -> None:
         *(f"{name:<{wide}}  {os.environ.get(name) or '-':<12} {use}" for name, use in VARIABLES.items()),
     ]
     output.result(facts, "\n".join(lines))
-
-
-def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -1,4 +1,4 @@
-"""Modules that stand on an extra of the package, imported when they are needed."""
+"""Modules that stand on an extra of the package, imported when they are needed, and which packages there are."""
 
 from __future__ import annotations
 
@@ -24,3 +24,14 @@ def require(module: str) -> Any:
             f"building needs the package `{error.name}`, which is not installed",
             fix=f"Run pip install 'fllm-export[{extra}]'",
         ) from error
+
+
+def package_version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    # Imported here: it takes longer than the rest of a start, and most starts need no version.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

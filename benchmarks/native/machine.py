@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fllm_export import _core
-from fllm_export.sweep.machine import cpu_model, load, package_version, private_bytes, settled_private_bytes
+from fllm_export.extras import package_version
+from fllm_export.sweep.machine import cpu_model, load, private_bytes, settled_private_bytes
 
 __all__ = ["PACKAGES", "describe", "load", "private_bytes", "settled_private_bytes"]
 

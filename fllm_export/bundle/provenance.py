@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from fllm_export.bundle.bundle import CALIBRATION_REPORT, ENCODER_REPORT, Bundle
 from fllm_export.bundle.job import Job
 from fllm_export.checkpoint.checkpoint import BASE_FOLDER, Checkpoint
+from fllm_export.extras import package_version
 
 _PACKAGES = (
     "fllm-export",
@@ -65,9 +65,5 @@ def _base_model(checkpoint: Checkpoint) -> str:
 
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "machine": platform.machine()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    installed = {package: package_version(package) for package in _PACKAGES}
+    return found | {package: version for package, version in installed.items() if version is not None}

@@ -6,11 +6,11 @@ import ctypes
 import gc
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from fllm_export import _core
+from fllm_export.extras import package_version
 from fllm_export.files import sha256_file
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "FAISS_SIMD_LEVEL")
@@ -42,14 +42,6 @@ def software() -> dict[str, Any]:
 def load() -> float:
     """Return the load average of the last minute: how quiet the machine is."""
     return round(os.getloadavg()[0], 2)
-
-
-def package_version(package: str) -> str | None:
-    """Return the version of an installed package, or None."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def cpu_model() -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.sweep.machine import package_version, settled_private_bytes
+from fllm_export.extras import package_version
+from fllm_export.sweep.machine import settled_private_bytes
 from fllm_export.sweep.peers.base import Contender, Index, Setting
 from fllm_export.sweep.peers.catalogue import LIBRARIES, Library
 from fllm_export.sweep.subject import Subject
