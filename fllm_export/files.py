@@ -1,8 +1,9 @@
-"""Publishing files so that a reader sees the old content or the new, never a part of either."""
+"""Publishing files so that a reader sees the old content or the new, never a part of either; and locking them."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from fllm_export.errors import BundleError
+from fllm_export.errors import BundleError, UsageError
 
 _CHUNK_BYTES = 1 << 20
 _ATTEMPTS = 100
@@ -186,3 +187,18 @@ def sha256_file(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def locked(path: Path, busy: UsageError) -> BinaryIO:
+    """Open a file, made when it is missing, that no other process can lock until the caller closes it.
+
+    Raises:
+        UsageError: ``busy``, because another process holds the lock.
+    """
+    held = path.open("wb")
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        held.close()
+        raise busy from error
+    return held

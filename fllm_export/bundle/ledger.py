@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from fllm_export.errors import BundleError, UsageError
-from fllm_export.files import publish_json, sha256_file
+from fllm_export.files import locked, publish_json, sha256_file
 from fllm_export.strict_json import read_object
 
 FILE_NAME = ".build.json"
@@ -34,14 +33,8 @@ class Ledger:
         self._steps = _read(self._path) if self._path.exists() else {}
 
     def __enter__(self) -> Ledger:
-        self._held = self._lock.open("w")
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._held.close()
-            raise UsageError(
-                f"another build is running in {self._directory}", fix="Wait until it ends, or choose another output"
-            ) from error
+        found = f"another build is running in {self._directory}"
+        self._held = locked(self._lock, UsageError(found, fix="Wait until it ends, or choose another output"))
         return self
 
     def __exit__(self, *_: object) -> None:

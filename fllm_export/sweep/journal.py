@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
 from fllm_export.errors import UsageError
-from fllm_export.files import publish
+from fllm_export.files import locked, publish
 from fllm_export.strict_json import parse
 from fllm_export.sweep.record import Conditions, Record
 
@@ -41,14 +40,8 @@ class Journal:
         self._conditions = conditions
 
     def __enter__(self) -> Journal:
-        self._held = self._lock.open("w")
-        try:
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._held.close()
-            raise UsageError(
-                f"another sweep is running in {self.path.parent}", fix="Wait until it ends, or choose another --out"
-            ) from error
+        found = f"another sweep is running in {self.path.parent}"
+        self._held = locked(self._lock, UsageError(found, fix="Wait until it ends, or choose another --out"))
         self._take_up()
         return self
 
