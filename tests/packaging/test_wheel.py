@@ -26,6 +26,7 @@ ALLOWED = {
     "sweep": {"calibration", "checkpoint", "engines", "graphs", "runtime", "table"},
     "evaluation": {"checkpoint", "runtime"},
     "training": {"checkpoint", "evaluation", "runtime", "table"},
+    "coldstart": {"checkpoint", "evaluation", "runtime"},
 }
 
 

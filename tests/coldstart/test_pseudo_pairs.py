@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fllm_export.coldstart.pseudo_pairs import PseudoPairs
+from fllm_export.errors import UsageError
+
+
+def test_pairs_are_listed_item_by_item() -> None:
+    pairs = PseudoPairs([7, 3], [[1, 2], [2, 9]], [[0.5, 0.25], [0.125, 0.0]])
+    items, users, weights = pairs.flat()
+    assert items.tolist() == [7, 7, 3, 3]
+    assert users.tolist() == [1, 2, 2, 9]
+    assert weights.tolist() == [0.5, 0.25, 0.125, 0.0]
+    assert (len(pairs), pairs.k) == (4, 2)
+    assert pairs.first(1).user_ids.tolist() == [[1], [2]]
+    with pytest.raises(UsageError, match="k is 3"):
+        pairs.first(3)
+
+
+def test_logarithms_of_an_answer_become_probabilities() -> None:
+    pairs = PseudoPairs.of_answer([4], [[1, 2]], np.array([[1e-7, np.log(0.25)]], np.float32))
+    assert np.allclose(pairs.probabilities, [[1.0, 0.25]])
+    assert pairs.probabilities.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("items", "users", "weights", "message"),
+    [
+        ([1, 1], [[1], [2]], [[0.1], [0.1]], "item_ids holds 1 twice"),
+        ([1], [1, 2], [0.1, 0.1], "user_ids has the shape"),
+        ([1], [[1, 2]], [[0.1]], "probabilities has the shape"),
+        ([1], [[1, 2]], [[0.1, 1.5]], "outside 0 to 1"),
+        ([1], [[1, 2]], [[0.1, float("nan")]], "outside 0 to 1"),
+        ([1], [[1, -2]], [[0.1, 0.1]], "ids from 0"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(items: object, users: object, weights: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        PseudoPairs(items, users, weights)  # type: ignore[arg-type]
