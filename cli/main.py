@@ -18,6 +18,7 @@ from fllm_export.cli.pack import pack
 from fllm_export.cli.plan import plan
 from fllm_export.cli.publish import publish
 from fllm_export.cli.query import query
+from fllm_export.cli.serve import serve
 from fllm_export.cli.sweep import sweep
 from fllm_export.cli.train import train
 from fllm_export.cli.users import users
@@ -99,5 +100,21 @@ def main(context: click.Context, quiet: bool) -> None:
     context.ensure_object(Output).quiet = quiet
 
 
-for verb in (estimate, build, plan, query, inspect, verify, pack, publish, bench, sweep, info, train, evaluate, users):
+for verb in (
+    estimate,
+    build,
+    plan,
+    query,
+    serve,
+    inspect,
+    verify,
+    pack,
+    publish,
+    bench,
+    sweep,
+    info,
+    train,
+    evaluate,
+    users,
+):
     main.add_command(verb)

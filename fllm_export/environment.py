@@ -28,6 +28,7 @@ VARIABLES: dict[str, str] = {
     "FLLM_ISA": "instruction set of native, one of those that `fllm-export info` lists (default: best)",
     "FLLM_ONNXRUNTIME": "libonnxruntime.so that the C++ encoder loads (default: libonnxruntime.so.1)",
     "FLLM_NUM_THREADS": "threads to use when no number is named (default: the CPUs that this process may use)",
+    "FLLM_SERVER_TOKEN": "bearer token that requests to `fllm-export serve` need (default: none)",
     "NO_COLOR": "when set, no colours on the terminal",
 }
 

@@ -8,8 +8,12 @@ from typing import Any
 from fllm_export.errors import HardwareError
 
 
-def require(module: str) -> Any:
+def require(module: str, extra: str | None = None) -> Any:
     """Import a module that stands on an extra.
+
+    Args:
+        module: its full name.
+        extra: the extra, where it is not one that building needs.
 
     Raises:
         HardwareError: a package of the extra is missing.
@@ -19,9 +23,10 @@ def require(module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("fllm_export"):
             raise
-        extra = "optimum" if module.endswith("optimum") else "build"
+        work = "building" if extra is None else f"`{module}`"
+        extra = extra or ("optimum" if module.endswith("optimum") else "build")
         raise HardwareError(
-            f"building needs the package `{error.name}`, which is not installed",
+            f"{work} needs the package `{error.name}`, which is not installed",
             fix=f"Run pip install 'fllm-export[{extra}]'",
         ) from error
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.errors import BundleError
+from fllm_export.errors import BundleError, UsageError
 from fllm_export.item_texts import as_texts
 from fllm_export.prompt import Prompt, load_tokenizer
 from fllm_export.runtime.item_model import open_item_model
@@ -45,6 +46,25 @@ class Encoder:
                 Unicode; its number is named.
         """
         return self._prompt.tokenize(self._tokenizer, as_texts(texts, "texts"))
+
+    def checked(self, items: Any) -> list[list[int]]:
+        """Return token ids per item that a caller gave, special tokens included.
+
+        Raises:
+            UsageError: an item is not a list of 1 to ``max_length`` token ids; its number is named.
+        """
+        most, tokens = self._prompt.max_length, self._tokenizer.get_vocab_size()
+        for number, item in enumerate(items):
+            if not isinstance(item, list) or not 1 <= len(item) <= most:
+                length = f"{len(item)} tokens" if isinstance(item, list) else f"a {type(item).__name__}"
+                raise UsageError(f"item {number} (counted from 0) is {length}", expected=f"1 to {most} token ids")
+            for token in item:
+                if type(token) is not int or not 0 <= token < tokens:
+                    raise UsageError(
+                        f"item {number} (counted from 0) holds {token!r:.60}",
+                        expected=f"token ids: integers from 0 to {tokens - 1}",
+                    )
+        return [list(item) for item in items]
 
     def encode(self, ids: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
         """Return item vectors, float32 [items, d]; items of similar length share a batch.

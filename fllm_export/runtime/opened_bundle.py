@@ -66,6 +66,15 @@ class BundleOptions:
         """
         return open_whole("bundle", self.directory / FILE_NAME, lambda: self._open(current))
 
+    def open_beside(self, current: OpenedBundle) -> OpenedBundle:
+        """Open what lies at the directory now without a change to ``current``, whose encoder is used again if it fits.
+
+        Raises:
+            BundleError: the bundle is incomplete, damaged or of a newer format.
+            HardwareError: the engine or the encoder cannot run here.
+        """
+        return open_whole("bundle", self.directory / FILE_NAME, lambda: self._open_anew(current))
+
     def _open(self, current: OpenedBundle | None) -> OpenedBundle:
         root = self.directory.resolve()
         manifest = Manifest.load(root)
@@ -73,6 +82,11 @@ class BundleOptions:
             # The same bundle, whose table may have been replaced or may have grown.
             current.users.reopen()
             return current
+        return self._open_anew(current)
+
+    def _open_anew(self, current: OpenedBundle | None) -> OpenedBundle:
+        root = self.directory.resolve()
+        manifest = Manifest.load(root)
         encoder = self._encoder(root, manifest, current)
         users = self._users(root)
         _check_dim(users, manifest)

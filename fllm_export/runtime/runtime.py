@@ -99,6 +99,23 @@ class Runtime:
         """
         self._opened = self._options.open(self._opened)
 
+    def successor(self, bundle: str | Path | None = None) -> Runtime:
+        """Return another runtime with the same options for what is at the path now, or at another path.
+
+        This runtime does not change, so a server can try the successor before it takes its place. The two share the
+        encoder if the bundles have the same one.
+
+        Args:
+            bundle: the directory of the other bundle; when not given, that of this runtime.
+
+        Raises:
+            BundleError: what lies there is incomplete, damaged or of a newer format.
+            HardwareError: the engine or the encoder cannot run here.
+        """
+        directory = self._options.directory if bundle is None else arguments.path(bundle, "bundle")
+        options = replace(self._options, directory=directory)
+        return Runtime(options.open_beside(self._opened), options)
+
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
@@ -122,6 +139,24 @@ class Runtime:
         """
         encoder = self._opened.encoder
         return encoder.encode(encoder.tokenize(texts))
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return each text's token ids, prompt and special tokens included, as :meth:`encode_tokens` takes them.
+
+        Raises:
+            UsageError: ``texts`` is not a list of at least one string.
+        """
+        return self._opened.encoder.tokenize(texts)
+
+    def encode_tokens(self, items: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """Return the item vectors z of token ids per item, float32 [B, d].
+
+        Raises:
+            UsageError: an item is not a list of token ids of this bundle's tokenizer, or is longer than an item's
+                prompt can be.
+        """
+        encoder = self._opened.encoder
+        return encoder.encode(encoder.checked(items))
 
     def topk(
         self,

@@ -25,6 +25,7 @@ ALLOWED = {
     "bundle": {"calibration", "checkpoint", "engines", "graphs", "planning", "plans", "runtime", "table"},
     "sweep": {"calibration", "checkpoint", "engines", "graphs", "runtime", "table"},
     "evaluation": {"checkpoint", "runtime"},
+    "server": {"runtime"},
     "training": {"checkpoint", "evaluation", "runtime", "table"},
     "coldstart": {"checkpoint", "evaluation", "runtime"},
 }
