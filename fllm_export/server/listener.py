@@ -42,6 +42,8 @@ class Listener(uvicorn.Server):
         self._service = service
         self._say = say
         self._tasks: set[asyncio.Task[Any]] = set()
+        connections = self.server_state.connections
+        service.metrics.gauge("fllm_connections", "Open connections.", lambda: float(len(connections)))
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

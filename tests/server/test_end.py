@@ -1,0 +1,154 @@
+"""The end of a server: what was sent before its listening socket closed is answered."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .serving import Program, body, vectors
+
+CLIENTS = 64
+
+
+class Senders:
+    """Clients that note of every request whether it was sent while the server listened, and whether it was answered.
+
+    A request counts as sent when its last byte was handed to the system over a connection that the server's system
+    had accepted.
+    """
+
+    def __init__(self, port: int, *, keep: bool) -> None:
+        self.port, self.keep = port, keep
+        self.listening = True
+        self.answered = 0
+        self.lost: list[str] = []
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(CLIENTS)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(60)
+
+    def _send(self, number: int) -> None:
+        request = body(vectors(2, number), k=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        while True:
+            try:
+                connection.request("POST", "/v1/topk", request)
+                sent_while_listening = self.listening
+            except OSError:
+                return  # the socket is closed: nothing was sent
+            try:
+                response = connection.getresponse()
+                answer = response.read()
+                whole = response.status == 200 and len(json.loads(answer)["items"]) == 2
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                whole, answer = False, repr(error).encode()
+            with self._lock:
+                if whole:
+                    self.answered += 1
+                elif sent_while_listening:
+                    self.lost.append(answer.decode())
+            if not whole:
+                return
+            if not self.keep:
+                connection.close()
+
+
+def end_under_load(users: Path, *, keep: bool, pause_s: float = 0.4) -> Senders:
+    program = Program(users)
+    program.wait_for("ready")
+    senders = Senders(program.port, keep=keep)
+    senders.start()
+    time.sleep(pause_s)
+    senders.listening = False  # what is sent from here on may be too late
+    program.process.send_signal(signal.SIGTERM)
+    assert program.process.wait(60) == 0
+    senders.join()
+    return senders
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept connections", "new connections"])
+def test_every_request_is_answered(users: Path, keep: bool) -> None:
+    senders = end_under_load(users, keep=keep)
+    assert senders.lost == []
+    assert senders.answered > CLIENTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [True, False], ids=["kept connections", "new connections"])
+def test_twenty_ends(users: Path, keep: bool) -> None:
+    for number in range(20):
+        assert end_under_load(users, keep=keep, pause_s=0.2 + 0.01 * number).lost == []
+
+
+def test_connections_that_the_system_alone_accepted_are_answered(users: Path) -> None:
+    program = Program(users, "--max-wait-ms", "300")
+    program.wait_for("ready")
+    request = body(vectors(1), k=3)
+    head = b"POST /v1/topk HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(request)
+    program.process.send_signal(signal.SIGSTOP)
+    made = [socket.create_connection(("127.0.0.1", program.port), timeout=30) for _ in range(CLIENTS)]
+    for connection in made:
+        connection.sendall(head + request)
+    program.process.send_signal(signal.SIGTERM)
+    program.process.send_signal(signal.SIGCONT)
+    for connection in made:
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+        assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
+        connection.close()
+    assert program.process.wait(30) == 0
+
+
+def test_a_body_under_way_is_waited_for(users: Path) -> None:
+    program = Program(users)
+    program.wait_for("ready")
+    request = body(vectors(1), k=3)
+    with socket.create_connection(("127.0.0.1", program.port), timeout=30) as connection:
+        connection.sendall(b"POST /v1/topk HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(request))
+        time.sleep(0.3)
+        program.process.send_signal(signal.SIGTERM)
+        time.sleep(0.8)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", program.port), timeout=5)
+        connection.sendall(request)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert program.process.wait(30) == 0
+
+
+def started(*arguments: str) -> Any:
+    command = [sys.executable, "-m", "fllm_export.cli", "serve", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_server_that_cannot_start_says_why(users: Path, tmp_path: Path) -> None:
+    done = started(str(tmp_path), "--port", "0")
+    assert done.returncode == 4
+    assert "is not a bundle or a user table" in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = started(str(users), "--port", str(port), "--json")
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["kind"] == "UsageError"
+    done = started(str(users), "--port", "0", "--max-batch", "0")
+    assert done.returncode == 2
+    assert "max_batch is 0" in done.stderr
