@@ -27,7 +27,7 @@ ALLOWED = {
     "evaluation": {"checkpoint", "runtime"},
     "server": {"runtime"},
     "training": {"checkpoint", "evaluation", "runtime", "table"},
-    "coldstart": {"checkpoint", "evaluation", "runtime"},
+    "coldstart": {"checkpoint", "engines", "evaluation", "runtime", "table"},
 }
 
 
