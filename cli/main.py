@@ -13,6 +13,7 @@ from fllm_export.cli.estimate import estimate
 from fllm_export.cli.evaluate import evaluate
 from fllm_export.cli.info import info
 from fllm_export.cli.inspect import inspect
+from fllm_export.cli.onboard import onboard
 from fllm_export.cli.output import JSON_FLAG, Output
 from fllm_export.cli.pack import pack
 from fllm_export.cli.plan import plan
@@ -64,7 +65,7 @@ class Verbs(click.Group):
             _refuse(output, error)
         except KeyboardInterrupt:
             code = INTERRUPTED
-            fix = "if you run train, build or sweep again, it continues where it stopped"
+            fix = "if you run train, build, sweep or onboard again, it continues where it stopped"
             output.error("Interrupted", f"interrupted; {fix}", code)
         except Exception as error:
             refused = _refused_by_system(error)
@@ -115,6 +116,7 @@ for verb in (
     info,
     train,
     evaluate,
+    onboard,
     users,
 ):
     main.add_command(verb)

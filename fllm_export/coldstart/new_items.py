@@ -1,0 +1,297 @@
+"""New items as they arrive: JSON lines or Parquet, read from a position on, in files that may still grow.
+
+A record has ``item_id``, ``text`` (or ``vector``, for a user table without an encoder), and if need be ``users``: the
+ids of all users who interacted with the item so far. A later record of the same item replaces the earlier one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from fllm_export import arguments
+from fllm_export.errors import BudgetError, BundleError, FllmError, HardwareError, UsageError
+from fllm_export.strict_json import parse
+
+Content = Literal["text", "vector"]
+
+_LINE_BYTES_MAX = 16 << 20
+_ID, _USERS = "item_id", "users"
+
+
+@dataclass(frozen=True)
+class NewItem:
+    """An item as one record describes it.
+
+    Attributes:
+        item_id: of 0 or more.
+        content: its text, or the numbers of its vector.
+        users: ids of users who interacted with it, ascending, each once.
+        sha256: of all of that.
+    """
+
+    item_id: int
+    content: str | tuple[float, ...]
+    users: tuple[int, ...]
+    sha256: str
+
+    @classmethod
+    def of(cls, record: dict[str, Any], kind: Content) -> NewItem:
+        """Check a record.
+
+        Raises:
+            UsageError: a field is missing or has another type, or a text is empty. Other fields are ignored.
+        """
+        missing = [name for name in (_ID, kind) if name not in record]
+        if missing:
+            raise UsageError(f"the record has no `{missing[0]}`", expected=f"`{_ID}`, `{kind}` and maybe `{_USERS}`")
+        item_id = arguments.integer(record[_ID], _ID, least=0, most=(1 << 63) - 1)
+        listed = record.get(_USERS)
+        if listed is not None and not isinstance(listed, list):
+            raise UsageError(f"`{_USERS}` is {listed!r:.60}", expected="a list of user ids")
+        users = tuple(sorted({arguments.integer(user, _USERS, least=0, most=(1 << 63) - 1) for user in listed or ()}))
+        content = _text(record[kind]) if kind == "text" else _vector(record[kind])
+        digest = hashlib.sha256(json.dumps([item_id, content, users]).encode()).hexdigest()
+        return cls(item_id, content, users, digest)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"`text` is {value!r:.60}", expected="a text that is not empty")
+    return value
+
+
+def _vector(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list) or not value:
+        raise UsageError(f"`vector` is {value!r:.60}", expected="a list of numbers")
+    numbers = np.array([arguments.real(number, "vector", least=-np.inf) for number in value])
+    with np.errstate(over="ignore"):
+        rounded = numbers.astype(np.float32)
+    if not np.isfinite(rounded).all():
+        raise UsageError("`vector` has a number outside float32's range", expected="finite numbers")
+    return tuple(rounded.tolist())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records that were read in one go.
+
+    Attributes:
+        items: in the order of the file.
+        begin: position of the first of them: bytes of a JSON-lines file, rows of a Parquet file.
+        end: position after the last of them.
+    """
+
+    items: list[NewItem]
+    begin: int
+    end: int
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what was read."""
+        return hashlib.sha256("".join(item.sha256 for item in self.items).encode()).hexdigest()
+
+
+class ItemSource(Protocol):
+    """A file of records that may grow at its end.
+
+    Attributes:
+        unit: of positions.
+    """
+
+    unit: str
+
+    def read(self, begin: int, most: int, *, final: bool) -> Batch:
+        """Return at most ``most`` records from a position on; none where there is nothing new.
+
+        Args:
+            begin: a position that was the end of another batch, or 0.
+            most: of records.
+            final: whether the file has been written to its end. Otherwise what is not yet whole is left for later.
+
+        Raises:
+            BundleError: the first record is invalid (one that is not the first ends the batch before it), or the file
+                ends before the position.
+        """
+        ...
+
+    def size(self) -> int:
+        """Return the position of the end as it is now."""
+        ...
+
+
+class JsonLines:
+    """A file with a JSON object per line. A line that has no line end yet belongs to nobody.
+
+    Args:
+        path: the file.
+        kind: what records have.
+    """
+
+    unit = "bytes"
+
+    def __init__(self, path: Path, kind: Content) -> None:
+        self.path = path
+        self._kind = kind
+
+    def size(self) -> int:
+        """Return the file's bytes."""
+        return self.path.stat().st_size
+
+    def read(self, begin: int, most: int, *, final: bool) -> Batch:
+        """Return whole lines, as :class:`ItemSource` says; blank lines are skipped.
+
+        Raises:
+            BundleError: as :class:`ItemSource` says.
+            BudgetError: a line has more than 16 MiB.
+        """
+        items: list[NewItem] = []
+        end = begin
+        if self.size() < begin:
+            raise _shorter(self.path, self.size(), begin, self.unit)
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            while len(items) < most:
+                line = file.readline(_LINE_BYTES_MAX + 1)
+                if len(line) > _LINE_BYTES_MAX:
+                    raise BudgetError(
+                        f"{self.path}: the line at byte {end} has more than {_LINE_BYTES_MAX} bytes",
+                        expected="a record of at most that size per line",
+                    )
+                if not line or not (final or line.endswith(b"\n")):
+                    break
+                if line.strip():
+                    try:
+                        items.append(self._item(line, end))
+                    except BundleError:
+                        if items:
+                            break
+                        raise
+                end += len(line)
+        return Batch(items, begin, end)
+
+    def _item(self, line: bytes, at: int) -> NewItem:
+        try:
+            record = parse(line)
+            if not isinstance(record, dict):
+                raise UsageError(f"it holds a JSON {type(record).__name__}", expected="a JSON object per line")
+            return NewItem.of(record, self._kind)
+        except ValueError as error:
+            found, expected = f"it is not JSON ({error})", "a JSON object per line"
+        except UsageError as error:
+            found, expected = error.found, error.expected or "a record"
+        raise BundleError(
+            f"{self.path}, line at byte {at}: {found}",
+            expected=expected,
+            fix="Correct the line and run again; what stands before it is done",
+        )
+
+
+class ParquetItems:
+    """A Parquet file with a row per record, replaced as a whole by one with more rows at its end.
+
+    Args:
+        path: the file.
+        kind: what records have.
+
+    Raises:
+        HardwareError: pyarrow is not installed.
+    """
+
+    unit = "rows"
+
+    def __init__(self, path: Path, kind: Content) -> None:
+        try:
+            from pyarrow import parquet
+        except ImportError as error:
+            raise HardwareError(
+                "reading Parquet needs pyarrow, which is not installed", fix="Run pip install 'fllm-export[onboard]'"
+            ) from error
+        self.path = path
+        self._kind = kind
+        self._parquet = parquet
+
+    def size(self) -> int:
+        """Return the file's rows."""
+        with self._opened() as file:
+            return int(file.metadata.num_rows)
+
+    def read(self, begin: int, most: int, *, final: bool) -> Batch:
+        """Return rows, as :class:`ItemSource` says. A file that is not whole yet has nothing new."""
+        try:
+            records = self._records(begin, most)
+        except BundleError as error:
+            if final or not isinstance(error, _NotParquetError):
+                raise
+            return Batch([], begin, begin)
+        items: list[NewItem] = []
+        for row, record in enumerate(records, begin):
+            try:
+                items.append(NewItem.of(record, self._kind))
+            except UsageError as error:
+                if items:
+                    break
+                raise BundleError(f"{self.path}, row {row}: {error.found}", expected=error.expected) from error
+        return Batch(items, begin, begin + len(items))
+
+    def _records(self, begin: int, most: int) -> list[dict[str, Any]]:
+        with self._opened() as file:
+            rows = int(file.metadata.num_rows)
+            if rows < begin:
+                raise _shorter(self.path, rows, begin, self.unit)
+            names = [name for name in (_ID, self._kind, _USERS) if name in file.schema_arrow.names]
+            found: list[dict[str, Any]] = []
+            first = 0
+            for group in range(file.metadata.num_row_groups):
+                last = first + int(file.metadata.row_group(group).num_rows)
+                if last > begin and len(found) < most:
+                    start = max(begin - first, 0)
+                    part = file.read_row_group(group, columns=names).slice(start, most - len(found))
+                    found += part.to_pylist()
+                first = last
+            return found
+
+    def _opened(self) -> Any:
+        import pyarrow as pa
+
+        try:
+            return self._parquet.ParquetFile(self.path)
+        except (pa.ArrowException, OSError) as error:
+            raise _NotParquetError(f"{self.path} is not a Parquet file ({error})", fix="Write it again") from error
+
+
+class _NotParquetError(BundleError):
+    """A file that cannot be read as Parquet, perhaps because it is being written."""
+
+
+def _shorter(path: Path, size: int, begin: int, unit: str) -> FllmError:
+    return BundleError(
+        f"{path} has {size} {unit}, and {begin} were read before",
+        expected="a file that grows at its end",
+        fix="Run again: a file that was replaced is read from its beginning, and nothing is done twice",
+    )
+
+
+def open_items(path: Path, kind: Content) -> ItemSource:
+    """Open a file of new items by its ending.
+
+    Raises:
+        UsageError: the ending is another, or there is no such file.
+        HardwareError: it is Parquet and pyarrow is not installed.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} is {'a directory' if path.is_dir() else 'missing'}", expected="a file of new items")
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        return JsonLines(path, kind)
+    if path.suffix.lower() == ".parquet":
+        return ParquetItems(path, kind)
+    raise UsageError(f"{path} ends in {path.suffix!r}", expected="one of " + ", ".join(ITEM_ENDINGS))
+
+
+ITEM_ENDINGS: Sequence[str] = (".jsonl", ".ndjson", ".parquet")

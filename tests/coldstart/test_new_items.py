@@ -1,0 +1,142 @@
+"""Reading files that grow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fllm_export.coldstart.new_items import ItemSource, NewItem, open_items
+from fllm_export.errors import BudgetError, BundleError, UsageError
+
+from .small_platform import as_lines, records, write_parquet
+
+
+def read_all(source: ItemSource, step: int, begin: int = 0) -> tuple[list[NewItem], int]:
+    found: list[NewItem] = []
+    while items := (batch := source.read(begin, step, final=False)).items:
+        found += items
+        begin = batch.end
+    return found, begin
+
+
+@pytest.mark.parametrize("step", [1, 3, 100])
+def test_both_formats_give_the_same_items(tmp_path: Path, step: int) -> None:
+    items = records(11)
+    (tmp_path / "a.jsonl").write_bytes(as_lines(items))
+    write_parquet(tmp_path / "a.parquet", items, group=4)
+    lines, _ = read_all(open_items(tmp_path / "a.jsonl", "vector"), step)
+    rows, end = read_all(open_items(tmp_path / "a.parquet", "vector"), step)
+    assert lines == rows
+    assert end == 11
+    assert [item.item_id for item in lines] == list(range(1000, 1011))
+    assert lines[0].users == (0, 100)
+    assert lines[1].users == ()
+
+
+def test_a_line_without_an_end_is_left_for_later(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    whole = as_lines(records(3))
+    source_end = 0
+    seen: list[int] = []
+    for size in range(1, len(whole) + 1):
+        path.write_bytes(whole[:size])
+        batch = open_items(path, "vector").read(source_end, 10, final=False)
+        seen += [item.item_id for item in batch.items]
+        source_end = batch.end
+        assert len(seen) == whole[:size].count(b"\n")
+    assert seen == [1000, 1001, 1002]
+    path.write_bytes(whole[:-1])
+    assert len(open_items(path, "vector").read(0, 10, final=True).items) == 3
+
+
+def test_a_parquet_file_that_is_replaced_by_a_longer_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    items = records(9)
+    write_parquet(path, items[:4])
+    source = open_items(path, "vector")
+    first, end = read_all(source, 3)
+    write_parquet(path, items, group=2)
+    others, _ = read_all(source, 3, end)
+    assert [item.item_id for item in first + others] == list(range(1000, 1009))
+    path.write_bytes(path.read_bytes()[:-10])
+    assert source.read(9, 3, final=False).items == []
+    with pytest.raises(BundleError, match="not a Parquet file"):
+        source.read(9, 3, final=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"{", "not JSON"),
+        (b"[1]", "JSON list"),
+        (b'{"item_id": 1}', "no `text`"),
+        (b'{"text": "a"}', "no `item_id`"),
+        (b'{"item_id": -1, "text": "a"}', "item_id is -1"),
+        (b'{"item_id": true, "text": "a"}', "item_id is True"),
+        (b'{"item_id": 1.0, "text": "a"}', "item_id is 1.0"),
+        (b'{"item_id": 9223372036854775808, "text": "a"}', "item_id"),
+        (b'{"item_id": 1, "text": " "}', "`text` is"),
+        (b'{"item_id": 1, "text": null}', "`text` is None"),
+        (b'{"item_id": 1, "text": "\\ud800"}', "not JSON"),
+        (b'{"item_id": 1, "text": "a", "users": 3}', "`users` is 3"),
+        (b'{"item_id": 1, "text": "a", "users": ["b"]}', "users is 'b'"),
+        (b'{"item_id": 1, "item_id": 2, "text": "a"}', "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+    ],
+)
+def test_an_invalid_line_ends_the_batch_before_it_and_is_named(tmp_path: Path, line: bytes, words: str) -> None:
+    path = tmp_path / "a.jsonl"
+    good = b'{"item_id": 5, "text": "a film"}\n'
+    path.write_bytes(good + line + b"\n" + good)
+    source = open_items(path, "text")
+    batch = source.read(0, 10, final=False)
+    assert [item.item_id for item in batch.items] == [5]
+    with pytest.raises(BundleError, match=words) as caught:
+        source.read(batch.end, 10, final=False)
+    assert f"byte {len(good)}" in str(caught.value)
+
+
+@pytest.mark.parametrize("vector", ["[]", "null", "[1e39]", '["a"]', "[true]", "[NaN]", "3"])
+def test_an_invalid_vector_is_named(tmp_path: Path, vector: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"item_id": 1, "vector": {vector}}}\n')
+    with pytest.raises(BundleError, match="byte 0"):
+        open_items(path, "vector").read(0, 1, final=False)
+
+
+def test_a_line_without_bounds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fllm_export.coldstart.new_items._LINE_BYTES_MAX", 1000)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b" " * 2000)
+    with pytest.raises(BudgetError, match="byte 0"):
+        open_items(path, "text").read(0, 1, final=False)
+
+
+def test_the_hash_is_of_everything_that_counts() -> None:
+    base = {"item_id": 1, "text": "a", "users": [2, 3]}
+    same = {"users": [3, 2, 3], "text": "a", "item_id": 1, "title": "ignored"}
+    assert NewItem.of(base, "text") == NewItem.of(same, "text")
+    for change in ({"item_id": 2}, {"text": "b"}, {"users": [2]}):
+        assert NewItem.of({**base, **change}, "text").sha256 != NewItem.of(base, "text").sha256
+
+
+def test_a_file_that_became_shorter_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(as_lines(records(3)))
+    source = open_items(path, "vector")
+    end = source.read(0, 3, final=True).end
+    path.write_bytes(as_lines(records(2)))
+    with pytest.raises(BundleError, match="read before"):
+        source.read(end, 3, final=True)
+    write_parquet(tmp_path / "a.parquet", records(2))
+    with pytest.raises(BundleError, match="read before"):
+        open_items(tmp_path / "a.parquet", "vector").read(3, 1, final=True)
+
+
+def test_the_file_must_exist_and_have_a_known_ending(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="missing"):
+        open_items(tmp_path / "a.jsonl", "text")
+    (tmp_path / "a.csv").write_text("item_id,text\n")
+    with pytest.raises(UsageError, match=r"\.csv"):
+        open_items(tmp_path / "a.csv", "text")
