@@ -12,6 +12,7 @@ from fllm_export.errors import BundleError
 from fllm_export.files import json_text, publish_text
 from fllm_export.strict_json import read_versioned
 from fllm_export.table.bit_planes import BLOCK_ROWS, GROUP_DIMS, whole_groups
+from fllm_export.table.codec_names import REFINE_CODECS
 from fllm_export.table.codecs import CODECS
 
 FORMAT_VERSION = 1
@@ -20,8 +21,9 @@ GENERATION_MAX = 1 << 53
 """The largest that may be given: every reader of JSON holds it exactly, and there is room to count on."""
 
 
-READER_FEATURES: frozenset[str] = frozenset()
-"""Features that a reader must know to read a table right; none exist yet."""
+REFINEMENT = "refinement"
+READER_FEATURES: frozenset[str] = frozenset({REFINEMENT})
+"""Features that this reader knows. A table names those that a reader must know to read it right."""
 
 _TILE_BYTES = 8 << 20
 _TILE_ROWS_MAX = 65_536
@@ -36,6 +38,21 @@ class ShardEntry:
     rows: int
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class RefinementLayout:
+    """The refinement rows: each row of the table once more, in more bits, for those that are ranked again.
+
+    Attributes:
+        codec: of these rows.
+        dim: of these rows and of item vectors; the table's own rows have the first ``TableLayout.dim`` dimensions.
+        shards: one for each shard of the table, with the same rows in the same order.
+    """
+
+    codec: str
+    dim: int
+    shards: tuple[ShardEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ class TableLayout:
         shards: in scan order.
         identity: a hash of what the table was at first, by which a bundle knows its own table however it has changed
             since; empty in tables that were written before there was one.
+        refinement: the refinement rows, or None.
     """
 
     codec: str
@@ -66,6 +84,30 @@ class TableLayout:
     tile_bounds: bool
     shards: tuple[ShardEntry, ...]
     identity: str = ""
+    refinement: RefinementLayout | None = None
+
+    @property
+    def item_dim(self) -> int:
+        """Dimension of an item vector: that of the refinement rows where there are any."""
+        return self.dim if self.refinement is None else self.refinement.dim
+
+    @property
+    def files(self) -> tuple[ShardEntry, ...]:
+        """All files beside ``table.json``: the shards, and those of the refinement rows."""
+        return self.shards if self.refinement is None else self.shards + self.refinement.shards
+
+    @property
+    def refinement_facts(self) -> dict[str, str]:
+        """What there is to say of the refinement rows, in a line for people; empty where there are none."""
+        if self.refinement is None:
+            return {}
+        size = sum(file.bytes for file in self.refinement.shards)
+        return {"refinement rows": f"{self.refinement.codec}, {self.refinement.dim} dimensions, {size:,} bytes"}
+
+    @property
+    def reader_features(self) -> list[str]:
+        """What a reader must know to read the table right, sorted."""
+        return [] if self.refinement is None else [REFINEMENT]
 
     def save(self, directory: Path) -> None:
         """Publish ``table.json``; until it is there, the directory is not a table."""
@@ -75,15 +117,21 @@ class TableLayout:
         """Return ``table.json``."""
         document = {
             "format_version": FORMAT_VERSION,
-            "reader_features": sorted(READER_FEATURES),
-            **asdict(self),
+            "reader_features": self.reader_features,
+            **self._members(),
         }
         return json_text({**document, "sha256": _digest(document)})
 
     def born(self) -> TableLayout:
         """Return a new table's layout with its identity."""
-        facts = {**asdict(self), "generation": None, "identity": None}
+        facts = {**self._members(), "generation": None, "identity": None}
         return replace(self, identity=_digest(facts))
+
+    def _members(self) -> dict[str, Any]:
+        members = asdict(self)
+        if self.refinement is None:
+            del members[REFINEMENT]
+        return members
 
     @classmethod
     def load(cls, directory: Path) -> TableLayout:
@@ -104,20 +152,20 @@ class TableLayout:
 
     @classmethod
     def _parse(cls, document: dict[str, Any], path: Path) -> TableLayout:
-        shards = _typed(document, "shards", list, path)
-        entries = []
-        for number, shard in enumerate(shards):
-            where = f"shards[{number}]"
-            if not isinstance(shard, dict):
-                raise BundleError(f"{path}: {where} is {shard!r}", expected="an object")
-            fields = {"name": str, "rows": int, "bytes": int, "sha256": str}
-            entries.append(ShardEntry(**{key: _typed(shard, key, kind, path) for key, kind in fields.items()}))
+        entries = _entries(document, "shards", path)
         fields = {"codec": str, "dim": int, "rows": int, "tile_rows": int, "bias": bool, "generation": int}
         known = {key: _typed(document, key, kind, path) for key, kind in fields.items()}
         sketch_dims = _typed(document, "sketch_dims", int, path) if "sketch_dims" in document else 0
         tile_bounds = _typed(document, "tile_bounds", bool, path) if "tile_bounds" in document else False
         identity = _typed(document, "identity", str, path) if "identity" in document else ""
-        return cls(**known, sketch_dims=sketch_dims, tile_bounds=tile_bounds, shards=tuple(entries), identity=identity)
+        return cls(
+            **known,
+            sketch_dims=sketch_dims,
+            tile_bounds=tile_bounds,
+            shards=entries,
+            identity=identity,
+            refinement=_refinement(document, path),
+        )
 
     @staticmethod
     def verify(directory: Path) -> int:
@@ -145,7 +193,9 @@ class TableLayout:
             if getattr(self, key) < 1:
                 raise BundleError(f"{path}: {key} is {getattr(self, key)}", expected="at least 1")
         self._check_blocks(path)
-        for shard in self.shards:
+        if self.refinement is not None:
+            self._check_refinement(self.refinement, path)
+        for shard in self.files:
             if Path(shard.name).name != shard.name or shard.name in ("", ".", "..") or "\0" in shard.name:
                 raise BundleError(f"{path}: shard name {shard.name!r}", expected="a file name without folders")
             if shard.rows < 1:
@@ -153,6 +203,24 @@ class TableLayout:
         total = sum(shard.rows for shard in self.shards)
         if total != self.rows:
             raise BundleError(f"{path}: the shards hold {total} rows", expected=f"{self.rows}, as `rows` says")
+
+    def _check_refinement(self, refinement: RefinementLayout, path: Path) -> None:
+        if refinement.codec not in REFINE_CODECS:
+            raise BundleError(
+                f"{path}: the codec of the refinement is {refinement.codec!r}",
+                expected="one of " + ", ".join(REFINE_CODECS),
+            )
+        if refinement.dim < self.dim:
+            raise BundleError(
+                f"{path}: the refinement has {refinement.dim} dimensions",
+                expected=f"at least the {self.dim} of the rows",
+            )
+        found, expected = ([shard.rows for shard in shards] for shards in (refinement.shards, self.shards))
+        if found != expected:
+            raise BundleError(
+                f"{path}: the shards of the refinement hold {_shown(found)} rows",
+                expected=f"{_shown(expected)}, as the shards of the table",
+            )
 
     def _check_blocks(self, path: Path) -> None:
         """Check what depends on rows that are stored in blocks: the sketch's, or the codec's own."""
@@ -183,6 +251,35 @@ def tile_rows(row_bytes: int, shard_bytes: int) -> int:
     """Return a power of two of about 8 MiB: few enough rows for a budget to stop at, enough to amortise a call."""
     rows = max(_TILE_ROWS_MIN, min(_TILE_ROWS_MAX, _TILE_BYTES // row_bytes))
     return 1 << max(0, min(rows, shard_bytes // row_bytes).bit_length() - 1)
+
+
+def _entries(document: dict[str, Any], key: str, path: Path) -> tuple[ShardEntry, ...]:
+    entries = []
+    for number, shard in enumerate(_typed(document, key, list, path)):
+        if not isinstance(shard, dict):
+            raise BundleError(f"{path}: {key}[{number}] is {shard!r}", expected="an object")
+        fields = {"name": str, "rows": int, "bytes": int, "sha256": str}
+        entries.append(ShardEntry(**{name: _typed(shard, name, kind, path) for name, kind in fields.items()}))
+    return tuple(entries)
+
+
+def _refinement(document: dict[str, Any], path: Path) -> RefinementLayout | None:
+    """Return the refinement of a document. A reader that does not know it would take item vectors of another dim."""
+    announced = REFINEMENT in document.get("reader_features", [])
+    if announced != (REFINEMENT in document):
+        raise BundleError(
+            f"{path}: `{REFINEMENT}` is " + ("missing" if announced else "not one of the reader features"),
+            expected="both or neither",
+        )
+    if not announced:
+        return None
+    found = _typed(document, REFINEMENT, dict, path)
+    codec, dim = _typed(found, "codec", str, path), _typed(found, "dim", int, path)
+    return RefinementLayout(codec, dim, _entries(found, "shards", path))
+
+
+def _shown(counts: list[int]) -> str:
+    return ", ".join(map(str, counts[:8])) + (", ..." if len(counts) > 8 else "")
 
 
 def _typed(document: dict[str, Any], key: str, kind: type, path: Path) -> Any:

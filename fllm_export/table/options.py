@@ -7,7 +7,7 @@ from typing import Literal, TypedDict, get_args
 
 from fllm_export.arguments import integer, one_of
 from fllm_export.errors import UsageError
-from fllm_export.table.codec_names import CODEC_NAMES, UNSKETCHED, CodecName
+from fllm_export.table.codec_names import CODEC_NAMES, REFINE_NAMES, UNSKETCHED, CodecName, RefineName
 
 Choice = Literal["auto", "yes", "no"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
@@ -20,6 +20,7 @@ class TableChoices(TypedDict, total=False):
     shard_bytes: int
     sketch: Choice
     cluster: Choice
+    refine: RefineName
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class TableOptions:
         cluster: ``yes`` stores rows that lie together in one tile, with bounds on the tile's scores: a search then
             leaves whole tiles out, and one that a budget cuts off has seen the best tiles first; ``no`` does not;
             ``auto`` does for tables of more than one shard.
+        refine: ``int8`` or ``fp16`` stores every row once more, in that codec and with all dimensions, in files of its
+            own. A search reads from them only the rows of its best candidates, and ranks these again. ``no`` does not.
 
     Raises:
         UsageError: a value is invalid.
@@ -66,12 +69,21 @@ class TableOptions:
         },
     )
 
+    refine: RefineName = field(
+        default="no",
+        metadata={
+            "help": "Also store rows in a finer codec, by which searches rank their best candidates again.",
+            "values": REFINE_NAMES,
+        },
+    )
+
     def __post_init__(self) -> None:
         if not isinstance(self.quant, str) or self.quant not in CODEC_NAMES:
             raise UsageError(f"there is no codec {self.quant!r}", expected="one of " + ", ".join(CODEC_NAMES))
         object.__setattr__(self, "shard_bytes", integer(self.shard_bytes, "shard_bytes", least=1))
         for name, choice in (("sketch", self.sketch), ("cluster", self.cluster)):
             one_of(choice, name, CHOICES)
+        one_of(self.refine, "refine", REFINE_NAMES)
         if self.sketch == "yes" and self.quant in UNSKETCHED:
             raise UsageError(
                 f"sketch is 'yes' and quant '{self.quant}', whose rows are as short as a sketch",

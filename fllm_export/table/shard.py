@@ -6,7 +6,7 @@ import math
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,19 @@ class Tile:
     def rows(self) -> int:
         """Number of rows."""
         return len(self.ids)
+
+
+class Shape(Protocol):
+    """What decides the tensors of a file of rows."""
+
+    @property
+    def codec(self) -> Codec:
+        """Of all rows."""
+        ...
+
+    def tensors(self, rows: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the safetensors dtype and the shape of each tensor of so many rows, in file order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -100,20 +113,12 @@ class Shard:
     def __init__(self, path: Path, shape: ShardShape, rows: int) -> None:
         self.path = path
         self.rows = rows
-        arrays = _map(path)
-        expected = shape.tensors(rows)
-        for name, (dtype, extents) in expected.items():
-            if name not in arrays:
-                raise BundleError(f"{path} has no tensor `{name}`", expected=", ".join(expected))
-            found_dtype, array = arrays[name]
-            if found_dtype != dtype or array.shape != extents:
-                found = f"{found_dtype} {list(array.shape)}"
-                raise BundleError(f"{path}: tensor `{name}` is {found}", expected=f"{dtype} {list(extents)}")
-        self.stored = {name: arrays[name][1] for name in shape.codec.tensors(shape.dim)}
+        arrays = map_tensors(path, shape, rows)
+        self.stored = {name: arrays[name] for name in shape.codec.tensors(shape.dim)}
         self._in_blocks = {"codes"} if shape.codec.in_blocks else set()
-        self.ids: npt.NDArray[np.int64] = arrays["ids"][1].view(np.int64)
-        self.bias = arrays["bias"][1].view(np.float32) if shape.bias else None
-        self.beside = {name: arrays[name][1] for name in expected if name.startswith(("sketch_", "tile_"))}
+        self.ids: npt.NDArray[np.int64] = arrays["ids"].view(np.int64)
+        self.bias = arrays["bias"].view(np.float32) if shape.bias else None
+        self.beside = {name: array for name, array in arrays.items() if name.startswith(("sketch_", "tile_"))}
 
     def tile(self, start: int, stop: int) -> Tile:
         """Return rows ``start`` to ``stop`` as views; only codes in blocks are copied.
@@ -146,7 +151,7 @@ def row_tensors(codec: Codec, dim: int, *, bias: bool) -> dict[str, tuple[str, t
     return {**tensors, "ids": ("I64", ())}
 
 
-def tensor_facts(shape: ShardShape, rows: int) -> dict[str, TensorFacts]:
+def tensor_facts(shape: Shape, rows: int) -> dict[str, TensorFacts]:
     """Return what the header says of each tensor in a shard of so many rows, in file order."""
     facts = {}
     for name, (dtype, extents) in shape.tensors(rows).items():
@@ -154,21 +159,39 @@ def tensor_facts(shape: ShardShape, rows: int) -> dict[str, TensorFacts]:
     return facts
 
 
-def shard_layout(shape: ShardShape, rows: int) -> Layout:
+def shard_layout(shape: Shape, rows: int) -> Layout:
     """Return how the tensors of a shard of so many rows lie in its file; every tensor begins on a page."""
     metadata = {"format": "fllm-users", "format_version": str(FORMAT_VERSION), "codec": shape.codec.name}
     return lay_out(tensor_facts(shape, rows), page_bytes=PAGE_BYTES, metadata=metadata)
 
 
-def write_shard(path: Path, shape: ShardShape, tensors: dict[str, Array]) -> int:
+def write_shard(path: Path, shape: Shape, tensors: dict[str, Array]) -> int:
     """Publish a shard of the tensors that ``shape`` names, and return its size in bytes."""
-    layout = shard_layout(shape, len(tensors["ids"]))
+    layout = shard_layout(shape, len(tensors["scales"]))
     with publish(path) as file:
         file.write(layout.header)
         for name, gap in layout.gaps.items():
             file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
             file.write(bytes(gap))
     return layout.size
+
+
+def map_tensors(path: Path, shape: Shape, rows: int) -> dict[str, Array]:
+    """Map a file of rows, read-only, and return the tensors that ``shape`` names.
+
+    Raises:
+        BundleError: the file is missing, shorter than its header says, or not as the table describes it.
+    """
+    arrays = _map(path)
+    expected = shape.tensors(rows)
+    for name, (dtype, extents) in expected.items():
+        if name not in arrays:
+            raise BundleError(f"{path} has no tensor `{name}`", expected=", ".join(expected))
+        found_dtype, array = arrays[name]
+        if found_dtype != dtype or array.shape != extents:
+            found = f"{found_dtype} {list(array.shape)}"
+            raise BundleError(f"{path}: tensor `{name}` is {found}", expected=f"{dtype} {list(extents)}")
+    return {name: arrays[name][1] for name in expected}
 
 
 def _map(path: Path) -> dict[str, tuple[str, Array]]:

@@ -14,6 +14,7 @@ from fllm_export.table import tile_bounds
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_unique
 from fllm_export.table.layout import FILE_NAME, TableLayout
+from fllm_export.table.refinement import Refinement
 from fllm_export.table.shard import Shard, ShardShape, Tile
 
 LabelledRows = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32] | None]
@@ -31,22 +32,29 @@ class Table:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.layout, self.shards = open_whole("table", directory / FILE_NAME, self._read)
+        self.layout, self.shards, self.refinement = open_whole("table", directory / FILE_NAME, self._read)
         self.codec = codec(self.layout.codec)
 
-    def _read(self) -> tuple[TableLayout, list[Shard]]:
+    def _read(self) -> tuple[TableLayout, list[Shard], Refinement | None]:
         layout = TableLayout.load(self.directory)
         shape = ShardShape(
             codec(layout.codec), layout.dim, layout.bias, layout.tile_rows, layout.sketch_dims, layout.tile_bounds
         )
-        return layout, [Shard(self.directory / entry.name, shape, entry.rows) for entry in layout.shards]
+        shards = [Shard(self.directory / entry.name, shape, entry.rows) for entry in layout.shards]
+        finer = None if layout.refinement is None else Refinement(self.directory, layout.refinement)
+        return layout, shards, finer
 
     def tiles(self) -> Iterator[Tile]:
         """Yield all tiles in scan order."""
+        for _, _, tile in self._located_tiles():
+            yield tile
+
+    def _located_tiles(self) -> Iterator[tuple[int, int, Tile]]:
+        """Yield all tiles in scan order, each with the number of its shard and of its first row there."""
         step = self.layout.tile_rows
-        for shard in self.shards:
+        for number, shard in enumerate(self.shards):
             for start in range(0, shard.rows, step):
-                yield shard.tile(start, min(start + step, shard.rows))
+                yield number, start, shard.tile(start, min(start + step, shard.rows))
 
     def gather(self, rows: npt.NDArray[np.int64]) -> Tile:
         """Return copies of some rows, given by their numbers in scan order; ids come in the order of the rows."""
@@ -65,14 +73,21 @@ class Table:
         return Tile(stored, ids, np.concatenate(bias)[back] if bias else None)
 
     def decoded(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """Yield ids [n] and the float32 rows [n, d] that the codes stand for, a tile at a time."""
+        """Yield ids [n] and the float32 rows [n, d] that the codes stand for, as :meth:`labelled_chunks`."""
         for ids, rows, _ in self.labelled_chunks():
             yield ids, rows
 
     def labelled_chunks(self) -> Iterator[LabelledRows]:
-        """Yield ids int64 [n], the float32 rows [n, d] that the codes stand for and biases float32 [n] (or None)."""
-        for tile in self.tiles():
-            yield tile.ids, self.codec.decode(tile.stored, self.layout.dim), tile.bias
+        """Yield ids int64 [n], the float32 rows [n, d] that the codes stand for and biases float32 [n] (or None).
+
+        A tile at a time; where there are refinement rows, these, as they are nearer to what was written.
+        """
+        for number, start, tile in self._located_tiles():
+            if self.refinement is None:
+                yield tile.ids, self.codec.decode(tile.stored, self.layout.dim), tile.bias
+            else:
+                finer, stored = self.refinement, self.refinement.part(number, start, start + tile.rows)
+                yield tile.ids, finer.codec.decode(stored, finer.dim), tile.bias
 
     def check_finite(self, tile: Tile) -> None:
         """Check that the codes, scales and biases of some rows are finite.
@@ -83,8 +98,11 @@ class Table:
         finite = self.codec.finite(tile.stored)
         if tile.bias is not None:
             finite &= np.isfinite(tile.bias)
+        self._require(finite, tile.ids)
+
+    def _require(self, finite: npt.NDArray[np.bool_], ids: npt.NDArray[np.int64]) -> None:
         if not finite.all():
-            user = tile.ids[int(np.argmin(finite))]
+            user = ids[int(np.argmin(finite))]
             raise BundleError(
                 f"{self.directory}: the row of user {user} holds a number that is not finite",
                 expected="finite numbers in every row",
@@ -101,7 +119,7 @@ class Table:
             BundleError: naming the file, and what is wrong with it.
         """
         total = TableLayout.verify(self.directory)
-        for entry in self.layout.shards:
+        for entry in self.layout.files:
             size = (self.directory / entry.name).stat().st_size
             if size != entry.bytes:
                 raise BundleError(f"{self.directory / entry.name} has {size} bytes", expected=f"{entry.bytes}")
@@ -113,12 +131,15 @@ class Table:
                     expected=entry.sha256,
                     fix="Copy the file again, or build the table again",
                 )
-        for number, tile in enumerate(self.tiles()):
+        for number, (shard, start, tile) in enumerate(self._located_tiles()):
             if tile.ids[0] < 0 or not bool(np.all(tile.ids[1:] > tile.ids[:-1])):
                 raise BundleError(
                     f"{self.directory}: tile {number}: user ids do not ascend", expected="ascending ids of at least 0"
                 )
             self.check_finite(tile)
+            if self.refinement is not None:
+                stored = self.refinement.part(shard, start, start + tile.rows)
+                self._require(self.refinement.codec.finite(stored), tile.ids)
         if self.layout.tile_bounds:
             self._verify_bounds()
         try:

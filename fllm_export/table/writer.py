@@ -11,26 +11,28 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.arguments import integer
+from fllm_export.arguments import integer, vectors
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish_text, sha256_file
 from fllm_export.progress import Progress, silent
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import check_place
+from fllm_export.table import refinement
 from fllm_export.table.bit_planes import into_blocks
 from fllm_export.table.codecs import codec
 from fllm_export.table.footprint import row_counts
 from fllm_export.table.ids import check_ids, check_unique
 from fllm_export.table.layout import GENERATION_MAX, ShardEntry, TableLayout, shard_name
 from fllm_export.table.options import TableOptions
+from fllm_export.table.refinement_maker import RefinementMaker
 from fllm_export.table.rounding import Rounding, nearest
-from fllm_export.table.shard import Array, Shard, ShardShape, row_tensors, write_shard
+from fllm_export.table.shard import Array, Shard, ShardShape, write_shard
 from fllm_export.table.shard_rows import ShardRows
 from fllm_export.table.sketch_maker import SketchMaker
 from fllm_export.table.tile_maker import TileMaker
 
 _LEDGER = ".writing.jsonl"
-_OWN_FILE = re.compile(r"\d{5}\.safetensors|\.\d{5}\.safetensors\..*")
+_OWN_FILE = re.compile(r"(refine-)?\d{5}\.safetensors|\.(refine-)?\d{5}\.safetensors\..*")
 
 Rows = npt.NDArray[np.float32]
 Chunk = tuple[npt.ArrayLike, npt.ArrayLike | None, npt.ArrayLike | None]
@@ -48,6 +50,8 @@ class TableWriter:
         directory: created when missing; must not hold a finished table.
         options: how rows are stored.
         dim: dimension of a row.
+        scan_dim: dimension of the rows that are scanned, which are the first dimensions; all of them when not given,
+            and fewer only where refinement rows keep the others.
         bias: whether rows have a bias.
         items: item vectors [n, d] like those to come, by which the sketch is chosen.
         resume_key: fingerprint of the rows; shards of another fingerprint are removed.
@@ -63,6 +67,7 @@ class TableWriter:
         options: TableOptions,
         *,
         dim: int,
+        scan_dim: int | None = None,
         bias: bool = False,
         items: npt.ArrayLike | None = None,
         resume_key: str | None = None,
@@ -74,11 +79,13 @@ class TableWriter:
         self._directory = directory
         self._codec = codec(options.quant)
         self._rounding = rounding
-        self._dim = dim
+        self._item_dim = dim
+        self._dim = dim if scan_dim is None else integer(scan_dim, "scan_dim", least=1, most=dim)
         self._bias = bias
-        self._sketch = SketchMaker(options.sketch, options.quant, dim, items)
-        step, self._shard_rows = row_counts(options, dim)
-        self._tiles = TileMaker(options.cluster, dim, step)
+        self._refinement = RefinementMaker(options.refine, dim, self._codec, self._dim)
+        self._sketch = SketchMaker(options.sketch, options.quant, self._dim, self._leading(items))
+        step, self._shard_rows = row_counts(options, dim, self._dim)
+        self._tiles = TileMaker(options.cluster, self._dim, step)
         if (directory / "table.json").exists():
             raise UsageError(f"{directory} holds a table already", fix="Choose another directory, or remove it first")
         directory.mkdir(parents=True, exist_ok=True)
@@ -130,6 +137,7 @@ class TableWriter:
             sketch_dims=self._sketch.dims,
             tile_bounds=self._tiles.clusters,
             shards=tuple(self._entries),
+            refinement=self._refinement.layout,
         )
         layout = layout.born()
         layout.save(self._directory)
@@ -137,14 +145,15 @@ class TableWriter:
         return layout
 
     def _encode(self, rows: npt.ArrayLike, ids: npt.ArrayLike | None, bias: npt.ArrayLike | None) -> dict[str, Array]:
-        matrix = self._finite("rows", rows, (None, self._dim))
+        matrix = self._finite("rows", rows, (None, self._item_dim))
         numbers = np.arange(self._rows_seen, self._rows_seen + len(matrix)) if ids is None else ids
         if self._bias != (bias is not None):
             raise UsageError(
                 "bias was given" if bias is not None else "no bias was given",
                 expected="bias for every row of the table, or for none",
             )
-        encoded = self._codec.encode(matrix, self._rounding)
+        encoded = self._codec.encode(matrix[:, : self._dim], self._rounding)
+        encoded |= self._refinement.encode(matrix)
         if bias is not None:
             encoded["bias"] = self._finite("bias", bias, (len(matrix),))
         encoded["ids"] = check_ids(numbers, len(matrix), self._rows_seen)
@@ -171,10 +180,7 @@ class TableWriter:
         return numbers
 
     def _publish_shard(self, *, last: bool = False) -> None:
-        tensors = {
-            name: np.concatenate([part[name] for part in self._pending])
-            for name in row_tensors(self._codec, self._dim, bias=self._bias)
-        }
+        tensors = {name: np.concatenate([part[name] for part in self._pending]) for name in self._pending[0]}
         self._pending, self._pending_rows = [], 0
         if not np.all(tensors["ids"][1:] > tensors["ids"][:-1]):
             order = np.argsort(tensors["ids"], kind="stable")
@@ -184,8 +190,11 @@ class TableWriter:
             self._tiles.decide(whole_table=whole_table)
         if self._tiles.clusters or self._sketch.makes(whole_table=whole_table):
             tensors = self._described(tensors, whole_table=whole_table)
+        refined = self._refinement.take(tensors)
         if self._codec.in_blocks:
             tensors["codes"] = into_blocks(tensors["codes"])
+        # The refinement rows first: the record of a shard vouches for both.
+        self._refinement.publish(self._directory, refined)
         path = self._directory / shard_name(len(self._entries))
         size = write_shard(path, self._shape(self._sketch.dims), tensors)
         self._entries.append(ShardEntry(path.name, len(tensors["ids"]), size, sha256_file(path)))
@@ -211,7 +220,7 @@ class TableWriter:
             "sketch_dims": self._sketch.dims,
             "tile_bounds": self._tiles.clusters,
         }
-        lines = [head, *map(asdict, self._entries)]
+        lines = [head, *map(asdict, self._entries), *map(asdict, self._refinement.entries)]
         publish_text(self._directory / _LEDGER, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _take_up(self) -> list[ShardEntry]:
@@ -224,24 +233,41 @@ class TableWriter:
         try:
             head, *lines = [parse(line) for line in ledger.read_bytes().splitlines()]
             same = self._resume_key is not None and head["resume_key"] == self._resume_key
-            entries = [ShardEntry(**line) for line in lines] if same else []
+            recorded = [ShardEntry(**line) for line in lines] if same else []
         except (ValueError, KeyError, TypeError) as error:
             again = f"Delete {self._directory} and write the table again"
             raise BundleError(f"{ledger} is damaged ({error})", expected="a record of shards", fix=again) from error
-        kept = []
-        for entry in entries:
-            path = self._directory / entry.name
-            if not path.exists() or sha256_file(path) != entry.sha256:
-                break
-            kept.append(entry)
+        kept = self._whole(recorded)
         if kept:
             self._tiles.clusters = head["tile_bounds"]
         if kept and head["sketch_dims"]:
             self._sketch.take_up(self._open(kept[0], head["sketch_dims"]).beside)
+        names = {entry.name for entry in (*kept, *self._refinement.entries)}
         for path in self._directory.iterdir():
-            if _OWN_FILE.fullmatch(path.name) and path.name not in {entry.name for entry in kept}:
+            if _OWN_FILE.fullmatch(path.name) and path.name not in names:
                 path.unlink()
         return kept
+
+    def _whole(self, recorded: list[ShardEntry]) -> list[ShardEntry]:
+        """Return the leading shards that are intact with their refinement rows, which are taken up."""
+        files = {entry.name: entry for entry in recorded}
+        kept: list[ShardEntry] = []
+        while (entry := files.get(shard_name(len(kept)))) is not None:
+            beside = files.get(refinement.shard_name(len(kept))) if self._refinement.makes else None
+            if (self._refinement.makes and beside is None) or not all(map(self._intact, filter(None, (entry, beside)))):
+                break
+            kept.append(entry)
+            if beside is not None:
+                self._refinement.entries.append(beside)
+        return kept
+
+    def _intact(self, entry: ShardEntry) -> bool:
+        path = self._directory / entry.name
+        return path.exists() and sha256_file(path) == entry.sha256
+
+    def _leading(self, items: npt.ArrayLike | None) -> Rows | None:
+        """Return the leading dimensions of item vectors, which are those of the rows that are scanned."""
+        return None if items is None else vectors(items, "items", self._item_dim)[:, : self._dim]
 
     def _open(self, entry: ShardEntry, sketch_dims: int) -> Shard:
         return Shard(self._directory / entry.name, self._shape(sketch_dims), entry.rows)
