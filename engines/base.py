@@ -15,6 +15,8 @@ from fllm_export.engines.names import LogProbs, Mode
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from fllm_export.table.layout import TableLayout
+
 
 @dataclass(frozen=True, eq=False)
 class UserFilter:
@@ -45,6 +47,7 @@ class Request:
         exact: whether the users must be provably the best; otherwise an engine may go by statistical bounds.
         log_probs: whether every row must be scored for the softmax denominator, or it may be estimated or left out.
         filter: the users that may be returned, or None for all.
+        refine: candidates per user wanted that the refinement rows rank again; 0 takes the rows that are scanned alone.
     """
 
     k: int
@@ -54,6 +57,7 @@ class Request:
     exact: bool = True
     log_probs: LogProbs = "exact"
     filter: UserFilter | None = None
+    refine: int = 0
 
     @property
     def expired(self) -> bool:
@@ -67,15 +71,23 @@ class TableFacts:
 
     Attributes:
         rows: users in the table.
-        dim: dimension of a user row.
-        codec: how a row is stored.
+        dim: dimension of an item vector.
+        codec: how a row that is scanned is stored.
         generation: version number of the table.
+        refinement: codec of the refinement rows, or None.
     """
 
     rows: int
     dim: int
     codec: str
     generation: int
+    refinement: str | None = None
+
+    @classmethod
+    def of(cls, layout: TableLayout) -> TableFacts:
+        """Return the facts of a table's layout."""
+        finer = None if layout.refinement is None else layout.refinement.codec
+        return cls(layout.rows, layout.item_dim, layout.codec, layout.generation, finer)
 
 
 @dataclass(frozen=True)
@@ -89,7 +101,8 @@ class Answer:
         logsumexp: float64 [B], over the rows scored; NaN where log-probabilities were not requested.
         rows_scored: int64 [B], rows that were scored, or proven not to matter, before the deadline.
         complete: bool [B], whether an unlimited budget would give the same answer.
-        exact: bool [B], whether these are provably the best users of the table.
+        exact: bool [B], whether these are provably the best users of the table; of a refined answer, whether its
+            candidates were.
         log_probs_exact: bool [B], whether the denominator is the sum over every row.
         rows: users in the table that the pass read.
         generation: version number of that table.

@@ -74,7 +74,8 @@ class CoreEngine:
     def facts(self) -> TableFacts:
         """What is open now."""
         found = self._table.describe()
-        return TableFacts(found["rows"], found["dim"], found["codec"], found["generation"])
+        finer = found["refinement"] or None
+        return TableFacts(found["rows"], found["dim"], found["codec"], found["generation"], finer)
 
     @property
     def isa(self) -> str:
@@ -94,6 +95,7 @@ class CoreEngine:
             exact=request.exact,
             log_probs=LOG_PROBS.index(request.log_probs),
             budget_ms=budget_ms,
+            refine=request.refine,
         )
         return Answer(
             ids=ids,

@@ -20,6 +20,7 @@ from fllm_export.engines.base import Request
 from fllm_export.engines.gumbel import gumbel
 from fllm_export.engines.partial import Partial
 from fllm_export.engines.query import Query
+from fllm_export.engines.scores import score_rows
 from fllm_export.engines.tiled import TiledEngine
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
@@ -37,10 +38,7 @@ class NumpyEngine(TiledEngine):
 
 def score(table: Table, tile: Tile, query: Query) -> npt.NDArray[np.float32]:
     """Return the scores of a tile's users, float32 [B, rows], by the definition above."""
-    sums = query.values @ table.codec.values(tile.stored, table.layout.dim).T
-    scales = query.scale[:, None] * tile.stored["scales"].astype(np.float64)
-    bias = 0.0 if tile.bias is None else tile.bias.astype(np.float64)
-    return (sums * scales + bias).astype(np.float32)
+    return score_rows(table.codec, table.layout.dim, tile, query)
 
 
 def select_users(scores: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], request: Request) -> Partial:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from fllm_export.engines.base import Answer, Request, TableFacts
 from fllm_export.engines.partial import Partial, merge
 from fllm_export.engines.query import Query
+from fllm_export.engines.refined import Refiner, candidates
 from fllm_export.errors import BundleError
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
@@ -21,8 +23,8 @@ class TiledEngine(ABC):
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        layout = table.layout
-        self.facts = TableFacts(layout.rows, layout.dim, layout.codec, layout.generation)
+        self.facts = TableFacts.of(table.layout)
+        self._refiner = None if table.refinement is None else Refiner(table, table.refinement)
         self.exact = True  # whether scores are those of the definition, so that the best users are provably the best
         self._sound: set[int] = set()  # tiles whose numbers were found to be finite
 
@@ -32,6 +34,20 @@ class TiledEngine(ABC):
 
     @np.errstate(over="ignore", invalid="ignore")
     def search(self, z: npt.NDArray[np.float32], request: Request) -> Answer:
+        """Scan the table, and rank the candidates again where the request says so.
+
+        Raises:
+            BundleError: a row holds a number that is not finite, or a score is beyond float32's range.
+        """
+        leading = z[:, : self.table.layout.dim]
+        if not request.refine or self._refiner is None:
+            return self._scan(leading, request)
+        found = self._scan(leading, candidates(request, self.facts.rows))
+        began = time.perf_counter()
+        refined = self._refiner.refine(z, request, found)
+        return replace(refined, merge_ms=found.merge_ms + (time.perf_counter() - began) * 1e3)
+
+    def _scan(self, z: npt.NDArray[np.float32], request: Request) -> Answer:
         """Scan tile by tile and merge as it goes, so that memory does not grow with the table.
 
         Raises:

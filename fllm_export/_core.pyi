@@ -33,6 +33,7 @@ class Table:
         log_probs: int = 0,
         budget_ms: float = 0.0,
         filter: Filter | None = None,
+        refine: int = 0,
     ) -> tuple[
         npt.NDArray[np.int64],
         npt.NDArray[np.float32],

@@ -51,16 +51,22 @@ class TensorRtEngine:
         BudgetError: the memory of the GPU or of the host does not suffice.
         BundleError: a plan is damaged, or not one for this table.
         HardwareError: TensorRT, a GPU, or a plan for both is missing.
-        UsageError: the table's codec has no head plans.
+        UsageError: the table's codec has no head plans, or the table has refinement rows.
     """
 
     def __init__(self, table: Table, plans: Path) -> None:
         layout = table.layout
-        self.facts = TableFacts(layout.rows, layout.dim, layout.codec, layout.generation)
+        self.facts = TableFacts.of(layout)
         if layout.codec not in PLAN_FORMS:
             raise UsageError(
                 f"the engine `tensorrt` does not scan {layout.codec} rows",
                 expected=" or ".join(PLAN_FORMS),
+                fix="Use the engine `native`",
+            )
+        if layout.refinement is not None:
+            raise UsageError(
+                f"the engine `tensorrt` does not read refinement rows, which {table.directory} has",
+                expected="a table without them",
                 fix="Use the engine `native`",
             )
         self._head = HeadPlan(plans, layout)

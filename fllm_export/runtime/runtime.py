@@ -169,6 +169,7 @@ class Runtime:
         exact: bool | None = None,
         log_probs: LogProbs | None = None,
         filter: UserFilter | None = None,
+        refine: int | None = None,
     ) -> TopK:
         """Return the best ``k`` users of each item; the arguments are those of :meth:`UserTable.topk`.
 
@@ -181,7 +182,7 @@ class Runtime:
         began = time.monotonic()
         opened = self._opened
         items = as_texts(texts, "texts")
-        request = opened.users.request(len(items), k, budget_ms, mode, seed, began, exact, log_probs, filter)
+        request = opened.users.request(len(items), k, budget_ms, mode, seed, began, exact, log_probs, filter, refine)
         ids = opened.encoder.tokenize(items)
         tokenised = time.monotonic()
         z = opened.encoder.encode(ids)

@@ -25,9 +25,12 @@ class TopK:
         logsumexp: float32 [B], over the rows scored.
         coverage: float32 [B], rows scored / rows of the table that answered.
         complete: bool [B], whether an unlimited budget would give the same answer.
-        exact: bool [B], whether these are provably the best users of the table that answered.
+        exact: bool [B], whether these are provably the best users of the table that answered. Of a refined answer:
+            whether its candidates are provably the c x k best by the rows that are scanned, of which these are the
+            best by their refinement rows.
         log_probs_exact: bool [B], whether logsumexp is the sum over every user; otherwise it covers the rows scored, or
-            is an estimate, or is NaN because it was not requested.
+            is an estimate, or is NaN because it was not requested. Of a refined answer it is an estimate: the sum has
+            refined scores for the candidates alone.
         generation: version number of the table that answered.
         timings_ms: wall time of each stage of this call: ``scan`` and ``merge``, and from texts also ``tokenise``
             and ``encode``.

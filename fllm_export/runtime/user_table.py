@@ -21,6 +21,7 @@ from fllm_export.environment import thread_count
 from fllm_export.errors import UsageError
 from fllm_export.operating_point import OperatingPoint
 from fllm_export.runtime.topk import TopK
+from fllm_export.table.codec_names import REFINE_DEFAULT, REFINE_MAX
 from fllm_export.table.layout import GENERATION_MAX, TableLayout
 from fllm_export.table.options import TableChoices, TableOptions
 from fllm_export.table.table import LabelledRows, Table
@@ -69,7 +70,8 @@ class UserTable:
                 where they fill fewer directions than the rows do. No exact answer depends on them.
             generation: version number of the table, at least 1. :func:`fllm_export.publish` makes it at least one
                 higher than that of the table that it replaces.
-            **options: ``quant``, ``shard_bytes``, ``sketch`` and ``cluster``, as :class:`TableOptions` describes them.
+            **options: ``quant``, ``shard_bytes``, ``sketch``, ``cluster`` and ``refine``, as :class:`TableOptions`
+                describes them.
 
         Raises:
             UsageError: the rows, ids, bias or items are invalid, or the directory already holds a table.
@@ -140,8 +142,13 @@ class UserTable:
 
     @property
     def dim(self) -> int:
-        """Dimension of a user row."""
+        """Dimension of an item vector, and of a user row."""
         return self._engine.facts.dim
+
+    @property
+    def refinement(self) -> str | None:
+        """Codec of the refinement rows, or None where there are none."""
+        return self._engine.facts.refinement
 
     @property
     def generation(self) -> int:
@@ -150,7 +157,7 @@ class UserTable:
 
     @property
     def codec(self) -> str:
-        """How a row is stored."""
+        """How a row that is scanned is stored."""
         return self._engine.facts.codec
 
     @property
@@ -180,6 +187,7 @@ class UserTable:
         exact: bool | None = None,
         log_probs: LogProbs | None = None,
         filter: UserFilter | None = None,
+        refine: int | None = None,
     ) -> TopK:
         """Return the best ``k`` users of each item vector.
 
@@ -197,14 +205,17 @@ class UserTable:
                 anyway; ``none`` leaves log-probabilities out (NaN). When not given, that of the operating point, or
                 else ``exact`` if ``exact``, else ``estimate``.
             filter: the users that can be returned, from :meth:`filter`; probabilities stay those over all users.
+            refine: c, for tables with refinement rows: the c x k best users by the rows that are scanned are ranked
+                again by their refinement rows, whose scores are returned. 0 takes the rows that are scanned alone. When
+                not given, that of the operating point, or else 4 where there are refinement rows.
 
         Raises:
-            UsageError: an argument is invalid.
+            UsageError: an argument is invalid, or ``refine`` is not 0 and the table has no refinement rows.
         """
         began = time.monotonic()
         given = arguments.numbers(z, "z")
         vectors = arguments.vectors(given[None] if given.ndim == 1 else given, "z", self.dim)
-        request = self.request(len(vectors), k, budget_ms, mode, seed, began, exact, log_probs, filter)
+        request = self.request(len(vectors), k, budget_ms, mode, seed, began, exact, log_probs, filter, refine)
         return self.answer(vectors, request)
 
     def filter(self, *, allow: npt.ArrayLike | None = None, deny: npt.ArrayLike | None = None) -> UserFilter:
@@ -240,6 +251,7 @@ class UserTable:
         exact: bool | None = None,
         log_probs: LogProbs | None = None,
         filter: UserFilter | None = None,
+        refine: int | None = None,
     ) -> Request:
         """Check the arguments of :meth:`topk` for a batch and a budget that began at ``began`` (monotonic seconds).
 
@@ -259,7 +271,22 @@ class UserTable:
             exact=proven,
             log_probs=wanted,
             filter=filter,
+            refine=self._candidates(refine),
         )
+
+    def _candidates(self, refine: int | None) -> int:
+        """Return the candidates per user wanted that are ranked again."""
+        if refine is None:
+            asked = REFINE_DEFAULT if self._point is None else self._point.candidates
+            return 0 if self.refinement is None else asked
+        number = arguments.integer(refine, "refine", least=0, most=REFINE_MAX)
+        if number and self.refinement is None:
+            raise UsageError(
+                f"refine is {number}, and the table has no refinement rows",
+                expected="0, or a table that was written with refine",
+                fix="Omit refine, or write the table again with refine='int8'",
+            )
+        return number
 
     def answer(self, z: Rows, request: Request) -> TopK:
         """Return the answer to a request of :meth:`request`; z is float32 [B, d].
@@ -292,7 +319,8 @@ def _top_k(answer: Answer, request: Request) -> TopK:
 def _opened(engine: str, source: Source, point: OperatingPoint | None = None) -> UserTable:
     if point is not None:
         layout = TableLayout.load(source.directory)
-        found = {"quant": layout.codec, "dim": layout.dim, "cluster": layout.tile_bounds}
+        finer = "no" if layout.refinement is None else layout.refinement.codec
+        found = {"quant": layout.codec, "dim": layout.dim, "cluster": layout.tile_bounds, "refine": finer}
         point.check_table(source.directory, **found, sketch=layout.sketch_dims > 0)
     return UserTable(open_engine(engine, source), source, point)
 

@@ -73,7 +73,7 @@ fllm::Table open(const std::string& directory, unsigned threads, bool pin_thread
 
 // user_ids, keys, scores [items, k]; logsumexp, rows_scored, complete, log_probs_exact [items]; generation, rows.
 nb::tuple search(const fllm::Table& table, Vectors z, std::size_t k, bool sample, std::optional<Seeds> seeds,
-                 bool exact, int log_probs, double budget_ms, const fllm::Filter* filter) {
+                 bool exact, int log_probs, double budget_ms, const fllm::Filter* filter, std::uint32_t refine) {
   const std::size_t items = z.shape(0);
   auto user_ids = make<std::int64_t>(items, k, 2);
   auto keys = make<float>(items, k, 2), scores = make<float>(items, k, 2);
@@ -88,6 +88,7 @@ nb::tuple search(const fllm::Table& table, Vectors z, std::size_t k, bool sample
   if (budget_ms > 0) options.budget = std::chrono::duration<double, std::milli>(budget_ms);
   if (seeds) options.seeds = {seeds->data(), seeds->shape(0)};
   options.filter = filter;
+  options.refine = refine;
   fllm_answer out = FLLM_ANSWER_INIT;
   out.user_ids = user_ids.data;
   out.keys = keys.data;
@@ -116,6 +117,7 @@ nb::dict describe(const fllm::Table& table) {
   facts["threads"] = info.threads;
   facts["isa"] = info.isa;
   facts["engine"] = info.engine;
+  facts["refinement"] = info.refinement;
   return facts;
 }
 
@@ -157,5 +159,5 @@ NB_MODULE(_core, module) {
           nb::arg("user_ids"), nb::arg("deny") = false)
       .def("search", &search, nb::arg("z"), nb::arg("k"), nb::kw_only(), nb::arg("sample") = false,
            nb::arg("seeds") = nb::none(), nb::arg("exact") = true, nb::arg("log_probs") = 0, nb::arg("budget_ms") = 0.0,
-           nb::arg("filter") = nb::none());
+           nb::arg("filter") = nb::none(), nb::arg("refine") = 0);
 }

@@ -116,18 +116,19 @@ FLLM_API void fllm_table_release(fllm_table* table);
 typedef struct fllm_table_info {
   size_t size;
   uint64_t rows;
-  uint64_t dim;
+  uint64_t dim; /* of an item vector */
   int64_t generation;
-  uint64_t bytes; /* total size of all shards */
+  uint64_t bytes; /* total size of all shards, those of refinement rows included */
   int32_t bias;   /* not 0: rows have a bias */
   int32_t sketch; /* not 0: rows have a sketch */
   uint32_t threads;
-  char codec[8];   /* for example "int8" */
-  char isa[16];    /* the instruction-set level in use, or the GPU architecture, for example "sm_90" */
-  char engine[16]; /* the engine's name */
+  char codec[8];      /* for example "int8" */
+  char isa[16];       /* the instruction-set level in use, or the GPU architecture, for example "sm_90" */
+  char engine[16];    /* the engine's name */
+  char refinement[8]; /* codec of the refinement rows, for example "int8"; empty: there are none */
 } fllm_table_info;
 
-#define FLLM_TABLE_INFO_INIT {sizeof(fllm_table_info), 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}}
+#define FLLM_TABLE_INFO_INIT {sizeof(fllm_table_info), 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}, {0}}
 
 FLLM_API fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, fllm_error* error);
 
@@ -173,10 +174,15 @@ typedef struct fllm_search_options {
   const uint64_t* seeds; /* [items] for FLLM_SAMPLE; NULL: all 0 */
   const fllm_filter* filter; /* NULL: all users are allowed; probabilities are always over all users of the table */
   const fllm_cancel* cancel; /* NULL: none */
+  int32_t refine; /* c: the c * k best users by the rows that are scanned are ranked again by their refinement rows,
+                   * whose scores are returned; their log-probabilities are estimates. 0: the rows that are scanned
+                   * alone. Negative: FLLM_REFINE_DEFAULT if the table has refinement rows, otherwise 0 */
 } fllm_search_options;
 
+#define FLLM_REFINE_DEFAULT 4
+
 #define FLLM_SEARCH_OPTIONS_INIT \
-  {sizeof(fllm_search_options), 100, FLLM_TOPK, 1, FLLM_LOG_PROBS_EXACT, 0.0, NULL, NULL, NULL}
+  {sizeof(fllm_search_options), 100, FLLM_TOPK, 1, FLLM_LOG_PROBS_EXACT, 0.0, NULL, NULL, NULL, -1}
 
 /* The answer. The caller owns all arrays; each may be NULL if it is not needed. */
 typedef struct fllm_answer {
@@ -188,7 +194,7 @@ typedef struct fllm_answer {
   double* logsumexp;        /* [items], logsumexp of the scores of the rows scored; NaN for FLLM_LOG_PROBS_NONE */
   uint64_t* rows_scored;    /* [items], rows that were scored or ruled out */
   uint8_t* complete;        /* [items], 1: the answer is the one that an unlimited budget gives */
-  uint8_t* log_probs_exact; /* [items], 1: every row was scored */
+  uint8_t* log_probs_exact; /* [items], 1: every row was scored, and none was refined */
   int64_t generation;       /* generation of the table that answered */
   uint64_t rows;            /* number of rows of that table */
 } fllm_answer;

@@ -72,6 +72,7 @@ struct SearchOptions {
   std::span<const std::uint64_t> seeds;  // one per item, or empty
   const Filter* filter = nullptr;
   const fllm_cancel* cancel = nullptr;
+  std::optional<std::uint32_t> refine;  // empty: FLLM_REFINE_DEFAULT if the table has refinement rows, otherwise 0
 };
 
 // The arrays of fllm_answer; those of shape [items, k] are row-major.
@@ -169,6 +170,7 @@ class Table {
     c.seeds = options.seeds.empty() ? nullptr : options.seeds.data();
     c.filter = options.filter == nullptr ? nullptr : options.filter->get();
     c.cancel = options.cancel;
+    c.refine = options.refine ? static_cast<std::int32_t>(*options.refine) : -1;
     fllm_error error;
     check(fllm_table_search(table_, z.data(), items, &c, &out, &error), error);
   }

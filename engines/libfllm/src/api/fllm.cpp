@@ -14,6 +14,7 @@
 #include "machine/cpu.hpp"
 #include "search/filter.hpp"
 #include "search/gumbel.hpp"
+#include "search/refined.hpp"
 #include "status.hpp"
 
 struct fllm_table : fllm::Handle {
@@ -44,6 +45,16 @@ void check_vectors(const float* z, std::size_t items, std::size_t dim) {
   }
 }
 
+// Candidates per user wanted.
+std::size_t refinement(std::int32_t given, const fllm::Layout& layout) {
+  if (given < 0) return layout.refinement ? FLLM_REFINE_DEFAULT : 0;
+  if (given > 0 && !layout.refinement) {
+    throw Error(Status::usage, sentence("refine is " + std::to_string(given) + ", and the table has no refinement rows",
+                                        "0, or a table with refinement rows"));
+  }
+  return static_cast<std::size_t>(given);
+}
+
 fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options& options, const fllm::OpenTable& open,
                     fllm::Clock::time_point began) {
   const std::uint64_t rows = open.table().layout().rows;
@@ -65,6 +76,7 @@ fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options
   search.k = options.k;
   search.mode = options.mode == FLLM_SAMPLE ? fllm::Mode::sample : fllm::Mode::topk;
   search.exact = options.exact != 0;
+  search.refine = refinement(options.refine, open.table().layout());
   search.log_probs = static_cast<fllm::LogProbs>(options.log_probs);
   search.seeds = options.seeds;
   search.filter = options.filter == nullptr ? nullptr : &options.filter->rows;
@@ -202,9 +214,13 @@ fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, 
     facts = fllm_table_info FLLM_TABLE_INFO_INIT;
     facts.size = size;
     facts.rows = layout.rows;
-    facts.dim = layout.dim;
+    facts.dim = layout.item_dim();
     facts.generation = layout.generation;
     for (const fllm::ShardEntry& shard : layout.shards) facts.bytes += shard.bytes;
+    if (layout.refinement) {
+      for (const fllm::ShardEntry& shard : layout.refinement->shards) facts.bytes += shard.bytes;
+      std::snprintf(facts.refinement, sizeof facts.refinement, "%s", fllm::codec_name(layout.refinement->codec));
+    }
     facts.bias = layout.bias ? 1 : 0;
     facts.sketch = layout.sketch_dims > 0 ? 1 : 0;
     facts.threads = static_cast<uint32_t>(table->threads());
@@ -240,9 +256,9 @@ fllm_status fllm_table_search(const fllm_table* table, const float* z, size_t it
         read_options(options, fllm_search_options FLLM_SEARCH_OPTIONS_INIT, "fllm_search_options");
     fllm_answer out = read_options(answer, fllm_answer FLLM_ANSWER_INIT, "fllm_answer");
     const std::shared_ptr<fllm::OpenTable> open = table->current();
-    check_vectors(z, items, open->table().layout().dim);
+    check_vectors(z, items, open->table().layout().item_dim());
     const fllm::Search search = wanted(z, items, given, *open, began);
-    const std::vector<fllm::ItemAnswer> found = open->search(search);
+    const std::vector<fllm::ItemAnswer> found = fllm::search_refined(*open, table->kernels(), search);
     check_finite(found, search.wants_denominator());
     write(found, search.k, *open, out);
     std::memcpy(answer, &out, out.size);

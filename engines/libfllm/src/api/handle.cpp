@@ -53,11 +53,10 @@ void Handle::reopen(const std::string& directory) {
   }
   std::shared_ptr<OpenTable> opened = open(next);
   const std::lock_guard lock(handles_mutex());
-  const std::size_t dim = current_->table().layout().dim;
-  if (opened->table().layout().dim != dim) {
-    throw Error(Status::usage,
-                sentence(next + " holds rows of dimension " + std::to_string(opened->table().layout().dim),
-                         std::to_string(dim) + ", like the open table"));
+  const std::size_t dim = current_->table().layout().item_dim(), found = opened->table().layout().item_dim();
+  if (found != dim) {
+    throw Error(Status::usage, sentence(next + " holds rows of dimension " + std::to_string(found),
+                                        std::to_string(dim) + ", like the open table"));
   }
   directory_ = next;
   // The old table goes when its last search has returned, outside this lock.

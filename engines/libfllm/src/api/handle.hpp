@@ -26,6 +26,7 @@ class Handle {
   // The open table that is current; it lives as long as the pointer is held, whatever reopen() does meanwhile.
   std::shared_ptr<OpenTable> current() const;
   std::size_t threads() const { return options_.given.threads; }
+  const kernels::Kernels& kernels() const { return *options_.given.kernels; }
   const char* engine() const { return kind_.name; }
 
   // Opens `directory` (empty: the same as before) and makes it current. On failure nothing changes.

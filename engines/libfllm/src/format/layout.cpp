@@ -118,9 +118,11 @@ void read_sketch(const json& document, const std::string& path, Layout& layout) 
   layout.sketch_dims = static_cast<std::size_t>(dims);
 }
 
-// What a reader must know to read a table right: no feature exists yet.
+constexpr const char* kRefinement = "refinement";
+
+// What a reader must know to read a table right.
 void check_features(const json& document, const std::string& path) {
-  constexpr std::array<std::string_view, 0> kKnown{};
+  constexpr std::array<std::string_view, 1> kKnown{kRefinement};
   if (!document.contains("reader_features")) return;
   const json& needed = member(document, "reader_features");
   std::set<std::string> unknown;
@@ -160,12 +162,55 @@ json read_versioned(std::string_view text, const std::string& path) {
   return document;
 }
 
+// Whether the features, which are checked already, hold a name.
+bool announces(const json& document, const char* feature) {
+  const json& needed = member(document, "reader_features");
+  return needed.is_array() && std::find(needed.begin(), needed.end(), feature) != needed.end();
+}
+
+std::vector<ShardEntry> read_entries(const json& object, const std::string& path) {
+  const json& shards = member(object, "shards");
+  if (!shards.is_array()) refuse_type(path, "shards", shards, "list");
+  std::vector<ShardEntry> entries;
+  entries.reserve(shards.size());
+  for (const json& shard : shards) entries.push_back(read_entry(shard, entries.size(), path));
+  return entries;
+}
+
+// After everything else: a reader that does not know it would take item vectors of another dimension.
+void read_refinement(const json& document, const std::string& path, Layout& layout) {
+  const bool announced = announces(document, kRefinement);
+  if (announced != document.contains(kRefinement)) {
+    refuse(path + ": `refinement` is " + (announced ? "missing" : "not one of the reader features"), "both or neither");
+  }
+  if (!announced) return;
+  const json& found = member(document, kRefinement);
+  if (!found.is_object()) refuse_type(path, kRefinement, found, "dict");
+  RefinementLayout refinement;
+  refinement.codec = codec_of(string(found, "codec", path), path);
+  if (refinement.codec != Codec::int8 && refinement.codec != Codec::fp16) {
+    refuse(path + ": the codec of the refinement is '" + codec_name(refinement.codec) + "'", "one of int8, fp16");
+  }
+  refinement.dim = static_cast<std::size_t>(count(found, "dim", path));
+  if (refinement.dim < layout.dim) {
+    refuse(path + ": the refinement has " + std::to_string(refinement.dim) + " dimensions",
+           "at least the " + std::to_string(layout.dim) + " of the rows");
+  }
+  refinement.shards = read_entries(found, path);
+  const auto same_rows = [](const ShardEntry& a, const ShardEntry& b) { return a.rows == b.rows; };
+  if (!std::equal(refinement.shards.begin(), refinement.shards.end(), layout.shards.begin(), layout.shards.end(),
+                  same_rows)) {
+    refuse(path + ": the shards of the refinement hold other rows than those of the table",
+           "a shard of as many rows for each shard of the table");
+  }
+  layout.refinement = std::move(refinement);
+}
+
 }  // namespace
 
 Layout Layout::parse(std::string_view text, const std::string& path) {
   const json document = read_versioned(text, path);
-  const json& shards = member(document, "shards");
-  if (!shards.is_array()) refuse_type(path, "shards", shards, "list");
+  std::vector<ShardEntry> shards = read_entries(document, path);
   Layout layout;
   layout.codec = codec_of(string(document, "codec", path), path);
   layout.dim = static_cast<std::size_t>(count(document, "dim", path));
@@ -176,16 +221,14 @@ Layout Layout::parse(std::string_view text, const std::string& path) {
   if (layout.generation < 1) refuse(path + ": generation is " + std::to_string(layout.generation), "at least 1");
   read_sketch(document, path, layout);
   if (document.contains("tile_bounds")) layout.tile_bounds = boolean(document, "tile_bounds", path);
-  layout.shards.reserve(shards.size());
+  layout.shards = std::move(shards);
   std::uint64_t total = 0;
-  for (const json& shard : shards) {
-    layout.shards.push_back(read_entry(shard, layout.shards.size(), path));
-    total = std::min(total + layout.shards.back().rows, kCountEnd);
-  }
+  for (const ShardEntry& shard : layout.shards) total = std::min(total + shard.rows, kCountEnd);
   if (total != layout.rows) {
     refuse(path + ": the shards hold " + std::to_string(total) + " rows",
            std::to_string(layout.rows) + ", as `rows` says");
   }
+  read_refinement(document, path, layout);
   return layout;
 }
 

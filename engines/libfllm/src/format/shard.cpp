@@ -73,10 +73,8 @@ const T* pointer(const Tensors& tensors, const char* name) {
   return reinterpret_cast<const T*>(tensors.at(name).data);  // aligned: the reader lets tensors start on pages alone
 }
 
-}  // namespace
-
-Shard Shard::view(const Tensors& tensors, const Layout& layout, std::uint64_t rows, const std::string& path) {
-  const std::vector<Expected> wanted = expected_tensors(layout, rows);
+// Throws Error (Status::bundle) when a tensor is missing or of another dtype or shape.
+void require_tensors(const Tensors& tensors, const std::vector<Expected>& wanted, const std::string& path) {
   for (const Expected& expected : wanted) {
     const auto found = tensors.find(expected.name);
     if (found == tensors.end()) {
@@ -89,6 +87,21 @@ Shard Shard::view(const Tensors& tensors, const Layout& layout, std::uint64_t ro
                            described(expected.dtype, expected.shape)));
     }
   }
+}
+
+}  // namespace
+
+Shard Shard::view_refinement(const Tensors& tensors, const Layout& layout, std::uint64_t rows,
+                             const std::string& path) {
+  require_tensors(tensors, {codes_tensor(layout, rows), {"scales", "F32", {rows}}}, path);
+  Shard shard;
+  shard.codes = pointer<std::uint8_t>(tensors, "codes");
+  shard.scales = pointer<float>(tensors, "scales");
+  return shard;
+}
+
+Shard Shard::view(const Tensors& tensors, const Layout& layout, std::uint64_t rows, const std::string& path) {
+  require_tensors(tensors, expected_tensors(layout, rows), path);
   Shard shard;
   shard.codes = pointer<std::uint8_t>(tensors, "codes");
   if (facts_of(layout.codec).grouped) shard.groups = pointer<std::uint8_t>(tensors, "groups");

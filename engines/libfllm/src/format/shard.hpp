@@ -23,6 +23,10 @@ struct Shard {
   // Throws Error (Status::bundle) when a tensor is missing or is not of the dtype and shape that the table demands.
   static Shard view(const Tensors& tensors, const Layout& layout, std::uint64_t rows, const std::string& path);
 
+  // The same for a file of refinement rows, of which the layout says codec and dimension: codes and scales alone.
+  static Shard view_refinement(const Tensors& tensors, const Layout& layout, std::uint64_t rows,
+                               const std::string& path);
+
   // Rows [start, start + rows); `first_row` is the number of the first of them in the table. Without its sketch.
   Tile tile(const Layout& layout, std::uint64_t start, std::uint64_t rows, std::uint64_t first_row) const;
 };

@@ -7,6 +7,7 @@
 #include <exception>
 #include <filesystem>
 
+#include "format/refinement.hpp"
 #include "format/shard.hpp"
 #include "machine/memory.hpp"
 #include "status.hpp"
@@ -86,6 +87,8 @@ std::vector<Shard> Table::map(const std::string& directory, Residency residency)
       shards[i] = view(*mappings_[i], layout_.shards[i]);
     }
   }
+  refinement_.reset();
+  if (layout_.refinement) refinement_ = std::make_unique<Refinement>(directory, layout_, shards);
   return shards;
 }
 

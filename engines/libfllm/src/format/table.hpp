@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -39,6 +40,13 @@ struct ShardEntry {
   std::string sha256;
 };
 
+// The refinement rows: each row once more, in more bits, for the candidates that are ranked again.
+struct RefinementLayout {
+  Codec codec = Codec::int8;       // int8 or fp16
+  std::size_t dim = 0;             // of these rows and of item vectors; the table's rows have the first of them
+  std::vector<ShardEntry> shards;  // one for each shard of the table, with the same rows
+};
+
 // table.json.
 struct Layout {
   Codec codec = Codec::int8;
@@ -50,6 +58,10 @@ struct Layout {
   std::size_t sketch_dims = 0;  // 0: no sketch
   bool tile_bounds = false;     // tiles hold rows that lie together, and have bounds
   std::vector<ShardEntry> shards;
+  std::optional<RefinementLayout> refinement;
+
+  // Dimension of an item vector.
+  std::size_t item_dim() const { return refinement ? refinement->dim : dim; }
 
   static constexpr const char* kFileName = "table.json";
 
@@ -59,6 +71,7 @@ struct Layout {
 };
 
 struct Shard;
+class Refinement;
 
 struct Residency {
   bool resident = false;  // read everything at opening and keep it in memory that the system may not page out
@@ -81,6 +94,9 @@ class Table {
   // One a shard, empty when the table has none. Shards of one basis have the same number in Sketch::basis_number.
   const std::vector<Sketch>& sketches() const { return sketches_; }
 
+  // Null when the table has none. They stay in their files, also where the table is resident.
+  const Refinement* refinement() const { return refinement_.get(); }
+
   // Asks the system to bring a tile's codes and scales in (larger-than-memory tables); returns at once, and whether
   // anything had to be asked for.
   bool prefetch(const Tile& tile) const;
@@ -100,6 +116,7 @@ class Table {
   std::vector<std::uint64_t> first_rows_;           // number of each shard's first row in the table
   std::vector<Sketch> sketches_;
   std::vector<Tile> tiles_;
+  std::unique_ptr<Refinement> refinement_;
 };
 
 }  // namespace fllm

@@ -23,10 +23,10 @@ constexpr auto kAll = [] {
 constexpr Codec kEightBits[] = {Codec::int8, Codec::fp8};
 
 constexpr EngineKind kEngines[] = {
-    // name, codecs, whether it takes a plan, maker
-    {"native", kAll, false, make_cpu_engine},
-    {"cuda", kEightBits, false, make_cuda_engine},
-    {"tensorrt", kEightBits, true, make_tensorrt_engine},
+    // name, codecs, whether it takes a plan, whether it serves refinement rows, maker
+    {"native", kAll, false, true, make_cpu_engine},
+    {"cuda", kEightBits, false, false, make_cuda_engine},
+    {"tensorrt", kEightBits, true, false, make_tensorrt_engine},
 };
 
 // "'native', 'cuda' or 'tensorrt'"
@@ -80,6 +80,11 @@ void EngineKind::check(const EngineOptions& options) const {
 
 std::unique_ptr<Engine> EngineKind::open(const Table& table, const EngineOptions& options) const {
   const Codec codec = table.layout().codec;
+  if (table.refinement() != nullptr && !refines) {
+    refuse("the engine '" + std::string(name) + "' does not read refinement rows, which this table has",
+           "a table without them",
+           "Use the engine " + engines_that([](const EngineKind& kind) { return kind.refines; }));
+  }
   if (serves(*this, codec)) return make(table, options);
   std::vector<std::string> served;
   for (const Codec each : codecs) served.emplace_back(codec_name(each));

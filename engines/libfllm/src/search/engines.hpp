@@ -26,6 +26,7 @@ struct EngineKind {
   const char* name;
   std::span<const Codec> codecs;  // of the tables that it serves
   bool takes_plan;                // and cannot do without
+  bool refines;                   // whether it serves tables with refinement rows
   std::unique_ptr<Engine> (*make)(const Table&, const EngineOptions&);
 
   // Throws Error (Status::usage) for a table or for options that this engine does not serve, and what `make` throws.

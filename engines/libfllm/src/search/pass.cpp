@@ -25,7 +25,7 @@ bool uses_sketch(const Table& table, const std::vector<Column>& columns) {
 PassFacts facts(const Table& table, const kernels::Kernels& kernels, std::vector<Column> columns) {
   const Search& search = *columns.front().search;
   const bool wants_denominator = search.wants_denominator(), sketch = uses_sketch(table, columns);
-  Queries queries(table, kernels, columns, !wants_denominator);
+  Queries queries(table.layout(), kernels, columns, !wants_denominator);
   const std::size_t count = columns.size();
   return {table,
           kernels,

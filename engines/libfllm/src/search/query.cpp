@@ -43,19 +43,19 @@ std::vector<double> as_scored(Codec codec, const float* z, std::size_t dim) {
   return values;
 }
 
-Queries::Queries(const Table& table, const kernels::Kernels& kernels, const std::vector<Column>& columns,
+Queries::Queries(const Layout& layout, const kernels::Kernels& kernels, const std::vector<Column>& columns,
                  bool first_limb_only)
     : kernels_(kernels),
-      dim_(table.layout().dim),
+      dim_(layout.dim),
       padded_dim_(round_up(dim_, kernels::kItemLanes)),
-      code_dims_(code_dims(table.layout().codec, dim_)),
+      code_dims_(code_dims(layout.codec, dim_)),
       first_limb_only_(first_limb_only),
       scales_(columns.size()),
       float_scales_(round_up(columns.size(), kGroupColumns)),
       errors_(round_up(columns.size(), kGroupColumns)) {
   std::fill_n(float_scales_.data(), float_scales_.size(), 0.0f);
   std::fill_n(errors_.data(), errors_.size(), 0.0f);
-  const CodecFacts& codec = facts_of(table.layout().codec);
+  const CodecFacts& codec = facts_of(layout.codec);
   if (codec.decode == nullptr) {
     prepare_int8(columns, codec.codec);
   } else {

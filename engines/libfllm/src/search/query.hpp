@@ -51,12 +51,12 @@ struct GatheredGroup {
   Aligned<float> floats, scales, errors;
 };
 
-// The columns of a pass over a table. Rows of codecs with integer items meet whole numbers; fp32 and fp16 rows meet z
+// The columns of a pass over rows. Rows of codecs with integer items meet whole numbers; fp32 and fp16 rows meet z
 // itself.
 class Queries {
  public:
   // `first_limb_only`: the many-item sums leave the low limb out, and errors() covers what that may cost.
-  Queries(const Table& table, const kernels::Kernels& kernels, const std::vector<Column>& columns,
+  Queries(const Layout& layout, const kernels::Kernels& kernels, const std::vector<Column>& columns,
           bool first_limb_only);
 
   std::size_t count() const { return scales_.size(); }

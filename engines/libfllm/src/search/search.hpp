@@ -19,11 +19,12 @@ enum class Mode { topk, sample };
 enum class LogProbs { exact, estimate, none };
 
 struct Search {
-  const float* z = nullptr;  // [items, dim]
+  const float* z = nullptr;  // [items, dim]; of a search that is not for one engine yet, [items, item_dim]
   std::size_t items = 0;
   std::size_t k = 0;
   Mode mode = Mode::topk;
   bool exact = true;
+  std::size_t refine = 0;  // candidates per user wanted that refinement rows rank again; 0: none
   LogProbs log_probs = LogProbs::exact;
   const std::uint64_t* seeds = nullptr;  // [items], or null for zeros
   const UserFilter* filter = nullptr;
@@ -40,6 +41,7 @@ struct Candidate {
   float key;  // what the order is by: the score, or score plus noise
   float score;
   std::int64_t id;
+  std::uint64_t row = 0;  // its number in the table, in scan order; the engine "native" alone knows it
 };
 
 // (key descending, id ascending): the one order of rankings.

@@ -266,7 +266,7 @@ void Worker::offer(const Tile& tile, std::size_t row, std::size_t column, float 
   Best& best = best_[column];
   if (!(key >= best.threshold())) return;
   const float before = best.threshold();
-  best.add({key, score, tile.ids[row]});
+  best.add({key, score, tile.ids[row], tile.first_row + row});
   if (best.threshold() == before) return;
   pass_.thresholds.raise(column, best.threshold());
   refresh_threshold(column);

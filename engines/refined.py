@@ -1,0 +1,120 @@
+"""Ranking the candidates of a search again, by the refinement rows of the table: the definition.
+
+A search with ``refine`` = c finds the c x K best users by the rows that are scanned, and gives each of them the score
+of its refinement row with the whole item vector (:mod:`fllm_export.engines.scores`). In the mode ``sample`` the key is
+that score plus the noise that the user had in the search. The K largest keys are the answer; of equal ones, those of
+the smaller ids.
+
+The denominator is a sum over all users of the best score that is known of each: with L the logsumexp of the search, s
+the scores of the candidates in the search and r those by their refinement rows,
+
+    logsumexp = log( exp(L) - sum exp(s) + sum exp(r) )
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.engines.base import Answer, Request
+from fllm_export.engines.gumbel import gumbel
+from fllm_export.engines.query import Query
+from fllm_export.engines.scores import score_rows
+from fllm_export.errors import BundleError
+from fllm_export.table.refinement import Refinement
+from fllm_export.table.shard import Tile
+from fllm_export.table.table import Table
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+
+class Refiner:
+    """Ranks the candidates of searches of one open table again.
+
+    Args:
+        table: the open table.
+        rows: its refinement rows.
+    """
+
+    def __init__(self, table: Table, rows: Refinement) -> None:
+        self._table = table
+        self._rows = rows
+
+    def refine(self, z: F32, request: Request, found: Answer) -> Answer:
+        """Return the answer to a request, from that of a search of its candidates (:func:`candidates`).
+
+        Args:
+            z: whole item vectors, float32 [B, d].
+            request: what was requested.
+            found: the candidates of each item.
+
+        Raises:
+            BundleError: a score is not finite.
+        """
+        query = Query.quantised(z) if self._rows.codec.exact_query else Query.exact(z)
+        scores = np.stack([self._scores(ids, query.part(slice(i, i + 1))) for i, ids in enumerate(found.ids)])
+        if not np.isfinite(scores).all():
+            raise BundleError(
+                f"{self._table.directory}: the score of a refinement row is not finite",
+                expected="finite numbers in every row, and finite scores",
+                fix="Scale the item vector, or build the table again",
+            )
+        keys = scores if request.mode == "topk" else _perturbed(scores, found.ids, request.seeds)
+        order = np.lexsort((found.ids, -keys), axis=1)[:, : request.k]
+        return replace(
+            found,
+            ids=np.take_along_axis(found.ids, order, 1),
+            keys=np.take_along_axis(keys, order, 1),
+            scores=np.take_along_axis(scores, order, 1),
+            logsumexp=corrected(found.logsumexp, found.scores, scores),
+            log_probs_exact=np.zeros_like(found.log_probs_exact),
+        )
+
+    def _scores(self, ids: I64, query: Query) -> F32:
+        known, numbers = self._by_id
+        rows = numbers[np.searchsorted(known, ids)]
+        tile = Tile(self._rows.gather(rows), ids, None if self._bias is None else self._bias[rows])
+        found: F32 = score_rows(self._rows.codec, self._rows.dim, tile, query)[0]
+        return found
+
+    @cached_property
+    def _by_id(self) -> tuple[I64, I64]:
+        """All ids, ascending, and the numbers of their rows."""
+        stored = np.concatenate([shard.ids for shard in self._table.shards])
+        order = np.argsort(stored)
+        return stored[order], order
+
+    @cached_property
+    def _bias(self) -> F32 | None:
+        biases = [shard.bias for shard in self._table.shards if shard.bias is not None]
+        return np.concatenate(biases) if biases else None
+
+
+def candidates(request: Request, rows: int) -> Request:
+    """Return the request for the candidates of a request with ``refine``, in a table of so many rows."""
+    return replace(request, k=min(rows, request.k * request.refine), refine=0)
+
+
+def corrected(logsumexp: F64, searched: F32, refined: F32) -> F64:
+    """Return the logsumexp [B] of all users in which the candidates count by their refined scores.
+
+    Args:
+        logsumexp: of the search, float64 [B].
+        searched: scores of the candidates in the search, float32 [B, n].
+        refined: their refined scores, float32 [B, n].
+    """
+    old, new = searched.astype(np.float64), refined.astype(np.float64)
+    reference = np.maximum(logsumexp, new.max(1, initial=-np.inf))
+    others = np.exp(logsumexp - reference) - np.exp(old - reference[:, None]).sum(1)
+    found: F64 = reference + np.log(np.maximum(others, 0.0) + np.exp(new - reference[:, None]).sum(1))
+    return found
+
+
+def _perturbed(scores: F32, ids: I64, seeds: tuple[int, ...]) -> F32:
+    noise = np.stack([gumbel(seed, users) for seed, users in zip(seeds, ids, strict=True)])
+    return (scores + noise).astype(np.float32)
