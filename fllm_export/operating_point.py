@@ -12,13 +12,15 @@ from fllm_export.files import publish_json
 from fllm_export.strict_json import read_versioned
 
 FILE_NAME = "operating_point.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of points whose table has refinement rows; all others are written in version 1, which older releases read too."""
 
 _PARTS = {
-    "table": ("quant", "dim", "sketch", "cluster"),
-    "open": ("engine", "threads", "exact", "log_probs"),
+    "table": ("quant", "dim", "sketch", "cluster", "refine"),
+    "open": ("engine", "threads", "exact", "log_probs", "candidates"),
     "call": ("batch", "budget_ms"),
 }
+_OF_REFINEMENT = ("refine", "candidates")
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class OperatingPoint:
     """A table and a way to search it.
 
     Attributes:
-        quant: codec of the table; for building, like the next three.
-        dim: dimension of its rows.
+        quant: codec of the table; for building, like the next three and ``refine``.
+        dim: dimension of the rows that are scanned.
         sketch: whether it has a sketch.
         cluster: whether its tiles are clustered.
         engine: what executes searches; for opening, like the next three.
@@ -36,6 +38,8 @@ class OperatingPoint:
         log_probs: likewise.
         batch: items per call when it was measured; for the caller, like the next.
         budget_ms: budget per call when it was measured, or None. Opening does not set it: pass it to ``topk``.
+        refine: codec of the table's refinement rows, or ``no``.
+        candidates: for opening: ``refine`` of ``topk`` where its caller does not say; 0 without refinement rows.
         why: what was required, what was measured and under which conditions, for people.
 
     Raises:
@@ -52,14 +56,17 @@ class OperatingPoint:
     log_probs: str
     batch: int
     budget_ms: float | None
+    refine: str = "no"
+    candidates: int = 0
     why: dict[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("dim", "threads", "batch"):
             arguments.integer(getattr(self, name), name, least=1)
+        arguments.integer(self.candidates, "candidates", least=0)
         for name in ("sketch", "cluster", "exact"):
             arguments.flag(getattr(self, name), name)
-        for name in ("quant", "engine", "log_probs"):
+        for name in ("quant", "engine", "log_probs", "refine"):
             if not isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} is {getattr(self, name)!r}", expected="a name")
         if self.budget_ms is not None:
@@ -84,7 +91,10 @@ class OperatingPoint:
         """
         document = read_versioned(path, FORMAT_VERSION)
         try:
-            values = {name: document[part][name] for part, names in _PARTS.items() for name in names}
+            left_out = _OF_REFINEMENT if document["format_version"] == 1 else ()
+            values = {
+                name: document[part][name] for part, names in _PARTS.items() for name in names if name not in left_out
+            }
             return cls(**values, why=dict(document["why"]))
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise BundleError(
@@ -93,16 +103,17 @@ class OperatingPoint:
 
     def save(self, path: Path) -> None:
         """Write the point, all or nothing."""
-        values = asdict(self)
-        parts = {part: {name: values[name] for name in names} for part, names in _PARTS.items()}
-        publish_json(path, {"format_version": FORMAT_VERSION, **parts, "why": self.why})
+        values, version = asdict(self), 1 if self.refine == "no" else FORMAT_VERSION
+        left_out = _OF_REFINEMENT if version == 1 else ()
+        parts = {part: {name: values[name] for name in names if name not in left_out} for part, names in _PARTS.items()}
+        publish_json(path, {"format_version": version, **parts, "why": self.why})
 
     def check_table(self, directory: Path, **found: Any) -> None:
         """Check that a table is the one that was measured.
 
         Args:
             directory: of the table, for the message.
-            **found: its ``quant``, ``dim``, ``sketch`` and ``cluster``.
+            **found: its ``quant``, ``dim``, ``sketch``, ``cluster`` and ``refine``.
 
         Raises:
             UsageError: it differs.

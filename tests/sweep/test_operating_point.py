@@ -66,7 +66,7 @@ def test_a_point_is_kept_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"format_version": 2}, "format version 2"),
+        ({"format_version": 3}, "format version 3"),
         ({"open": {"engine": "native", "threads": 1, "exact": True}}, "'log_probs'"),
         ({"open": {"engine": "native", "threads": 0, "exact": True, "log_probs": "none"}}, "threads is 0"),
         ({"open": {"engine": 7, "threads": 1, "exact": True, "log_probs": "none"}}, "engine is 7"),
