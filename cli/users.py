@@ -45,7 +45,7 @@ def create(output: Output, out: Path, vectors: tuple[Path, ...], ids: Path | Non
     writer = TableWriter(out, table, dim=rows.dim, bias=rows.bias is not None)
     chunks = ((part, numbers, bias) for numbers, part, bias in rows.labelled_chunks())
     layout = write_table(writer, chunks, rows.rows, output.progress)
-    size = sum(shard.bytes for shard in layout.shards)
+    size = sum(file.bytes for file in layout.files)
     facts = {
         "table": str(out),
         "users": layout.rows,
@@ -55,5 +55,6 @@ def create(output: Output, out: Path, vectors: tuple[Path, ...], ids: Path | Non
         "shards": len(layout.shards),
         "sketch_dims": layout.sketch_dims,
         "clustered": layout.tile_bounds,
+        "refinement": None if layout.refinement is None else layout.refinement.codec,
     }
     output.result(facts, f"{out}: {layout.rows:,} users x {layout.dim}, {layout.codec}, {byte_text(size)}")

@@ -25,7 +25,7 @@ def verify(output: Output, path: Path) -> None:
     if (path / "table.json").is_file():
         table = Table(path)
         count = table.verify()
-        files = len(table.shards) + 1
+        files = len(table.layout.files) + 1
     else:
         bundle = Bundle.load(path)
         files, count = len(bundle.files()), bundle.verify()

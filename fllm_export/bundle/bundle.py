@@ -64,7 +64,7 @@ class Bundle:
             return self.manifest.files
         self._check_table()
         directory = self.path / TABLE_FOLDER
-        files = {entry.name: FileEntry(entry.bytes, entry.sha256) for entry in TableLayout.load(directory).shards}
+        files = {entry.name: FileEntry(entry.bytes, entry.sha256) for entry in TableLayout.load(directory).files}
         path = directory / TABLE_FILE
         files[TABLE_FILE] = FileEntry(path.stat().st_size, sha256_file(path))
         return {**self.manifest.files, **{f"{TABLE_FOLDER}/{name}": entry for name, entry in files.items()}}

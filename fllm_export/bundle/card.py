@@ -39,7 +39,7 @@ answer = Runtime.open("{bundle.path.name.removesuffix(".partial")}").topk(["the 
 
 def _facts(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any]) -> dict[str, str]:
     layout = bundle.table().layout
-    table_bytes = sum(shard.bytes for shard in layout.shards)
+    table_bytes = sum(file.bytes for file in layout.shards)
     return {
         "base model": provenance["base_model"],
         "LoRA adapter": "merged into the encoder" if provenance["adapter_sha256"] else "none",
@@ -50,6 +50,7 @@ def _facts(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any]) -> 
         "mapper": spec.mapper,
         "users x dimension": f"{layout.rows:,} x {layout.dim}",
         "user table": f"{layout.codec}, {table_bytes:,} bytes in {len(layout.shards)} shard(s)",
+        **layout.refinement_facts,
         **calibration_facts(bundle.calibration()),
         "exporter": provenance["exporter"],
         **encoder_facts(bundle, provenance),

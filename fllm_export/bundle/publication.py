@@ -70,10 +70,10 @@ def publish(new: str | Path, place: str | Path, *, keep: bool = False) -> Publis
     generation = layout.generation
     if occupied:
         replaced = TableLayout.load(_table(target))
-        if kind == "user table" and replaced.dim != layout.dim:
+        if kind == "user table" and replaced.item_dim != layout.item_dim:
             raise UsageError(
-                f"{source} holds rows of dimension {layout.dim}",
-                expected=f"{replaced.dim}, as the table at {target}, whose readers could not open it again",
+                f"{source} holds rows of dimension {layout.item_dim}",
+                expected=f"{replaced.item_dim}, as the table at {target}, whose readers could not open it again",
                 fix="Publish it at another path",
             )
         generation = max(generation, replaced.generation + 1)

@@ -71,6 +71,7 @@ def _origin(bundle: Bundle, parity: Parity, provenance: dict[str, Any]) -> str:
         {
             "users": f"{layout.rows:,}, one row of dimension {layout.dim} each",
             "codec of the rows": layout.codec,
+            **layout.refinement_facts,
             **calibration_facts(bundle.calibration()),
             "base model": provenance["base_model"],
             "LoRA adapter": "merged into the encoder" if provenance["adapter_sha256"] else "none",
@@ -148,7 +149,7 @@ def _bytes(bundle: Bundle) -> list[str]:
     sizes = dict.fromkeys([*_PARTS.values(), "other"], 0)
     for name, entry in describe_files(bundle.path).items():
         sizes[_PARTS.get(name.split("/", 1)[0], "other")] += entry.bytes
-    sizes["user table"] += sum(shard.bytes for shard in bundle.table().layout.shards)
+    sizes["user table"] += sum(file.bytes for file in bundle.table().layout.files)
     mebibytes = {part: size / 2**20 for part, size in sizes.items()}
     total = sum(mebibytes.values())
     chart = bars("bytes by part", {"bundle": mebibytes}, {"bundle": f"{total:,.2f} MiB"}, Scale.from_zero("MiB", total))

@@ -54,6 +54,12 @@ def add_plans(
     """
     directory = arguments.path(bundle, "bundle")
     manifest, layout = Manifest.load(directory), TableLayout.load(directory / TABLE_FOLDER)
+    if layout.refinement is not None:
+        raise UsageError(
+            f"the user table of {directory} has refinement rows, which the engine `tensorrt` does not read",
+            expected="a bundle that was built without --refine",
+            fix="Build one without it, or search with the engine `native`",
+        )
     library, targets = options.resolve()
     if layout.codec == "fp8":
         check_precision(targets, "fp8", "a head of fp8 rows", "Build an int8 bundle for older GPUs")

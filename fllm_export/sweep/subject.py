@@ -133,12 +133,13 @@ def open_subject(source: Path, items: Path, count: int, threads: int, progress: 
 def _of_table(directory: Path, encoder: Encoder | None, name: str, items: Path, count: int) -> Subject:
     table = Table(directory)
     layout = table.layout
-    rows, bias = _filled(table.labelled_chunks(), layout.rows, layout.dim, bias=layout.bias)
+    rows, bias = _filled(table.labelled_chunks(), layout.rows, layout.item_dim, bias=layout.bias)
     if encoder is None:
-        vectors = _vectors(items, layout.dim)
+        vectors = _vectors(items, layout.item_dim)
     else:
         vectors = encoder.encode(encoder.tokenize(ItemTexts.load(items).sample(count + _TEXTS_MAX)))
-    return _subject(rows, bias, vectors, count, name, f"the {layout.codec} rows of {name}, decoded to fp32")
+    finest = layout.codec if layout.refinement is None else f"{layout.refinement.codec} refinement"
+    return _subject(rows, bias, vectors, count, name, f"the {finest} rows of {name}, decoded to fp32")
 
 
 def _of_checkpoint(directory: Path, items: Path, count: int, progress: Progress) -> Subject:
