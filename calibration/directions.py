@@ -95,6 +95,24 @@ def cut(directions: Directions, dim: int, quant: str, balance: float = BALANCE) 
     return found if quant in UNROTATED else found.then(rotation(dim, SEED))
 
 
+def ordered(directions: Directions, dim: int, balance: float = BALANCE) -> Transform:
+    """Return the transform to all directions for rows whose first ``dim`` dimensions are scanned.
+
+    Scores stay what they are. The first ``dim`` dimensions are those of :func:`cut`, up to a common factor, so that one
+    item vector serves the rows that are scanned and the refinement rows. Both parts are rotated by themselves.
+    """
+    whole = len(directions.vectors)
+    found = directions.transform(whole, balance)
+    return found.then(_side_by_side(rotation(dim, SEED), rotation(whole - dim, SEED + 1))) if dim < whole else found
+
+
+def _side_by_side(first: Transform, second: Transform) -> Transform:
+    """Return the transform that applies one to the leading dimensions and another to those that follow."""
+    joined = np.zeros((first.dim + second.dim, first.dim + second.dim))
+    joined[: first.dim, : first.dim], joined[first.dim :, first.dim :] = first.items, second.items
+    return Transform(joined, joined)
+
+
 def rotation(dim: int, seed: int) -> Transform:
     """Return a random rotation, drawn uniformly: it spreads what is large in a few dimensions over all of them.
 

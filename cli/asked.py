@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from fllm_export.cli.options import typed
 from fllm_export.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
+    from fllm_export.operating_point import OperatingPoint
     from fllm_export.runtime.runtime import Runtime
     from fllm_export.runtime.user_table import UserTable
 
@@ -27,6 +29,7 @@ class Asked:
         encoder: what encodes texts; None for a table.
         items: what ``answers.topk`` takes: list of texts, or float32 [n, d].
         names: a heading per item.
+        point: the operating point that it was opened with, or None.
     """
 
     answers: Runtime | UserTable
@@ -34,6 +37,12 @@ class Asked:
     encoder: str | None
     items: Any
     names: list[str]
+    point: OperatingPoint | None = None
+
+    @property
+    def budget_ms(self) -> float | None:
+        """Budget of a call in milliseconds, as the operating point says."""
+        return None if self.point is None else self.point.budget_ms
 
 
 def open_asked(
@@ -44,6 +53,7 @@ def open_asked(
     engine: str | None,
     encoder: str | None,
     threads: int | None,
+    operating_point: Path | None = None,
 ) -> Asked:
     """Open a bundle or a table and the items that it is asked about.
 
@@ -54,6 +64,7 @@ def open_asked(
         engine: see :meth:`fllm_export.Runtime.open`.
         encoder: likewise; for a bundle alone.
         threads: likewise.
+        operating_point: likewise; it comes before what the environment says of the engine and the threads.
 
     Raises:
         UsageError: texts and a file were given, or neither, or texts or an encoder for a table.
@@ -64,22 +75,24 @@ def open_asked(
             "both texts and --file were given" if texts else "no item was given",
             expected="either texts as arguments, or --file with item texts (for a table, with item vectors)",
         )
+    if operating_point is not None:
+        engine, threads = typed("engine", engine), typed("threads", threads)
     if (path / "table.json").is_file():
-        return _table(path, texts, file, engine, threads)
+        return _table(path, texts, file, {"engine": engine, "threads": threads, "operating_point": operating_point})
     if not (path / "manifest.json").is_file():
         raise BundleError(f"{path} is not a bundle or a user table", expected="manifest.json or table.json in it")
     from fllm_export.item_texts import ItemTexts
     from fllm_export.runtime.runtime import Runtime
 
     items = list(texts) if file is None else list(ItemTexts.load(file).texts)
-    runtime = Runtime.open(path, engine=engine, encoder=encoder, threads=threads)
-    return Asked(runtime, runtime.users, runtime.encoder, items, items)
+    runtime = Runtime.open(path, engine=engine, encoder=encoder, threads=threads, operating_point=operating_point)
+    return Asked(runtime, runtime.users, runtime.encoder, items, items, _point(operating_point))
 
 
-def _table(path: Path, texts: Sequence[str], file: Path | None, engine: str | None, threads: int | None) -> Asked:
+def _table(path: Path, texts: Sequence[str], file: Path | None, options: dict[str, Any]) -> Asked:
     # A variable of the environment is for all that is asked, bundles too; an option is for this table.
-    typed = click.get_current_context().get_parameter_source("encoder") is ParameterSource.COMMANDLINE
-    if file is None or typed:
+    source = click.get_current_context().get_parameter_source("encoder")
+    if file is None or source is ParameterSource.COMMANDLINE:
         raise UsageError(
             f"{path} is a user table, and {'texts were' if texts else 'an encoder was'} given",
             expected="item vectors in --file, because a table has no encoder",
@@ -90,5 +103,12 @@ def _table(path: Path, texts: Sequence[str], file: Path | None, engine: str | No
 
     vectors = open_vectors([file])
     items = vectors.read(0, vectors.rows)
-    table = UserTable.open(path, engine=engine, threads=threads)
-    return Asked(table, table, None, items, [f"item vector {number}" for number in range(len(items))])
+    table = UserTable.open(path, **options)
+    names = [f"item vector {number}" for number in range(len(items))]
+    return Asked(table, table, None, items, names, _point(options["operating_point"]))
+
+
+def _point(path: Path | None) -> OperatingPoint | None:
+    from fllm_export.operating_point import OperatingPoint
+
+    return None if path is None else OperatingPoint.load(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,10 @@ from fllm_export.cli.options import (
     engine_option,
     exact_option,
     log_probs_option,
+    operating_point_option,
+    refine_option,
     threads_option,
+    typed,
 )
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     multiple=True,
     default=(1, 8),
     show_default=True,
-    help="Items per call.",
+    help="Items per call. With --operating-point, those of the point where none are typed.",
 )
 @click.option("--repeats", type=click.IntRange(1), default=30, show_default=True, help="Measured calls per batch size.")
 @click.option(
@@ -57,6 +60,8 @@ if TYPE_CHECKING:
 )
 @exact_option
 @log_probs_option
+@refine_option
+@operating_point_option
 @engine_option
 @encoder_option
 @threads_option
@@ -70,8 +75,10 @@ def bench(
     batches: tuple[int, ...],
     repeats: int,
     report: Path | None,
-    exact: bool,
+    exact: bool | None,
     log_probs: LogProbs | None,
+    refine: int | None,
+    operating_point: Path | None,
     engine: str | None,
     encoder: str | None,
     threads: int | None,
@@ -83,36 +90,35 @@ def bench(
     """
     from fllm_export.runtime.latency import measure_latency
 
-    asked = open_asked(source, (), file, engine=engine, encoder=encoder, threads=threads)
-    chosen = log_probs or ("exact" if exact else "estimate")
+    asked = open_asked(
+        source, (), file, engine=engine, encoder=encoder, threads=threads, operating_point=operating_point
+    )
+    if asked.point is not None:
+        batches = typed("batches", batches) or (asked.point.batch,)
+    call: dict[str, Any] = {"exact": exact, "log_probs": log_probs, "refine": refine, "budget_ms": asked.budget_ms}
     results = [
-        measure_latency(
-            asked.answers,
-            asked.items,
-            batch=batch,
-            k=k,
-            repeats=repeats,
-            exact=exact,
-            log_probs=chosen,
-            progress=output.progress,
-        )
+        measure_latency(asked.answers, asked.items, batch=batch, k=k, repeats=repeats, progress=output.progress, **call)
         for batch in batches
     ]
+    chosen = asked.users.request(1, k, None, "topk", 0, 0.0, exact, log_probs, refine=refine)
     facts = {
         "users": len(asked.users),
         "dim": asked.users.dim,
         "engine": asked.users.engine,
         "encoder": asked.encoder,
-        "exact": exact,
-        "log_probs": chosen,
+        "exact": chosen.exact,
+        "log_probs": chosen.log_probs,
+        "refine": chosen.refine,
     }
     if report is not None:
         _write_page(report, source, {**facts, "users per item": k, "threads": threads or "as many as CPUs"}, results)
-    kind = "exact" if exact else "not necessarily exact"
+    kind = "exact" if chosen.exact else "not necessarily exact"
+    again = f", {chosen.refine} x {k} candidates ranked again" if chosen.refine else ""
     output.result(
         {**facts, "results": [result.to_dict() for result in results]},
         f"{facts['users']:,} users x {facts['dim']}, engine {facts['engine']}, encoder {facts['encoder'] or 'none'}; "
-        f"{kind} top-{k}, log-probabilities: {chosen}; milliseconds, median of {repeats} calls (p99)\n\n"
+        f"{kind} top-{k}{again}, log-probabilities: {chosen.log_probs}; milliseconds, median of {repeats} calls "
+        f"(p99)\n\n"
         f"{_table(results)}\n\n" + "\n".join(map(_remark, results)),
     )
 

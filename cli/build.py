@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import click
-from click.core import ParameterSource
 
-from fllm_export.cli.options import DIRECTORY, table_options, threads_option
+from fllm_export.cli.options import DIRECTORY, named_options, table_options, threads_option
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
 from fllm_export.encoder_precisions import ENCODER_PRECISIONS, EncoderPrecision
 
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
     from fllm_export.bundle.choices import Dim, RoundingName
     from fllm_export.bundle.estimate import Estimate
-    from fllm_export.table.options import TableChoices, TableOptions
+    from fllm_export.table.options import TableOptions
 
 
 def _dim(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
@@ -82,7 +80,7 @@ def _dim(_: click.Context, __: click.Parameter, value: str | None) -> int | str 
 @click.option(
     "--operating-point",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="What sweep picked: sets --quant, --dim, --sketch and --cluster.",
+    help="What sweep picked: sets --quant, --dim, --sketch, --cluster and --refine.",
 )
 @threads_option
 @click.option("--dry-run", is_flag=True, help="Print files, bytes, memory and time, and build nothing.")
@@ -118,7 +116,8 @@ def build(
     from fllm_export.environment import thread_count
 
     loaded = Checkpoint.load(checkpoint)
-    table, dim = chosen_table(operating_point, loaded.users.dim, dim, _named(table, operating_point))
+    named = named_options(table, typed_only=operating_point is not None)
+    table, dim = chosen_table(operating_point, loaded.users.dim, dim, named)
     options = Options(table, min_recall, k, exporter, thread_count(threads), dim, encoder_precision, rounding)
     job = Job.prepare(loaded, calibration, options, output.progress)
     if dry_run:
@@ -134,17 +133,6 @@ def build(
     parity = bundle.parity()
     result = {"bundle": str(bundle.path), "users": bundle.table().layout.rows, "parity": parity.to_dict()}
     output.result(result, _bundle_text(bundle))
-
-
-def _named(table: TableOptions, operating_point: Path | None) -> TableChoices:
-    """Return the options of the table; beside an operating point, only those that were typed."""
-    source = click.get_current_context().get_parameter_source
-    typed = [
-        each.name
-        for each in fields(table)
-        if "help" in each.metadata and (operating_point is None or source(each.name) is ParameterSource.COMMANDLINE)
-    ]
-    return cast("TableChoices", {name: getattr(table, name) for name in typed})
 
 
 def _written_at(bundle: Path) -> int | None:

@@ -114,6 +114,7 @@ def estimate(
         quant=table.quant,
         sketch=table.sketch,
         cluster=table.cluster,
+        refine=table.refine,
     )
     output.progress("probe", 1, 1)
     output.result(plan.to_dict(), _text(plan))

@@ -6,13 +6,19 @@ import functools
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
 from fllm_export.engines.names import ENCODERS, LOG_PROBS
 from fllm_export.engines.registry import ENGINES
 from fllm_export.table.options import TableOptions
+
+if TYPE_CHECKING:
+    from fllm_export.table.options import TableChoices
+
+Value = TypeVar("Value")
 
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 """A directory that is there."""
@@ -44,9 +50,9 @@ encoder_option = click.option(
 
 exact_option = click.option(
     "--exact/--no-exact",
-    default=True,
-    show_default=True,
-    help="Return the provably best users of the table, or those that the statistical bounds of the sketch find.",
+    default=None,
+    help="Return the provably best users of the table, or those that the statistical bounds of the sketch find. "
+    "Default: --exact.",
 )
 
 log_probs_option = click.option(
@@ -55,6 +61,38 @@ log_probs_option = click.option(
     help="exact reads every row. estimate uses only what the search reads anyway. none omits probabilities and is "
     "fastest. Default: exact; with --no-exact: estimate.",
 )
+
+
+refine_option = click.option(
+    "--refine",
+    type=click.IntRange(0),
+    metavar="C",
+    help="Rank the C x K best users again, by the refinement rows of the table. 0: only the rows that are scanned. "
+    "Default: 4 if the table has refinement rows.",
+)
+
+operating_point_option = click.option(
+    "--operating-point",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What sweep picked: sets the options that are not typed, and refuses a table of another kind.",
+)
+
+
+def named_options(table: TableOptions, *, typed_only: bool) -> TableChoices:
+    """Return the options of :func:`table_options`, or only those of them that were typed."""
+    source = click.get_current_context().get_parameter_source
+    names = [
+        each.name
+        for each in fields(table)
+        if "help" in each.metadata and (not typed_only or source(each.name) is ParameterSource.COMMANDLINE)
+    ]
+    return cast("TableChoices", {name: getattr(table, name) for name in names})
+
+
+def typed(name: str, value: Value | None) -> Value | None:
+    """Return the value of an option if it was typed; what the environment says is for all that is opened."""
+    source = click.get_current_context().get_parameter_source(name)
+    return value if source is ParameterSource.COMMANDLINE else None
 
 
 def table_options(command: Callable[..., Any]) -> Callable[..., Any]:

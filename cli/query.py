@@ -15,6 +15,8 @@ from fllm_export.cli.options import (
     engine_option,
     exact_option,
     log_probs_option,
+    operating_point_option,
+    refine_option,
     threads_option,
 )
 from fllm_export.cli.output import Output, columns, json_option, pass_output
@@ -43,6 +45,8 @@ _HEADING = 120
 @click.option("--budget-ms", type=float, help="Budget of the call in milliseconds. An incomplete answer is marked.")
 @exact_option
 @log_probs_option
+@refine_option
+@operating_point_option
 @engine_option
 @encoder_option
 @threads_option
@@ -57,8 +61,10 @@ def query(
     mode: Mode,
     seed: int,
     budget_ms: float | None,
-    exact: bool,
+    exact: bool | None,
     log_probs: LogProbs | None,
+    refine: int | None,
+    operating_point: Path | None,
     engine: str | None,
     encoder: str | None,
     threads: int | None,
@@ -67,9 +73,18 @@ def query(
 
     SOURCE is a bundle or a user table. A user table takes no TEXTS: it needs item vectors in `--file`.
     """
-    asked = open_asked(source, texts, file, engine=engine, encoder=encoder, threads=threads)
+    asked = open_asked(
+        source, texts, file, engine=engine, encoder=encoder, threads=threads, operating_point=operating_point
+    )
     answer = asked.answers.topk(
-        asked.items, k, budget_ms=budget_ms, mode=mode, seed=seed, exact=exact, log_probs=log_probs
+        asked.items,
+        k,
+        budget_ms=asked.budget_ms if budget_ms is None else budget_ms,
+        mode=mode,
+        seed=seed,
+        exact=exact,
+        log_probs=log_probs,
+        refine=refine,
     )
     found = answer.to_dict()
     texts_found = (_item_text(name, item) for name, item in zip(asked.names, found["items"], strict=True))

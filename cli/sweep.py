@@ -12,7 +12,7 @@ import click
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 from fllm_export.engines.names import LOG_PROBS
 from fllm_export.engines.registry import ENGINES
-from fllm_export.table.codec_names import CODEC_NAMES
+from fllm_export.table.codec_names import CODEC_NAMES, REFINE_NAMES
 
 if TYPE_CHECKING:
     from fllm_export.sweep.choice import Choice
@@ -50,6 +50,8 @@ _AXES: dict[str, tuple[Read, str]] = {
     "dim": (_integer, "Dimensions of a row; smaller ones as build --dim cuts. Default: that of the rows."),
     "sketch": (_switch, "Tables with a sketch: yes, no or both. Default: no,yes."),
     "cluster": (_switch, "Tables with clustered tiles: yes, no or both. Default: yes."),
+    "refine": (_one_of(*REFINE_NAMES), f"Codecs of refinement rows, of {', '.join(REFINE_NAMES)}. Default: no."),
+    "candidates": (_integer, "Candidates per user wanted that refinement rows rank again. Default: 4."),
     "exact": (_switch, "Exact searches (yes), statistical ones (no) or both. Default: yes,no."),
     "log_probs": (_one_of(*LOG_PROBS), f"Modes of the log-probabilities, of {', '.join(LOG_PROBS)}. Default: none."),
     "call_budget_ms": (_budget, "Budgets of a call in milliseconds; none for no limit. Default: none."),

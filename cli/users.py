@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fllm_export.cli.options import table_options
+from fllm_export.cli.options import named_options, operating_point_option, table_options
 from fllm_export.cli.output import Output, byte_text, json_option, pass_output
 
 if TYPE_CHECKING:
@@ -29,9 +29,17 @@ def users() -> None:
     "(default: those in VECTORS, otherwise 0, 1, 2, ...).",
 )
 @table_options
+@operating_point_option
 @json_option
 @pass_output
-def create(output: Output, out: Path, vectors: tuple[Path, ...], ids: Path | None, table: TableOptions) -> None:
+def create(
+    output: Output,
+    out: Path,
+    vectors: tuple[Path, ...],
+    ids: Path | None,
+    table: TableOptions,
+    operating_point: Path | None,
+) -> None:
     """Write the user table OUT, a new directory, from VECTORS, one vector per user.
 
     Formats: .npy (floats [n, d]), .parquet (a column of lists of floats, and optionally `user_id`), .safetensors (a
@@ -42,6 +50,7 @@ def create(output: Output, out: Path, vectors: tuple[Path, ...], ids: Path | Non
     from fllm_export.table.writer import TableWriter, write_table
 
     rows = open_vectors(vectors, ids)
+    table = _chosen(table, operating_point, rows.dim)
     writer = TableWriter(out, table, dim=rows.dim, bias=rows.bias is not None)
     chunks = ((part, numbers, bias) for numbers, part, bias in rows.labelled_chunks())
     layout = write_table(writer, chunks, rows.rows, output.progress)
@@ -58,3 +67,18 @@ def create(output: Output, out: Path, vectors: tuple[Path, ...], ids: Path | Non
         "refinement": None if layout.refinement is None else layout.refinement.codec,
     }
     output.result(facts, f"{out}: {layout.rows:,} users x {layout.dim}, {layout.codec}, {byte_text(size)}")
+
+
+def _chosen(table: TableOptions, operating_point: Path | None, dim: int) -> TableOptions:
+    """Return the options of the table; with an operating point, those that it sets."""
+    from fllm_export.bundle.chosen_table import chosen_table
+    from fllm_export.errors import UsageError
+
+    chosen, cut = chosen_table(operating_point, dim, None, named_options(table, typed_only=operating_point is not None))
+    if cut is not None:
+        raise UsageError(
+            f"{operating_point} has rows of dimension {cut}, and VECTORS have {dim}",
+            expected="the same dimension: only `build`, which has item texts to choose directions by, cuts rows",
+            fix="Sweep without --dim, or build a bundle of a checkpoint",
+        )
+    return chosen

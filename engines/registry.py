@@ -133,12 +133,14 @@ class EngineEntry:
         codecs: the codecs that it scans.
         runs: what executes the scan, for people.
         exactness: how its answers compare with the definition, for people.
+        refines: whether it ranks candidates again by refinement rows.
     """
 
     make: Callable[[Source], Engine]
     codecs: tuple[str, ...]
     runs: str
     exactness: str
+    refines: bool = True
 
 
 _BIT_IDENTICAL = "users and scores bit-identical to `numpy`"
@@ -155,12 +157,14 @@ ENGINES: dict[str, EngineEntry] = {
         ("int8", "fp8"),
         "libfllm on NVIDIA GPUs; no GPU has run it yet",
         _BIT_IDENTICAL,
+        refines=False,
     ),
     "tensorrt": EngineEntry(
         _tensorrt,
         ("int8", "fp8"),
         "the bundle's head plan on an NVIDIA GPU; no GPU has run it yet",
         f"int8: {_BIT_IDENTICAL}, by a proof on the host; fp8: the same by an assumption, never called exact",
+        refines=False,
     ),
     "onnxruntime": EngineEntry(
         _onnxruntime,

@@ -19,6 +19,7 @@ from fllm_export.calibration.directions import (
     UNROTATED,
     Directions,
     cut,
+    ordered,
     rotation,
 )
 from fllm_export.calibration.moments import Moments
@@ -26,6 +27,7 @@ from fllm_export.calibration.ranks import offered_dims, recall_by_dim, smallest_
 from fllm_export.calibration.transform import Transform
 from fllm_export.errors import ParityError, UsageError
 from fllm_export.files import publish_json, sha256_file
+from fllm_export.strict_json import read_object
 
 F32 = npt.NDArray[np.float32]
 
@@ -88,7 +90,7 @@ def transform(job: Job, staging: Path) -> list[Path]:
         found = rotation(choices.rows, SEED)
     found.save(path)
     facts["rotation_seed"] = None if choices.quant in UNROTATED else SEED
-    facts["dim"] = {"requested": choices.dim, "chosen": found.dim, "of": choices.rows}
+    facts["dim"] = {"requested": choices.dim, "chosen": facts.pop("scan_dim", found.dim), "of": choices.rows}
     publish_json(report, facts)
     return [path, report]
 
@@ -113,6 +115,8 @@ def _by_directions(job: Job, staging: Path) -> tuple[Transform, dict[str, Any]]:
         "recall_by_dim": {str(m): recall for m, recall in recalls.items()},
     }
     balance = FEEDBACK_BALANCE if choices.rounding == "data" else BALANCE
+    if job.options.table.refine != "no" and dim < choices.rows:
+        return ordered(directions, dim, balance), {**facts, "scan_dim": dim}
     return cut(directions, dim, choices.quant, balance), facts
 
 
@@ -121,6 +125,7 @@ def take_up(job: Job, staging: Path) -> None:
     if not job.choices.transformed:
         return
     job.transform = Transform.load(staging / TRANSFORM)
+    job.scan_dim = read_object(staging / CALIBRATION_REPORT, fix=f"Remove {staging} and build again")["dim"]["chosen"]
     if job.choices.rounding == "data":
         metric = Moments.load(staging / MOMENTS).metric()
         job.metric = job.transform.items @ metric @ job.transform.items.T

@@ -8,7 +8,7 @@ from typing import cast
 from fllm_export.bundle.choices import Dim
 from fllm_export.errors import UsageError
 from fllm_export.operating_point import OperatingPoint
-from fllm_export.table.codec_names import CodecName
+from fllm_export.table.codec_names import CodecName, RefineName
 from fllm_export.table.options import TableChoices, TableOptions
 
 
@@ -29,7 +29,7 @@ def chosen_table(
     """
     if point is None:
         return TableOptions(**table), dim
-    named = [name for name in ("quant", "sketch", "cluster") if name in table] + ["dim"] * (dim is not None)
+    named = [name for name in ("quant", "sketch", "cluster", "refine") if name in table] + ["dim"] * (dim is not None)
     if named:
         raise UsageError(
             f"{', '.join(named)} given beside an operating point",
@@ -41,5 +41,6 @@ def chosen_table(
         quant=cast(CodecName, found.quant),
         sketch="yes" if found.sketch else "no",
         cluster="yes" if found.cluster else "no",
+        refine=cast(RefineName, found.refine),
     )
     return TableOptions(**choices), None if found.dim == given else found.dim

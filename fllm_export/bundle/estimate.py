@@ -69,7 +69,7 @@ class Estimate:
 def estimate(job: Job, output: Path) -> Estimate:
     """Forecast a build of the bundle ``output``. A probe beside it, as small as the table allows, measures the time."""
     checkpoint, users = job.checkpoint, job.checkpoint.users
-    footprint = Footprint.of(job.options.table, users.rows, job.dim, bias=users.bias is not None)
+    footprint = Footprint.of(job.options.table, users.rows, job.dim, scan_dim=job.row_dim, bias=users.bias is not None)
     table = sizes.disk(footprint)["disk"]
     count = parameters(checkpoint)
     encoder_bytes = count * FLOAT_BYTES

@@ -91,6 +91,7 @@ class Job:
         progress: told of every stage.
         transform: folded into the mapper, and applied to the rows when they are written; None changes nothing. The
             step ``transform`` sets it where the choices need one.
+        scan_dim: dimension of the rows that are scanned, where the step ``transform`` has chosen it; else None.
         metric: second moment of the transformed item vectors, float64 [dim, dim], by which rows are rounded; the step
             ``transform`` sets it where they are rounded by data.
         choices: what the options come to for this checkpoint and these texts.
@@ -113,6 +114,7 @@ class Job:
         self.options = options
         self.progress = progress
         self.transform: Transform | None = None
+        self.scan_dim: int | None = None
         self.metric: npt.NDArray[np.float64] | None = None
         self.choices = Choices.of(
             options.table.quant, options.dim, options.rounding, checkpoint.users.dim, len(self.others)
@@ -178,10 +180,19 @@ class Job:
 
     @property
     def dim(self) -> int:
-        """Dimension of the bundle's item vectors and user rows."""
+        """Dimension of the bundle's item vectors, and of its user rows as far as these are stored whole."""
         if self.transform is not None:
             return self.transform.dim
+        if self.options.table.refine != "no":
+            return self.checkpoint.users.dim
         return self.options.dim if isinstance(self.options.dim, int) else self.checkpoint.users.dim
+
+    @property
+    def row_dim(self) -> int:
+        """Dimension of the user rows that are scanned: the first dimensions, where there are refinement rows."""
+        if self.scan_dim is not None:
+            return self.scan_dim
+        return self.options.dim if isinstance(self.options.dim, int) else self.dim
 
     @property
     def probes(self) -> list[str]:
@@ -193,7 +204,7 @@ class Job:
     def table_facts(self) -> dict[str, Any]:
         """What decides the head graphs."""
         users = self.checkpoint.users
-        return {"quant": self.options.table.quant, "dim": self.dim, "bias": users.bias is not None}
+        return {"quant": self.options.table.quant, "dim": self.row_dim, "bias": users.bias is not None}
 
     @property
     def draft_manifest(self) -> Manifest:
@@ -219,7 +230,8 @@ class Job:
         """Everything that decides the transform; empty where there is none."""
         options = self.options
         share = (options.k, options.cut_recall) if options.dim == "auto" else ()
-        return (*self.choices.key, *self.measured_by, *share)
+        whole = ("whole",) if options.dim is not None and options.table.refine != "no" else ()
+        return (*self.choices.key, *self.measured_by, *share, *whole)
 
     @property
     def cpu_encoder_choices(self) -> tuple[Any, ...]:

@@ -112,10 +112,11 @@ def users(job: Job, staging: Path) -> list[Path]:
         folder,
         options,
         dim=job.dim,
+        scan_dim=job.row_dim,
         bias=rows.bias is not None,
         items=items,
         resume_key=job.users_key,
-        rounding=nearest if job.metric is None else Feedback(job.metric),
+        rounding=nearest if job.metric is None else Feedback(job.metric[: job.row_dim, : job.row_dim]),
     )
     chunks = (
         (part if transform is None else transform.rows(part), ids, bias) for ids, part, bias in rows.labelled_chunks()

@@ -19,6 +19,7 @@ from fllm_export.planning.quantity import Quantity
 from fllm_export.planning.source import Shape
 from fllm_export.planning.table_probe import ScanRates, WriteRates, measure_table
 from fllm_export.planning.times import Scan
+from fllm_export.table.codec_names import RefineName
 from fllm_export.table.footprint import Footprint
 from fllm_export.table.options import TableChoices, TableOptions
 
@@ -70,7 +71,9 @@ class Question:
         """Return the footprint of the largest part when the rows are shared by so many machines, or of the smallest."""
         shape = self.shape
         rows = -(-shape.rows // machines) if largest else shape.rows // machines
-        return Footprint.of(options, rows, shape.dim, bias=shape.bias, sketch_dims=shape.sketch_dims)
+        return Footprint.of(
+            options, rows, shape.dim, scan_dim=shape.scan_dim, bias=shape.bias, sketch_dims=shape.sketch_dims
+        )
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,7 @@ def estimate(
     place = arguments.path(folder, "folder")
     options = TableOptions(**table)
     question = Question(
-        _shape(rows, dim, source, sketch_dims),
+        _shape(rows, dim, source, sketch_dims, options.refine),
         options,
         machines,
         tuple(batches),
@@ -242,7 +245,9 @@ def estimate(
     return Plan(question, machine, write, scan)
 
 
-def _shape(rows: int | None, dim: int | None, source: str | Path | None, sketch_dims: int | None) -> Shape:
+def _shape(
+    rows: int | None, dim: int | None, source: str | Path | None, sketch_dims: int | None, refine: RefineName
+) -> Shape:
     known = None if source is None else Shape.of(arguments.path(source, "source"))
     if known is None and (rows is None or dim is None):
         raise UsageError(
@@ -258,6 +263,7 @@ def _shape(rows: int | None, dim: int | None, source: str | Path | None, sketch_
         known is not None and known.bias,
         known.sketch_dims if sketch_dims is None and known is not None and same else sketch_dims,
         0 if known is None else known.encoder_bytes,
+        known.scan_dim if known is not None and same and refine != "no" else None,
     )
 
 

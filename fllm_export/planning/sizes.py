@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fllm_export.planning.quantity import Quantity
 from fllm_export.table.bit_planes import BLOCK_ROWS
-from fllm_export.table.footprint import HEADER, LAYOUT, PADDING, Footprint
+from fllm_export.table.footprint import HEADER, LAYOUT, PADDING, REFINEMENT, Footprint
 
 PROCESS_BYTES = 64 << 20
 """A Python process that serves a table, with its libraries and without the rows; libfllm alone takes less."""
@@ -36,9 +36,14 @@ def disk(footprint: Footprint) -> dict[str, Quantity]:
         size = footprint.parts["tile_directions"] + footprint.parts["tile_extents"]
         each = FLOAT_BYTES * (footprint.dim + 4)
         found["tile bounds"] = _bytes(size, f"{size // each:,} tiles x {each:,} bytes")
+    files = shards
+    if footprint.refine != "no":
+        files, size = 2 * shards, footprint.parts[REFINEMENT]
+        words = f"{rows:,} rows x {size // rows:,} bytes ({footprint.refine}, {footprint.item_dim:,} dimensions)"
+        found["refinement rows"] = _bytes(size, words)
     beside = footprint.parts[HEADER] + footprint.parts[PADDING]
-    found["headers and padding"] = _bytes(beside, f"{shards:,} shards, every tensor on a page of 4,096 bytes")
-    found[LAYOUT] = _bytes(footprint.parts[LAYOUT], f"{shards:,} shards with name, rows, bytes and hash")
+    found["headers and padding"] = _bytes(beside, f"{files:,} files, every tensor on a page of 4,096 bytes")
+    found[LAYOUT] = _bytes(footprint.parts[LAYOUT], f"{files:,} files with name, rows, bytes and hash")
     found["disk"] = _bytes(footprint.disk, " + ".join(f"{part.value:,}" for part in found.values()))
     return found
 
@@ -70,7 +75,7 @@ def serving_memory(footprint: Footprint, encoder_bytes: int) -> Quantity:
 def writing_memory(footprint: Footprint) -> Quantity:
     """Return the bytes that writing the table takes at its peak."""
     rows = footprint.largest_shard
-    shard = rows * (footprint.read // footprint.rows + 8)
+    shard = rows * (footprint.read // footprint.rows + 8 + footprint.parts.get(REFINEMENT, 0) // footprint.rows)
     decoded = rows * footprint.dim * FLOAT_BYTES if footprint.sketch_dims or footprint.clustered else 0
     return _bytes(
         SHARD_COPIES * shard + decoded + WRITER_BYTES,

@@ -27,6 +27,7 @@ class Shape:
         bias: whether rows have a bias.
         sketch_dims: dimensions of the sketch of rows like these; None where they are not known.
         encoder_bytes: bytes of the encoder's graphs, or 0 without one.
+        scan_dim: dimension of the rows that are scanned, where refinement rows have more; else None.
     """
 
     rows: int
@@ -34,6 +35,7 @@ class Shape:
     bias: bool = False
     sketch_dims: int | None = None
     encoder_bytes: int = 0
+    scan_dim: int | None = None
 
     @classmethod
     def of(cls, directory: Path) -> Shape:
@@ -62,7 +64,8 @@ class Shape:
 
     @classmethod
     def _of_table(cls, layout: TableLayout, encoder_bytes: int) -> Shape:
-        return cls(layout.rows, layout.dim, layout.bias, layout.sketch_dims or None, encoder_bytes)
+        scan_dim = None if layout.dim == layout.item_dim else layout.dim
+        return cls(layout.rows, layout.item_dim, layout.bias, layout.sketch_dims or None, encoder_bytes, scan_dim)
 
 
 def parameters(checkpoint: Checkpoint) -> int:

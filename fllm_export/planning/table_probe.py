@@ -121,7 +121,8 @@ def measure_writing(footprint: Footprint, folder: Path) -> WriteRates:
 @contextmanager
 def _probe(footprint: Footprint, folder: Path) -> Iterator[tuple[Path, F32, WriteRates]]:
     """Write a table ``table`` in a temporary directory, of rows that are repeated."""
-    rows = _random_rows(min(_CHUNK_ROWS, _CHUNK_NUMBERS // footprint.dim, footprint.rows), footprint.dim)
+    dim = footprint.item_dim
+    rows = _random_rows(min(_CHUNK_ROWS, _CHUNK_NUMBERS // dim, footprint.rows), dim)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".probe.") as place:
         yield Path(place), rows, _written(footprint, rows, Path(place))
 
@@ -150,14 +151,14 @@ def _written(footprint: Footprint, rows: F32, place: Path) -> WriteRates:
         encoding += _seconds(partial(writer.add, part))
         written += len(part)
     finishing = _seconds(writer.finish)
-    size = (place / "table" / "00000.safetensors").stat().st_size
+    size = sum(path.stat().st_size for path in (place / "table").glob("*.safetensors"))
     # The mean, not the median: a build adds the slow chunks up too.
     return WriteRates(encode=encoding / written, publish=max(0.0, finishing - shard) / size, shard=shard)
 
 
 def _writer(footprint: Footprint, directory: Path) -> TableWriter:
-    options = TableOptions(footprint.quant, shard_bytes=_ONE_SHARD, sketch="no", cluster="no")
-    return TableWriter(directory, options, dim=footprint.dim)
+    options = TableOptions(footprint.quant, shard_bytes=_ONE_SHARD, sketch="no", cluster="no", refine=footprint.refine)
+    return TableWriter(directory, options, dim=footprint.item_dim, scan_dim=footprint.dim)
 
 
 def _shard_seconds(footprint: Footprint, rows: F32, place: Path) -> float:
@@ -174,6 +175,7 @@ def _described(footprint: Footprint, rows: F32, plain: WriteRates) -> WriteRates
     """Add what the sketch and the clusters of the planned table cost, measured on one chunk of rows."""
     if not footprint.clustered and not footprint.sketch_dims:
         return plain
+    rows = rows[:, : footprint.dim]
     stored = codec(footprint.quant).encode(rows)
     rates = replace(plain, decode=_seconds(lambda: codec(footprint.quant).decode(stored, footprint.dim)) / len(rows))
     if footprint.clustered:

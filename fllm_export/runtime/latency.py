@@ -69,8 +69,10 @@ def measure_latency(
     batch: int,
     k: int,
     repeats: int,
-    exact: bool = True,
+    exact: bool | None = None,
     log_probs: LogProbs | None = None,
+    refine: int | None = None,
+    budget_ms: float | None = None,
     progress: Progress = silent,
 ) -> Latency:
     """Call ``topk`` again and again with the next ``batch`` items, and the yardstick after each call.
@@ -83,6 +85,8 @@ def measure_latency(
         repeats: measured calls.
         exact: see :meth:`UserTable.topk`.
         log_probs: likewise.
+        refine: likewise.
+        budget_ms: likewise.
         progress: told of every call.
 
     Raises:
@@ -95,7 +99,8 @@ def measure_latency(
     for number in range(_WARM_UP + repeats):
         part = [items[(number * batch + i) % len(items)] for i in range(batch)]
         began = time.perf_counter()
-        timings = asked.topk(part, k, exact=exact, log_probs=log_probs).timings_ms
+        answer = asked.topk(part, k, exact=exact, log_probs=log_probs, refine=refine, budget_ms=budget_ms)
+        timings = answer.timings_ms
         calls.append({"total": (time.perf_counter() - began) * 1e3, **timings})
         if rows is not None:
             z = np.asarray(part, np.float32) if isinstance(asked, UserTable) else asked.encode(part)

@@ -11,7 +11,8 @@ from fllm_export.engines.names import LogProbs
 from fllm_export.engines.registry import DEFAULT, ENGINES
 from fllm_export.errors import UsageError
 from fllm_export.sweep.point import Point, SearchChoice, TableChoice
-from fllm_export.table.codec_names import CODEC_NAMES, UNSKETCHED, CodecName
+from fllm_export.table.codec_names import CODEC_NAMES, REFINE_DEFAULT, UNSKETCHED, CodecName, RefineName
+from fllm_export.table.codecs import codec
 
 FULL_PASS_ENGINES = ("numpy", "onnxruntime")
 """Engines that score every row, whatever lies beside the rows."""
@@ -29,6 +30,8 @@ class Axes:
         dim: dimensions; empty for that of the rows alone.
         sketch: without and with a sketch.
         cluster: without and with clustered tiles.
+        refine: codecs of refinement rows; ``no`` for none.
+        candidates: per user wanted, that refinement rows rank again.
         exact: exact and statistical searches.
         log_probs: modes of the softmax denominator.
         call_budget_ms: budgets of a call in milliseconds; None for no limit.
@@ -41,6 +44,8 @@ class Axes:
     dim: tuple[int, ...] = ()
     sketch: tuple[bool, ...] = (False, True)
     cluster: tuple[bool, ...] = (True,)
+    refine: tuple[RefineName, ...] = ("no",)
+    candidates: tuple[int, ...] = (REFINE_DEFAULT,)
     exact: tuple[bool, ...] = (True, False)
     log_probs: tuple[LogProbs, ...] = ("none",)
     call_budget_ms: tuple[float | None, ...] = (None,)
@@ -100,7 +105,8 @@ def make_grid(axes: Axes, limits: Limits) -> Grid:
             if point not in grid.points:
                 grid.points.append(point)
                 continue
-            reason = same or "named twice"
+            idle = asked["refine"] == "no" and asked["candidates"] != filled.candidates[0]
+            reason = same or ("without refinement rows, no candidates are ranked again" if idle else "named twice")
         grid.left_out[reason] = grid.left_out.get(reason, 0) + 1
     if not grid.points:
         raise UsageError(
@@ -119,6 +125,10 @@ def _impossible(asked: dict[str, Any], limits: Limits) -> str | None:
         return f"the engine {engine} does not scan {quant}"
     if asked["sketch"] and quant in UNSKETCHED:
         return f"{quant} rows are no longer than a sketch of them"
+    if asked["refine"] != "no" and not ENGINES[engine].refines:
+        return f"the engine {engine} does not read refinement rows"
+    if asked["refine"] != "no" and _no_finer(asked, limits):
+        return f"{asked['refine']} rows of {limits.dim} dimensions are no finer than {quant} rows of {asked['dim']}"
     if asked["dim"] > limits.dim:
         return f"dim {asked['dim']} is above {limits.dim}, that of the rows"
     if asked["dim"] < limits.dim and asked["dim"] > limits.cut_dim:
@@ -135,6 +145,8 @@ def _impossible(asked: dict[str, Any], limits: Limits) -> str | None:
 def _plainest(asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Return the plainest setting that does the same work, and why it is the same."""
     found, reasons = dict(asked), []
+    if found["refine"] == "no":
+        found["candidates"] = 0
     if asked["engine"] in FULL_PASS_ENGINES and (asked["sketch"] or asked["cluster"]):
         found["sketch"] = found["cluster"] = False
         reasons.append(f"the engine {asked['engine']} reads every row, with or without a sketch and clusters")
@@ -150,9 +162,13 @@ def _plainest(asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return found, "; ".join(reasons)
 
 
+def _no_finer(asked: dict[str, Any], limits: Limits) -> bool:
+    finer, scanned = codec(asked["refine"]), codec(asked["quant"])
+    return finer.row_bytes(limits.dim) <= scanned.row_bytes(asked["dim"])
+
+
 def _point(values: dict[str, Any]) -> Point:
-    table = TableChoice(*(values[name] for name in ("quant", "dim", "sketch", "cluster")))
-    search = SearchChoice(
-        *(values[name] for name in ("engine", "threads", "exact", "log_probs", "call_budget_ms", "batch"))
-    )
+    table = TableChoice(*(values[name] for name in ("quant", "dim", "sketch", "cluster", "refine")))
+    names = ("engine", "threads", "exact", "log_probs", "call_budget_ms", "batch", "candidates")
+    search = SearchChoice(*(values[name] for name in names))
     return Point(table, search)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from fllm_export.engines.names import LogProbs
-from fllm_export.table.codec_names import CodecName
+from fllm_export.table.codec_names import CodecName, RefineName
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,20 @@ class TableChoice:
         dim: dimension of a row.
         sketch: whether rows have a sketch.
         cluster: whether tiles hold similar rows and have bounds.
+        refine: codec of refinement rows, or ``no``.
     """
 
     quant: CodecName
     dim: int
     sketch: bool
     cluster: bool
+    refine: RefineName = "no"
 
     @property
     def name(self) -> str:
         """Name of the table, which is also that of its folder."""
-        return f"{self.quant}-d{self.dim}" + "-sketch" * self.sketch + "-cluster" * self.cluster
+        finer = "" if self.refine == "no" else f"-refine-{self.refine}"
+        return f"{self.quant}-d{self.dim}" + "-sketch" * self.sketch + "-cluster" * self.cluster + finer
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class SearchChoice:
         log_probs: where the softmax denominator comes from.
         budget_ms: budget of a call in milliseconds; None for no limit.
         batch: items per call.
+        candidates: per user wanted, that are ranked again by refinement rows; 0 without them.
     """
 
     engine: str
@@ -50,13 +54,15 @@ class SearchChoice:
     log_probs: LogProbs
     budget_ms: float | None
     batch: int
+    candidates: int = 0
 
     @property
     def name(self) -> str:
         """Name of the search."""
         way = "exact" if self.exact else "statistical"
         budget = "" if self.budget_ms is None else f"-{self.budget_ms:g}ms"
-        return f"{way}-{self.log_probs}{budget}-b{self.batch}-t{self.threads}-{self.engine}"
+        again = f"-c{self.candidates}" if self.candidates else ""
+        return f"{way}-{self.log_probs}{again}{budget}-b{self.batch}-t{self.threads}-{self.engine}"
 
 
 @dataclass(frozen=True)

@@ -270,7 +270,14 @@ def _search(built: BuiltTable, choice: SearchChoice, k: int) -> Callable[[F32], 
     table = UserTable.open(built.users, engine=choice.engine, threads=choice.threads, head=built.head)
 
     def search(z: F32) -> tuple[I64, npt.NDArray[np.float32]]:
-        answer: TopK = table.topk(z, k, budget_ms=choice.budget_ms, exact=choice.exact, log_probs=choice.log_probs)
+        answer: TopK = table.topk(
+            z,
+            k,
+            budget_ms=choice.budget_ms,
+            exact=choice.exact,
+            log_probs=choice.log_probs,
+            refine=choice.candidates,
+        )
         return answer.user_ids, answer.coverage
 
     return search

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.calibration.directions import cut
+from fllm_export.calibration.directions import cut, ordered
 from fllm_export.calibration.transform import Transform
 from fllm_export.extras import require
 from fllm_export.files import publish, publish_json
@@ -109,15 +109,24 @@ class Tables:
         learned = others[:_LEARNED] if others is not None and choice.sketch else None
         if learned is not None and transform is not None:
             learned = transform.item_vectors(learned)
-        options = TableOptions(choice.quant, sketch=_word(choice.sketch), cluster=_word(choice.cluster))
-        writer = TableWriter(folder / "users", options, dim=choice.dim, bias=bias is not None, items=learned)
+        options = TableOptions(
+            choice.quant, sketch=_word(choice.sketch), cluster=_word(choice.cluster), refine=choice.refine
+        )
+        whole = choice.dim if choice.refine == "no" else self._subject.dim
+        writer = TableWriter(
+            folder / "users", options, dim=whole, scan_dim=choice.dim, bias=bias is not None, items=learned
+        )
         layout = write_table(writer, self._chunks(transform))
-        size = sum(shard.bytes for shard in layout.shards)
+        size = sum(file.bytes for file in layout.files)
         return {"build_s": time.monotonic() - began, "bytes_per_user": size / layout.rows}
 
     def _transform(self, choice: TableChoice) -> Transform | None:
-        whole = choice.dim == self._subject.dim
-        return None if whole else cut(self._subject.directions, choice.dim, choice.quant)
+        if choice.dim == self._subject.dim:
+            return None
+        directions = self._subject.directions
+        if choice.refine != "no":
+            return ordered(directions, choice.dim)
+        return cut(directions, choice.dim, choice.quant)
 
     def _chunks(self, transform: Transform | None) -> Iterator[Chunk]:
         rows, bias, _ = self._subject.corpus

@@ -12,6 +12,8 @@ def table_words(record: Record) -> str:
     if not record.own:
         return f"{record.system} {axes['index']}"
     beside = ", sketch" * axes["sketch"] + ", clusters" * axes["cluster"]
+    finer = axes.get("refine", "no")
+    beside += "" if finer == "no" else f", {finer} refinement"
     return f"{axes['quant']} x {axes['dim']}{beside}"
 
 
@@ -22,6 +24,8 @@ def search_words(record: Record) -> str:
         known = ("index", "version", "batch", "threads", "log_probs")
         return ", ".join(f"{name} {value:g}" for name, value in axes.items() if name not in known)
     parts = ["exact" if axes["exact"] else "statistical"]
+    if axes.get("candidates"):
+        parts.append(f"{axes['candidates']} candidates per user")
     if axes["log_probs"] != "none":
         parts.append(f"log-probabilities {axes['log_probs']}")
     if axes["budget_ms"] is not None:

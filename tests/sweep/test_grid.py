@@ -84,3 +84,26 @@ def test_the_same_work_is_measured_once(limits):
     assert names(reference) == ["int8-d32-exact-none-b1-t1-numpy"]
     assert sum(reference.left_out.values()) == 3
     assert sum(make_grid(Axes(quant=("int8", "int8")), limits).left_out.values()) == 1 + 4
+
+
+def test_refinement_is_an_axis_of_tables_and_its_candidates_one_of_searches(limits):
+    axes = Axes(quant=("int2", "int8"), sketch=(False,), refine=("no", "int8"), candidates=(1, 4))
+    grid = make_grid(axes, limits)
+    assert [(point.table.quant, point.table.refine, point.search.candidates) for point in grid.points] == [
+        ("int2", "no", 0),
+        ("int2", "int8", 1),
+        ("int2", "int8", 4),
+        ("int8", "no", 0),
+    ]
+    assert "refine-int8" in grid.points[1].name
+    assert "-c1-" in grid.points[1].name
+    dim = limits.dim
+    assert grid.left_out[f"int8 rows of {dim} dimensions are no finer than int8 rows of {dim}"] == 4
+    assert grid.left_out["without refinement rows, no candidates are ranked again"] == 2
+
+
+def test_engines_on_gpus_refine_nothing(limits):
+    limits = replace(limits, obstacles={"cuda": None})
+    grid = make_grid(Axes(quant=("int8",), refine=("no", "fp16"), sketch=(False,), engine=("native", "cuda")), limits)
+    assert grid.left_out["the engine cuda does not read refinement rows"] > 0
+    assert {point.table.refine for point in grid.points if point.search.engine == "cuda"} == {"no"}
