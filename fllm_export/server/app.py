@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fllm_export import __version__
 from fllm_export.errors import UsageError
@@ -24,6 +24,7 @@ from fllm_export.server.page import PAGE, PAGE_HEADERS
 from fllm_export.server.service import Service
 from fllm_export.strict_json import parse
 
+SEARCH = "/v1/topk"
 CLIENT = "fllm_export.client"
 """Key of the ASGI scope under which a server finds the :class:`Client` to tell of a lost connection."""
 
@@ -48,33 +49,56 @@ def create_app(service: Service) -> FastAPI:
     _add_health(app, service)
     _add_page(app)
     app.add_exception_handler(HTTPException, _no_route)
+    # Last, so that it is outermost: a search costs less than the routing around it.
+    app.add_middleware(Searches, service=service)
     return app
 
 
-def _add_search(app: FastAPI, service: Service) -> None:
-    async def work(request: Request) -> Response:
-        client = request.scope[CLIENT] = Client()
-        headers = _checked(service, request)
-        body = await read_body(request, service)
-        return Response(await service.answer(body, client, headers), media_type=_JSON)
+class Searches:
+    """Answers ``POST /v1/topk``, and leaves all other requests to the application inside.
 
+    Args:
+        app: the application inside.
+        service: what answers.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["path"] != SEARCH or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        response = await guarded(Request(scope, receive), self._work)
+        self._service.metrics.count_request(response.status_code)
+        await response(scope, receive, send)
+
+    async def _work(self, request: Request) -> Response:
+        client = request.scope[CLIENT] = Client()
+        headers = _checked(self._service, request)
+        body = await read_body(request, headers, self._service)
+        return Response(await self._service.answer(body, client, headers), media_type=_JSON)
+
+
+def _add_search(app: FastAPI, service: Service) -> None:
     @app.post(
-        "/v1/topk",
+        SEARCH,
         summary="The top users of items",
         response_model=schema.TopkAnswer,
         responses=schema.failures(400, 401, 408, 413, 415, 429, 500, 503),
         openapi_extra=schema.topk_body(service.options),
     )
-    async def topk(request: Request) -> Response:
-        response = await guarded(request, work)
-        service.metrics.count_request(response.status_code)
-        return response
+    async def topk() -> Response:
+        """Stand in the document; :class:`Searches` answers."""
+        raise NotImplementedError
 
 
 def _add_reload(app: FastAPI, service: Service) -> None:
     async def work(request: Request) -> Response:
-        _checked(service, request)
-        path = _reload_path(await read_body(request, service))
+        headers = _checked(service, request)
+        path = _reload_path(await read_body(request, headers, service))
         if path is not None and not service.access.other_paths:
             raise Refusal(
                 403,
@@ -158,7 +182,7 @@ async def _no_route(request: Request, error: Any) -> Response:
 
 def _checked(service: Service, request: Request) -> dict[str, str]:
     """Return the headers of a request that may go on."""
-    headers = dict(request.headers)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
     authenticate = service.access.authenticate
     if authenticate is not None and not authenticate(headers):
         raise unauthorized()
@@ -167,36 +191,27 @@ def _checked(service: Service, request: Request) -> dict[str, str]:
     return headers
 
 
-async def read_body(request: Request, service: Service) -> bytes:
-    """Return the body of a request.
+async def read_body(request: Request, headers: Mapping[str, str], service: Service) -> bytes:
+    """Return the body of a request. How long it may take is for the server to limit.
 
     Raises:
-        Refusal: it is too large, or takes too long.
+        Refusal: it is too large.
     """
-    limit, seconds = service.options.max_body_bytes, service.options.client_timeout_s
-    announced = request.headers.get("content-length", "0")
+    limit = service.options.max_body_bytes
+    announced = headers.get("content-length", "0")
     if announced.isdigit() and int(announced[:20]) > limit:
         raise too_large(limit)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            async for part in request.stream():
-                body += part
-                if len(body) > limit:
-                    raise too_large(limit)
-    except TimeoutError:
-        raise Refusal(
-            408,
-            "Timeout",
-            f"the body was not complete after {seconds:g} s",
-            fix="Send the whole body at once",
-            headers={"connection": "close"},
-        ) from None
-    return bytes(body)
+    parts, length = [], 0
+    async for part in request.stream():
+        parts.append(part)
+        length += len(part)
+        if length > limit:
+            raise too_large(limit)
+    return b"".join(parts)
 
 
 def _reload_path(body: bytes) -> Path | None:
-    if not body.strip():
+    if not body:
         return None
     try:
         document = parse(body)

@@ -102,6 +102,8 @@ class Batcher:
         self._waiting: deque[Waiting] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._running = 0
+        self._beside = 0  # passes that may begin beside the one that began last
         self._threads = [threading.Thread(target=self._work, name=f"pass-{i}", daemon=True) for i in range(passes)]
         for thread in self._threads:
             thread.start()
@@ -133,33 +135,59 @@ class Batcher:
 
     def _one_pass(self) -> bool:
         with self._changed:
-            while not self._waiting:
-                if self._closing:
+            while (chosen := self._chosen()) is None:
+                if self._closing and not self._waiting:
                     return False
-                self._changed.wait()
-            taken, reason = self._take()
-        if not taken:
-            return True
-        dropped = self._drop(taken)
-        if taken:
-            self._observe(reason, sum(len(request.z) for request in taken), dropped)
-            self._answer(taken)
+                self._changed.wait(self._patience())
+            taken, reason = chosen
+            self._take(taken)
+        try:
+            dropped = self._drop(taken)
+            if taken:
+                self._observe(reason, sum(len(request.z) for request in taken), dropped)
+            answer = _answered(taken)
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify()
+        self._deliver(taken, answer)
         return True
 
-    def _take(self) -> tuple[list[Waiting], Reason]:
-        """Take the requests of the next pass out of the queue; none where another thread took them meanwhile."""
-        while self._waiting:
-            first = self._waiting[0]
-            if first.alone:
-                return [self._waiting.popleft()], "alone"
-            until = first.since + self._wait_s
-            taken, full = self._of_kind(first)
-            if full or self._closing or time.monotonic() >= until:
-                gone = set(map(id, taken))
-                self._waiting = deque(request for request in self._waiting if id(request) not in gone)
-                return taken, "full" if full else "closing" if self._closing else "waited"
-            self._changed.wait(max(0.0, until - time.monotonic()))
-        return [], "waited"
+    def _chosen(self) -> tuple[list[Waiting], Reason] | None:
+        """Return the requests of the next pass, or None where it is better to wait.
+
+        While a pass is made, further requests wait and share the next one, unless they fill one already. When a pass
+        may begin, requests of other kinds that wait at that moment begin theirs beside it: the engine ``native`` makes
+        one pass of these.
+        """
+        if not self._waiting:
+            self._beside = 0
+            return None
+        first = self._waiting[0]
+        taken, full = ([first], False) if first.alone else self._of_kind(first)
+        if not full and self._running and not self._beside:
+            return None
+        if first.alone:
+            return taken, "alone"
+        if full:
+            return taken, "full"
+        if self._closing:
+            return taken, "closing"
+        return (taken, "waited") if time.monotonic() >= first.since + self._wait_s else None
+
+    def _patience(self) -> float | None:
+        """Return how long to wait for a change at most, in seconds; None is for ever."""
+        if not self._waiting or self._running:
+            return None
+        return max(0.0, self._waiting[0].since + self._wait_s - time.monotonic())
+
+    def _take(self, taken: list[Waiting]) -> None:
+        gone = set(map(id, taken))
+        self._waiting = deque(request for request in self._waiting if id(request) not in gone)
+        self._beside = self._beside - 1 if self._running else len(self._threads) - 1
+        self._running += 1
+        if self._waiting and self._beside > 0:
+            self._changed.notify()
 
     def _of_kind(self, first: Waiting) -> tuple[list[Waiting], bool]:
         taken, items, kind = [first], len(first.z), first.kind
@@ -182,20 +210,19 @@ class Batcher:
                 request.done(Expired())
         return before - len(taken)
 
-    def _answer(self, taken: list[Waiting]) -> None:
-        try:
-            answer = _one_answer(taken)
-        except BaseException as error:
+    def _deliver(self, taken: list[Waiting], answer: TopK | BaseException | None) -> None:
+        if isinstance(answer, BaseException):
             if len(taken) == 1:
-                taken[0].done(error)
+                taken[0].done(answer)
                 return
             # Only one of them may be to blame, for example by scores beyond float32's range.
             for request in taken:
-                self._answer([request])
+                self._deliver([request], _answered([request]))
             return
         ended = time.monotonic()
         start = 0
         for request in taken:
+            assert answer is not None
             part = _part(answer, slice(start, start + len(request.z)))
             start += len(request.z)
             deadline = request.search.deadline
@@ -207,6 +234,14 @@ class Batcher:
                     self._changed.notify()
             else:
                 request.done(part)
+
+
+def _answered(taken: list[Waiting]) -> TopK | BaseException | None:
+    """Return the answer to some requests of one kind, or why there is none; None to no request."""
+    try:
+        return _one_answer(taken) if taken else None
+    except BaseException as error:
+        return error
 
 
 def _one_answer(taken: Sequence[Waiting]) -> TopK:

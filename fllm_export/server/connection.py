@@ -111,13 +111,16 @@ class Connection(HttpToolsProtocol):
     def enforce(self, now: float) -> None:
         """Close the connection if the client has stalled for too long."""
         limit = self.options.client_timeout_s
-        # The application itself answers a body that is late, within the same limit.
-        late = self.owes_since is not None and now - self.owes_since > limit + (0 if self._in_head else 1)
         unread = self.transport.get_write_buffer_size()
         if unread != self._unread[0] or unread == 0:
             self._unread = (unread, now)
-        if late or now - self._unread[1] > limit:
+        if now - self._unread[1] > limit:
             self.transport.abort()
+        elif self.owes_since is not None and now - self.owes_since > limit:
+            if self._in_head or self.cycle.response_started:
+                self.transport.abort()
+            else:
+                self._write(408, "Timeout", f"the body was not complete after {limit:g} s")
 
     @property
     def idle_since(self) -> float | None:
@@ -132,7 +135,10 @@ class Connection(HttpToolsProtocol):
         if self._answering:
             # Bytes of an answer may be on their way already.
             self.transport.close()
-            return
+        else:
+            self._write(status, kind, found)
+
+    def _write(self, status: int, kind: str, found: str) -> None:
         body = failure_json(Refusal(status, kind, found))
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)

@@ -158,6 +158,21 @@ def test_a_pass_has_no_more_items_than_it_may(asking: Any) -> None:
     assert one.reasons == ["waited", "full", "full", "full", "full"]
 
 
+def test_other_kinds_begin_beside_a_pass_but_later_requests_wait_for_its_end(asking: Any) -> None:
+    one = asking(most=64, wait_s=0.2, threads=3)
+    one.passes.gate.clear()
+    kinds = [one.ask(vectors(1, i), k=5 + i % 2) for i in range(6)]
+    until = time.monotonic() + 30
+    while len(one.passes.items) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    later = [one.ask(vectors(1, i)) for i in range(4)]
+    time.sleep(0.3)
+    assert one.passes.items == [3, 3]
+    one.go_on()
+    assert all(future.result(30).complete.all() for future in kinds + later)
+    assert one.passes.items == [3, 3, 4]
+
+
 def test_the_first_of_a_pass_waits_for_others_but_not_longer(asking: Any) -> None:
     one = asking(most=8, wait_s=0.5)
     began = time.monotonic()
