@@ -78,6 +78,7 @@ def _table_facts(path: Path) -> dict[str, Any]:
         "codec": layout.codec,
         "table_bytes": sum(file.bytes for file in layout.files),
         "shards": len(layout.shards),
+        "deleted_rows": layout.stored_rows - layout.rows,
         "tile_rows": layout.tile_rows,
         "clustered": layout.tile_bounds,
         "sketch_dims": layout.sketch_dims,

@@ -1,4 +1,4 @@
-"""``fllm-export users``: tables of users that no model made."""
+"""``fllm-export users``: tables of users that no model made, and changes to any user table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fllm_export.cli.living_users import append, compact, delete, list_, update
 from fllm_export.cli.options import named_options, operating_point_option, table_options
 from fllm_export.cli.output import Output, byte_text, json_option, pass_output
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def users() -> None:
-    """Make user tables from vectors."""
+    """Make user tables from vectors, and change the users of a table that is served."""
 
 
 @users.command()
@@ -82,3 +83,7 @@ def _chosen(table: TableOptions, operating_point: Path | None, dim: int) -> Tabl
             fix="Sweep without --dim, or build a bundle of a checkpoint",
         )
     return chosen
+
+
+for _verb in (append, update, delete, compact, list_):
+    users.add_command(_verb)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 import weakref
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fllm_export.engines.base import Answer, Request, TableFacts, UserFilter
 from fllm_export.engines.names import LOG_PROBS
 from fllm_export.environment import BYTES_MAX, GPUS_MAX, positive_integer
 from fllm_export.errors import BudgetError, BundleError, FllmError, HardwareError, UsageError
+from fllm_export.table.layout import PREVIOUS_NAME
 
 _ERRORS: dict[int, type[FllmError]] = {2: UsageError, 4: BundleError, 5: BudgetError, 6: HardwareError}
 
@@ -66,6 +68,8 @@ class CoreEngine:
             )
         except _core.Error as error:
             raise _translated(error) from None
+        self._report_recovery(directory)
+        self._directory = directory
         self._filters: weakref.WeakKeyDictionary[UserFilter, tuple[int, _core.Filter]] = weakref.WeakKeyDictionary()
         self._reopening = threading.Lock()
         self._epoch = 0  # goes up before and after each reopening, so it is odd during one
@@ -118,10 +122,20 @@ class CoreEngine:
             self._epoch += 1
             try:
                 self._table.reopen()
+                self._report_recovery(self._directory)
             except _core.Error as error:
                 raise _translated(error) from None
             finally:
                 self._epoch += 1
+
+    def _report_recovery(self, directory: Path) -> None:
+        found = self._table.describe()
+        if found["recovered"]:
+            warnings.warn(
+                f"{directory}: table.json cannot be read. Generation {found['generation']} is read from "
+                f"{PREVIOUS_NAME} instead.",
+                stacklevel=2,
+            )
 
     def _filtered(self, requested: UserFilter | None, *arguments: Any, **options: Any) -> tuple[Any, ...]:
         """Search with a filter for the open table; again where the table was reopened after its filter was made."""

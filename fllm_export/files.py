@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ _CHUNK_BYTES = 1 << 20
 _ATTEMPTS = 100
 # Of renameat2(2): paths are relative to the working directory; exchange two paths.
 _HERE, _EXCHANGE = -100, 2
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 Opened = TypeVar("Opened")
 
@@ -67,6 +70,25 @@ def publish_copy(source: Path, target: Path) -> None:
     """Copy a file, all or nothing."""
     with source.open("rb") as old, publish(target) as new:
         shutil.copyfileobj(old, new, _CHUNK_BYTES)
+
+
+def publish_name(path: Path, second: Path) -> None:
+    """Give a file a second name, in one step; the file keeps it when the first name moves to another file.
+
+    Where the file system has no hard links, the file is copied. The new name is durable once the directory is synced.
+    """
+    aside = second.with_name(f".{second.name}.{secrets.token_hex(4)}")
+    try:
+        os.link(path, aside)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return publish_copy(path, second)
+    try:
+        aside.replace(second)
+    finally:
+        # A rename of one name of a file to another of its names does nothing, and leaves both.
+        aside.unlink(missing_ok=True)
 
 
 @contextmanager

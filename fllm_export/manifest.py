@@ -18,6 +18,8 @@ from fllm_export.strict_json import read_versioned
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
 TABLE_FOLDER = "users"
+MOMENTS, TRANSFORM = "calibration/moments.safetensors", "calibration/transform.safetensors"
+CALIBRATION_REPORT = "reports/calibration.json"
 
 READER_FEATURES: frozenset[str] = frozenset()
 """Features that a reader must know to read a bundle right; none exist in format version 1."""

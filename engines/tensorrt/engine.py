@@ -69,6 +69,12 @@ class TensorRtEngine:
                 expected="a table without them",
                 fix="Use the engine `native`",
             )
+        if layout.tombstones is not None:
+            raise UsageError(
+                "the engine `tensorrt` cannot scan a table with deleted rows",
+                expected="a table without",
+                fix="Compact it (fllm-export users compact TABLE), or use the engine `native`",
+            )
         self._head = HeadPlan(plans, layout)
         for tile in table.tiles():
             table.check_finite(tile)

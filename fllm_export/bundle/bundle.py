@@ -9,7 +9,7 @@ from fllm_export import arguments
 from fllm_export.bundle.parity import Parity
 from fllm_export.errors import BundleError
 from fllm_export.files import sha256_file
-from fllm_export.manifest import FILE_NAME, TABLE_FOLDER, FileEntry, Manifest
+from fllm_export.manifest import CALIBRATION_REPORT, FILE_NAME, TABLE_FOLDER, FileEntry, Manifest
 from fllm_export.strict_json import read_object
 from fllm_export.table.layout import FILE_NAME as TABLE_FILE
 from fllm_export.table.layout import TableLayout
@@ -19,7 +19,6 @@ PARITY_REPORT = "reports/parity.json"
 BUILD_REPORT = "reports/build.json"
 ENCODER_REPORT = "reports/encoder.json"
 CPU_ENCODER_REPORT = "reports/cpu_encoder.json"
-CALIBRATION_REPORT = "reports/calibration.json"
 
 
 class Bundle:

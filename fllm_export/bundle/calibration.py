@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.bundle.bundle import CALIBRATION_REPORT
 from fllm_export.bundle.job import Job
 from fllm_export.calibration.directions import (
     BALANCE,
@@ -27,12 +26,12 @@ from fllm_export.calibration.ranks import offered_dims, recall_by_dim, smallest_
 from fllm_export.calibration.transform import Transform
 from fllm_export.errors import ParityError, UsageError
 from fllm_export.files import publish_json, sha256_file
+from fllm_export.manifest import CALIBRATION_REPORT, MOMENTS, TRANSFORM
 from fllm_export.strict_json import read_object
 
 F32 = npt.NDArray[np.float32]
 
 FOLDER = "calibration"
-MOMENTS, TRANSFORM = f"{FOLDER}/moments.safetensors", f"{FOLDER}/transform.safetensors"
 
 ROWS_MEASURED = 1 << 18
 """User rows that their second moment and the recall by dimension are measured on, at most, evenly spread."""

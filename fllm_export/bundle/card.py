@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
-from fllm_export.bundle.calibration import MOMENTS, calibration_facts
+from fllm_export.bundle.calibration import calibration_facts
 from fllm_export.bundle.encoder_facts import encoder_cost, encoder_facts
 from fllm_export.checkpoint.spec import CheckpointSpec
 from fllm_export.files import publish_text
+from fllm_export.manifest import MOMENTS
 
 FILE_NAME = "README.md"
 

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fllm_export.bundle.bundle import CALIBRATION_REPORT, ENCODER_REPORT, Bundle
+from fllm_export.bundle.bundle import ENCODER_REPORT, Bundle
 from fllm_export.bundle.job import Job
 from fllm_export.checkpoint.checkpoint import BASE_FOLDER, Checkpoint
 from fllm_export.extras import package_version
+from fllm_export.manifest import CALIBRATION_REPORT
 
 _PACKAGES = (
     "fllm-export",

@@ -75,7 +75,7 @@ def open_vectors(paths: Sequence[Path], ids: Path | None = None) -> UserRows:
     rows = sum(file.rows.rows for file in files)
     return UserRows(
         [file.rows for file in files],
-        ids=_read_ids(ids, rows) if ids is not None else np.concatenate(found) if found else None,
+        ids=read_ids(ids, rows) if ids is not None else np.concatenate(found) if found else None,
         bias=np.concatenate(bias) if bias else None,
         source=str(ids or files[0].path),
     )
@@ -100,7 +100,7 @@ def user_rows(
     numbers = None if isinstance(ids, str | Path) else ids
     if not isinstance(users, str | Path):
         rows = UserRows.from_array(users)
-        return rows.with_labels(numbers if number_file is None else _read_ids(number_file, rows.rows), bias)
+        return rows.with_labels(numbers if number_file is None else read_ids(number_file, rows.rows), bias)
     rows = open_vectors([Path(users)], number_file)
     for name, given, held in (("ids", numbers, rows.ids), ("bias", bias, rows.bias)):
         if given is not None and held is not None:
@@ -197,7 +197,18 @@ def _parquet(path: Path) -> VectorFile:
     return VectorFile(path, rows, partial(_column, path) if has_ids else None)
 
 
-def _read_ids(path: Path, rows: int) -> IdArray:
+def read_ids(path: Path, rows: int | None = None) -> IdArray:
+    """Return the ids in a file of them: ``.npy``, or text or Parquet with a column ``user_id``.
+
+    Args:
+        path: the file.
+        rows: how many there must be; any number when not given.
+
+    Raises:
+        UsageError: the file is missing or of another kind, or they are not integers or not as many.
+        BundleError: the file is damaged.
+        HardwareError: Parquet is to be read and pyarrow is not installed.
+    """
     if path.suffix.lower() != ".npy":
         return arguments.ids(_column(path), str(path), rows)
     if not path.is_file():

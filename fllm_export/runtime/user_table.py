@@ -20,6 +20,7 @@ from fllm_export.engines.registry import NativeOptions, Source, checked_options,
 from fllm_export.environment import thread_count
 from fllm_export.errors import UsageError
 from fllm_export.operating_point import OperatingPoint
+from fllm_export.runtime.living_users import LivingUsers
 from fllm_export.runtime.topk import TopK
 from fllm_export.table.codec_names import REFINE_DEFAULT, REFINE_MAX
 from fllm_export.table.layout import GENERATION_MAX, TableLayout
@@ -34,8 +35,8 @@ _CHUNK_ROWS = 65_536
 _SEED_MAX = (1 << 64) - 1
 
 
-class UserTable:
-    """Quantised user rows on disk and the engine that scans them. Safe to use from many threads at once."""
+class UserTable(LivingUsers):
+    """Quantised user rows on disk and the engine that scans them. Safe to search from many threads at once."""
 
     def __init__(self, engine: Engine, source: Source, point: OperatingPoint | None = None) -> None:
         self.directory = source.directory

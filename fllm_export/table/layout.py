@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fllm_export.errors import BundleError
 from fllm_export.files import json_text, publish_text
-from fllm_export.strict_json import read_versioned
+from fllm_export.strict_json import read_object, read_versioned
 from fllm_export.table.bit_planes import BLOCK_ROWS, GROUP_DIMS, whole_groups
 from fllm_export.table.codec_names import REFINE_CODECS
 from fllm_export.table.codecs import CODECS
 
 FORMAT_VERSION = 1
 FILE_NAME = "table.json"
+PREVIOUS_NAME = "table.previous.json"
+"""The layout before the one in ``table.json``, for readers that find that one unreadable."""
 GENERATION_MAX = 1 << 53
 """The largest that may be given: every reader of JSON holds it exactly, and there is room to count on."""
 
 
-REFINEMENT = "refinement"
-READER_FEATURES: frozenset[str] = frozenset({REFINEMENT})
+REFINEMENT, TOMBSTONES = "refinement", "tombstones"
+READER_FEATURES: frozenset[str] = frozenset({REFINEMENT, TOMBSTONES})
 """Features that this reader knows. A table names those that a reader must know to read it right."""
 
 _TILE_BYTES = 8 << 20
@@ -38,6 +42,19 @@ class ShardEntry:
     rows: int
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class TombstonesEntry(ShardEntry):
+    """The file that marks deleted rows, one bit per stored row in scan order.
+
+    Its ``rows`` are the stored rows that have a bit; later ones, which were appended since, are not deleted.
+
+    Attributes:
+        deleted: bits that are set, at least 1.
+    """
+
+    deleted: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,7 @@ class TableLayout:
     Attributes:
         codec: name of the codec of all rows.
         dim: dimension of a user row.
-        rows: rows of all shards.
+        rows: users: the rows of all shards that are not deleted.
         tile_rows: rows scored in one call; ids ascend within a tile. Only a shard's last tile may be shorter.
         bias: whether each row has a bias.
         generation: version number of the table, 1 at first.
@@ -72,6 +89,7 @@ class TableLayout:
         identity: a hash of what the table was at first, by which a bundle knows its own table however it has changed
             since; empty in tables that were written before there was one.
         refinement: the refinement rows, or None.
+        tombstones: the file that marks deleted rows; None when no row is deleted.
     """
 
     codec: str
@@ -85,6 +103,12 @@ class TableLayout:
     shards: tuple[ShardEntry, ...]
     identity: str = ""
     refinement: RefinementLayout | None = None
+    tombstones: TombstonesEntry | None = None
+
+    @property
+    def stored_rows(self) -> int:
+        """Rows of all shards, deleted ones included."""
+        return sum(shard.rows for shard in self.shards)
 
     @property
     def item_dim(self) -> int:
@@ -93,8 +117,9 @@ class TableLayout:
 
     @property
     def files(self) -> tuple[ShardEntry, ...]:
-        """All files beside ``table.json``: the shards, and those of the refinement rows."""
-        return self.shards if self.refinement is None else self.shards + self.refinement.shards
+        """All files beside ``table.json``: the shards, those of the refinement rows, and the tombstones."""
+        finer = () if self.refinement is None else self.refinement.shards
+        return (*self.shards, *finer, *(() if self.tombstones is None else (self.tombstones,)))
 
     @property
     def refinement_facts(self) -> dict[str, str]:
@@ -107,7 +132,7 @@ class TableLayout:
     @property
     def reader_features(self) -> list[str]:
         """What a reader must know to read the table right, sorted."""
-        return [] if self.refinement is None else [REFINEMENT]
+        return [name for name in (REFINEMENT, TOMBSTONES) if getattr(self, name) is not None]
 
     def save(self, directory: Path) -> None:
         """Publish ``table.json``; until it is there, the directory is not a table."""
@@ -129,13 +154,20 @@ class TableLayout:
 
     def _members(self) -> dict[str, Any]:
         members = asdict(self)
-        if self.refinement is None:
-            del members[REFINEMENT]
+        for name in READER_FEATURES:
+            if members[name] is None:
+                del members[name]
         return members
 
     @classmethod
-    def load(cls, directory: Path) -> TableLayout:
+    def load(cls, directory: Path, *, fall_back: bool = True) -> TableLayout:
         """Read and check ``table.json``.
+
+        Where it cannot be read as JSON, the layout before it is taken from :data:`PREVIOUS_NAME`, with a warning.
+
+        Args:
+            directory: holds ``table.json``.
+            fall_back: whether the layout before may be taken.
 
         Raises:
             BundleError: it is missing, is not JSON, is of a newer format or contradicts itself.
@@ -145,6 +177,18 @@ class TableLayout:
             raise BundleError(
                 f"{directory} holds no {FILE_NAME}", expected="a user table", fix="Specify the directory that holds it"
             )
+        try:
+            return cls._read(path)
+        except BundleError as error:
+            previous = directory / PREVIOUS_NAME
+            if not fall_back or not previous.is_file() or _is_object(path):
+                raise
+            layout = cls._read(previous)
+            warnings.warn(f"{error} Generation {layout.generation} is read from {previous} instead.", stacklevel=2)
+            return layout
+
+    @classmethod
+    def _read(cls, path: Path) -> TableLayout:
         document = read_versioned(path, FORMAT_VERSION, READER_FEATURES)
         layout = cls._parse(document, path)
         layout._check(path)
@@ -165,6 +209,7 @@ class TableLayout:
             shards=entries,
             identity=identity,
             refinement=_refinement(document, path),
+            tombstones=_tombstones(document, path),
         )
 
     @staticmethod
@@ -200,9 +245,20 @@ class TableLayout:
                 raise BundleError(f"{path}: shard name {shard.name!r}", expected="a file name without folders")
             if shard.rows < 1:
                 raise BundleError(f"{path}: shard {shard.name} has {shard.rows} rows", expected="at least 1")
-        total = sum(shard.rows for shard in self.shards)
+        if self.tombstones is not None:
+            self._check_tombstones(self.tombstones, path)
+        total = self.stored_rows - (0 if self.tombstones is None else self.tombstones.deleted)
         if total != self.rows:
             raise BundleError(f"{path}: the shards hold {total} rows", expected=f"{self.rows}, as `rows` says")
+
+    def _check_tombstones(self, marked: TombstonesEntry, path: Path) -> None:
+        if self.refinement is not None:
+            raise BundleError(f"{path} has refinement rows and tombstones", expected="one of the two")
+        if not 1 <= marked.deleted <= marked.rows <= self.stored_rows:
+            raise BundleError(
+                f"{path}: {marked.deleted} of {marked.rows} rows are deleted",
+                expected=f"at most the {self.stored_rows} rows of all shards",
+            )
 
     def _check_refinement(self, refinement: RefinementLayout, path: Path) -> None:
         if refinement.codec not in REFINE_CODECS:
@@ -247,6 +303,20 @@ def shard_name(number: int) -> str:
     return f"{number:05d}.safetensors"
 
 
+def segment_name(generation: int, token: str, number: int) -> str:
+    """Return the name of a shard that a change of the table adds; the random token makes it one that no file had."""
+    return f"{generation:08d}-{token}-{number:03d}.safetensors"
+
+
+def tombstones_name(generation: int, token: str) -> str:
+    """Return the name of the tombstones that a change of the table writes."""
+    return f"{generation:08d}-{token}-tombstones.safetensors"
+
+
+OWN_FILE = re.compile(r"(\d{5}|\d{8,}-[0-9a-f]+-(\d{3,}|tombstones))\.safetensors")
+"""The names of shards and tombstones; a writer removes files of these names that no layout lists."""
+
+
 def tile_rows(row_bytes: int, shard_bytes: int) -> int:
     """Return a power of two of about 8 MiB: few enough rows for a budget to stop at, enough to amortise a call."""
     rows = max(_TILE_ROWS_MIN, min(_TILE_ROWS_MAX, _TILE_BYTES // row_bytes))
@@ -276,6 +346,29 @@ def _refinement(document: dict[str, Any], path: Path) -> RefinementLayout | None
     found = _typed(document, REFINEMENT, dict, path)
     codec, dim = _typed(found, "codec", str, path), _typed(found, "dim", int, path)
     return RefinementLayout(codec, dim, _entries(found, "shards", path))
+
+
+def _is_object(path: Path) -> bool:
+    try:
+        read_object(path)
+    except BundleError:
+        return False
+    return True
+
+
+def _tombstones(document: dict[str, Any], path: Path) -> TombstonesEntry | None:
+    """Return the entry of the tombstones. A reader that does not know them would return deleted users."""
+    announced = TOMBSTONES in document.get("reader_features", [])
+    if announced != (TOMBSTONES in document):
+        raise BundleError(
+            f"{path}: `{TOMBSTONES}` is " + ("missing" if announced else "not one of the reader features"),
+            expected="both or neither",
+        )
+    if not announced:
+        return None
+    found = _typed(document, TOMBSTONES, dict, path)
+    fields = {"name": str, "rows": int, "bytes": int, "sha256": str, "deleted": int}
+    return TombstonesEntry(**{name: _typed(found, name, kind, path) for name, kind in fields.items()})
 
 
 def _shown(counts: list[int]) -> str:

@@ -46,6 +46,11 @@ class Tile:
         """Number of rows."""
         return len(self.ids)
 
+    def chosen(self, rows: npt.NDArray[np.int64]) -> Tile:
+        """Return copies of some of the rows, in the order given."""
+        stored = {name: array[rows] for name, array in self.stored.items()}
+        return Tile(stored, self.ids[rows], None if self.bias is None else self.bias[rows])
+
 
 class Shape(Protocol):
     """What decides the tensors of a file of rows."""
@@ -182,7 +187,7 @@ def map_tensors(path: Path, shape: Shape, rows: int) -> dict[str, Array]:
     Raises:
         BundleError: the file is missing, shorter than its header says, or not as the table describes it.
     """
-    arrays = _map(path)
+    arrays = read_tensors(path)
     expected = shape.tensors(rows)
     for name, (dtype, extents) in expected.items():
         if name not in arrays:
@@ -194,7 +199,7 @@ def map_tensors(path: Path, shape: Shape, rows: int) -> dict[str, Array]:
     return {name: arrays[name][1] for name in expected}
 
 
-def _map(path: Path) -> dict[str, tuple[str, Array]]:
+def read_tensors(path: Path) -> dict[str, tuple[str, Array]]:
     """Map a safetensors file and return its tensors as (dtype name, view), trusting nothing it says."""
     try:
         size = path.stat().st_size

@@ -13,12 +13,20 @@ from fllm_export.files import open_whole, sha256_file
 from fllm_export.table import tile_bounds
 from fllm_export.table.codecs import codec
 from fllm_export.table.ids import check_unique
-from fllm_export.table.layout import FILE_NAME, TableLayout
+from fllm_export.table.layout import FILE_NAME, ShardEntry, TableLayout
 from fllm_export.table.refinement import Refinement
 from fllm_export.table.shard import Shard, ShardShape, Tile
+from fllm_export.table.tombstones import Tombstones
 
 LabelledRows = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32] | None]
 """User ids [n], rows [n, d], and biases [n] or None."""
+
+
+def shard_shape(layout: TableLayout) -> ShardShape:
+    """Return what a layout says of each of its shards."""
+    return ShardShape(
+        codec(layout.codec), layout.dim, layout.bias, layout.tile_rows, layout.sketch_dims, layout.tile_bounds
+    )
 
 
 class Table:
@@ -26,38 +34,43 @@ class Table:
 
     Where the directory is replaced meanwhile, opening starts over: layout and shards are always those of one table.
 
+    Args:
+        directory: holds ``table.json``.
+        before: an earlier opening of the same directory, whose shards that are still part of the table are kept open.
+        fall_back: whether an unreadable ``table.json`` lets the layout before be taken, with a warning.
+
     Raises:
         BundleError: a file is missing, damaged or of a newer format.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, before: Table | None = None, fall_back: bool = True) -> None:
         self.directory = directory
-        self.layout, self.shards, self.refinement = open_whole("table", directory / FILE_NAME, self._read)
+        known = {} if before is None else dict(zip(before.layout.shards, before.shards, strict=True))
+        self.layout, self.shards, self.refinement, self.tombstones = open_whole(
+            "table", directory / FILE_NAME, lambda: _read(directory, known, fall_back=fall_back)
+        )
         self.codec = codec(self.layout.codec)
 
-    def _read(self) -> tuple[TableLayout, list[Shard], Refinement | None]:
-        layout = TableLayout.load(self.directory)
-        shape = ShardShape(
-            codec(layout.codec), layout.dim, layout.bias, layout.tile_rows, layout.sketch_dims, layout.tile_bounds
-        )
-        shards = [Shard(self.directory / entry.name, shape, entry.rows) for entry in layout.shards]
-        finer = None if layout.refinement is None else Refinement(self.directory, layout.refinement)
-        return layout, shards, finer
-
     def tiles(self) -> Iterator[Tile]:
-        """Yield all tiles in scan order."""
+        """Yield all tiles in scan order, without rows that are deleted; a tile of deleted rows alone is left out."""
+        first = 0
         for _, _, tile in self._located_tiles():
-            yield tile
+            live = self.tombstones.live(first, first + tile.rows)
+            first += tile.rows
+            if live is None:
+                yield tile
+            elif live.any():
+                yield tile.chosen(np.flatnonzero(live))
 
     def _located_tiles(self) -> Iterator[tuple[int, int, Tile]]:
-        """Yield all tiles in scan order, each with the number of its shard and of its first row there."""
+        """Yield all tiles as they are stored, each with the number of its shard and of its first row there."""
         step = self.layout.tile_rows
         for number, shard in enumerate(self.shards):
             for start in range(0, shard.rows, step):
                 yield number, start, shard.tile(start, min(start + step, shard.rows))
 
     def gather(self, rows: npt.NDArray[np.int64]) -> Tile:
-        """Return copies of some rows, given by their numbers in scan order; ids come in the order of the rows."""
+        """Return copies of some stored rows, given by their numbers in scan order; ids come in the same order."""
         ends = np.cumsum([shard.rows for shard in self.shards])
         owners = np.searchsorted(ends, rows, side="right")
         parts = []
@@ -80,14 +93,16 @@ class Table:
     def labelled_chunks(self) -> Iterator[LabelledRows]:
         """Yield ids int64 [n], the float32 rows [n, d] that the codes stand for and biases float32 [n] (or None).
 
-        A tile at a time; where there are refinement rows, these, as they are nearer to what was written.
+        A tile at a time, without deleted rows; where there are refinement rows, these, as they are nearer to what was
+        written.
         """
-        for number, start, tile in self._located_tiles():
-            if self.refinement is None:
+        if self.refinement is None:
+            for tile in self.tiles():
                 yield tile.ids, self.codec.decode(tile.stored, self.layout.dim), tile.bias
-            else:
-                finer, stored = self.refinement, self.refinement.part(number, start, start + tile.rows)
-                yield tile.ids, finer.codec.decode(stored, finer.dim), tile.bias
+            return
+        for number, start, tile in self._located_tiles():
+            finer, stored = self.refinement, self.refinement.part(number, start, start + tile.rows)
+            yield tile.ids, finer.codec.decode(stored, finer.dim), tile.bias
 
     def check_finite(self, tile: Tile) -> None:
         """Check that the codes, scales and biases of some rows are finite.
@@ -143,10 +158,17 @@ class Table:
         if self.layout.tile_bounds:
             self._verify_bounds()
         try:
-            check_unique([np.sort(shard.ids) for shard in self.shards])
+            check_unique([np.sort(ids) for ids in self._live_ids()])
         except UsageError as error:
             raise BundleError(f"{self.directory}: {error.found}", expected=error.expected) from error
         return total
+
+    def _live_ids(self) -> Iterator[npt.NDArray[np.int64]]:
+        first = 0
+        for shard in self.shards:
+            live = self.tombstones.live(first, first + shard.rows)
+            yield shard.ids if live is None else shard.ids[live]
+            first += shard.rows
 
     def _verify_bounds(self) -> None:
         for shard in self.shards:
@@ -160,3 +182,13 @@ class Table:
                         expected="bounds that every row keeps",
                         fix="Build the table again",
                     )
+
+
+def _read(
+    directory: Path, known: dict[ShardEntry, Shard], *, fall_back: bool
+) -> tuple[TableLayout, list[Shard], Refinement | None, Tombstones]:
+    layout = TableLayout.load(directory, fall_back=fall_back)
+    shape, marked = shard_shape(layout), layout.tombstones
+    shards = [known.get(entry) or Shard(directory / entry.name, shape, entry.rows) for entry in layout.shards]
+    finer = None if layout.refinement is None else Refinement(directory, layout.refinement)
+    return layout, shards, finer, Tombstones.none() if marked is None else Tombstones.load(directory, marked)

@@ -155,7 +155,7 @@ def test_a_header_that_lies(users: Path, change: Callable[[dict[str, Any]], None
         ({"rows": 7}, "the shards hold 200 rows; expected 7"),
         ({"tile_rows": -1}, "tile_rows is -1"),
         ({"bias": True}, "has no tensor `bias`"),
-        ({"reader_features": ["tombstones"]}, "needs the reader features tombstones; .*Upgrade fllm-export"),
+        ({"reader_features": ["segments"]}, "needs the reader features segments; .*Upgrade fllm-export"),
         ({"reader_features": "tombstones"}, "reader_features is 'tombstones'; expected a list of names"),
         ({"reader_features": [None]}, "expected a list of names"),
         ({"identity": 5}, "`identity` is 5; expected a value of type str"),

@@ -20,7 +20,7 @@ ALLOWED = {
     "checkpoint": set(),
     "graphs": {"checkpoint"},
     "plans": {"calibration", "engines", "graphs", "table"},
-    "runtime": {"engines", "table"},
+    "runtime": {"calibration", "engines", "table"},
     "planning": {"checkpoint", "engines", "runtime", "table"},
     "bundle": {"calibration", "checkpoint", "engines", "graphs", "planning", "plans", "runtime", "table"},
     "sweep": {"calibration", "checkpoint", "engines", "graphs", "runtime", "table"},

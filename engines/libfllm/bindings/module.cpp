@@ -116,6 +116,8 @@ nb::dict describe(const fllm::Table& table) {
   facts["sketch"] = info.sketch != 0;
   facts["threads"] = info.threads;
   facts["isa"] = info.isa;
+  facts["deleted_rows"] = info.deleted_rows;
+  facts["recovered"] = info.recovered != 0;
   facts["engine"] = info.engine;
   facts["refinement"] = info.refinement;
   return facts;

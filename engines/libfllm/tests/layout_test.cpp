@@ -64,8 +64,8 @@ void documents_and_versions() {
   REFUSED(parse(with("format_version", UINT64_MAX)), Status::bundle, "has format version 18446744073709551615");
   parse(with("reader_features", Json::array()));
   REFUSED(
-      parse(with("reader_features", Json::array({"tombstones", "segments", "tombstones"}))), Status::bundle,
-      "users/table.json needs the reader features segments, tombstones; expected none that this fllm-export does not "
+      parse(with("reader_features", Json::array({"wings", "segments", "wings"}))), Status::bundle,
+      "users/table.json needs the reader features segments, wings; expected none that this fllm-export does not "
       "know. Upgrade fllm-export.");
   REFUSED(parse(with("reader_features", "tombstones")), Status::bundle,
           "users/table.json: reader_features is 'tombstones'; expected a list of names.");

@@ -122,13 +122,15 @@ typedef struct fllm_table_info {
   int32_t bias;   /* not 0: rows have a bias */
   int32_t sketch; /* not 0: rows have a sketch */
   uint32_t threads;
-  char codec[8];      /* for example "int8" */
-  char isa[16];       /* the instruction-set level in use, or the GPU architecture, for example "sm_90" */
-  char engine[16];    /* the engine's name */
-  char refinement[8]; /* codec of the refinement rows, for example "int8"; empty: there are none */
+  char codec[8];         /* for example "int8" */
+  char isa[16];          /* the instruction-set level in use, or the GPU architecture, for example "sm_90" */
+  char engine[16];       /* the engine's name */
+  char refinement[8];    /* codec of the refinement rows, for example "int8"; empty: there are none */
+  uint64_t deleted_rows; /* rows that are stored and marked as deleted; `rows` does not count them */
+  int32_t recovered;     /* not 0: table.json cannot be read, and the layout before it was taken */
 } fllm_table_info;
 
-#define FLLM_TABLE_INFO_INIT {sizeof(fllm_table_info), 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}, {0}}
+#define FLLM_TABLE_INFO_INIT {sizeof(fllm_table_info), 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}, {0}, 0, 0}
 
 FLLM_API fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, fllm_error* error);
 

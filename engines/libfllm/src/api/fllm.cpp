@@ -227,6 +227,8 @@ fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, 
     std::snprintf(facts.codec, sizeof facts.codec, "%s", fllm::codec_name(layout.codec));
     std::snprintf(facts.engine, sizeof facts.engine, "%s", table->engine());
     std::snprintf(facts.isa, sizeof facts.isa, "%s", open->engine().level().c_str());
+    facts.deleted_rows = layout.stored_rows - layout.rows;
+    facts.recovered = layout.recovered ? 1 : 0;
     std::memcpy(info, &facts, size);
   });
 }

@@ -75,17 +75,21 @@ Codec codec_of(const std::string& name, const std::string& path) {
   refuse(path + ": codec is " + shown(name), "one of " + all);
 }
 
+void check_file_name(const std::string& name, const std::string& kind, const std::string& path) {
+  // A zero byte would end the name for the system, and another file would be opened.
+  const bool folders = name.find('/') != std::string::npos || name.find('\0') != std::string::npos;
+  if (folders || name.empty() || name == "." || name == "..") {
+    refuse(path + ": " + kind + " name " + shown(name), "a file name without folders");
+  }
+}
+
 ShardEntry read_entry(const json& shard, std::size_t number, const std::string& path) {
   if (!shard.is_object()) refuse(path + ": shards[" + std::to_string(number) + "] is " + shown(shard), "an object");
   ShardEntry entry;
   entry.name = string(shard, "name", path);
   const std::int64_t rows = integer(shard, "rows", path), bytes = integer(shard, "bytes", path);
   entry.sha256 = string(shard, "sha256", path);
-  // A zero byte would end the name for the system, and another file would be opened.
-  const bool folders = entry.name.find('/') != std::string::npos || entry.name.find('\0') != std::string::npos;
-  if (folders || entry.name.empty() || entry.name == "." || entry.name == "..") {
-    refuse(path + ": shard name " + shown(entry.name), "a file name without folders");
-  }
+  check_file_name(entry.name, "shard", path);
   const std::string whose = path + ": shard " + entry.name + " has ";
   entry.rows = count(rows, 1, whose + std::to_string(rows) + " rows");
   entry.bytes = count(bytes, 0, whose + std::to_string(bytes) + " bytes");
@@ -118,11 +122,11 @@ void read_sketch(const json& document, const std::string& path, Layout& layout) 
   layout.sketch_dims = static_cast<std::size_t>(dims);
 }
 
-constexpr const char* kRefinement = "refinement";
+constexpr const char *kRefinement = "refinement", *kTombstones = "tombstones";
 
 // What a reader must know to read a table right.
 void check_features(const json& document, const std::string& path) {
-  constexpr std::array<std::string_view, 1> kKnown{kRefinement};
+  constexpr std::array<std::string_view, 2> kKnown{kRefinement, kTombstones};
   if (!document.contains("reader_features")) return;
   const json& needed = member(document, "reader_features");
   std::set<std::string> unknown;
@@ -138,6 +142,14 @@ void check_features(const json& document, const std::string& path) {
   std::string all;
   for (const std::string& name : unknown) all += (all.empty() ? "" : ", ") + name;
   refuse(path + " needs the reader features " + all, "none that this fllm-export does not know", "Upgrade fllm-export");
+}
+
+bool is_object(std::string_view text) {
+  try {
+    return parse_json(text).is_object();
+  } catch (const std::invalid_argument&) {
+    return false;
+  }
 }
 
 json read_versioned(std::string_view text, const std::string& path) {
@@ -177,6 +189,30 @@ std::vector<ShardEntry> read_entries(const json& object, const std::string& path
   return entries;
 }
 
+// Which rows are deleted; known are the rows of all shards.
+void read_tombstones(const json& document, const std::string& path, Layout& layout) {
+  const json& listed = member(document, kTombstones);
+  const bool named = announces(document, kTombstones);
+  if (named == listed.is_null() || (named && !listed.is_object())) {
+    refuse(path + ": `tombstones` is " + shown(listed),
+           std::string("an object, and only with the reader feature ") + kTombstones);
+  }
+  if (!named) return;
+  TombstonesEntry& entry = layout.tombstones;
+  entry.name = string(listed, "name", path);
+  check_file_name(entry.name, "tombstones", path);
+  string(listed, "sha256", path);
+  const std::int64_t rows = integer(listed, "rows", path), deleted = integer(listed, "deleted", path);
+  const std::int64_t bytes = integer(listed, "bytes", path);
+  entry.rows = count(rows, 1, path + ": tombstones of " + std::to_string(rows) + " rows");
+  entry.deleted = count(deleted, 1, path + ": tombstones of " + std::to_string(deleted) + " deleted rows");
+  entry.bytes = count(bytes, 0, path + ": tombstones of " + std::to_string(bytes) + " bytes");
+  if (entry.rows > layout.stored_rows || entry.deleted > entry.rows) {
+    refuse(path + ": " + std::to_string(deleted) + " of " + std::to_string(rows) + " rows are deleted",
+           "at most the " + std::to_string(layout.stored_rows) + " rows of all shards");
+  }
+}
+
 // After everything else: a reader that does not know it would take item vectors of another dimension.
 void read_refinement(const json& document, const std::string& path, Layout& layout) {
   const bool announced = announces(document, kRefinement);
@@ -203,6 +239,7 @@ void read_refinement(const json& document, const std::string& path, Layout& layo
     refuse(path + ": the shards of the refinement hold other rows than those of the table",
            "a shard of as many rows for each shard of the table");
   }
+  if (layout.tombstones.deleted > 0) refuse(path + " has refinement rows and tombstones", "one of the two");
   layout.refinement = std::move(refinement);
 }
 
@@ -222,8 +259,11 @@ Layout Layout::parse(std::string_view text, const std::string& path) {
   read_sketch(document, path, layout);
   if (document.contains("tile_bounds")) layout.tile_bounds = boolean(document, "tile_bounds", path);
   layout.shards = std::move(shards);
-  std::uint64_t total = 0;
-  for (const ShardEntry& shard : layout.shards) total = std::min(total + shard.rows, kCountEnd);
+  for (const ShardEntry& shard : layout.shards) {
+    layout.stored_rows = std::min(layout.stored_rows + shard.rows, kCountEnd);
+  }
+  read_tombstones(document, path, layout);
+  const std::uint64_t total = layout.stored_rows - layout.tombstones.deleted;
   if (total != layout.rows) {
     refuse(path + ": the shards hold " + std::to_string(total) + " rows",
            std::to_string(layout.rows) + ", as `rows` says");
@@ -238,7 +278,14 @@ Layout Layout::load(const std::string& directory) {
   if (!std::filesystem::is_regular_file(path, code)) {
     refuse(directory + " holds no " + kFileName, "a user table", "Name the directory that holds it");
   }
-  return parse(File(path, "a user table").text(kFileBytesMax), path);
+  const std::string text = File(path, "a user table").text(kFileBytesMax);
+  if (const std::string before = (std::filesystem::path(directory) / kPreviousName).string();
+      !is_object(text) && std::filesystem::is_regular_file(before, code)) {
+    Layout layout = parse(File(before, "a user table").text(kFileBytesMax), before);
+    layout.recovered = true;
+    return layout;
+  }
+  return parse(text, path);
 }
 
 }  // namespace fllm

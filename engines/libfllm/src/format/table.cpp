@@ -69,6 +69,7 @@ Table::Table(const std::string& directory, Residency residency) {
 
 std::vector<Shard> Table::map(const std::string& directory, Residency residency) {
   layout_ = Layout::load(directory);
+  tombstones_ = layout_.tombstones.deleted > 0 ? Tombstones(directory, layout_.tombstones) : Tombstones();
   mappings_.clear();
   std::vector<Shard> shards;
   std::uint64_t bytes = 0;
@@ -121,6 +122,7 @@ void Table::cut(const std::vector<Shard>& shards) {
       tiles_.push_back(shards[i].tile(layout_, start, count, row + start));
       if (!sketches_.empty()) tiles_.back().sketch = &sketches_[i];
       tiles_.back().sketch_row = static_cast<std::size_t>(start);
+      tiles_.back().has_deleted = tombstones_.count(row + start, count) > 0;
     }
     first_rows_.push_back(row);
     row += rows;

@@ -11,6 +11,7 @@
 
 #include "format/codec.hpp"
 #include "format/sketch.hpp"
+#include "format/tombstones.hpp"
 #include "machine/mapping.hpp"
 
 namespace fllm {
@@ -31,6 +32,7 @@ struct Tile {
   const float* direction = nullptr;  // [dim], and
   const float* extents = nullptr;    // [kTileExtents]; null when the table has no bounds
   std::size_t sketch_row = 0;        // number of the tile's first row in that shard, a multiple of a sketch's block
+  bool has_deleted = false;          // whether tombstones mark some of the rows
 };
 
 struct ShardEntry {
@@ -51,21 +53,26 @@ struct RefinementLayout {
 struct Layout {
   Codec codec = Codec::int8;
   std::size_t dim = 0;
-  std::uint64_t rows = 0;
+  std::uint64_t rows = 0;         // users: the rows of all shards that are not deleted
+  std::uint64_t stored_rows = 0;  // of all shards
   std::uint64_t tile_rows = 0;
   bool bias = false;
   std::int64_t generation = 0;
   std::size_t sketch_dims = 0;  // 0: no sketch
   bool tile_bounds = false;     // tiles hold rows that lie together, and have bounds
   std::vector<ShardEntry> shards;
+  TombstonesEntry tombstones;  // none when no row is deleted
+  bool recovered = false;      // it is the layout before the one in table.json, which cannot be read
   std::optional<RefinementLayout> refinement;
 
   // Dimension of an item vector.
   std::size_t item_dim() const { return refinement ? refinement->dim : dim; }
 
   static constexpr const char* kFileName = "table.json";
+  static constexpr const char* kPreviousName = "table.previous.json";
 
-  // As strict as fllm_export.table.layout; both throw Error (Status::bundle). `path` is for messages.
+  // As strict as fllm_export.table.layout. Where table.json is not JSON, load() takes the layout before. Both throw
+  // Error (Status::bundle). `path` is for messages.
   static Layout load(const std::string& directory);
   static Layout parse(std::string_view text, const std::string& path);
 };
@@ -91,6 +98,9 @@ class Table {
   const Layout& layout() const { return layout_; }
   const std::vector<Tile>& tiles() const { return tiles_; }  // in scan order
 
+  // Of the rows by their numbers in scan order, as Tile::first_row counts them.
+  const Tombstones& tombstones() const { return tombstones_; }
+
   // One a shard, empty when the table has none. Shards of one basis have the same number in Sketch::basis_number.
   const std::vector<Sketch>& sketches() const { return sketches_; }
 
@@ -112,6 +122,7 @@ class Table {
   void cut(const std::vector<Shard>& shards);
 
   Layout layout_;
+  Tombstones tombstones_;
   std::vector<std::unique_ptr<Mapping>> mappings_;  // one a shard
   std::vector<std::uint64_t> first_rows_;           // number of each shard's first row in the table
   std::vector<Sketch> sketches_;

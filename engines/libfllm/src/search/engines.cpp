@@ -23,10 +23,10 @@ constexpr auto kAll = [] {
 constexpr Codec kEightBits[] = {Codec::int8, Codec::fp8};
 
 constexpr EngineKind kEngines[] = {
-    // name, codecs, whether it takes a plan, whether it serves refinement rows, maker
-    {"native", kAll, false, true, make_cpu_engine},
-    {"cuda", kEightBits, false, false, make_cuda_engine},
-    {"tensorrt", kEightBits, true, false, make_tensorrt_engine},
+    // name, codecs, whether it takes a plan, serves refinement rows, leaves deleted rows out, maker
+    {"native", kAll, false, true, true, make_cpu_engine},
+    {"cuda", kEightBits, false, false, false, make_cuda_engine},
+    {"tensorrt", kEightBits, true, false, false, make_tensorrt_engine},
 };
 
 // "'native', 'cuda' or 'tensorrt'"
@@ -84,6 +84,11 @@ std::unique_ptr<Engine> EngineKind::open(const Table& table, const EngineOptions
     refuse("the engine '" + std::string(name) + "' does not read refinement rows, which this table has",
            "a table without them",
            "Use the engine " + engines_that([](const EngineKind& kind) { return kind.refines; }));
+  }
+  if (!skips_deleted && !table.tombstones().empty()) {
+    refuse("the engine '" + std::string(name) + "' cannot scan a table with deleted rows", "a table without",
+           "Compact it (fllm-export users compact TABLE), or use the engine " +
+               engines_that([](const EngineKind& kind) { return kind.skips_deleted; }));
   }
   if (serves(*this, codec)) return make(table, options);
   std::vector<std::string> served;

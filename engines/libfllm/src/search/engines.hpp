@@ -27,6 +27,7 @@ struct EngineKind {
   std::span<const Codec> codecs;  // of the tables that it serves
   bool takes_plan;                // and cannot do without
   bool refines;                   // whether it serves tables with refinement rows
+  bool skips_deleted;             // serves tables with deleted rows
   std::unique_ptr<Engine> (*make)(const Table&, const EngineOptions&);
 
   // Throws Error (Status::usage) for a table or for options that this engine does not serve, and what `make` throws.

@@ -97,10 +97,11 @@ void UserFilter::find(const Table& table, std::span<const std::int64_t> ids) {
 }
 
 UserFilter::UserFilter(const Table& table, const std::int64_t* ids, std::size_t n, bool deny)
-    : table_(&table), number_(++filters_made), bits_((table.layout().rows + 63) / 64, 0) {
+    : table_(&table), number_(++filters_made), bits_((table.layout().stored_rows + 63) / 64, 0) {
   const std::span wanted(ids, n);
   // Many ids that lie close together, as numbers from 0 do, need no order: every row is looked up.
-  if (n >= table.layout().rows / kSparse && n > 0 && IdBits::span_of(wanted) / 64 < n + table.layout().rows) {
+  const std::uint64_t rows = table.layout().stored_rows;
+  if (n >= rows / kSparse && n > 0 && IdBits::span_of(wanted) / 64 < n + rows) {
     const IdBits known(wanted);
     for (const Tile& tile : table.tiles()) {
       for (std::size_t r = 0; r < tile.rows; ++r) {
@@ -112,9 +113,10 @@ UserFilter::UserFilter(const Table& table, const std::int64_t* ids, std::size_t 
   }
   if (deny) {
     for (std::uint64_t& word : bits_) word = ~word;
-    const std::uint64_t rest = table.layout().rows % 64;
+    const std::uint64_t rest = rows % 64;
     if (rest != 0) bits_.back() &= (std::uint64_t{1} << rest) - 1;
   }
+  for (std::size_t word = 0; word < bits_.size(); ++word) bits_[word] &= ~table.tombstones().word(64 * word);
   for (const std::uint64_t word : bits_) allowed_ += static_cast<std::uint64_t>(std::popcount(word));
 }
 

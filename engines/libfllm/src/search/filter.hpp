@@ -13,7 +13,8 @@ namespace fllm {
 // One bit a row, in scan order. Immutable.
 class UserFilter {
  public:
-  // Allows the users of `ids`, or all others when `deny`. Ids that the table lacks are ignored.
+  // Allows the users of `ids`, or all others when `deny`. Ids that the table lacks are ignored, and no deleted row is
+  // allowed.
   UserFilter(const Table& table, const std::int64_t* ids, std::size_t n, bool deny);
 
   bool allows(std::uint64_t row) const { return ((bits_[row / 64] >> (row % 64)) & 1u) != 0; }

@@ -89,7 +89,7 @@ class Pass::Turns {
   std::uint64_t rows_decided(std::size_t column, float threshold) const {
     std::uint64_t rows = 0;
     for (std::size_t i = 0; i < spans_.size(); ++i) {
-      if (i < ended_[column] || pass_.rules_out(*spans_[i].tile, column, threshold)) rows += spans_[i].rows;
+      if (i < ended_[column] || pass_.rules_out(*spans_[i].tile, column, threshold)) rows += spans_[i].live;
     }
     return rows;
   }
@@ -163,11 +163,14 @@ std::vector<Span> Pass::cut_spans(Pool& pool) {
     order = bounds_->order(pool);
   }
   const std::size_t step = rows_of_a_turn();
+  const Tombstones& tombstones = facts_.table.tombstones();
   std::vector<Span> spans;
   for (const std::size_t number : order) {
     const Tile& tile = facts_.table.tiles()[number];
     for (std::size_t first = 0; first < tile.rows; first += step) {
-      spans.push_back({&tile, first, std::min(step, tile.rows - first)});
+      const std::size_t rows = std::min(step, tile.rows - first);
+      const std::uint64_t deleted = tile.has_deleted ? tombstones.count(tile.first_row + first, rows) : 0;
+      if (deleted < rows) spans.push_back({&tile, first, rows, rows - static_cast<std::size_t>(deleted)});
     }
   }
   return spans;

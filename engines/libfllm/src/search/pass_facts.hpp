@@ -17,6 +17,7 @@ namespace fllm {
 struct Span {
   const Tile* tile;
   std::size_t first, rows;
+  std::size_t live;  // rows that are not deleted, at least 1
 };
 
 // The best K-th key that any thread knows of a column: a row below it cannot be among the K best.

@@ -32,10 +32,9 @@ SketchScan::SketchScan(const Table& table, const kernels::Kernels& kernels, cons
   spread_ = static_cast<float>(exact_ ? 1.0 / std::sqrt(static_cast<double>(layout.sketch_dims)) : 1.0 / kDeviations);
 }
 
-std::size_t SketchScan::survivors(const Tile& tile, std::size_t first, std::size_t rows, float threshold,
-                                  LogSumExp* denominator, std::uint16_t* out) {
+std::size_t SketchScan::survivors(const Tile& tile, std::size_t first, std::size_t rows, const float* bias,
+                                  float threshold, LogSumExp* denominator, std::uint16_t* out) {
   const std::size_t number = tile.sketch->basis_number;
-  const float* bias = tile.bias == nullptr ? nullptr : tile.bias + first;
   if (queries_[number].usable()) {
     kernels_.sketch_bounds(tile.sketch->blocks(tile.sketch_row + first, rows, bias, exact_), items_[number],
                            estimates_.data(), uppers_.data());

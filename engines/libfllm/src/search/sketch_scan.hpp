@@ -22,13 +22,13 @@ class SketchScan {
   SketchScan(const Table& table, const kernels::Kernels& kernels, const Column& column);
 
   // The rows of [first, first + rows) of a tile, at most kChunkRows, whose upper bound reaches `threshold`, counted
-  // from `first`; `out` has room for them all. Unless `denominator` is null, the estimates of all others are added to
-  // it.
+  // from `first`; `bias` has one for each of them, or is null, and `out` has room for them all. Unless `denominator` is
+  // null, the estimates of all others are added to it.
   //
   // The estimate of exp(score): given its code, a row's score is about normal around the least-squares estimate, with
   // the standard deviation of what the code leaves out, so its expectation is exp(estimate + variance / 2).
-  std::size_t survivors(const Tile& tile, std::size_t first, std::size_t rows, float threshold, LogSumExp* denominator,
-                        std::uint16_t* out);
+  std::size_t survivors(const Tile& tile, std::size_t first, std::size_t rows, const float* bias, float threshold,
+                        LogSumExp* denominator, std::uint16_t* out);
 
   // The upper bound of a row of the last call.
   float upper(std::size_t row) const { return uppers_[row]; }

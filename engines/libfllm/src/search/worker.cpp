@@ -52,6 +52,7 @@ Worker::Worker(PassFacts& pass)
       kernels_(pass.kernels),
       queries_(pass.queries),
       rows_(make_rows(pass)),
+      live_(pass.table.tombstones()),
       denominators_(queries_.count()),
       span_denominators_(queries_.count()),
       gathered_(queries_.groups()),
@@ -114,7 +115,8 @@ void Worker::score_rows(const Span& span) {
   if (!one_by_one) choose_groups();
   const std::size_t block_rows = rows_->block_rows();
   for (std::size_t offset = 0; offset < span.rows; offset += block_rows) {
-    const RowBlock block = rows_->take(*span.tile, span.first + offset, std::min(block_rows, span.rows - offset));
+    RowBlock block = rows_->take(*span.tile, span.first + offset, std::min(block_rows, span.rows - offset));
+    if (!live_.mask(block)) continue;
     // One look at scales, norms and biases, however many columns: a number that is not finite shows in one of them.
     if (!all_finite(block.block.row_errors, block.count) || !all_finite(block.block.bias, block.count)) {
       require_finite_scores(block);
@@ -157,11 +159,13 @@ void Worker::put_off_survivors(const Span& span, std::size_t offset, std::size_t
   LogSumExp* denominator = pass_.wants_denominator ? &span_denominators_[column] : nullptr;
   const UserFilter* filter = denominator == nullptr ? pass_.columns[column].search->filter : nullptr;
   SketchScan& sketch = sketches_[column];
-  const std::size_t found =
-      sketch.survivors(*span.tile, span.first + offset, rows, thresholds_[column], denominator, survivors_.data());
+  const std::size_t first = span.first + offset;
+  const std::size_t found = sketch.survivors(*span.tile, first, rows, live_.bias(*span.tile, first, rows),
+                                             thresholds_[column], denominator, survivors_.data());
   Backlog& backlog = backlogs_[column];
   for (std::size_t i = 0; i < found; ++i) {
     const auto row = static_cast<std::uint32_t>(offset + survivors_[i]);
+    if (span.tile->has_deleted && !live_.holds(*span.tile, span.first + row)) continue;
     if (filter != nullptr && !filter->allows(span.tile->first_row + span.first + row)) continue;
     // A bound that is not a number bounds nothing.
     const float upper = sketch.upper(survivors_[i]);
@@ -262,6 +266,7 @@ void Worker::score_group(const RowBlock& rows, const QueryGroup& group) {
 
 void Worker::offer(const Tile& tile, std::size_t row, std::size_t column, float key, float score) {
   const UserFilter* filter = pass_.columns[column].search->filter;
+  if (tile.has_deleted && !live_.holds(tile, row)) return;
   if (filter != nullptr && !filter->allows(tile.first_row + row)) return;
   Best& best = best_[column];
   if (!(key >= best.threshold())) return;

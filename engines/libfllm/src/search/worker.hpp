@@ -10,6 +10,7 @@
 #include "search/backlog.hpp"
 #include "search/best.hpp"
 #include "search/denominator.hpp"
+#include "search/live_rows.hpp"
 #include "search/pass_facts.hpp"
 #include "search/rows.hpp"
 #include "search/sketch_scan.hpp"
@@ -54,6 +55,7 @@ class Worker {
   const kernels::Kernels& kernels_;
   const Queries& queries_;
   std::unique_ptr<Rows> rows_;
+  LiveRows live_;
   std::vector<Best> best_;
   std::vector<LogSumExp> denominators_, span_denominators_;
   std::vector<bool> active_;

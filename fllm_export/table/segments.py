@@ -1,0 +1,102 @@
+"""Making further shards of a table: rows in its own codec, sketch and tiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fllm_export.errors import UsageError
+from fllm_export.files import sha256_file
+from fllm_export.table.bit_planes import into_blocks
+from fllm_export.table.footprint import row_counts
+from fllm_export.table.layout import ShardEntry
+from fllm_export.table.options import TableOptions
+from fllm_export.table.rounding import Rounding
+from fllm_export.table.shard import Array, Tile, row_tensors, write_shard
+from fllm_export.table.shard_rows import ShardRows
+from fllm_export.table.sketch_maker import SketchMaker
+from fllm_export.table.table import Table, shard_shape
+from fllm_export.table.tile_maker import TileMaker
+
+F32 = npt.NDArray[np.float32]
+I64 = npt.NDArray[np.int64]
+RowTensors = dict[str, Array]
+"""By name a tensor with an element or a row for every user: the codec's, ``ids``, and perhaps ``bias``."""
+
+
+class SegmentMaker:
+    """Writes rows as the table stores them: its codec, the basis of its sketch, its tile size.
+
+    Args:
+        table: the open table.
+        shard_bytes: size of a shard at most.
+    """
+
+    def __init__(self, table: Table, shard_bytes: int) -> None:
+        layout = table.layout
+        self._codec = table.codec
+        self._layout = layout
+        self._shape = shard_shape(layout)
+        self._sketch = SketchMaker("auto", table.codec.name, layout.dim)
+        if layout.sketch_dims:
+            self._sketch.take_up(table.shards[0].beside)
+        self._tiles = TileMaker("yes" if layout.tile_bounds else "no", layout.dim, layout.tile_rows)
+        self._tiles.decide(whole_table=False)
+        options = TableOptions(
+            quant=table.codec.name,
+            shard_bytes=shard_bytes,
+            sketch="yes" if layout.sketch_dims else "no",
+            cluster="yes" if layout.tile_bounds else "no",
+        )
+        _, rows = row_counts(options, layout.dim)
+        self.shard_rows = max(1, rows // layout.tile_rows) * layout.tile_rows
+        """Rows of a full shard."""
+
+    def encoded(self, rows: F32, ids: I64, bias: F32 | None, rounding: Rounding) -> RowTensors:
+        """Return finite rows float32 [n, d] as the table stores them.
+
+        Raises:
+            UsageError: there is a bias and the table has none, or the other way round.
+        """
+        if self._layout.bias != (bias is not None):
+            raise UsageError(
+                "bias was given" if bias is not None else "no bias was given",
+                expected="bias for every row" if self._layout.bias else "no bias, as the table has none",
+            )
+        return self._named(self._codec.encode(rows, rounding), ids, bias)
+
+    def stored(self, tile: Tile) -> RowTensors:
+        """Return rows that the table holds already."""
+        return self._named(tile.stored, tile.ids, tile.bias)
+
+    def write(self, path: Path, parts: list[RowTensors]) -> ShardEntry:
+        """Publish a shard of some rows, whose ids are different, and return its entry."""
+        names = row_tensors(self._codec, self._layout.dim, bias=self._layout.bias)
+        tensors = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        order = np.argsort(tensors["ids"], kind="stable")
+        tensors = {name: array[order] for name, array in tensors.items()}
+        if self._layout.tile_bounds or self._layout.sketch_dims:
+            tensors = self._described(tensors)
+        if self._codec.in_blocks:
+            tensors["codes"] = into_blocks(tensors["codes"])
+        size = write_shard(path, self._shape, tensors)
+        return ShardEntry(path.name, len(order), size, sha256_file(path))
+
+    def _named(self, stored: RowTensors, ids: I64, bias: F32 | None) -> RowTensors:
+        return {**stored, "ids": ids} if bias is None else {**stored, "ids": ids, "bias": bias}
+
+    def _described(self, tensors: RowTensors) -> RowTensors:
+        """Return a shard's tensors in tile order, with what rules rows and tiles out."""
+        rows = ShardRows(self._codec.decode(tensors, self._layout.dim))
+        beside: RowTensors = {}
+        if self._layout.tile_bounds:
+            order = self._tiles.order(rows)
+            tensors = {name: array[order] for name, array in tensors.items()}
+            rows.reorder(order)
+            bias = tensors["bias"].view(np.float32) if self._layout.bias else None
+            beside |= self._tiles.tensors(rows, bias)
+        if self._layout.sketch_dims:
+            beside |= self._sketch.tensors(rows)
+        return {**tensors, **beside}
