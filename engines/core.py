@@ -130,7 +130,7 @@ class CoreEngine:
 
     def _report_recovery(self, directory: Path) -> None:
         found = self._table.describe()
-        if found["recovered"]:
+        if found.get("recovered"):
             warnings.warn(
                 f"{directory}: table.json cannot be read. Generation {found['generation']} is read from "
                 f"{PREVIOUS_NAME} instead.",
