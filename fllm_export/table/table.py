@@ -46,9 +46,11 @@ class Table:
     def __init__(self, directory: Path, *, before: Table | None = None, fall_back: bool = True) -> None:
         self.directory = directory
         known = {} if before is None else dict(zip(before.layout.shards, before.shards, strict=True))
-        self.layout, self.shards, self.refinement, self.tombstones = open_whole(
-            "table", directory / FILE_NAME, lambda: _read(directory, known, fall_back=fall_back)
-        )
+        opened = open_whole("table", directory / FILE_NAME, lambda: _read(directory, known, fall_back=fall_back))
+        self.layout: TableLayout = opened[0]
+        self.shards: list[Shard] = opened[1]
+        self.refinement: Refinement | None = opened[2]
+        self.tombstones: Tombstones = opened[3]
         self.codec = codec(self.layout.codec)
 
     def tiles(self) -> Iterator[Tile]:

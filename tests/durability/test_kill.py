@@ -1,0 +1,127 @@
+"""A writer killed at random moments: every row that it acknowledged is there, and none by half."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fllm_export import UserTable
+from fllm_export.table.living import LivingTable
+from fllm_export.table.table import Table
+
+DIM = 16
+
+# Row v of user u is made of u and v, so that a reader can tell which version it sees.
+WRITER = """
+import random, sys
+import numpy as np
+from fllm_export.table.living import LivingTable
+sys.path.insert(0, sys.argv[4])
+from test_kill import row, versions_of
+directory, seed, version = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+table, choice = LivingTable(__import__("pathlib").Path(directory)), random.Random(seed)
+known = set(versions_of(directory))
+print("ready", flush=True)
+while True:
+    kind = choice.choice(["append", "append", "update", "update", "delete", "compact"])
+    if kind == "append":
+        ids = [version * 100 + n for n in range(choice.randint(1, 60))]
+    else:
+        ids = choice.sample(sorted(known), min(len(known) - 1, choice.randint(1, 40)))
+    if kind == "delete" and len(known) < 80:
+        kind = "append"
+        ids = [version * 100 + n for n in range(60)]
+    print("begin", kind, version, *ids, flush=True)
+    if kind in ("append", "update"):
+        getattr(table, kind)([(np.stack([row(user, version) for user in ids]), ids, None)])
+        known |= set(ids)
+    elif kind == "delete":
+        table.delete(ids)
+        known -= set(ids)
+    else:
+        table.compact()
+    print("end", flush=True)
+    version += 1
+"""
+
+
+def row(user: int, version: int) -> np.ndarray:
+    """The row of a user in a version, whose codes of int8 are these numbers."""
+    numbers = np.zeros(DIM, np.float32)
+    numbers[0] = 127
+    for place, digit in enumerate(f"{user:07d}{version:07d}"):
+        numbers[1 + place] = int(digit)
+    return numbers
+
+
+def versions_of(directory: str | Path) -> dict[int, int]:
+    """By user the version of the row that the table holds; rows and ids that do not belong together raise."""
+    found = {}
+    for ids, rows in Table(Path(directory)).decoded():
+        for user, numbers in zip(ids.tolist(), rows, strict=True):
+            digits = "".join(str(round(float(number))) for number in numbers[1:15])
+            assert int(digits[:7]) == user, f"user {user} has the row of {digits}"
+            found[user] = int(digits[7:])
+    return found
+
+
+def after(model: dict[int, int], line: str) -> dict[int, int]:
+    """The users after a change that was announced."""
+    _, kind, version, *ids = line.split()
+    named = [int(user) for user in ids]
+    if kind == "delete":
+        return {user: known for user, known in model.items() if user not in set(named)}
+    return model | dict.fromkeys(named, int(version)) if kind != "compact" else model
+
+
+def one_life(directory: Path, seed: int, version: int, model: dict[int, int]) -> tuple[dict[int, int], int]:
+    """Let a writer live for a random time, kill it, and return the users that must be there, and the next version."""
+    command = [sys.executable, "-c", WRITER, str(directory), str(seed), str(version), str(Path(__file__).parent)]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
+    time.sleep(random.Random(seed).uniform(0.0, 0.25))
+    os.kill(writer.pid, signal.SIGKILL)
+    lines = [line for line in writer.communicate()[0].splitlines(keepends=True) if line.endswith("\n")]
+    under_way = None
+    for line in lines:
+        if line.startswith("begin"):
+            under_way, version = line, version + 1
+        else:
+            assert under_way is not None
+            model, under_way = after(model, under_way), None
+    Table(directory).verify()
+    found = versions_of(directory)
+    assert found in ([model] if under_way is None else [model, after(model, under_way)])
+    return found, version
+
+
+def lives(tmp_path: Path, count: int, first_seed: int) -> None:
+    directory = tmp_path / "t"
+    model = dict.fromkeys(range(100), 0)
+    UserTable.create(directory, np.stack([row(user, 0) for user in model]), list(model), sketch="no", cluster="yes")
+    version = 1
+    for seed in range(first_seed, first_seed + count):
+        model, version = one_life(directory, seed, version, model)
+    assert version > count  # the writers did get to work
+    LivingTable(directory).append([(row(9_999_999, 1)[None], [9_999_999], None)])
+    names = {path.name for path in directory.iterdir()}
+    layout = Table(directory).layout
+    assert len(names) <= 2 * len(layout.files) + 10, "leftovers are not removed"
+
+
+def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
+    lives(tmp_path, 20, 0)
+
+
+@pytest.mark.slow
+def test_a_writer_killed_three_hundred_times(tmp_path: Path) -> None:
+    lives(tmp_path, 300, 1000)

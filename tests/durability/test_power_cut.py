@@ -1,0 +1,128 @@
+"""Power cuts at every moment of every change: what was acknowledged is there, and nothing is there by half."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fllm_export import UserTable
+from fllm_export.errors import FllmError
+from fllm_export.table.living import LivingTable
+from fllm_export.table.table import Table
+
+from .recording import Recorder, recorded, remains
+
+ROWS = np.random.default_rng(1).standard_normal((80, 16)).astype(np.float32)
+
+Users = dict[int, bytes]
+
+CHANGES: dict[str, Callable[[LivingTable], object]] = {
+    "append": lambda table: table.append([(ROWS[40:50], np.arange(40, 50), None)]),
+    "update": lambda table: table.update([(ROWS[50:60], np.arange(20, 30), None)]),
+    "delete": lambda table: table.delete([1, 2, 33]),
+    "compact": lambda table: table.compact(),
+}
+
+
+# A sync of the directory covers what came before it, so the one after the tombstones covers the shard too. A compaction
+# that is undone loses no user.
+SPARE = {"append": [], "update": [1], "delete": [], "compact": [3]}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A table with a large and a small shard, and deleted rows in one of them."""
+    UserTable.create(tmp_path / "t", ROWS[:32], sketch="yes", cluster="yes")
+    table = LivingTable(tmp_path / "t")
+    table.delete([0, 7])
+    table.append([(ROWS[32:40], np.arange(32, 40), None)])
+    return tmp_path / "t"
+
+
+def users_of(directory: Path) -> Users:
+    """The rows of all users, or nothing where the table cannot be opened; damaged shards raise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = Table(directory)
+    return {user: row.tobytes() for ids, rows in table.decoded() for user, row in zip(ids.tolist(), rows, strict=True)}
+
+
+def run(directory: Path, change: str, monkeypatch: pytest.MonkeyPatch, lost: int = -1) -> tuple[Recorder, Users, Users]:
+    before = users_of(directory)
+    table = LivingTable(directory)
+    with recorded(directory, monkeypatch, lost=lost) as recorder:
+        CHANGES[change](table)
+    return recorder, before, users_of(directory)
+
+
+def faults(recorder: Recorder, before: Users, after: Users, scratch: Path) -> list[str]:
+    """What is wrong with the tables that power cuts at all recorded moments leave."""
+    found, seen = [], set()
+    for moment in recorder.moments:
+        acknowledged = moment is recorder.moments[-1]
+        for how, files in remains(moment):
+            key = (acknowledged, tuple(sorted((name, hash(content)) for name, content in files.items())))
+            if key in seen:
+                continue
+            seen.add(key)
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+            for name, content in files.items():
+                (scratch / name).write_bytes(content)
+            try:
+                left = users_of(scratch)
+            except FllmError as error:
+                found.append(f"{how}: {error}")
+                continue
+            if left != after and (acknowledged or left != before):
+                found.append(f"{how}: {'the change is lost' if left == before else 'the change is there by half'}")
+    return found
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_power_cut_leaves_the_table_before_or_after(
+    change: str, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, before, after = run(directory, change, monkeypatch)
+    assert recorder.syncs >= 4
+    assert len(recorder.moments) > 8
+    assert faults(recorder, before, after, tmp_path / "cut") == []
+    Table(directory).verify()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_a_power_cut_leaves_can_be_changed_again(
+    change: str, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, _, _ = run(directory, change, monkeypatch)
+    for number, moment in enumerate(recorder.moments):
+        scratch = tmp_path / f"cut{number}"
+        scratch.mkdir()
+        for name, content in next(remains(moment))[1].items():
+            (scratch / name).write_bytes(content)
+        kept = users_of(scratch)
+        LivingTable(scratch).append([(ROWS[70:72], [70, 71], None)])
+        assert {user: row for user, row in users_of(scratch).items() if user < 70} == kept
+        Table(scratch).verify()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_with_one_sync_taken_out_fails(
+    change: str, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(directory, copy)
+    syncs = run(copy, change, monkeypatch)[0].syncs
+    unnoticed = []
+    for lost in range(syncs):
+        shutil.rmtree(copy)
+        shutil.copytree(directory, copy)
+        recorder, before, after = run(copy, change, monkeypatch, lost)
+        if not faults(recorder, before, after, tmp_path / "cut"):
+            unnoticed.append(lost)
+    assert unnoticed == SPARE[change]
