@@ -363,8 +363,8 @@ _BIAS_DIFFERENCE = (127 - 7) << 3
 
 
 def _to_e4m3(values: F32) -> npt.NDArray[np.uint8]:
-    """Return the bytes of the nearest e4m3 numbers, ties to even; magnitudes are at most about 448."""
-    magnitudes = np.abs(values)
+    """Return the bytes of the nearest finite e4m3 numbers, ties to even: 448 for all that are above it."""
+    magnitudes = np.minimum(np.abs(values), np.float32(_FP8_MAX))
     bits = magnitudes.view(np.uint32)
     half_less_one = np.uint32((1 << (_DROPPED_BITS - 1)) - 1)
     rounded = (bits + half_less_one + ((bits >> _DROPPED_BITS) & 1)) >> _DROPPED_BITS
