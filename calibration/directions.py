@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.calibration.moments import Moments
+from fllm_export.calibration.row_form import ROTATED, RowForm
 from fllm_export.calibration.transform import Transform
 from fllm_export.errors import UsageError
 
@@ -111,6 +112,21 @@ def _side_by_side(first: Transform, second: Transform) -> Transform:
     joined = np.zeros((first.dim + second.dim, first.dim + second.dim))
     joined[: first.dim, : first.dim], joined[first.dim :, first.dim :] = first.items, second.items
     return Transform(joined, joined)
+
+
+def transform_for(form: RowForm, whole: int, directions: Directions | None) -> Transform | None:
+    """Return the transform of rows that are stored in a form, None where they stay as they are.
+
+    Args:
+        form: the form.
+        whole: dimension of the rows.
+        directions: of the rows; read only where the form passes them.
+    """
+    if form.by_directions(whole):
+        if directions is None:
+            raise AssertionError("a form by directions needs them")
+        return cut(directions, form.dim, form.quant, FEEDBACK_BALANCE if form.rounding == "data" else BALANCE)
+    return rotation(whole, SEED) if form.quant in ROTATED else None
 
 
 def rotation(dim: int, seed: int) -> Transform:

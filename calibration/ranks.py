@@ -41,19 +41,32 @@ def recall_by_dim(
         k: at least 1; with fewer rows than that, all rows count.
     """
     queries = np.concatenate([z] + [_cut(transform, m, z) for m in dims])
-    best = [_Best(len(z), k) for _ in range(1 + len(dims))]
-    step, seen = max(k, _NUMBERS_AT_ONCE // len(queries)), 0
+    ids, _ = best_rows(queries, chunks, k)
+    truth, *cut = np.split(ids, 1 + len(dims))
+    return {m: float(shared(truth, found).mean()) for m, found in zip(dims, cut, strict=True)}
+
+
+def best_rows(z: F32, chunks: Iterable[tuple[F32, F32 | None]], k: int) -> tuple[Ids, F32]:
+    """Return the ``k`` rows (or all, if there are fewer) with the highest scores, best first, and the scores.
+
+    One pass over the rows. Both are [texts, k]; rows are numbered from 0 in the order in which they come.
+
+    Args:
+        z: item vectors, float32 [texts, d].
+        chunks: rows float32 [n, d] and their biases float32 [n] or None.
+        k: at least 1.
+    """
+    best, seen = _Best(len(z), k), 0
+    step = max(k, _NUMBERS_AT_ONCE // len(z))
     for rows, bias in chunks:
         for first in range(0, len(rows), step):
             window = slice(first, first + step)
-            scores = queries @ rows[window].T
+            scores = z @ rows[window].T
             if bias is not None:
                 scores += bias[window]
-            for found, part in zip(best, np.split(scores, len(best)), strict=True):
-                found.add(part, seen + first)
+            best.add(scores, seen + first)
         seen += len(rows)
-    truth, *cut = [found.sets() for found in best]
-    return {m: _shared(truth, found) for m, found in zip(dims, cut, strict=True)}
+    return best.ranked()
 
 
 def smallest_dim(recalls: dict[int, float], share: float) -> int | None:
@@ -88,10 +101,13 @@ class _Best:
             scores, ids = np.take_along_axis(scores, chosen, 1), np.take_along_axis(ids, chosen, 1)
         self._scores, self._ids = scores, ids
 
-    def sets(self) -> Ids:
-        return np.sort(self._ids, 1)
+    def ranked(self) -> tuple[Ids, F32]:
+        order = np.lexsort((self._ids, -self._scores), axis=1)
+        return np.take_along_axis(self._ids, order, 1), np.take_along_axis(self._scores, order, 1)
 
 
-def _shared(expected: Ids, found: Ids) -> float:
-    count = sum(len(np.intersect1d(a, b, assume_unique=True)) for a, b in zip(expected, found, strict=True))
-    return count / expected.size
+def shared(expected: Ids, found: Ids) -> npt.NDArray[np.float64]:
+    """Return for each text which share of the expected rows was found, float64 [texts]; both are [texts, k]."""
+    counts = [len(np.intersect1d(a, b, assume_unique=True)) for a, b in zip(expected, found, strict=True)]
+    shares: npt.NDArray[np.float64] = np.array(counts, np.float64) / expected.shape[1]
+    return shares
