@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,18 +16,23 @@ if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
     from fllm_export.bundle.choices import Dim, RoundingName
     from fllm_export.bundle.estimate import Estimate
+    from fllm_export.bundle.wanted_size import BytesPerUser
     from fllm_export.table.options import TableOptions
 
 
-def _dim(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
-    """Return a number of dimensions, or ``auto``."""
-    if value is None or value == "auto":
-        return value
-    try:
-        return int(value)
-    except ValueError as error:
-        found = f"{value!r} is not a number of dimensions; expected an integer of 1 or more, or auto"
-        raise click.BadParameter(found) from error
+def _number(what: str) -> Callable[[click.Context, click.Parameter, str | None], int | str | None]:
+    """Return what reads a number of something, or ``auto``."""
+
+    def read(_: click.Context, __: click.Parameter, value: str | None) -> int | str | None:
+        if value is None or value == "auto":
+            return value
+        try:
+            return int(value)
+        except ValueError as error:
+            found = f"{value!r} is not a number of {what}; expected an integer of 1 or more, or auto"
+            raise click.BadParameter(found) from error
+
+    return read
 
 
 @click.command()
@@ -49,10 +55,18 @@ def _dim(_: click.Context, __: click.Parameter, value: str | None) -> int | str 
 @click.option(
     "--dim",
     metavar="N|auto",
-    callback=_dim,
+    callback=_number("dimensions"),
     help="Cut rows and item vectors to N dimensions, along the directions that matter most for the calibration texts. "
     "auto: the smallest N that loses at most half of what --min-recall allows. At least as many texts as dimensions "
     "are needed beyond the 256 of parity.",
+)
+@click.option(
+    "--bytes-per-user",
+    metavar="N|auto",
+    callback=_number("bytes"),
+    help="Search the codec, dimension and rounding with the highest recall@K on calibration texts among those whose "
+    "table takes at most N bytes per user, everything counted. auto: the smallest that has --min-recall. --quant, "
+    "--dim N and --rounding restrict the search.",
 )
 @click.option(
     "--encoder-precision",
@@ -94,6 +108,7 @@ def build(
     min_recall: float,
     k: int,
     dim: Dim | None,
+    bytes_per_user: BytesPerUser | None,
     encoder_precision: EncoderPrecision,
     rounding: RoundingName,
     exporter: Literal["torch", "optimum"],
@@ -112,13 +127,15 @@ def build(
     from fllm_export.bundle.estimate import estimate
     from fllm_export.bundle.job import Job, Options
     from fllm_export.bundle.pipeline import run
+    from fllm_export.bundle.wanted_size import WantedSize
     from fllm_export.checkpoint.checkpoint import Checkpoint
     from fllm_export.environment import thread_count
 
     loaded = Checkpoint.load(checkpoint)
-    named = named_options(table, typed_only=operating_point is not None)
+    named = named_options(table, typed_only=operating_point is not None or bytes_per_user is not None)
     table, dim = chosen_table(operating_point, loaded.users.dim, dim, named)
-    options = Options(table, min_recall, k, exporter, thread_count(threads), dim, encoder_precision, rounding)
+    size = WantedSize.of(bytes_per_user, named.get("quant"), operating_point=operating_point is not None)
+    options = Options(table, min_recall, k, exporter, thread_count(threads), dim, encoder_precision, rounding, size)
     job = Job.prepare(loaded, calibration, options, output.progress)
     if dry_run:
         forecast = estimate(job, out)
@@ -132,6 +149,9 @@ def build(
         output.say("up to date: nothing was built" if same else f"replaced the bundle that was at {out}")
     parity = bundle.parity()
     result = {"bundle": str(bundle.path), "users": bundle.table().layout.rows, "parity": parity.to_dict()}
+    searched = bundle.size_search()
+    if searched is not None:
+        result["bytes_per_user"] = searched
     output.result(result, _bundle_text(bundle))
 
 
@@ -155,7 +175,20 @@ def _bundle_text(bundle: Bundle) -> str:
     recall = columns(["K", "recall@K"], [[str(depth), f"{value:.4f}"] for depth, value in parity.recall.items()])
     return (
         f"{bundle.path}: {layout.rows:,} users x {layout.dim}, {layout.codec}, {byte_text(size)}\n\n"
+        f"{_search_text(bundle)}"
         f"Parity with the fp32 checkpoint on {parity.texts} item texts\n{recall}\n"
         f"score error {parity.score_error_rms:.2e} rms, {parity.score_error_max:.2e} at most "
         f"(standard deviation of the scores: {parity.score_spread:.2e})"
     )
+
+
+def _search_text(bundle: Bundle) -> str:
+    """Return the front that the search for a size walked, and what it chose."""
+    from fllm_export.bundle.size_facts import HEADER, front_rows, size_facts
+
+    report = bundle.size_search()
+    if report is None:
+        return ""
+    table = columns([name.format(k=report["k"]) for name in HEADER], front_rows(report))
+    facts = "\n".join(f"{name}: {value}" for name, value in size_facts(report).items())
+    return f"Forms of rows, the smallest of each recall\n{table}\n{facts}\n\n"

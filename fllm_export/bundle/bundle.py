@@ -19,6 +19,7 @@ PARITY_REPORT = "reports/parity.json"
 BUILD_REPORT = "reports/build.json"
 ENCODER_REPORT = "reports/encoder.json"
 CPU_ENCODER_REPORT = "reports/cpu_encoder.json"
+SIZE_REPORT = "reports/bytes_per_user.json"
 
 
 class Bundle:
@@ -107,6 +108,14 @@ class Bundle:
             BundleError: the report is not JSON.
         """
         return self.report(CALIBRATION_REPORT) if (self.path / CALIBRATION_REPORT).exists() else None
+
+    def size_search(self) -> dict[str, Any] | None:
+        """Return how the form of the rows was searched for a size, or None where it was not.
+
+        Raises:
+            BundleError: the report is not JSON.
+        """
+        return self.report(SIZE_REPORT) if (self.path / SIZE_REPORT).exists() else None
 
     def report(self, name: str) -> dict[str, Any]:
         """Return a report, for example ``reports/parity.json``.

@@ -17,12 +17,13 @@ from fllm_export.calibration.directions import (
     SEED,
     UNROTATED,
     Directions,
-    cut,
     ordered,
     rotation,
+    transform_for,
 )
 from fllm_export.calibration.moments import Moments
 from fllm_export.calibration.ranks import offered_dims, recall_by_dim, smallest_dim
+from fllm_export.calibration.row_form import RowForm
 from fllm_export.calibration.transform import Transform
 from fllm_export.errors import ParityError, UsageError
 from fllm_export.files import publish_json, sha256_file
@@ -52,7 +53,7 @@ def transform_key(job: Job) -> str:
 def moments(job: Job, staging: Path) -> list[Path]:
     """Encode the calibration texts that parity leaves, once, and write the moments of their item vectors."""
     shutil.rmtree(staging / FOLDER, ignore_errors=True)
-    if not job.choices.measured:
+    if not job.measured_by:
         return []
     path = staging / MOMENTS
     Moments.of(_item_vectors(job)).save(path)
@@ -97,7 +98,7 @@ def transform(job: Job, staging: Path) -> list[Path]:
 def _by_directions(job: Job, staging: Path) -> tuple[Transform, dict[str, Any]]:
     """Return the transform by the directions of the rows, and what was measured on the way."""
     choices, items = job.choices, Moments.load(staging / MOMENTS)
-    directions = Directions.of(items, _row_moments(job))
+    directions = Directions.of(items, row_moments(job))
     whole = directions.transform(directions.rank, BALANCE)
     dims = _offered(job, directions)
     recalls = (
@@ -113,10 +114,13 @@ def _by_directions(job: Job, staging: Path) -> tuple[Transform, dict[str, Any]]:
         "k": job.options.k,
         "recall_by_dim": {str(m): recall for m, recall in recalls.items()},
     }
-    balance = FEEDBACK_BALANCE if choices.rounding == "data" else BALANCE
     if job.options.table.refine != "no" and dim < choices.rows:
+        balance = FEEDBACK_BALANCE if choices.rounding == "data" else BALANCE
         return ordered(directions, dim, balance), {**facts, "scan_dim": dim}
-    return cut(directions, dim, choices.quant, balance), facts
+    found = transform_for(RowForm(choices.quant, dim, choices.rounding), choices.rows, directions)
+    if found is None:
+        raise AssertionError("what was measured has a transform")
+    return found, facts
 
 
 def take_up(job: Job, staging: Path) -> None:
@@ -130,7 +134,8 @@ def take_up(job: Job, staging: Path) -> None:
         job.metric = job.transform.items @ metric @ job.transform.items.T
 
 
-def _row_moments(job: Job) -> Moments:
+def row_moments(job: Job) -> Moments:
+    """Return the moments of up to :data:`ROWS_MEASURED` user rows."""
     return Moments.of(rows for rows, _ in _rows(job, "moments of user rows"))
 
 

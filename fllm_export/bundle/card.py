@@ -8,6 +8,7 @@ from typing import Any
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.calibration import calibration_facts
 from fllm_export.bundle.encoder_facts import encoder_cost, encoder_facts
+from fllm_export.bundle.size_facts import HEADER, PICTURE, front_rows, size_facts
 from fllm_export.checkpoint.spec import CheckpointSpec
 from fllm_export.files import publish_text
 from fllm_export.manifest import MOMENTS
@@ -21,6 +22,7 @@ def write_card(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any])
         _head(bundle),
         f"## What it is\n\n{_table('', '', _facts(bundle, spec, provenance))}",
         f"## How well it ranks\n\n{_ranking(bundle, provenance['min_recall'])}",
+        *_sizes(bundle),
         f"## Where it came from\n\n{_origin(bundle, provenance)}",
     ]
     publish_text(bundle.path / FILE_NAME, "\n\n".join(sections) + "\n")
@@ -52,6 +54,7 @@ def _facts(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any]) -> 
         "users x dimension": f"{layout.rows:,} x {layout.dim}",
         "user table": f"{layout.codec}, {table_bytes:,} bytes in {len(layout.shards)} shard(s)",
         **layout.refinement_facts,
+        **size_facts(bundle.size_search()),
         **calibration_facts(bundle.calibration()),
         "exporter": provenance["exporter"],
         **encoder_facts(bundle, provenance),
@@ -75,6 +78,20 @@ square; at most {parity.score_error_max:.3g}), where the scores of all users spr
 log-normaliser by at most {parity.logsumexp_error_max:.3g}.{merging if merge["adapter_sha256"] else ""}
 
 `reports/report.html` shows the same with charts."""
+
+
+def _sizes(bundle: Bundle) -> list[str]:
+    report = bundle.size_search()
+    if report is None:
+        return []
+    names = [name.format(k=report["k"]) for name in HEADER]
+    cells = [names, ["---"] * len(names), *front_rows(report)]
+    return [
+        "## How codec, dimension and rounding were chosen\n\n"
+        f"![Recall against bytes per user]({PICTURE})\n\n"
+        "No smaller form of rows that was measured ranks as well as one of these:\n\n"
+        + "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    ]
 
 
 def _origin(bundle: Bundle, provenance: dict[str, Any]) -> str:

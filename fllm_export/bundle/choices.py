@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from fllm_export import arguments
+from fllm_export.calibration.row_form import FLOATS, ROTATED
 from fllm_export.errors import UsageError
 from fllm_export.table.codec_names import CodecName
 
@@ -16,12 +17,6 @@ ROUNDINGS: tuple[RoundingName, ...] = get_args(RoundingName)
 
 BY_DATA: tuple[CodecName, ...] = ("int4", "int4row", "int2")
 """Codecs whose rows ``auto`` rounds by data wherever there are enough texts: the gain is worth encoding them."""
-
-FLOATS: tuple[CodecName, ...] = ("fp32", "fp16")
-"""Codecs with nothing to gain by another rounding."""
-
-ROTATED: tuple[CodecName, ...] = ("int4row", "int2")
-"""Codecs with few values and one scale per row: rows are rotated for them in any case."""
 
 
 @dataclass(frozen=True)

@@ -70,13 +70,14 @@ def estimate(job: Job, output: Path) -> Estimate:
     """Forecast a build of the bundle ``output``. A probe beside it, as small as the table allows, measures the time."""
     checkpoint, users = job.checkpoint, job.checkpoint.users
     footprint = Footprint.of(job.options.table, users.rows, job.dim, scan_dim=job.row_dim, bias=users.bias is not None)
+    most = "" if job.requested.size is None else f"at most, as {job.options.table.quant} x {job.dim}: "
     table = sizes.disk(footprint)["disk"]
     count = parameters(checkpoint)
     encoder_bytes = count * FLOAT_BYTES
     files = {
         "encoder/model.onnx": Quantity(encoder_bytes, "bytes", f"{count:,} parameters x {FLOAT_BYTES} bytes (fp32)"),
         **_for_cpus(job, encoder_bytes),
-        "users/": Quantity(table.value, "bytes", _table_words(footprint)),
+        "users/": Quantity(table.value, "bytes", most + _table_words(footprint)),
         "tokenizer.json": Quantity((checkpoint.base / "tokenizer.json").stat().st_size, "bytes", "copied"),
     }
     writing = sizes.writing_memory(footprint)

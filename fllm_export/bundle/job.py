@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +14,8 @@ import numpy.typing as npt
 from fllm_export import __version__, arguments
 from fllm_export.bundle.choices import ROUNDINGS, Choices, Dim, RoundingName, checked_dim
 from fllm_export.bundle.ledger import step_key
+from fllm_export.bundle.wanted_size import Forms, WantedSize
+from fllm_export.calibration.row_form import RowForm
 from fllm_export.calibration.transform import Transform
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.encoder_precisions import ENCODER_PRECISIONS, EncoderPrecision
@@ -35,6 +37,9 @@ PARITY_TEXTS = 256
 PROBE_TEXTS = 8
 MOMENT_TEXTS = 16_384
 """Texts that the moments of item vectors are measured on, at most."""
+CHOICE_TEXTS = 512
+"""Texts that choose the form of rows where a size is wanted, at most a quarter of those beyond parity."""
+CHOICE_TEXTS_LEAST = 32
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,11 @@ class Options:
         dim: dimension that rows and item vectors are cut to; ``auto`` is the smallest that keeps the ranking well
             enough, and None leaves them as they are.
         rounding: how numbers become codes: ``nearest``, ``data`` (by what item vectors have in common), or ``auto``.
+        size: the size for which the codec, the dimension and the rounding are searched, ``dim`` and ``rounding``
+            restricting the search; None where there is no search.
 
     Raises:
-        UsageError: a value is invalid.
+        UsageError: a value is invalid, or ``dim`` is ``auto`` or the table has refinement rows beside a size.
     """
 
     table: TableOptions
@@ -64,6 +71,7 @@ class Options:
     dim: Dim | None = None
     encoder_precision: EncoderPrecision = "fp32"
     rounding: RoundingName = "auto"
+    size: WantedSize | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "min_recall", arguments.real(self.min_recall, "min_recall", least=0, most=1))
@@ -72,6 +80,18 @@ class Options:
         arguments.one_of(self.encoder_precision, "encoder_precision", ENCODER_PRECISIONS)
         object.__setattr__(self, "rounding", arguments.one_of(self.rounding, "rounding", ROUNDINGS))
         object.__setattr__(self, "dim", checked_dim(self.dim))
+        if self.size is not None and self.dim == "auto":
+            raise UsageError(
+                "dim is auto and bytes_per_user is set",
+                expected="one or the other, because bytes_per_user chooses the dimension anyway",
+                fix="Omit --dim, or choose a number to restrict the search to it",
+            )
+        if self.size is not None and self.table.refine != "no":
+            raise UsageError(
+                f"refine is {self.table.refine} and bytes_per_user is set",
+                expected="one or the other, because the search measures rows that are not ranked again",
+                fix="Omit --bytes-per-user and choose --quant and --dim beside --refine",
+            )
 
     @property
     def cut_recall(self) -> float:
@@ -86,8 +106,12 @@ class Job:
         checkpoint: what is built.
         texts: the calibration texts.
         sample: those of them that parity is measured on.
-        others: all other texts; by up to :data:`MOMENT_TEXTS` of them item vectors are measured.
-        options: the caller's choices.
+        others: the texts by up to :data:`MOMENT_TEXTS` of which item vectors are measured: all that are in neither of
+            the other two.
+        choice_texts: those that choose the form of rows where a size is wanted.
+        requested: the caller's choices.
+        options: the same; where a size is wanted, with the form that was chosen, and before that with the largest one
+            that may be.
         progress: told of every stage.
         transform: folded into the mapper, and applied to the rows when they are written; None changes nothing. The
             step ``transform`` sets it where the choices need one.
@@ -111,14 +135,70 @@ class Job:
         self.checkpoint = checkpoint
         self.texts = texts
         self.sample, self.others = texts.split(PARITY_TEXTS)
-        self.options = options
+        self.choice_texts: list[str] = []
+        self.requested = self.options = options
         self.progress = progress
         self.transform: Transform | None = None
         self.scan_dim: int | None = None
         self.metric: npt.NDArray[np.float64] | None = None
-        self.choices = Choices.of(
-            options.table.quant, options.dim, options.rounding, checkpoint.users.dim, len(self.others)
+        if options.size is None:
+            self.choices = self._resolved()
+        else:
+            self._set_texts_aside()
+            self.settle(self._largest())
+
+    def settle(self, form: RowForm) -> None:
+        """Go on as if the caller had requested this form of rows."""
+        table = replace(self.options.table, quant=form.quant)
+        dim = form.dim if form.dim < self.checkpoint.users.dim else None
+        self.options = replace(self.options, table=table, dim=dim, rounding=form.rounding)
+        self.choices = self._resolved()
+
+    def _resolved(self) -> Choices:
+        options = self.options
+        return Choices.of(
+            options.table.quant, options.dim, options.rounding, self.checkpoint.users.dim, len(self.others)
         )
+
+    def _set_texts_aside(self) -> None:
+        """Take the texts that choose away from those that item vectors are measured on."""
+        count = min(CHOICE_TEXTS, len(self.others) // 4)
+        if count < CHOICE_TEXTS_LEAST:
+            least = PARITY_TEXTS + 4 * CHOICE_TEXTS_LEAST
+            raise UsageError(
+                f"there are {len(self.texts.texts)} calibration texts and bytes_per_user is set",
+                expected=f"at least {least}: {PARITY_TEXTS} to report on, and of the others a quarter to choose by",
+                fix="Give more item texts to --calibration, for example those of the whole catalogue",
+            )
+        chosen = set(np.random.default_rng(1).choice(len(self.others), count, replace=False).tolist())
+        self.choice_texts = [text for number, text in enumerate(self.others) if number in chosen]
+        self.others = [text for number, text in enumerate(self.others) if number not in chosen]
+
+    def forms(self, rank: int | None = None) -> Forms:
+        """Return the forms of rows that a wanted size leaves to choose from.
+
+        Args:
+            rank: of the scores of the rows, once it is known.
+        """
+        asked, users = self.requested, self.checkpoint.users
+        if asked.size is None:
+            raise AssertionError("there is no size to search for")
+        dim = asked.dim if isinstance(asked.dim, int) else None
+        measurable = len(self.others) if rank is None else min(len(self.others), rank)
+        bias = users.bias is not None
+        return Forms(asked.size, asked.table, users.rows, users.dim, bias, dim, asked.rounding, measurable)
+
+    def _largest(self) -> RowForm:
+        """Check the request, and return the largest form that satisfies it, which forecasts take."""
+        asked, forms = self.requested, self.forms()
+        if asked.dim is not None or asked.rounding == "data":
+            quant = forms.wanted.quant or "int8"
+            Choices.of(quant, asked.dim, asked.rounding, self.checkpoint.users.dim, len(self.others))
+        lines = forms.lines()
+        forms.check(lines)
+        most = forms.wanted.most
+        fitting = [one for line in lines for one in line if most is None or one.bytes <= most]
+        return max(fitting, key=lambda one: one.bytes).form
 
     @property
     def moment_texts(self) -> list[str]:
@@ -223,7 +303,18 @@ class Job:
     @property
     def measured_by(self) -> tuple[Any, ...]:
         """What decides the moments of the item vectors; empty where they are not needed."""
+        if self.requested.size is not None:
+            return (self.texts.sha256, MOMENT_TEXTS, CHOICE_TEXTS)
         return (self.texts.sha256, MOMENT_TEXTS) if self.choices.measured else ()
+
+    @property
+    def search_choices(self) -> tuple[Any, ...]:
+        """Everything that decides the form of rows where a size is wanted; empty where none is."""
+        asked = self.requested
+        if asked.size is None:
+            return ()
+        by_recall = (asked.min_recall,) if asked.size.most is None else ()
+        return (asdict(asked.size), asdict(asked.table), asked.dim, asked.rounding, asked.k, *by_recall)
 
     @property
     def transform_choices(self) -> tuple[Any, ...]:
@@ -254,6 +345,7 @@ class Job:
 
         It is known before the first step, so the choices of the transform stand for the transform.
         """
-        options = self.options
-        inputs = (asdict(options.table), options.exporter, options.k, self.texts.sha256, self.transform_choices)
+        options = self.requested
+        chosen = self.transform_choices if options.size is None else (*self.search_choices, *self.measured_by)
+        inputs = (asdict(options.table), options.exporter, options.k, self.texts.sha256, chosen)
         return self.source_key("bundle", *inputs, *self.cpu_encoder_choices)

@@ -21,6 +21,7 @@ from fllm_export.bundle.provenance import provenance
 from fllm_export.bundle.publication import set_generation
 from fllm_export.bundle.report import write_report
 from fllm_export.bundle.steps import STEPS, Step
+from fllm_export.bundle.wanted_size import BytesPerUser, WantedSize
 from fllm_export.checkpoint.checkpoint import Checkpoint
 from fllm_export.encoder_precisions import EncoderPrecision
 from fllm_export.environment import thread_count
@@ -42,6 +43,7 @@ def build(
     min_recall: float = 0.99,
     k: int = 100,
     dim: Dim | None = None,
+    bytes_per_user: BytesPerUser | None = None,
     rounding: RoundingName = "auto",
     exporter: Exporter = "torch",
     encoder_precision: EncoderPrecision = "fp32",
@@ -66,6 +68,10 @@ def build(
             the calibration texts. ``auto`` is the smallest whose rankings, before quantisation, lose at most half of
             what ``min_recall`` allows. Item vectors are measured on up to 16,384 texts beyond those of parity; at least
             as many as dimensions are needed.
+        bytes_per_user: the most that the files of the user table may take per user, ids and biases counted. The codec,
+            the dimension and the rounding with the highest recall@k within it are searched on up to 512 texts beyond
+            those of parity. ``auto``: the smallest form that is sure to have ``min_recall``, by two standard errors.
+            ``quant``, ``dim`` and ``rounding`` then restrict the search.
         encoder_precision: of the encoder on CPUs. ``int8`` and ``int4`` quantise its weights; recall is measured with
             them. Plans and GPUs use the float32 encoder, which the bundle keeps.
         rounding: ``nearest``; ``data``, which rounds rows so that the scores of the calibration texts change least; or
@@ -79,7 +85,7 @@ def build(
             describes them.
 
     Raises:
-        ParityError: recall is below ``min_recall``, ``auto`` finds no smaller dimension, or export or merge changed the
+        ParityError: recall is below ``min_recall``, ``auto`` finds no dimension or size, or export or merge changed the
             model; the report is in ``OUTPUT.partial/reports``.
         BundleError: the checkpoint or a text file is damaged.
         BudgetError: the disk space or the memory is not enough.
@@ -89,7 +95,8 @@ def build(
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint.load(arguments.path(checkpoint, "checkpoint"))
     choices, dim = chosen_table(operating_point, checkpoint.users.dim, dim, table)
-    options = Options(choices, min_recall, k, exporter, thread_count(threads), dim, encoder_precision, rounding)
+    size = WantedSize.of(bytes_per_user, table.get("quant"), operating_point=operating_point is not None)
+    options = Options(choices, min_recall, k, exporter, thread_count(threads), dim, encoder_precision, rounding, size)
     return run(Job.prepare(checkpoint, calibration, options, progress), arguments.path(output, "output"))
 
 

@@ -9,6 +9,15 @@ from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.calibration import calibration_facts
 from fllm_export.bundle.encoder_facts import encoder_cost, encoder_facts
 from fllm_export.bundle.parity import Parity
+from fllm_export.bundle.size_facts import (
+    HEADER,
+    PICTURE,
+    front_rows,
+    size_chart,
+    size_facts,
+    size_legend,
+    size_picture,
+)
 from fllm_export.charts import Dot, Scale, bars, dots, legend
 from fllm_export.files import publish_text
 from fllm_export.manifest import describe_files
@@ -24,6 +33,11 @@ _PARTS = {"users": "user table", "encoder": "encoder", "head": "head graphs", "t
 def write_report(bundle: Bundle, provenance: dict[str, Any]) -> None:
     """Write the page of a staged bundle whose other reports are in place."""
     publish_text(bundle.path / FILE_NAME, _page(bundle, provenance))
+    searched = bundle.size_search()
+    if searched is None:
+        (bundle.path / PICTURE).unlink(missing_ok=True)
+    else:
+        publish_text(bundle.path / PICTURE, size_picture(searched))
 
 
 def _page(bundle: Bundle, provenance: dict[str, Any]) -> str:
@@ -46,6 +60,7 @@ def _page(bundle: Bundle, provenance: dict[str, Any]) -> str:
             _spread_chart(parity),
         ),
         page.section("The text with the lowest recall", *_worst(parity)),
+        *_sizes(bundle),
         page.section("How far numbers differ", _errors(bundle, parity)),
         page.section("Where the bytes are", *_bytes(bundle)),
     ]
@@ -72,6 +87,7 @@ def _origin(bundle: Bundle, parity: Parity, provenance: dict[str, Any]) -> str:
             "users": f"{layout.rows:,}, one row of dimension {layout.dim} each",
             "codec of the rows": layout.codec,
             **layout.refinement_facts,
+            **size_facts(bundle.size_search()),
             **calibration_facts(bundle.calibration()),
             "base model": provenance["base_model"],
             "LoRA adapter": "merged into the encoder" if provenance["adapter_sha256"] else "none",
@@ -128,6 +144,28 @@ def _worst(parity: Parity) -> list[str]:
             f"users are lost. Users in red are in one of the two rankings only.{shown}"
         ),
         page.table(["rank", "user, by the checkpoint", "user, by the bundle"], rows, marks),
+    ]
+
+
+def _sizes(bundle: Bundle) -> list[str]:
+    """Return what the search for the form of rows walked, if there was one."""
+    report = bundle.size_search()
+    if report is None:
+        return []
+    rows = front_rows(report)
+    return [
+        page.section(
+            "How codec, dimension and rounding were chosen",
+            page.note(
+                f"Each mark is a form of rows whose recall@{report['k']} was measured on the texts that choose. Filled "
+                "marks are on the front: no smaller form ranks as well. The diamond was chosen."
+            ),
+            size_legend(report),
+            size_chart(report),
+            page.table(
+                [name.format(k=report["k"]) for name in HEADER], rows, [[bool(row[0])] * 4 for row in rows], "best"
+            ),
+        )
     ]
 
 

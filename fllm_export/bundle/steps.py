@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fllm_export.bundle import calibration
+from fllm_export.bundle import calibration, form_search
 from fllm_export.bundle.bundle import CPU_ENCODER_REPORT, ENCODER_REPORT, PARITY_REPORT
 from fllm_export.bundle.job import Job
 from fllm_export.bundle.parity import ask, compare, true_top
@@ -171,6 +171,7 @@ class Step:
 
 STEPS: tuple[Step, ...] = (
     Step("moments", calibration.moments_key, calibration.moments),
+    Step("form of rows", form_search.key, form_search.search, form_search.take_up),
     Step("transform", calibration.transform_key, calibration.transform, calibration.take_up),
     Step("encoder", lambda job: job.key("encoder", job.options.exporter), encoder),
     Step(
