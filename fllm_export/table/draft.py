@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
-from fllm_export.files import publish_name
+from fllm_export.files import Later, publish_name
 from fllm_export.progress import Progress
 from fllm_export.table.layout import (
     FILE_NAME,
@@ -58,6 +58,7 @@ class Draft:
         self._added: list[ShardEntry] = []
         self._waiting: list[RowTensors] = []
         self._waiting_rows = 0
+        self._later = Later()
         self._token = secrets.token_hex(4)
 
     def delete(self, rows: I64) -> None:
@@ -89,7 +90,7 @@ class Draft:
         """Write the rows that wait as a shard."""
         if self._waiting:
             name = segment_name(self._table.layout.generation + 1, self._token, len(self._added))
-            self._added.append(self.maker.write(self._directory / name, self._waiting))
+            self._added.append(self.maker.write(self._directory / name, self._waiting, self._later))
         self._waiting, self._waiting_rows = [], 0
 
     def merge(self) -> None:
@@ -141,7 +142,7 @@ class Draft:
         live = self._tombstones.live(first + start, first + start + tile.rows)
         self.add(self.maker.stored(tile if live is None else tile.chosen(np.flatnonzero(live))))
 
-    def layout(self) -> TableLayout:
+    def _layout(self) -> TableLayout:
         """Write what waits, and return the layout of the next generation."""
         self.write()
         base = self._table.layout
@@ -153,17 +154,14 @@ class Draft:
         )
         return replace(layout, rows=layout.stored_rows - (layout.tombstones.deleted if layout.tombstones else 0))
 
-    def publish(self, layout: TableLayout) -> None:
-        """Put the next layout in the place of the table's, which stays as the layout before.
-
-        All files that it names are synced, and so is the directory. When this raises, either layout may be the one in
-        the directory, and the files of both are there.
+    def prepare(self) -> None:
+        """Write and sync the next generation: everything but the name of its ``table.json``.
 
         Raises:
             OSError: the system refuses.
             UsageError: another writer has changed the table since.
         """
-        base = self._table.layout
+        text, base = self._layout().text(), self._table.layout
         now = TableLayout.load(self._directory, fall_back=False)
         if now != base:
             raise UsageError(
@@ -172,7 +170,18 @@ class Draft:
                 fix="Repeat the change",
             )
         publish_name(self._directory / FILE_NAME, self._directory / PREVIOUS_NAME)
-        layout.save(self._directory)
+        self._later.stage(self._directory / FILE_NAME, text)
+        self._later.sync()
+
+    def publish(self) -> None:
+        """Put the next layout in the place of the table's, which stays as the layout before.
+
+        When this raises, either layout may be the one in the directory, and the files of both are there.
+
+        Raises:
+            OSError: the system refuses.
+        """
+        self._later.publish()
 
     def _saved_tombstones(self) -> TombstonesEntry | None:
         base = self._table
@@ -182,10 +191,12 @@ class Draft:
             return base.layout.tombstones
         if not kept.rows:
             return None
-        return kept.save(self._directory, tombstones_name(base.layout.generation + 1, self._token))
+        name = tombstones_name(base.layout.generation + 1, self._token)
+        return kept.save(self._directory, name, self._later)
 
     def discard(self) -> None:
         """Remove the files that were written, none of which a layout names."""
+        self._later.forget()
         for path in self._directory.glob(f"*-{self._token}-*"):
             path.unlink(missing_ok=True)
 

@@ -195,9 +195,9 @@ class LivingTable:
                 yield draft
                 if not draft.changes:
                     return
-                layout = draft.layout()
+                draft.prepare()
                 publishing = True
-                draft.publish(layout)
+                draft.publish()
                 self._table = Table(self.directory, before=self._table, fall_back=False)
                 remove_unused(self._table, before)
         except BaseException as error:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
-from fllm_export.files import sha256_file
+from fllm_export.files import Later, sha256_file
 from fllm_export.table.bit_planes import into_blocks
 from fllm_export.table.footprint import row_counts
 from fllm_export.table.layout import ShardEntry
@@ -71,8 +71,8 @@ class SegmentMaker:
         """Return rows that the table holds already."""
         return self._named(tile.stored, tile.ids, tile.bias)
 
-    def write(self, path: Path, parts: list[RowTensors]) -> ShardEntry:
-        """Publish a shard of some rows, whose ids are different, and return its entry."""
+    def write(self, path: Path, parts: list[RowTensors], later: Later) -> ShardEntry:
+        """Publish a shard of some rows, whose ids are different, to be synced later, and return its entry."""
         names = row_tensors(self._codec, self._layout.dim, bias=self._layout.bias)
         tensors = {name: np.concatenate([part[name] for part in parts]) for name in names}
         order = np.argsort(tensors["ids"], kind="stable")
@@ -81,7 +81,7 @@ class SegmentMaker:
             tensors = self._described(tensors)
         if self._codec.in_blocks:
             tensors["codes"] = into_blocks(tensors["codes"])
-        size = write_shard(path, self._shape, tensors)
+        size = write_shard(path, self._shape, tensors, later)
         return ShardEntry(path.name, len(order), size, sha256_file(path))
 
     def _named(self, stored: RowTensors, ids: I64, bias: F32 | None) -> RowTensors:

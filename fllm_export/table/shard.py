@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import BundleError
-from fllm_export.files import publish
+from fllm_export.files import Later, publish
 from fllm_export.safetensors_layout import PADDING, Layout, TensorFacts, lay_out
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import limit_error
@@ -170,10 +170,10 @@ def shard_layout(shape: Shape, rows: int) -> Layout:
     return lay_out(tensor_facts(shape, rows), page_bytes=PAGE_BYTES, metadata=metadata)
 
 
-def write_shard(path: Path, shape: Shape, tensors: dict[str, Array]) -> int:
-    """Publish a shard of the tensors that ``shape`` names, and return its size in bytes."""
+def write_shard(path: Path, shape: Shape, tensors: dict[str, Array], later: Later | None = None) -> int:
+    """Publish a shard of the tensors that ``shape`` names, synced now or later, and return its size in bytes."""
     layout = shard_layout(shape, len(tensors["scales"]))
-    with publish(path) as file:
+    with publish(path, later) as file:
         file.write(layout.header)
         for name, gap in layout.gaps.items():
             file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)

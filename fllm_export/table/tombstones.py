@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import BundleError
-from fllm_export.files import publish, sha256_file
+from fllm_export.files import Later, publish, sha256_file
 from fllm_export.safetensors_layout import TensorFacts, lay_out
 from fllm_export.table.layout import TombstonesEntry
 from fllm_export.table.shard import PAGE_BYTES, read_tensors
@@ -66,11 +66,11 @@ class Tombstones:
             )
         return found
 
-    def save(self, directory: Path, name: str) -> TombstonesEntry:
-        """Publish the file under a name that no file has had, and return its entry."""
+    def save(self, directory: Path, name: str, later: Later | None = None) -> TombstonesEntry:
+        """Publish the file, synced now or later, under a name that no file has had, and return its entry."""
         facts = {TENSOR: TensorFacts("U8", self.bits.shape, self.bits.nbytes)}
         layout = lay_out(facts, page_bytes=PAGE_BYTES, metadata={"format": "fllm-tombstones"})
-        with publish(directory / name) as file:
+        with publish(directory / name, later) as file:
             file.write(layout.header)
             file.write(self.bits.data)
         return TombstonesEntry(name, self.rows, layout.size, sha256_file(directory / name), self.deleted)

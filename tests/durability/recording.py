@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,9 +46,9 @@ class Recorder:
     """Watches one directory while calls of the ``os`` module that change or sync it go through."""
 
     directory: Path
-    lost: int = -1  # number of the sync that reports success and does nothing
+    lost: str = ""  # the sync that reports success and does nothing
     moments: list[Moment] = field(default_factory=list)
-    syncs: int = 0
+    syncs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._names, self._contents = self._look()
@@ -76,10 +77,16 @@ class Recorder:
             Moment(call, names, contents, dict(self._kept_names), dict(self._kept_contents), list(self._changes))
         )
 
+    def _label(self, path: Path) -> str:
+        """Name a sync: what kind of file it is of, and which one of them it is."""
+        kinds = {"tombstones": "tombstones", ".table.json": "layout", ".safetensors": "shard"}
+        kind = next((kind for part, kind in kinds.items() if part in path.name), "directory")
+        return f"{kind} {1 + sum(known.startswith(kind) for known in self.syncs)}"
+
     def synced(self, path: Path) -> bool:
         """Take down that a file or the directory is synced; return whether the disk is told, too."""
-        number, self.syncs = self.syncs, self.syncs + 1
-        if number == self.lost:
+        self.syncs.append(self._label(path))
+        if self.syncs[-1] == self.lost:
             return False
         if path == self.directory:
             self._kept_names, self._changes = dict(self._names), []
@@ -90,8 +97,8 @@ class Recorder:
 
 
 @contextmanager
-def recorded(directory: Path, monkeypatch: pytest.MonkeyPatch, *, lost: int = -1) -> Iterator[Recorder]:
-    """Record the block's calls; ``lost`` is the number of a sync that is left out."""
+def recorded(directory: Path, monkeypatch: pytest.MonkeyPatch, *, lost: str = "") -> Iterator[Recorder]:
+    """Record the block's calls; ``lost`` names a sync that is left out."""
     recorder = Recorder(directory, lost)
 
     def before(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,12 +108,14 @@ def recorded(directory: Path, monkeypatch: pytest.MonkeyPatch, *, lost: int = -1
 
         return watched
 
-    sync = os.fsync
+    sync, together = os.fsync, threading.Lock()
 
     def watched_sync(descriptor: int) -> None:
         path = Path(f"/proc/self/fd/{descriptor}").readlink()
-        recorder.note(f"fsync({path.name})")
-        if recorder.synced(path):
+        with together:  # files are synced by several threads
+            recorder.note(f"fsync({path.name})")
+            wanted = recorder.synced(path)
+        if wanted:
             sync(descriptor)
 
     with monkeypatch.context() as patched:

@@ -23,7 +23,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       require(shard.rows > 0 && shard.name.find('/') == std::string::npos && !shard.name.empty());
       rows += shard.rows;
     }
-    require(rows == layout.rows && rows > 0);
+    require(rows == layout.stored_rows && layout.rows > 0);
+    require(layout.tombstones.rows <= rows && layout.tombstones.deleted <= layout.tombstones.rows);
+    require(layout.rows + layout.tombstones.deleted == rows);
   } catch (const fllm::Error& error) {
     require(error.status() == fllm::Status::bundle);
   }

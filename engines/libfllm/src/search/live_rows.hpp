@@ -1,6 +1,8 @@
 // Keeps deleted rows out of a pass: they get a bias so low that no score of theirs counts.
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -29,26 +31,38 @@ class LiveRows {
   bool mask(RowBlock& rows) {
     const std::uint64_t deleted = bits(*rows.tile, rows.first, rows.count);
     if (deleted == 0) return true;
-    std::size_t live = 0;
-    for (std::size_t r = 0; r < rows.count; ++r) {
-      const bool counts = (deleted >> r & 1u) == 0;
-      scales_[r] = counts ? rows.block.scales[r] : 0.0f;
-      bias_[r] = !counts ? kLowest : rows.block.bias == nullptr ? 0.0f : rows.block.bias[r];
-      live += counts ? 1 : 0;
+    std::copy_n(rows.block.scales, rows.count, scales_.data());
+    if (rows.block.bias == nullptr) {
+      std::fill_n(bias_.data(), rows.count, 0.0f);
+    } else {
+      std::copy_n(rows.block.bias, rows.count, bias_.data());
+    }
+    for (std::uint64_t left = deleted; left != 0; left &= left - 1) {
+      const int r = std::countr_zero(left);
+      scales_[static_cast<std::size_t>(r)] = 0.0f;
+      bias_[static_cast<std::size_t>(r)] = kLowest;
     }
     // Where the errors of scores are those of scales, a deleted row has none.
     if (rows.block.row_errors == rows.block.scales) rows.block.row_errors = scales_.data();
     rows.block.scales = scales_.data();
     rows.block.bias = bias_.data();
-    return live > 0;
+    return static_cast<std::size_t>(std::popcount(deleted)) < rows.count;
   }
 
   // The biases by which the sketch bounds rows [first, first + count) of a tile, at most SketchScan::kChunkRows.
   const float* bias(const Tile& tile, std::size_t first, std::size_t count) {
     const float* const stored = tile.bias == nullptr ? nullptr : tile.bias + first;
     if (!tile.has_deleted || tombstones_.count(tile.first_row + first, count) == 0) return stored;
-    for (std::size_t r = 0; r < count; ++r) {
-      bias_[r] = !holds(tile, first + r) ? kLowest : stored == nullptr ? 0.0f : stored[r];
+    for (std::size_t at = 0; at < count; at += Tombstones::kWordRows) {
+      const std::size_t rows = std::min(Tombstones::kWordRows, count - at);
+      if (stored == nullptr) {
+        std::fill_n(bias_.data() + at, rows, 0.0f);
+      } else {
+        std::copy_n(stored + at, rows, bias_.data() + at);
+      }
+      for (std::uint64_t left = bits(tile, first + at, rows); left != 0; left &= left - 1) {
+        bias_[at + static_cast<std::size_t>(std::countr_zero(left))] = kLowest;
+      }
     }
     return bias_.data();
   }
