@@ -92,9 +92,10 @@ class SegmentMaker:
         rows = ShardRows(self._codec.decode(tensors, self._layout.dim))
         beside: RowTensors = {}
         if self._layout.tile_bounds:
-            order = self._tiles.order(rows)
-            tensors = {name: array[order] for name, array in tensors.items()}
-            rows.reorder(order)
+            if len(rows) > self._layout.tile_rows:  # else one tile holds them all
+                order = self._tiles.order(rows)
+                tensors = {name: array[order] for name, array in tensors.items()}
+                rows.reorder(order)
             bias = tensors["bias"].view(np.float32) if self._layout.bias else None
             beside |= self._tiles.tensors(rows, bias)
         if self._layout.sketch_dims:
