@@ -13,6 +13,7 @@ namespace {
 
 constexpr const char* kUsage =
     "usage: fllm_server --bundle DIRECTORY [--host 127.0.0.1] [--port 8080] [--threads N] [--workers 16]\n"
+    "                   [--max-waiting 256] [--max-connections 1000] [--client-timeout-ms 10000]\n"
     "                   [--max-body-bytes 4194304] [--max-items 256] [--max-answer-users 200000]\n"
     "                   [--onnxruntime LIBRARY]";
 
@@ -50,6 +51,9 @@ Options Options::parse(int argc, char** argv) {
                                           {"--port", count(options.port, 0, 65535)},
                                           {"--threads", count(options.threads, 1, 1024)},
                                           {"--workers", count(options.workers, 1, 1024)},
+                                          {"--max-waiting", count(options.waiting, 1, kMost)},
+                                          {"--max-connections", count(options.connections, 1, 100'000)},
+                                          {"--client-timeout-ms", count(options.client_ms, 1, 3'600'000)},
                                           {"--max-body-bytes", count(options.body_bytes, 1, kMost)},
                                           {"--max-items", count(options.items, 1, kMost)},
                                           {"--max-answer-users", count(options.answer_users, 1, kMost)}};

@@ -82,23 +82,59 @@ std::uint64_t whole(const json& value, const std::string& field) {
   return value.get<std::uint64_t>();
 }
 
+std::vector<std::int64_t> user_ids(const json& value, const std::string& field) {
+  std::vector<std::int64_t> ids;
+  for (const json& id : list(value, field)) {
+    if (!id.is_number_unsigned() || id.get<std::uint64_t>() > INT64_MAX) {
+      refuse(field + " holds something that is not a user id.");
+    }
+    ids.push_back(id.get<std::int64_t>());
+  }
+  return ids;
+}
+
+fllm_log_probs log_probs_of(const json& value) {
+  if (value == "exact") return FLLM_LOG_PROBS_EXACT;
+  if (value == "estimate") return FLLM_LOG_PROBS_ESTIMATE;
+  if (value == "none") return FLLM_LOG_PROBS_NONE;
+  refuse("log_probs is " + shown(value) + "; expected exact, estimate or none.");
+}
+
+// Options that null leaves at their defaults.
+bool read_nullable(Request& request, const std::string& name, const json& value) {
+  if (name == "budget_ms") {
+    if (value.is_null()) return true;
+    if (!value.is_number() || !(value.get<double>() > 0)) refuse("budget_ms is not a number of milliseconds above 0.");
+    request.budget_ms = value.get<double>();
+  } else if (name == "exact") {
+    if (value.is_null()) return true;
+    if (!value.is_boolean()) refuse("exact is " + shown(value) + "; expected true or false.");
+    request.exact = value.get<bool>();
+  } else if (name == "allow" || name == "deny") {
+    if (value.is_null()) return true;
+    if (request.listed) refuse("both allow and deny were given; expected one of them.");
+    request.listed = user_ids(value, name);
+    request.deny = name == "deny";
+  } else {
+    return false;
+  }
+  return true;
+}
+
 void read_option(Request& request, const std::string& name, const json& value) {
   if (name == "k") {
     request.k = whole(value, "k");
   } else if (name == "mode") {
     if (value != "topk" && value != "sample") refuse("mode is " + shown(value) + "; expected topk or sample.");
     request.mode = value == "sample" ? FLLM_SAMPLE : FLLM_TOPK;
-  } else if (name == "budget_ms") {
-    if (value.is_null()) return;
-    if (!value.is_number() || !(value.get<double>() > 0)) refuse("budget_ms is not a number of milliseconds above 0.");
-    request.budget_ms = value.get<double>();
   } else if (name == "seed") {
     for (const json& seed : value.is_array() ? value : json::array({value})) {
       request.seeds.push_back(whole(seed, "seed"));
     }
-  } else {
+  } else if (!read_nullable(request, name, value)) {
     refuse("the field '" + name.substr(0, 60) +
-           "' is unknown; expected text, texts, token_ids or item_vectors, and k, mode, seed, budget_ms.");
+           "' is unknown; expected text, texts, token_ids or item_vectors, and k, mode, seed, budget_ms, exact, "
+           "log_probs, allow, deny.");
   }
 }
 
@@ -113,6 +149,7 @@ Request Request::parse(std::string_view body, const Options& limits) {
   if (!document.is_object()) refuse("the body is not a JSON object.");
   Request request;
   std::size_t sources = 0;
+  std::optional<fllm_log_probs> log_probs;
   for (const auto& [name, value] : document.items()) {
     ++sources;
     if (name == "text") {
@@ -125,10 +162,18 @@ Request Request::parse(std::string_view body, const Options& limits) {
       request.items = item_vectors_of(value, limits);
     } else {
       --sources;
-      read_option(request, name, value);
+      if (name == "log_probs") {
+        if (!value.is_null()) log_probs = log_probs_of(value);
+      } else {
+        read_option(request, name, value);
+      }
     }
   }
   if (sources != 1) refuse("expected exactly one of text, texts, token_ids and item_vectors.");
+  request.log_probs = log_probs.value_or(request.exact ? FLLM_LOG_PROBS_EXACT : FLLM_LOG_PROBS_ESTIMATE);
+  if (request.log_probs == FLLM_LOG_PROBS_EXACT && !request.exact) {
+    refuse("log_probs is exact while exact is false; expected estimate or none.");
+  }
   if (request.seeds.empty()) request.seeds.push_back(0);
   if (request.seeds.size() == 1) request.seeds.resize(request.size(), request.seeds[0]);
   if (request.seeds.size() != request.size()) refuse("seed holds neither one integer nor one per item.");

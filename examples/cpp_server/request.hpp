@@ -23,6 +23,10 @@ struct Request {
   fllm_mode mode = FLLM_TOPK;
   std::vector<std::uint64_t> seeds;  // one per item
   std::optional<double> budget_ms;
+  bool exact = true;
+  fllm_log_probs log_probs = FLLM_LOG_PROBS_EXACT;
+  std::optional<std::vector<std::int64_t>> listed;  // users of the filter
+  bool deny = false;                                // whether these users are left out, rather than all others
 
   std::size_t size() const;
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 namespace server {
 
@@ -30,11 +31,15 @@ fllm::TableOptions table_options(const Options& options) {
   return wanted;
 }
 
+// NaN, which JSON has no word for, stands for what was not requested.
+json known(float number) { return std::isnan(number) ? json(nullptr) : json(number); }
+
 json users_of(const fllm::Answer& answer, std::size_t item) {
   json users = json::array();
   for (std::size_t i = item * answer.k; i < (item + 1) * answer.k; ++i) {
     if (answer.user_ids[i] < 0) continue;
-    users.push_back({{"user_id", answer.user_ids[i]}, {"score", answer.scores[i]}, {"log_prob", answer.log_probs[i]}});
+    users.push_back(
+        {{"user_id", answer.user_ids[i]}, {"score", answer.scores[i]}, {"log_prob", known(answer.log_probs[i])}});
   }
   return users;
 }
@@ -43,14 +48,14 @@ float coverage_of(const fllm::Answer& answer, std::size_t item) {
   return static_cast<float>(static_cast<double>(answer.rows_scored[item]) / static_cast<double>(answer.rows));
 }
 
-json to_json(const fllm::Answer& answer) {
+json to_json(const fllm::Answer& answer, bool exact) {
   json items = json::array();
   for (std::size_t item = 0; item < answer.items; ++item) {
     items.push_back({{"users", users_of(answer, item)},
-                     {"logsumexp", static_cast<float>(answer.logsumexp[item])},
+                     {"logsumexp", known(static_cast<float>(answer.logsumexp[item]))},
                      {"coverage", coverage_of(answer, item)},
                      {"complete", answer.complete[item] != 0},
-                     {"exact", answer.complete[item] != 0},  // no request may ask for statistical bounds
+                     {"exact", exact && answer.complete[item] != 0},
                      {"log_probs_exact", answer.log_probs_exact[item] != 0}});
   }
   return {{"items", std::move(items)}, {"generation", answer.generation}};
@@ -157,6 +162,13 @@ json ServedBundle::answer(const Request& request, Metrics& metrics) const {
   options.k = request.k;
   options.mode = request.mode;
   options.seeds = request.seeds;
+  options.exact = request.exact;
+  options.log_probs = request.log_probs;
+  std::optional<fllm::Filter> filter;
+  if (request.listed) {
+    filter.emplace(table_.filter(*request.listed, request.deny ? FLLM_DENY : FLLM_ALLOW));
+    options.filter = &*filter;
+  }
   if (request.budget_ms) {
     // What tokenising and encoding leave of the budget is the scan's, which always scores some rows.
     constexpr double kLeastMs = 1e-6;
@@ -171,7 +183,7 @@ json ServedBundle::answer(const Request& request, Metrics& metrics) const {
   for (std::size_t item = 0; item < found.items; ++item) {
     metrics.count_item(coverage_of(found, item), found.complete[item] != 0);
   }
-  json document = to_json(found);
+  json document = to_json(found, request.exact);
   document["timings_ms"] = std::move(timings_ms);
   metrics.count_time(Stage::total, milliseconds_since(began));
   return document;

@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <nlohmann/json.hpp>
-#include <thread>
 #include <utility>
 
 namespace server {
@@ -12,8 +11,12 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kJson = "application/json";
-constexpr time_t kTimeoutSeconds = 10;  // of a client that stops sending or reading
-constexpr time_t kKeepAliveSeconds = 2;
+constexpr std::chrono::milliseconds kKeepAlive{15'000};
+constexpr std::size_t kKeepAliveRequests = 1'000'000;  // on one connection
+
+Limits connection_limits(const Options& options) {
+  return {options.connections, std::chrono::milliseconds(options.client_ms), kKeepAlive};
+}
 
 // A refused request is the caller's fault, missing memory passes, everything else is ours.
 int http_status(fllm_status status) {
@@ -24,10 +27,24 @@ int http_status(fllm_status status) {
   }
 }
 
+// One word for programs, as the Python server has it.
+const char* kind_of(int status) {
+  switch (status) {
+    case 400: return "UsageError";
+    case 413: return "TooLarge";
+    case 415: return "Unsupported";
+    case 429: return "Overloaded";
+    case 503: return "Unavailable";
+    default: return "Internal";
+  }
+}
+
 void refuse(httplib::Response& response, int status, const std::string& message) {
   response.status = status;
+  if (status == 429 || status == 503) response.set_header("Retry-After", "1");
+  const json failure{{"kind", kind_of(status)}, {"message", message}};
   // A message may quote bytes of the request that are not UTF-8.
-  response.set_content(json{{"error", message}}.dump(-1, ' ', false, json::error_handler_t::replace), kJson);
+  response.set_content(json{{"error", failure}}.dump(-1, ' ', false, json::error_handler_t::replace), kJson);
 }
 
 // Does a request's work; whatever goes wrong becomes an answer.
@@ -46,31 +63,31 @@ void guarded(httplib::Response& response, Work&& work) {
 
 }  // namespace
 
-Service::Service(const Options& options) : options_(options) {
-  http_.new_task_queue = [workers = options.workers] { return new httplib::ThreadPool(workers); };
-  http_.set_read_timeout(kTimeoutSeconds);
-  http_.set_write_timeout(kTimeoutSeconds);
-  http_.set_keep_alive_timeout(kKeepAliveSeconds);
+Service::Service(const Options& options)
+    : options_(options), http_(connection_limits(options)), workers_(static_cast<std::ptrdiff_t>(options.workers)) {
+  http_.set_keep_alive_timeout(std::chrono::duration_cast<std::chrono::seconds>(kKeepAlive).count());
+  http_.set_keep_alive_max_count(kKeepAliveRequests);
   http_.set_payload_max_length(options.body_bytes);
-  http_.set_tcp_nodelay(true);
+  http_.set_post_routing_handler([this](const auto&, httplib::Response& response) {
+    if (stopping_) response.set_header("Connection", "close");
+  });
   routes();
 }
 
 void Service::routes() {
-  http_.Post("/topk",
-             [this](const httplib::Request& request, httplib::Response& response, const httplib::ContentReader& read) {
-               topk(request, response, read);
-               metrics_.count_request(response.status);
-             });
-  http_.Post("/reload", [this](const httplib::Request&, httplib::Response& response) { reload(response); });
-  http_.Get("/healthz", [this](const httplib::Request&, httplib::Response& response) { health(response); });
-  http_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) {
-    const auto bundle = current();
-    const fllm_table_info none = FLLM_TABLE_INFO_INIT;
-    const fllm_table_info& facts = bundle ? bundle->facts() : none;
-    response.set_content(metrics_.text(bundle && !stopping_, facts.generation, facts.rows),
-                         "text/plain; version=0.0.4");
+  using Reader = httplib::ContentReader;
+  http_.Post("/v1/topk", [this](const httplib::Request& request, httplib::Response& response, const Reader& read) {
+    topk(request, response, read);
+    metrics_.count_request(response.status);
   });
+  http_.Post("/v1/reload", [this](const httplib::Request& request, httplib::Response& response, const Reader& read) {
+    reload(request, response, read);
+  });
+  http_.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
+    response.set_content(json{{"alive", true}}.dump(), kJson);
+  });
+  http_.Get("/readyz", [this](const httplib::Request&, httplib::Response& response) { readiness(response); });
+  http_.Get("/metrics", [this](const httplib::Request&, httplib::Response& response) { metrics(response); });
 }
 
 std::shared_ptr<const ServedBundle> Service::current() const {
@@ -78,10 +95,20 @@ std::shared_ptr<const ServedBundle> Service::current() const {
   return bundle_;
 }
 
-void Service::topk(const httplib::Request& request, httplib::Response& response, const httplib::ContentReader& read) {
+// Reads the body of a request, or refuses it.
+bool Service::read_body(const httplib::Request& request, httplib::Response& response,
+                        const httplib::ContentReader& read, std::string& body) const {
   response.status = 200;
-  if (request.is_multipart_form_data()) return refuse(response, 400, "the body is a form; expected JSON.");
-  std::string body;
+  if (request.is_multipart_form_data()) {
+    refuse(response, 400, "the body is a form; expected JSON.");
+    return false;
+  }
+  if (request.has_header("Content-Encoding")) {
+    refuse(response, 415, "the body is compressed; expected no Content-Encoding.");
+    return false;
+  }
+  // Without a length the library would wait for the client's end.
+  if (!request.has_header("Content-Length") && !request.has_header("Transfer-Encoding")) return true;
   bool too_large = false;
   const bool complete = read([&](const char* data, std::size_t bytes) {
     // The library's own limit holds for bodies whose length is announced only.
@@ -90,9 +117,28 @@ void Service::topk(const httplib::Request& request, httplib::Response& response,
     return !too_large;
   });
   if (too_large || response.status == 413) {
-    return refuse(response, 413, "the body has more than " + std::to_string(options_.body_bytes) + " bytes.");
+    refuse(response, 413, "the body has more than " + std::to_string(options_.body_bytes) + " bytes.");
+  } else if (!complete) {
+    refuse(response, 400, "the body ended early.");
   }
-  if (!complete) return refuse(response, 400, "the body ended early.");
+  return complete && !too_large;
+}
+
+void Service::topk(const httplib::Request& request, httplib::Response& response, const httplib::ContentReader& read) {
+  std::string body;
+  if (!read_body(request, response, read, body)) return;
+  const std::size_t before = in_server_.fetch_add(1);
+  if (before >= options_.workers + options_.waiting) {
+    refuse(response, 429, std::to_string(before) + " requests are in the server already. Send fewer at once.");
+  } else {
+    workers_.acquire();
+    answer(body, response);
+    workers_.release();
+  }
+  in_server_.fetch_sub(1);
+}
+
+void Service::answer(const std::string& body, httplib::Response& response) {
   const auto bundle = current();
   if (!bundle) return refuse(response, 503, "the bundle is being opened. Try again.");
   guarded(response, [&] {
@@ -101,19 +147,28 @@ void Service::topk(const httplib::Request& request, httplib::Response& response,
   });
 }
 
-void Service::reload(httplib::Response& response) {
-  response.status = 200;
+void Service::reload(const httplib::Request& request, httplib::Response& response, const httplib::ContentReader& read) {
+  std::string body;
+  if (!read_body(request, response, read, body)) return;
+  if (!body.empty()) return refuse(response, 400, "the request has a body; this server opens its own path alone.");
   guarded(response, [&] {
     load();
     response.set_content(json{{"generation", current()->facts().generation}}.dump(), kJson);
   });
 }
 
-void Service::health(httplib::Response& response) const {
+void Service::readiness(httplib::Response& response) const {
   const auto bundle = current();
   const bool ready = bundle && !stopping_;
   response.status = ready ? 200 : 503;
-  response.set_content(json{{"ready", ready}}.dump(), kJson);
+  response.set_content(json{{"ready", ready}, {"generation", bundle ? bundle->facts().generation : 0}}.dump(), kJson);
+}
+
+void Service::metrics(httplib::Response& response) const {
+  const auto bundle = current();
+  const fllm_table_info none = FLLM_TABLE_INFO_INIT;
+  const fllm_table_info& facts = bundle ? bundle->facts() : none;
+  response.set_content(metrics_.text(bundle && !stopping_, facts.generation, facts.rows), "text/plain; version=0.0.4");
 }
 
 void Service::load() {
@@ -131,25 +186,12 @@ void Service::load() {
   if (!first) metrics_.count_reload(true);
 }
 
-int Service::bind() {
-  if (options_.port == 0) {
-    const int port = http_.bind_to_any_port(options_.host.c_str());
-    if (port > 0) return port;
-  } else if (http_.bind_to_port(options_.host.c_str(), options_.port)) {
-    return options_.port;
-  }
-  throw fllm::Error(FLLM_USAGE, "cannot listen on " + options_.host + ":" + std::to_string(options_.port) + ".");
-}
+int Service::bind() { return http_.open(options_.host, options_.port); }
 
-void Service::serve() {
-  http_.listen_after_bind();
-  served_ = true;
-}
+void Service::serve() { http_.serve(); }
 
 void Service::stop() {
   stopping_ = true;
-  // A server that is told to stop before it listens would not hear it, and listen for ever.
-  while (!http_.is_running() && !served_) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   http_.stop();
 }
 

@@ -1,4 +1,4 @@
-// The HTTP interface: POST /topk, POST /reload, GET /healthz, GET /metrics.
+// The HTTP interface: POST /v1/topk, POST /v1/reload, GET /healthz, GET /readyz, GET /metrics.
 #pragma once
 
 #include <httplib.h>
@@ -7,8 +7,10 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <semaphore>
 #include <string>
 
+#include "listener.hpp"
 #include "metrics.hpp"
 #include "options.hpp"
 #include "served_bundle.hpp"
@@ -29,24 +31,29 @@ class Service {
   // also stays where opening fails. Throws fllm::Error.
   void load();
 
-  // Refuses new requests and lets serve() return once those under way are answered.
+  // Lets serve() return once every request that was sent before is answered.
   void stop();
 
  private:
   std::shared_ptr<const ServedBundle> current() const;
   void routes();
   void topk(const httplib::Request& request, httplib::Response& response, const httplib::ContentReader& read);
-  void reload(httplib::Response& response);
-  void health(httplib::Response& response) const;
+  void answer(const std::string& body, httplib::Response& response);
+  void reload(const httplib::Request& request, httplib::Response& response, const httplib::ContentReader& read);
+  void readiness(httplib::Response& response) const;
+  void metrics(httplib::Response& response) const;
+  bool read_body(const httplib::Request& request, httplib::Response& response, const httplib::ContentReader& read,
+                 std::string& body) const;
 
   Options options_;
   Metrics metrics_;
-  httplib::Server http_;
+  Listener http_;
+  std::counting_semaphore<> workers_;  // requests that may still be searched
+  std::atomic<std::size_t> in_server_{0};
   std::mutex loading_;  // one load at a time
   mutable std::mutex mutex_;
   std::shared_ptr<const ServedBundle> bundle_;
   std::atomic<bool> stopping_{false};
-  std::atomic<bool> served_{false};
 };
 
 }  // namespace server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -21,6 +22,8 @@ import pytest
 
 from fllm_export import Runtime, UserTable
 from fllm_export.bundle.bundle import Bundle
+
+from ..server.serving import CLIENTS, Health, Reply, Senders
 
 DIM = 16
 
@@ -70,7 +73,7 @@ class Server:
             connection.close()
 
     def ask(self, **document: Any) -> dict[str, Any]:
-        status, text = self.request("POST", "/topk", json.dumps(document).encode())
+        status, text = self.request("POST", "/v1/topk", json.dumps(document).encode())
         assert status == 200, text
         return json.loads(text)
 
@@ -128,6 +131,22 @@ def test_token_ids_and_item_vectors(
     assert found["timings_ms"].keys() == {"scan", "merge"}
 
 
+def test_probabilities_are_chosen_and_users_filtered(server: Server, runtime: Runtime, item_texts: list[str]) -> None:
+    texts = item_texts[:2]
+    best = runtime.topk(texts, 3).user_ids[0].tolist()
+    for name, listed in (("deny", best[:2]), ("allow", best), ("allow", [])):
+        chosen = runtime.users.filter(**{name: np.array(listed, np.int64)})
+        found = server.ask(texts=texts, k=2, **{name: listed})
+        assert_same(found, runtime.topk(texts, 2, filter=chosen).to_dict())
+    found = server.ask(texts=texts, k=2, log_probs="none")
+    assert found["items"][0]["logsumexp"] is found["items"][0]["users"][0]["log_prob"] is None
+    wanted = runtime.topk(texts, 2, exact=False).to_dict()
+    assert [item["exact"] for item in server.ask(texts=texts, k=2, exact=False)["items"]] == [
+        item["exact"] for item in wanted["items"]
+    ]
+    assert server.ask(texts=texts, k=2, exact=None, log_probs=None, deny=None)["items"][0]["log_probs_exact"]
+
+
 REQUEST_FIELDS = ("text", "texts", "token_ids", "item_vectors", "k", "mode", "seed", "budget_ms", "other")
 
 
@@ -167,6 +186,12 @@ BAD = [
     (b'{"text": "a", "budget_ms": 0}', "above 0"),
     (b'{"text": "a", "budget_ms": "soon"}', "above 0"),
     (b'{"text": "a", "user": 1}', "'user' is unknown"),
+    (b'{"text": "a", "exact": 1}', "exact is 1"),
+    (b'{"text": "a", "log_probs": "some"}', "exact, estimate or none"),
+    (b'{"text": "a", "exact": false, "log_probs": "exact"}', "log_probs is exact while exact is false"),
+    (b'{"text": "a", "allow": 3}', "allow is not a list"),
+    (b'{"text": "a", "deny": [-1]}', "not a user id"),
+    (b'{"text": "a", "deny": [1], "allow": [2]}', "both allow and deny"),
     (b'{"token_ids": [[]]}', "0 tokens"),
     (b'{"token_ids": [[1, -2]]}', "not a token id"),
     (b'{"token_ids": [[1, 2.5]]}', "not a token id"),
@@ -181,21 +206,23 @@ BAD = [
 
 @pytest.mark.parametrize(("body", "message"), BAD)
 def test_malformed_requests(body: bytes, message: str, server: Server) -> None:
-    status, text = server.request("POST", "/topk", body)
+    status, text = server.request("POST", "/v1/topk", body)
     assert status == 400, text
-    assert message in json.loads(text)["error"]
+    error = json.loads(text)["error"]
+    assert error["kind"] == "UsageError"
+    assert message in error["message"]
     assert server.request("GET", "/healthz")[0] == 200
 
 
 def test_large_bodies_are_refused(server: Server) -> None:
     body = json.dumps({"text": "a" * 200_000}).encode()
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        connection.sendall(b"POST /topk HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        connection.sendall(b"POST /v1/topk HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
         connection.sendall(body)
         assert b" 413 " in connection.recv(4096).split(b"\r\n")[0]
     # The length of a chunked body is not known before.
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        connection.sendall(b"POST /topk HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"POST /v1/topk HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         for start in range(0, 110_000, 10_000):
             connection.sendall(b"%x\r\n" % 10_000 + body[start : start + 10_000] + b"\r\n")
         assert b" 413 " in connection.recv(4096).split(b"\r\n")[0]
@@ -205,10 +232,10 @@ def test_large_bodies_are_refused(server: Server) -> None:
 def test_broken_http(server: Server) -> None:
     for raw in (
         b"\r\n\r\n",
-        b"POST /topk\r\n\r\n",
-        b"POST /topk HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc",
-        b"POST /topk HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
-        b"POST /topk HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/topk\r\n\r\n",
+        b"POST /v1/topk HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc",
+        b"POST /v1/topk HTTP/1.1\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/topk HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         os.urandom(300),
     ):
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
@@ -237,7 +264,7 @@ def metrics(server: Server) -> dict[str, float]:
 def test_metrics(server: Server) -> None:
     before = metrics(server)
     server.ask(text="a paper", k=3)
-    server.request("POST", "/topk", b"{")
+    server.request("POST", "/v1/topk", b"{")
     after = metrics(server)
     assert after['fllm_requests_total{status="200"}'] == before.get('fllm_requests_total{status="200"}', 0) + 1
     assert after["fllm_errors_total"] == before["fllm_errors_total"] + 1
@@ -283,7 +310,7 @@ def test_reload_while_asking(
                     fresh = tmp_path / "fresh"
                     fresh.symlink_to(target)
                     fresh.replace(link)
-                    assert server.request("POST", "/reload")[0] == 200
+                    assert server.request("POST", "/v1/reload")[0] == 200
             finally:
                 stop.set()
             seen = [future.result(60) for future in asking]
@@ -291,7 +318,7 @@ def test_reload_while_asking(
         # A bundle that cannot be opened leaves the old one in place.
         fresh.symlink_to(tmp_path / "nowhere")
         fresh.replace(link)
-        assert server.request("POST", "/reload")[0] == 500
+        assert server.request("POST", "/v1/reload")[0] == 500
         assert_same(server.ask(text="a paper", k=5), wanted[0])
         fresh.symlink_to(other)
         fresh.replace(link)
@@ -309,7 +336,7 @@ def test_termination_lets_requests_finish(server_program: Path, tiny_bundle: Bun
     server.wait_for("ready")
     body = json.dumps({"text": "a paper", "k": 3}).encode()
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
-        connection.sendall(b"POST /topk HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+        connection.sendall(b"POST /v1/topk HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
         time.sleep(0.3)  # until the request is under way
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
@@ -321,6 +348,134 @@ def test_termination_lets_requests_finish(server_program: Path, tiny_bundle: Bun
     assert answer.startswith(b"HTTP/1.1 200")
     assert b"user_id" in answer
     assert server.process.wait(30) == 0
+
+
+BODY = json.dumps({"text": "a paper", "k": 3}).encode()
+REQUEST = b"POST /v1/topk HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+def everything(connection: socket.socket) -> bytes:
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            answer += part
+    return answer
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept connections", "new connections"])
+def test_every_request_of_many_clients_is_answered_at_the_end(
+    server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str, keep: bool
+) -> None:
+    server = Server(server_program, tiny_bundle.path, onnxruntime_library)
+    server.wait_for("ready")
+    senders = Senders(server.port, [BODY], items=1, keep=keep)
+    senders.start()
+    time.sleep(0.4)
+    senders.listening = False
+    assert server.stop() == 0
+    senders.join()
+    assert senders.lost == []
+    assert senders.answered > CLIENTS
+
+
+def test_connections_that_the_system_alone_accepted_are_answered(
+    server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str
+) -> None:
+    server = Server(server_program, tiny_bundle.path, onnxruntime_library, "--workers", "2")
+    server.wait_for("ready")
+    server.process.send_signal(signal.SIGSTOP)
+    # More than a backlog of 5 holds.
+    made = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in range(CLIENTS)]
+    for connection in made:
+        connection.sendall(REQUEST)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(signal.SIGCONT)
+    for connection in made:
+        assert everything(connection).startswith(b"HTTP/1.1 200")
+        connection.close()
+    assert server.process.wait(30) == 0
+
+
+def test_stalled_clients_hold_nothing_up_and_are_cut_off(
+    server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str
+) -> None:
+    options = ("--workers", "2", "--client-timeout-ms", "1500", "--max-connections", "80")
+    server = Server(server_program, tiny_bundle.path, onnxruntime_library, *options)
+    server.wait_for("ready")
+    health = Health(lambda method, path: Reply(server.request(method, path)[0], {}, b""))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(health)
+        made = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30)) for _ in range(60)
+        ]
+        began = time.monotonic()
+        for number, connection in enumerate(made):
+            # Idle ones, heads without an end, bodies without an end.
+            connection.sendall((b"", b"POST /v1/topk HTT", REQUEST[:-5])[number % 3])
+        while time.monotonic() - began < 1.0:
+            for connection in made[1::3]:
+                connection.sendall(b"x")
+            assert server.request("POST", "/v1/reload")[0] == 200
+            server.ask(text="a paper", k=3)
+            time.sleep(0.05)
+        for number, connection in enumerate(made):
+            assert everything(connection).startswith(b"HTTP/1.1 400" if number % 3 == 2 else b"")
+        assert time.monotonic() - began < 10
+        # More connections than allowed: the oldest without a request go.
+        more = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30)) for _ in range(120)
+        ]
+        assert everything(more[0]) == b""
+        more[-1].sendall(REQUEST)
+        assert more[-1].recv(12) == b"HTTP/1.1 200"
+    assert health.statuses == {200}
+    assert float(np.median(health.times_s)) < 0.1
+    assert server.stop() == 0
+
+
+def test_half_closed_pipelined_and_compressed_requests(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(REQUEST * 5)
+        connection.shutdown(socket.SHUT_WR)
+        assert everything(connection).count(b"HTTP/1.1 200") == 5
+    compressed = REQUEST.replace(b"Host: x", b"Content-Encoding: gzip")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(compressed)
+        assert connection.recv(12) == b"HTTP/1.1 415"
+
+
+def test_reloading_needs_no_body_and_readiness_names_the_generation(server: Server) -> None:
+    began = time.monotonic()
+    assert server.request("POST", "/v1/reload")[0] == 200
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(b"POST /v1/reload HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert everything(connection).startswith(b"HTTP/1.1 200")
+    assert time.monotonic() - began < 5
+    assert server.request("POST", "/v1/reload", b'{"path": "/tmp"}')[0] == 400
+    assert json.loads(server.request("GET", "/readyz")[1]) == {"ready": True, "generation": 1}
+    assert json.loads(server.request("GET", "/healthz")[1]) == {"alive": True}
+
+
+def test_too_many_requests_are_refused(server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str) -> None:
+    server = Server(
+        server_program,
+        tiny_bundle.path,
+        onnxruntime_library,
+        "--workers",
+        "1",
+        "--max-waiting",
+        "1",
+        "--max-items",
+        "200",
+    )
+    server.wait_for("ready")
+    body = json.dumps({"texts": ["a long paper on graphs and genes"] * 200, "k": 400}).encode()
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda _: server.request("POST", "/v1/topk", body), range(32)))
+    assert {status for status, _ in found} == {200, 429}
+    refused = next(text for status, text in found if status == 429)
+    assert json.loads(refused)["error"]["kind"] == "Overloaded"
+    assert server.stop() == 0
 
 
 def test_a_server_that_cannot_open_its_bundle_ends(

@@ -91,7 +91,7 @@ def test_the_servers_page_is_complete() -> None:
     sources = {path.name: path.read_text("utf-8") for path in (ROOT / "examples" / "cpp_server").glob("*.cpp")}
     known = re.findall(r'\{"(--[a-z-]+)", (?:text|count)', sources["options.cpp"])
     assert {option.split()[0] for option in documented("Options")} == set(known)
-    routes = re.findall(r'http_\.(Post|Get)\("(/\w+)"', sources["service.cpp"])
+    routes = re.findall(r'http_\.(Post|Get)\("(/[\w/]+)"', sources["service.cpp"])
     assert documented("Routes") == {f"{method.upper()} {path}" for method, path in routes}
     assert documented("Request") == set(re.findall(r'name == "(\w+)"', sources["request.cpp"]))
     answered = set(re.findall(r'\{+"(\w+)", ', sources["served_bundle.cpp"])) - {"user_id", "score", "log_prob"}

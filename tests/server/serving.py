@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 DIM = 16
+CLIENTS = 64
 
 
 class Reply:
@@ -155,3 +156,52 @@ class Health:
                 self.statuses.add(0)
             self.times_s.append(time.perf_counter() - began)
             time.sleep(0.01)
+
+
+class Senders:
+    """Clients that note of every request whether it was sent while the server listened, and whether it was answered.
+
+    A request counts as sent when its last byte was handed to the system over a connection that the server's system
+    had accepted.
+    """
+
+    def __init__(self, port: int, requests: list[bytes], *, items: int, keep: bool) -> None:
+        self.port, self.requests, self.items, self.keep = port, requests, items, keep
+        self.listening = True
+        self.answered = 0
+        self.lost: list[str] = []
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(CLIENTS)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(60)
+
+    def _send(self, number: int) -> None:
+        request = self.requests[number % len(self.requests)]
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        while True:
+            try:
+                connection.request("POST", "/v1/topk", request)
+                sent_while_listening = self.listening
+            except OSError:
+                return  # the socket is closed: nothing was sent
+            try:
+                response = connection.getresponse()
+                answer = response.read()
+                whole = response.status == 200 and len(json.loads(answer)["items"]) == self.items
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                whole, answer = False, repr(error).encode()
+            with self._lock:
+                if whole:
+                    self.answered += 1
+                elif sent_while_listening:
+                    self.lost.append(answer.decode())
+            if not whole:
+                return
+            if not self.keep:
+                connection.close()

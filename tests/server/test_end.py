@@ -2,77 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .serving import Program, body, vectors
-
-CLIENTS = 64
-
-
-class Senders:
-    """Clients that note of every request whether it was sent while the server listened, and whether it was answered.
-
-    A request counts as sent when its last byte was handed to the system over a connection that the server's system
-    had accepted.
-    """
-
-    def __init__(self, port: int, *, keep: bool) -> None:
-        self.port, self.keep = port, keep
-        self.listening = True
-        self.answered = 0
-        self.lost: list[str] = []
-        self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(CLIENTS)]
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def join(self) -> None:
-        for thread in self._threads:
-            thread.join(60)
-
-    def _send(self, number: int) -> None:
-        request = body(vectors(2, number), k=5)
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        while True:
-            try:
-                connection.request("POST", "/v1/topk", request)
-                sent_while_listening = self.listening
-            except OSError:
-                return  # the socket is closed: nothing was sent
-            try:
-                response = connection.getresponse()
-                answer = response.read()
-                whole = response.status == 200 and len(json.loads(answer)["items"]) == 2
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                whole, answer = False, repr(error).encode()
-            with self._lock:
-                if whole:
-                    self.answered += 1
-                elif sent_while_listening:
-                    self.lost.append(answer.decode())
-            if not whole:
-                return
-            if not self.keep:
-                connection.close()
+from .serving import CLIENTS, Program, Senders, body, vectors
 
 
 def end_under_load(users: Path, *, keep: bool, pause_s: float = 0.4) -> Senders:
     program = Program(users)
     program.wait_for("ready")
-    senders = Senders(program.port, keep=keep)
+    senders = Senders(program.port, [body(vectors(2, i), k=5) for i in range(CLIENTS)], items=2, keep=keep)
     senders.start()
     time.sleep(pause_s)
     senders.listening = False  # what is sent from here on may be too late
