@@ -12,15 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +21,7 @@ import numpy as np
 
 from benchmarks.native.machine import describe, load
 from benchmarks.serving.load import Client
+from benchmarks.serving.places import serving
 from fllm_export import UserTable
 from fllm_export.cli.output import columns
 
@@ -45,8 +39,9 @@ def main() -> None:
         users = source / "users" if (source / "users").is_dir() else source
         table = UserTable.open(users, threads=options.threads)
         z = item_vectors(table.dim, options.items)
-        with server(source, options) as port:
-            client = Client(port, "/v1/topk", bodies(z, options), CONNECTIONS)
+        further = [part for option in options.option for part in f"--{option}".split("=", 1)]
+        with serving(source, options.threads, options.cpp, *further) as served:
+            client = Client(served.port, "/v1/topk", bodies(z, options), CONNECTIONS)
             found = measured(table, client, z, options)
             client.close()
     print(json.dumps({"benchmark": "serving", "machine": describe(), **vars(options), **found}, default=str))
@@ -95,32 +90,6 @@ def bodies(z: np.ndarray, options: argparse.Namespace) -> list[bytes]:
         how["log_probs"] = options.log_probs
     texts = [[[float(f"{value:.9g}") for value in item] for item in request] for request in z.tolist()]
     return [json.dumps({"item_vectors": text, **how}).encode() for text in texts]
-
-
-@contextmanager
-def server(source: Path, options: argparse.Namespace) -> Iterator[int]:
-    """Run the server that is measured; gives its port."""
-    further = [part for option in options.option for part in f"--{option}".split("=", 1)]
-    if options.cpp:
-        command = [str(options.cpp), "--bundle", str(source), "--workers", str(CONNECTIONS)]
-    else:
-        command = [sys.executable, "-m", "fllm_export.cli", "serve", str(source)]
-    command += ["--port", "0", "--threads", str(options.threads), *further]
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=os.environ.copy()
-    )
-    assert process.stderr is not None
-    port = 0
-    try:
-        for line in process.stderr:
-            if "listening on" in line:
-                port = int(re.findall(r":(\d+)", line)[-1])
-            if "ready" in line:
-                break
-        yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
 
 
 def measured(table: UserTable, client: Client, z: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
