@@ -127,6 +127,8 @@ void read_option(Request& request, const std::string& name, const json& value) {
   } else if (name == "mode") {
     if (value != "topk" && value != "sample") refuse("mode is " + shown(value) + "; expected topk or sample.");
     request.mode = value == "sample" ? FLLM_SAMPLE : FLLM_TOPK;
+  } else if (name == "refine") {
+    request.refine = static_cast<std::uint32_t>(std::min<std::uint64_t>(whole(value, "refine"), INT32_MAX));
   } else if (name == "seed") {
     for (const json& seed : value.is_array() ? value : json::array({value})) {
       request.seeds.push_back(whole(seed, "seed"));
@@ -134,7 +136,7 @@ void read_option(Request& request, const std::string& name, const json& value) {
   } else if (!read_nullable(request, name, value)) {
     refuse("the field '" + name.substr(0, 60) +
            "' is unknown; expected text, texts, token_ids or item_vectors, and k, mode, seed, budget_ms, exact, "
-           "log_probs, allow, deny.");
+           "log_probs, refine, allow, deny.");
   }
 }
 
@@ -177,8 +179,9 @@ Request Request::parse(std::string_view body, const Options& limits) {
   if (request.seeds.empty()) request.seeds.push_back(0);
   if (request.seeds.size() == 1) request.seeds.resize(request.size(), request.seeds[0]);
   if (request.seeds.size() != request.size()) refuse("seed holds neither one integer nor one per item.");
-  if (request.k > limits.answer_users / request.size()) {
-    refuse("k times the number of items is more than " + std::to_string(limits.answer_users) + "; request fewer.");
+  if (request.k > limits.answer_users / request.size() / std::max<std::size_t>(1, request.refine.value_or(1))) {
+    refuse("k times the number of items (and times refine, if it is given) is more than " +
+           std::to_string(limits.answer_users) + "; request fewer.");
   }
   return request;
 }

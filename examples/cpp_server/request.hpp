@@ -25,6 +25,7 @@ struct Request {
   std::optional<double> budget_ms;
   bool exact = true;
   fllm_log_probs log_probs = FLLM_LOG_PROBS_EXACT;
+  std::optional<std::uint32_t> refine;
   std::optional<std::vector<std::int64_t>> listed;  // users of the filter
   bool deny = false;                                // whether these users are left out, rather than all others
 

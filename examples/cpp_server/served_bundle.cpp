@@ -169,6 +169,7 @@ json ServedBundle::answer(const Request& request, Metrics& metrics) const {
     filter.emplace(table_.filter(*request.listed, request.deny ? FLLM_DENY : FLLM_ALLOW));
     options.filter = &*filter;
   }
+  options.refine = request.refine;
   if (request.budget_ms) {
     // What tokenising and encoding leave of the budget is the scan's, which always scores some rows.
     constexpr double kLeastMs = 1e-6;

@@ -68,7 +68,7 @@ class Waiting:
         """
         found = self.search
         timed = found.deadline is not None
-        return self.served, found.k, found.mode, found.log_probs, self.filter_key, timed
+        return self.served, found.k, found.mode, found.log_probs, found.refine, self.filter_key, timed
 
     @property
     def alone(self) -> bool:

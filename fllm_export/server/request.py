@@ -16,7 +16,7 @@ from fllm_export.strict_json import parse
 
 Source = Literal["texts", "token_ids", "item_vectors"]
 
-OPTIONS = ("k", "mode", "seed", "budget_ms", "exact", "log_probs", "allow", "deny")
+OPTIONS = ("k", "mode", "seed", "budget_ms", "exact", "log_probs", "refine", "allow", "deny")
 SOURCES = ("text", "texts", "token_ids", "item_vectors")
 _FIELDS = {*OPTIONS, *SOURCES}
 
@@ -34,6 +34,7 @@ class Question:
         budget_ms: milliseconds from the beginning of the request, or None.
         exact: see :meth:`fllm_export.UserTable.topk`; None is the default of what is served.
         log_probs: likewise.
+        refine: likewise.
         listed: user ids of the filter, int64 [n], or None for no filter.
         deny: whether the filter leaves these users out, rather than all others.
     """
@@ -46,6 +47,7 @@ class Question:
     budget_ms: float | None
     exact: bool | None
     log_probs: Any
+    refine: int | None
     listed: npt.NDArray[np.int64] | None
     deny: bool
 
@@ -62,9 +64,12 @@ class Question:
         document = _document(body)
         source, items = _items(document, limits)
         k = arguments.integer(document.get("k", 100), "k", least=1)
-        if k * len(items) > limits.max_answer_users:
+        refine = document.get("refine")
+        again = None if refine is None else arguments.integer(refine, "refine", least=0)
+        users = k * len(items) * max(1, again or 0)
+        if users > limits.max_answer_users:
             raise UsageError(
-                f"k times the number of items is {k * len(items)}",
+                f"k times the number of items{' times refine' if again else ''} is {users}",
                 expected=f"at most {limits.max_answer_users}",
                 fix="Request fewer users or fewer items",
             )
@@ -79,6 +84,7 @@ class Question:
             budget_ms=None if budget is None else arguments.real(budget, "budget_ms", least=0),
             exact=None if document.get("exact") is None else arguments.flag(document["exact"], "exact"),
             log_probs=document.get("log_probs"),
+            refine=again,
             listed=listed,
             deny=deny,
         )

@@ -30,6 +30,9 @@ class TopkRequest(BaseModel):
     budget_ms: float | None = Field(None, gt=0, description="Milliseconds from the beginning of the request.")
     exact: bool | None = Field(None, description="Whether the users must be provably the best.")
     log_probs: Literal["exact", "estimate", "none"] | None = Field(None, description="Where probabilities come from.")
+    refine: int | None = Field(
+        None, ge=0, description="Candidates per user wanted that refinement rows rank again; 0 ranks none again."
+    )
     allow: list[_UserId] | None = Field(None, description="Only these users can be returned.")
     deny: list[_UserId] | None = Field(None, description="These users cannot be returned.")
 

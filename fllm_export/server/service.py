@@ -174,6 +174,7 @@ class Service:
             question.exact,
             question.log_probs,
             chosen,
+            question.refine,
         )
         encoded = await self._encoded(served, question)
         timeline.mark("encode")

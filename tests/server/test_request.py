@@ -70,6 +70,8 @@ BAD = [
     (b'{"text": "a", "budget_ms": "soon"}', "budget_ms is"),
     (b'{"text": "a", "budget_ms": NaN}', "budget_ms is nan"),
     (b'{"text": "a", "exact": 1}', "exact is 1"),
+    (b'{"text": "a", "refine": -1}', "refine is -1"),
+    (b'{"text": "a", "k": 10, "refine": 101}', "times refine is 1010"),
     (b'{"text": "a", "user": 1}', "'user' is unknown"),
     (b'{"text": "a", "allow": [1], "deny": [2]}', "both allow and deny"),
     (b'{"text": "a", "allow": 3}', "allow is not a list"),

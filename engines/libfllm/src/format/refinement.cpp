@@ -47,9 +47,9 @@ Refinement::Row Refinement::row(std::uint64_t number) const {
   return {file.codes + inside * row_bytes_, file.scales + inside, file.bias == nullptr ? nullptr : file.bias + inside};
 }
 
-bool Refinement::prefetch(std::uint64_t row) const {
-  const File& file = file_of(row);
-  const std::uint64_t inside = row - file.first_row;
+bool Refinement::prefetch_row(std::uint64_t number) const {
+  const File& file = file_of(number);
+  const std::uint64_t inside = number - file.first_row;
   const auto offset = [&](const void* data) {
     return static_cast<std::size_t>(static_cast<const std::uint8_t*>(data) - file.mapping->data());
   };
@@ -61,9 +61,9 @@ bool Refinement::prefetch(std::uint64_t row) const {
 void Refinement::prefetch(const std::vector<std::uint64_t>& rows) const {
   const std::size_t step = std::max<std::size_t>(1, rows.size() / kProbes);
   bool absent = false;
-  for (std::size_t i = 0; i < rows.size(); i += step) absent = prefetch(rows[i]) || absent;
+  for (std::size_t i = 0; i < rows.size(); i += step) absent = prefetch_row(rows[i]) || absent;
   if (!absent) return;
-  for (const std::uint64_t row : rows) prefetch(row);
+  for (const std::uint64_t row : rows) prefetch_row(row);
 }
 
 }  // namespace fllm

@@ -46,7 +46,7 @@ class Refinement {
   };
 
   const File& file_of(std::uint64_t row) const;
-  bool prefetch(std::uint64_t row) const;
+  bool prefetch_row(std::uint64_t number) const;
 
   Layout rows_layout_;
   std::size_t row_bytes_;
