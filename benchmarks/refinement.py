@@ -6,8 +6,8 @@
 The first measures recall@100 of a trained checkpoint against its own fp32 rows, on 800 items of `cold_test`; for
 DATASET and STATES see benchmarks/rounding.py. The second writes tables of synthetic rows like those of a real table
 (benchmarks/native/profile.py) to FOLDER, where they stay for the next run, and times one item per call; all calls take
-turns. Rows that are scanned are along the directions that other items choose, as `build` stores them, but int8 rows of
-all dimensions are stored as they are. Prints JSON lines.
+turns. Rows that are scanned are along the directions that other items choose, and rounded by these items, as `build`
+stores them; int8 rows of all dimensions are stored as they are. Prints JSON lines.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ from fllm_export.table.options import Choice, TableOptions
 from fllm_export.table.rounding import Rounding, nearest
 from fllm_export.table.writer import Chunk, TableWriter, write_table
 
-K, CANDIDATES = 100, (1, 2, 4, 8)
+K, CANDIDATES = 100, (1, 2, 4, 8, 16)
 ITEMS, OTHERS, MEASURED = 32, 4096, 1 << 17
 
 F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ class Form:
             return ordered(directions, self.dim(whole), FEEDBACK_BALANCE)
         return cut(directions, whole, self.quant, FEEDBACK_BALANCE)
 
+    def rounding(self, transform: Transform | None, metric: F64) -> Rounding:
+        """Return how rows are rounded behind a transform, for item vectors of a second moment [d, d]."""
+        if transform is None:
+            return nearest
+        dim = self.dim(len(metric))
+        return Feedback((transform.items @ metric @ transform.items.T)[:dim, :dim])
+
     def name(self, whole: int) -> str:
         """Return its name."""
         finer = "" if self.refine == "no" else f" + {self.refine}"
@@ -88,7 +96,7 @@ class Form:
 
 REFINED = (Form("int2", refine="int8"), Form("int4row", refine="int8"), Form("int4row", 0.5, "int8"))
 FORMS = (Form("int8"), *REFINED)
-CLUSTERED = tuple(Form(form.quant, form.share, form.refine, True) for form in FORMS)
+CLUSTERED = tuple(Form(form.quant, form.share, form.refine, True) for form in (FORMS[0], FORMS[1], FORMS[3]))
 
 
 def of_checkpoint(options: argparse.Namespace) -> None:
@@ -98,12 +106,11 @@ def of_checkpoint(options: argparse.Namespace) -> None:
     whole = study.rows.shape[1]
     best = exact_top(_with_bias(study.rows, study.bias), _with_ones(study.asked), K)
     for form in FORMS:
-        transform, rounding = form.transform(study.directions), nearest
+        transform = form.transform(study.directions)
         rows, z = study.rows, study.asked
         if transform is not None:
             rows, z = transform.rows(rows), transform.item_vectors(z)
-            dim = form.dim(whole)
-            rounding = Feedback((transform.items @ study.metric @ transform.items.T)[:dim, :dim])
+        rounding = form.rounding(transform, study.metric)
         with TemporaryDirectory() as folder:
             form.write(Path(folder) / "t", whole, [(rows, None, study.bias)], rounding, bias=True)
             table = UserTable.open(Path(folder) / "t")
@@ -126,13 +133,17 @@ def of_rows(options: argparse.Namespace) -> None:
     drawn = population.items(ITEMS + OTHERS)
     items, others = drawn[:ITEMS], drawn[ITEMS:]
     first = next(population.chunks())[:MEASURED]
-    directions = Directions.of(Moments.of((others,)), Moments.of((first,)))
+    learned = Moments.of((others,))
+    directions = Directions.of(learned, Moments.of((first,)))
     truth = exact_top(population.chunks(), items, K)
     for forms, log_probs in ((FORMS, "exact"), (CLUSTERED, "none")):
         calls: dict[str, Callable[[int], Any]] = {}
         recalls: dict[str, float] = {}
         for form in forms:
-            table, z = _opened(options.work, population, form, directions, items)
+            transform = form.transform(directions)
+            rounding = form.rounding(transform, learned.metric())
+            table = _opened(options.work, population, form, transform, rounding)
+            z = items if transform is None else transform.item_vectors(items)
             for c in (0,) if form.refine == "no" else CANDIDATES:
                 name = form.name(options.dim) + (f", c {c}" if c else "")
                 ask = partial(table.topk, k=K, refine=c, log_probs=log_probs)
@@ -147,16 +158,14 @@ def of_rows(options: argparse.Namespace) -> None:
 
 
 def _opened(
-    work: Path, population: Population, form: Form, directions: Directions, items: F32
-) -> tuple[UserTable, F32]:
-    """Return the table of a form, written where it is missing, and the items as it takes them."""
-    name = form.name(population.dim).replace(" ", "").replace(",", "-")
-    directory, transform = work / f"{population.name}-{name}", form.transform(directions)
+    work: Path, population: Population, form: Form, transform: Transform | None, rounding: Rounding
+) -> UserTable:
+    """Return the table of a form, written where it is missing."""
+    directory = work / f"{population.name}-{form.name(population.dim).replace(' ', '').replace(',', '-')}"
     if not (directory / "table.json").exists():
         chunks = ((rows if transform is None else transform.rows(rows), None, None) for rows in population.chunks())
-        form.write(directory, population.dim, chunks, nearest, bias=False)
-    table = UserTable.open(directory, threads=2)
-    return table, items if transform is None else transform.item_vectors(items)
+        form.write(directory, population.dim, chunks, rounding, bias=False)
+    return UserTable.open(directory, threads=2)
 
 
 def _print(case: str, **values: Any) -> None:
