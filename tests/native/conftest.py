@@ -176,6 +176,11 @@ def build_example(native_prefix: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def server_program(build_example: Callable[[str], Path]) -> Path:
+    return build_example("cpp_server") / "fllm_server"
+
+
+@pytest.fixture(scope="session")
 def runtime(tiny_bundle: Bundle) -> Runtime:
     return Runtime.open(tiny_bundle.path, threads=1)
 
