@@ -1,0 +1,1 @@
+"""What rows of a given size rank like."""
