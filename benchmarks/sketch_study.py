@@ -138,8 +138,9 @@ def study(case: Case, scores: F64, dims: int, *, fine: bool) -> dict[str, float]
         rows = case.rows[start : start + CHUNK]
         stored = sketch.encode(rows, basis)
         codes, factors = (part(stored, fine=fine) for part in (sketch.codes, sketch.factors))
-        read = codes[: len(rows)], factors[:, : len(rows)]
+        products = codes[: len(rows)] @ np.stack([query.limb for query in prepared], 1).astype(np.float64)
         for item, query in enumerate(prepared):
+            read = products[:, item], factors[:, : len(rows)]
             _, bounds = sketch.bounds_of(*read, query, fine=fine)
             if (bounds < scores[start : start + CHUNK, item]).any():
                 raise SystemExit(f"{case.name}: a bound lies below its score")

@@ -16,10 +16,8 @@ from fllm_export import _core
 from fllm_export.engines.base import Answer, Request, TableFacts, UserFilter
 from fllm_export.engines.names import LOG_PROBS
 from fllm_export.environment import BYTES_MAX, GPUS_MAX, positive_integer
-from fllm_export.errors import BudgetError, BundleError, FllmError, HardwareError, UsageError
+from fllm_export.library_errors import translated
 from fllm_export.table.layout import PREVIOUS_NAME
-
-_ERRORS: dict[int, type[FllmError]] = {2: UsageError, 4: BundleError, 5: BudgetError, 6: HardwareError}
 
 
 class CoreEngine:
@@ -67,7 +65,7 @@ class CoreEngine:
                 gpu_bytes=positive_integer("FLLM_GPU_BYTES", BYTES_MAX) or 0 if on_gpus else 0,
             )
         except _core.Error as error:
-            raise _translated(error) from None
+            raise translated(error) from None
         self._report_recovery(directory)
         self._directory = directory
         self._filters: weakref.WeakKeyDictionary[UserFilter, tuple[int, _core.Filter]] = weakref.WeakKeyDictionary()
@@ -124,7 +122,7 @@ class CoreEngine:
                 self._table.reopen()
                 self._report_recovery(self._directory)
             except _core.Error as error:
-                raise _translated(error) from None
+                raise translated(error) from None
             finally:
                 self._epoch += 1
 
@@ -145,7 +143,7 @@ class CoreEngine:
                 return self._table.search(*arguments, **options, filter=self._filter(requested, epoch))
             except _core.Error as error:
                 if requested is None or self._epoch == epoch:
-                    raise _translated(error) from None
+                    raise translated(error) from None
 
     def _filter(self, requested: UserFilter | None, epoch: int) -> _core.Filter | None:
         """Return libfllm's form of a filter, made once per filter and open table."""
@@ -157,11 +155,3 @@ class CoreEngine:
             if epoch % 2 == 0:
                 self._filters[requested] = (epoch, made)
         return made
-
-
-def _translated(error: _core.Error) -> FllmError:
-    """Return the project's error for libfllm's; a status without one of its own is a bug, and stays what it is."""
-    status, message = error.args
-    if status not in _ERRORS:
-        raise error
-    return _ERRORS[status](message)

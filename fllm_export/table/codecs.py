@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
-from fllm_export.table import bit_planes
+from fllm_export.table import bit_planes, native
 from fllm_export.table.codec_names import CodecName
 from fllm_export.table.odd_grid import odd_grid
 from fllm_export.table.rounding import Grid, Rounding, nearest
@@ -65,11 +65,19 @@ class Codec(ABC):
 
     def encode(self, rows: F32, rounding: Rounding = nearest) -> dict[str, npt.NDArray[np.generic]]:
         """Return the stored tensors of finite ``rows`` [n, d]; ``scales`` is float32 [n]."""
+        if rounding is nearest and native.takes(rows):
+            return self._encode_natively(rows)
         grid, beside = self.grid(rows)
         rounded = rounding(rows, grid)
         with np.errstate(over="ignore"):
             scales = beside["scales"].astype(np.float32) * rounded.factors
         return {"codes": self.pack(rounded.codes), **beside, "scales": scales.clip(0, _LARGEST)}
+
+    def _encode_natively(self, rows: F32) -> dict[str, npt.NDArray[np.generic]]:
+        shapes = self.tensors(rows.shape[1]).items()
+        stored = {name: np.empty((len(rows), *shape), _NUMPY_DTYPES[dtype]) for name, (dtype, shape) in shapes}
+        native.encode(self.name, rows, stored)
+        return stored
 
     @abstractmethod
     def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
@@ -81,6 +89,9 @@ class Codec(ABC):
 
     def decode(self, stored: Tensors, dim: int) -> F32:
         """Return the rows [n, d] that the stored tensors stand for, rounded to float32."""
+        scales = stored["scales"]
+        if native.takes(scales.reshape(-1, 1)) and 1 <= dim <= native.DIM_MAX:
+            return native.decode(self.name, {name: stored[name] for name in self.tensors(dim)}, dim)
         # A row at the end of float32's range may round past it.
         with np.errstate(over="ignore"):
             rows = self.numbers(stored, dim).astype(np.float32) * stored["scales"].view(np.float32)[:, None]
@@ -311,6 +322,7 @@ def codec(name: str) -> Codec:
 
 CODECS: dict[str, Codec] = {c.name: c for c in (Fp32(), Fp16(), Int8(), Fp8(), Int4(), Int4Row(), Int2())}
 
+_NUMPY_DTYPES = {"F32": np.float32, "F16": np.float16, "I8": np.int8, "U8": np.uint8, "F8_E4M3": np.uint8}
 _ITEM_BYTES = {"F32": 4, "F16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}
 
 

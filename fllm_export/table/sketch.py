@@ -19,7 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.table import native
 from fllm_export.table.bit_planes import BLOCK_ROWS, GROUP_DIMS, from_blocks, into_blocks, pack, unpack, whole_groups
+from fllm_export.table.fixed_point import ROUNDING, WEIGHT, fix, fix_to, limit, squares, weights
 
 Array = npt.NDArray[np.generic]
 F32 = npt.NDArray[np.float32]
@@ -35,6 +37,8 @@ COARSE_UNBIASED = 1.15
 FULL_UNBIASED = 1.011
 """Least squares shrinks: a rotated row's product with a query that it is close to is so much larger than estimated."""
 
+_DTYPES = {"U8": np.uint8, "U16": np.uint16}
+_KEPT = 8
 _STEPS = (0.27, 0.285, 0.30, 0.32, 0.45)
 _LARGEST_NORM = 2.0**60
 _LARGEST_FACTOR = np.uint16(0x7F7F)
@@ -75,10 +79,15 @@ def make_basis(dim: int, sketch_dims: int, rows: F32 | None = None, queries: F32
     generator = np.random.default_rng(seed)
     rotation = np.linalg.qr(generator.standard_normal((sketch_dims, sketch_dims)))[0]
     if sketch_dims >= dim:
-        return np.ascontiguousarray(rotation[:, :dim], np.float32)
+        return _snapped(rotation[:, :dim])
     moments = [_moment(part) for part in (rows, queries) if part is not None]
     _, vectors = np.linalg.eigh(np.sum(moments, 0))
-    return np.ascontiguousarray(rotation @ vectors[:, ::-1][:, :sketch_dims].T, np.float32)
+    return _snapped(rotation @ vectors[:, ::-1][:, :sketch_dims].T)
+
+
+def _snapped(matrix: F64) -> F32:
+    """Return the nearest matrix whose numbers are exact in fixed point."""
+    return np.ascontiguousarray(weights(matrix) / WEIGHT, np.float32)
 
 
 def choose_dims(rows: F32, queries: F32 | None = None, *, seed: int = 0) -> int:
@@ -110,36 +119,67 @@ def _bytes_read(rows: F32, queries: F32, basis: F32) -> float:
     sketch_dims, dim = basis.shape
     stored = encode(rows, basis)
     read, parts = codes(stored, fine=True)[: len(rows)], factors(stored, fine=True)[:, : len(rows)]
+    wide = queries.astype(np.float64)
+    prepared = [query(values, basis) for values in wide]
+    products = read @ np.stack([each.limb for each in prepared], 1).astype(np.float64)
     survivors = 0
-    for values in queries.astype(np.float64):
-        _, bounds = bounds_of(read, parts, query(values, basis), fine=True)
-        survivors += int((bounds >= np.sort(rows @ values)[-8:][0]).sum())
+    for each, product, scores in zip(prepared, products.T, wide @ rows.astype(np.float64).T, strict=True):
+        _, bounds = bounds_of(product, parts, each, fine=True)
+        survivors += int((bounds >= np.sort(scores)[-_KEPT:][0]).sum())
     factor_bytes = 4 if sketch_dims >= dim else 6
     return float(sketch_dims / 2 + factor_bytes + survivors / (len(rows) * len(queries)) * (dim + 4 + 64))
 
 
 def encode(values: F32, basis: F32) -> dict[str, Array]:
     """Return the sketch tensors of rows float32 [n, d], without the basis; the last block is filled up with zeros."""
-    matrix = basis.astype(np.float64)
     sketch_dims, dim = basis.shape
-    wide = values.astype(np.float64)
-    turned: F64 = wide @ matrix.T
-    norms: F64 = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    levels = _levels(turned)
+    matrix = basis.astype(np.float64)
+    snapped = float(np.linalg.norm(matrix - weights(basis) / WEIGHT))
     if sketch_dims < dim:
         defect = float(np.linalg.norm(np.eye(sketch_dims) - matrix @ matrix.T)) + _NORM_SLACK
-        # |x - B'Bx|^2 = |x|^2 - 2|Bx|^2 + |B'Bx|^2, and the last term is at most (1 + defect) |Bx|^2.
-        outer = np.sqrt(np.maximum(norms**2 - (1 - defect) * (turned**2).sum(1) + _NORM_SLACK * norms**2, 0.0))
     else:
         defect = 3 * float(np.linalg.norm(np.eye(dim) - matrix.T @ matrix)) + _NORM_SLACK
-        outer = None
-    extra = (1.01 * defect + _ROW_SLACK) * norms
+    if native.takes(values):
+        made = {name: np.empty(shape, _DTYPES[dtype]) for name, (dtype, shape) in _made(len(values), basis).items()}
+        native.sketch(values, basis, defect, snapped, made)
+        return made
+    return _encode(values, basis, defect, snapped)
+
+
+def _made(rows: int, basis: F32) -> dict[str, tuple[str, tuple[int, ...]]]:
+    sketch_dims, dim = basis.shape
+    return {name: entry for name, entry in tensors(rows, dim, sketch_dims).items() if name != "sketch_basis"}
+
+
+def _encode(values: F32, basis: F32, defect: float, snapped: float) -> dict[str, Array]:
+    """Encode rows t = Bx rounded to integers times a unit: the bound holds for any t, and counts what it lost of Bx."""
+    sketch_dims, dim = basis.shape
+    fixed, units = fix(values)
+    turned = fixed @ weights(basis).T
+    peaks = np.abs(turned).max(1)
+    numbers, _ = fix_to(turned, peaks)
+    steps = peaks * units / (limit(sketch_dims) * WEIGHT)
+    row_lost = ROUNDING * np.sqrt(dim) * units
+    norms = np.sqrt(squares(fixed)) * units
+    lengths = norms + row_lost
+    lost = ROUNDING * np.sqrt(sketch_dims) * steps + snapped * lengths
+    extra = (1.01 * defect + _ROW_SLACK) * lengths + 1.01 * (lost + 1.002 * row_lost)
+    outer = None
+    if sketch_dims < dim:
+        inside = np.sqrt(squares(numbers)) * steps
+        # |x - B't|^2 = |x|^2 - 2 Bx.t + |B't|^2, where |Bx - t| is lost and |B't|^2 at most (1 + defect) |t|^2.
+        outside = (
+            norms * norms - (1 - defect) * (inside * inside) + 2 * lost * inside + _NORM_SLACK * (lengths * lengths)
+        )
+        outer = np.sqrt(np.maximum(outside, 0.0)) + row_lost
+    levels = _levels(numbers)
     upper, lower = levels >> 2, levels & 3
+    coarse, full = 2 * upper.astype(np.float64) - 3, 2 * levels.astype(np.float64) - 15
     return {
         "sketch_coarse": into_blocks(pack(upper)),
-        "sketch_coarse_factors": _factors(turned, 2 * upper.astype(np.float64) - 3, norms, extra, outer),
+        "sketch_coarse_factors": _factors(numbers, steps, coarse, lengths, extra, outer),
         "sketch_fine": into_blocks(pack(lower)),
-        "sketch_fine_factors": _factors(turned, 2 * levels.astype(np.float64) - 15, norms, extra, outer),
+        "sketch_fine_factors": _factors(numbers, steps, full, lengths, extra, outer),
     }
 
 
@@ -191,13 +231,13 @@ def query(values: F64, basis: F32) -> SketchQuery:
 def scores_and_bounds(stored: dict[str, Array], prepared: SketchQuery, rows: int, *, fine: bool) -> tuple[F64, F64]:
     """Return estimates and upper bounds of the scores of a shard's rows, float64 [rows]; the kernels' reference."""
     read, parts = codes(stored, fine=fine)[:rows], factors(stored, fine=fine)[:, :rows]
-    return bounds_of(read, parts, prepared, fine=fine)
+    return bounds_of(read @ prepared.limb.astype(np.float64), parts, prepared, fine=fine)
 
 
-def bounds_of(codes: F64, factors: F64, prepared: SketchQuery, *, fine: bool) -> tuple[F64, F64]:
-    """Return estimates and upper bounds of rows whose codes [n, m] and factors [2 or 3, n] are at hand."""
+def bounds_of(products: F64, factors: F64, prepared: SketchQuery, *, fine: bool) -> tuple[F64, F64]:
+    """Return estimates and upper bounds of rows, from the products [n] of codes and limb and factors [2 or 3, n]."""
     scale, inner, *outer = factors
-    estimates: F64 = scale * (codes @ prepared.limb.astype(np.float64)) * np.float64(prepared.scale)
+    estimates: F64 = scale * products * np.float64(prepared.scale)
     limit = FULL_CODE_LIMIT if fine else COARSE_CODE_LIMIT
     slack = scale * prepared.rounding * np.sqrt(limit * len(prepared.limb))
     bounds: F64 = estimates + slack + inner * prepared.inner + (outer[0] * prepared.outer if outer else 0.0)
@@ -225,40 +265,40 @@ def _moment(vectors: F32) -> F64:
     return moment / max(float(np.trace(moment)), float(np.finfo(np.float64).tiny))
 
 
-def _levels(turned: F64) -> npt.NDArray[np.int8]:
-    """Return each number's level, 0 to 15: per row, the step of the least residual whose codes are short enough."""
-    sketch_dims = turned.shape[1]
-    rms = np.sqrt((turned**2).mean(1))
-    narrow = (turned / np.where(rms > 0, rms, 1)[:, None]).astype(np.float32)
-    best = np.full(len(turned), -1.0)
+def _levels(numbers: F64) -> npt.NDArray[np.int8]:
+    """Return each integer's level, 0 to 15: per row, the step of the least residual whose codes are short enough."""
+    sketch_dims = numbers.shape[1]
+    means = np.maximum(np.sqrt(squares(numbers) / sketch_dims), 1.0)
+    narrow = numbers.astype(np.float32)
+    best = np.full(len(numbers), -1.0)
     # Where no step is fit, one so wide that every code is 1 or -1 is always short enough.
     levels = np.where(narrow >= 0, 8, 7).astype(np.int8)
     for step in _STEPS:
-        tried = np.floor(narrow / np.float32(step) + 8).clip(0, 15)
-        codes = 2 * tried - 15
-        squares = np.einsum("ij,ij->i", codes, codes)
-        coarse = 2 * np.floor(tried / 4) - 3
-        short = (np.einsum("ij,ij->i", coarse, coarse) <= COARSE_CODE_LIMIT * sketch_dims) & (
-            squares <= FULL_CODE_LIMIT * sketch_dims
+        tried = np.floor(narrow * (1.0 / (step * means)).astype(np.float32)[:, None] + np.float32(8)).clip(0, 15)
+        codes = (2 * tried - 15).astype(np.float64)
+        lengths = squares(codes)
+        short = (squares((2 * np.floor(tried / 4) - 3).astype(np.float64)) <= COARSE_CODE_LIMIT * sketch_dims) & (
+            lengths <= FULL_CODE_LIMIT * sketch_dims
         )
-        explained = np.einsum("ij,ij->i", codes, narrow) ** 2 / squares
+        along = np.einsum("ij,ij->i", codes, numbers)
+        explained = along * along / lengths
         better = short & (explained > best)
         best[better] = explained[better]
         levels[better] = tried[better].astype(np.int8)
     return levels
 
 
-def _factors(turned: F64, codes: F64, norms: F64, extra: F64, outer: F64 | None) -> U16:
-    """Return bfloat16 scale, inner and outer norms [blocks, 2 or 3, 16]; norms are rounded up."""
-    along = np.einsum("ij,ij->i", turned, codes)
-    squares = np.einsum("ij,ij->i", codes, codes)
-    usable = norms <= _LARGEST_NORM
-    scale = _nearest(np.where(usable, np.maximum(along, 0.0) / squares, 0.0))
+def _factors(numbers: F64, steps: F64, codes: F64, lengths: F64, extra: F64, outer: F64 | None) -> U16:
+    """Return bfloat16 scale, inner and outer norms [blocks, 2 or 3, 16] of t = numbers * steps, norms rounded up."""
+    along = np.einsum("ij,ij->i", numbers, codes)
+    of_codes = squares(codes)
+    usable = lengths <= _LARGEST_NORM
+    scale = _nearest(np.where(usable, np.maximum(along, 0.0) / of_codes * steps, 0.0))
     chosen = _widen(scale)
-    residual = np.maximum((turned**2).sum(1) - 2 * chosen * along + chosen**2 * squares, 0.0)
-    inner = np.sqrt(residual + _NORM_SLACK * norms**2) + extra
+    residual = squares(numbers) * (steps * steps) - 2 * chosen * (along * steps) + chosen * chosen * of_codes
+    inner = np.sqrt(np.maximum(residual, 0.0) + _NORM_SLACK * (lengths * lengths)) + extra
     parts = [scale, *(np.where(usable, _above(norm), _LARGEST_FACTOR) for norm in (inner, outer) if norm is not None)]
-    count = len(norms)
+    count = len(lengths)
     padded = np.zeros((len(parts), -(-count // BLOCK_ROWS) * BLOCK_ROWS), np.uint16)
     padded[:, :count] = parts
     return np.ascontiguousarray(padded.reshape(len(parts), -1, BLOCK_ROWS).transpose(1, 0, 2))

@@ -13,6 +13,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.table import native
+from fllm_export.table.fixed_point import ROUNDING, WEIGHT, fix_to, squares, weights
+
 Array = npt.NDArray[np.generic]
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -23,6 +26,8 @@ EXTENTS = 4
 _FLOAT64_SLACK = 1e-9
 _ROW_SLACK = 2.0**-23
 """A row given as float32 differs from its codes times its scale, which it stands for, by less than this of its norm."""
+_REST_SLACK = 2.0**-48
+"""Relative to a squared norm: what float64 loses of the square of a rest."""
 _UNIT_SLACK = 2.0**-20
 """By how much the squared length of a float32 direction may exceed 1, and more."""
 _SLACK = 2.0**-20
@@ -35,25 +40,46 @@ def tensors(rows: int, dim: int, tile_rows: int) -> dict[str, tuple[str, tuple[i
     return {"tile_directions": ("F32", (tiles, dim)), "tile_extents": ("F32", (tiles, EXTENTS))}
 
 
+def describe_tiles(rows: F32, bias: F32 | None, tile_rows: int) -> tuple[F32, F32]:
+    """Return the directions [tiles, d] and the extents [tiles, 4] of rows float32 [n, d], tile by tile."""
+    if native.takes(rows):
+        return native.bounds(rows, bias, tile_rows)
+    found = []
+    for start in range(0, len(rows), tile_rows):
+        stop = start + tile_rows
+        found.append(describe(rows[start:stop], None if bias is None else bias[start:stop]))
+    directions, extents = zip(*found, strict=True)
+    return np.stack(directions), np.stack(extents)
+
+
 def describe(rows: F32, bias: F32 | None) -> tuple[F32, F32]:
     """Return the direction [d] and the extents [4] of one tile.
+
+    Rows and direction are taken in fixed point; what that loses widens the extents.
 
     Args:
         rows: what the codes stand for, float32 [n, d].
         bias: float32 [n] or None.
     """
-    wide = rows.astype(np.float64)
-    mean = wide.mean(0)
-    length = float(np.linalg.norm(mean))
-    direction = (mean / length if length > 0 else np.zeros_like(mean)).astype(np.float32)
-    unit = direction.astype(np.float64)
-    along = wide @ unit
-    longest = float(np.sqrt(np.einsum("ij,ij->i", wide, wide).max()))
-    wide -= along[:, None] * unit
-    rest = float(np.sqrt(np.einsum("ij,ij->i", wide, wide).max()))
-    lost = (_FLOAT64_SLACK + _ROW_SLACK) * longest
+    root = float(np.sqrt(rows.shape[1]))
+    fixed, units = fix_to(rows, np.abs(rows).max(keepdims=True).reshape(1).astype(np.float64))
+    unit = float(units[0])
+    sums = fixed.sum(0)[None]
+    along, _ = fix_to(sums, np.abs(sums).max(1))
+    length = float(np.sqrt(squares(along)[0]))
+    direction = (along[0] / (length if length > 0 else 1.0)).astype(np.float32)
+    turned = weights(direction)
+    products, lengths = fixed @ turned, squares(fixed)
+    shrink = (2 - float(squares(turned[None])[0]) / (WEIGHT * WEIGHT)) / (WEIGHT * WEIGHT)
+    most = float(lengths.max())
+    rest = max(float((lengths - products * products * shrink).max()), 0.0)
+    longest = float(np.sqrt(most)) * unit
+    lost = (_FLOAT64_SLACK + _ROW_SLACK) * longest + 2 * ROUNDING * (root * unit) + 1.01 * (root / WEIGHT) * longest
+    step = unit / WEIGHT
+    across = float(np.sqrt(rest + _REST_SLACK * most)) * unit
     highest = 0.0 if bias is None else float(bias.max())
-    extents = [-_above(lost - along.min()), _above(along.max() + lost), _above(rest + lost), highest]
+    low, high = float(products.min()) * step, float(products.max()) * step
+    extents = [-_above(lost - low), _above(high + lost), _above(across + lost), highest]
     return direction, np.array(extents, np.float32)
 
 

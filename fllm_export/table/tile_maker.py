@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.table import tile_bounds
-from fllm_export.table.clusters import clustered, features, principal_directions
+from fllm_export.table.clusters import FEATURES, clustered, features, principal_directions
 from fllm_export.table.options import Choice
 from fllm_export.table.shard_rows import ShardRows
 
@@ -58,14 +58,18 @@ class TileMaker:
         """Return the order in which rows, given by ascending id, are stored; ids ascend within each tile."""
         directions = principal_directions(rows.sample(_SAMPLE_ROWS))
         step = max(1, _CHUNK_NUMBERS // self._dim)
-        points = [features(rows.part(start, start + step), directions) for start in range(0, len(rows), step)]
-        return clustered(np.concatenate(points), self.tile_rows)
+        points = np.empty((len(rows), FEATURES + 1), np.float32)
+        for start in range(0, len(rows), step):
+            points[start : start + step] = features(rows.part(start, start + step), directions)
+        return clustered(points, self.tile_rows)
 
     def tensors(self, rows: ShardRows, bias: npt.NDArray[np.float32] | None) -> dict[str, Array]:
         """Return the tensors that bound the scores of the tiles of a shard with rows and bias [n] in stored order."""
+        step = max(1, _CHUNK_NUMBERS // self._dim // self.tile_rows) * self.tile_rows
         found = []
-        for start in range(0, len(rows), self.tile_rows):
-            stop = start + self.tile_rows
-            found.append(tile_bounds.describe(rows.part(start, stop), None if bias is None else bias[start:stop]))
+        for start in range(0, len(rows), step):
+            stop = start + step
+            known = None if bias is None else bias[start:stop]
+            found.append(tile_bounds.describe_tiles(rows.part(start, stop), known, self.tile_rows))
         directions, extents = zip(*found, strict=True)
-        return {"tile_directions": np.stack(directions), "tile_extents": np.stack(extents)}
+        return {"tile_directions": np.concatenate(directions), "tile_extents": np.concatenate(extents)}

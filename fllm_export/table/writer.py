@@ -17,7 +17,7 @@ from fllm_export.files import publish_text, sha256_file
 from fllm_export.progress import Progress, silent
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import check_place
-from fllm_export.table import refinement
+from fllm_export.table import native, refinement
 from fllm_export.table.bit_planes import into_blocks
 from fllm_export.table.codecs import codec
 from fllm_export.table.footprint import row_counts
@@ -170,9 +170,9 @@ class TableWriter:
             raise UsageError(f"`{name}` is {given.dtype} {list(given.shape)}", expected=f"numbers [{words}]")
         with np.errstate(over="ignore"):
             numbers = given.astype(np.float32, copy=False)
-        finite = np.isfinite(numbers).reshape(len(numbers), -1).all(1)
-        if not finite.all():
-            at = self._rows_seen + int(np.argmin(finite))
+        first = _first_not_finite(numbers.reshape(len(numbers), -1 if numbers.size else 1))
+        if first < len(numbers):
+            at = self._rows_seen + first
             raise UsageError(
                 f"`{name}` has a number in row {at} that is not finite",
                 expected="finite numbers within float32's range",
@@ -275,6 +275,14 @@ class TableWriter:
     def _shape(self, sketch_dims: int) -> ShardShape:
         tiles = self._tiles
         return ShardShape(self._codec, self._dim, self._bias, tiles.tile_rows, sketch_dims, tiles.clusters)
+
+
+def _first_not_finite(rows: Rows) -> int:
+    """Return the number of the first row that is not finite, or their number."""
+    if native.takes(rows):
+        return native.first_not_finite(rows)
+    finite = np.isfinite(rows).all(1)
+    return len(rows) if finite.all() else int(np.argmin(finite))
 
 
 def write_table(

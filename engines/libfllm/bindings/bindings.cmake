@@ -1,6 +1,7 @@
 find_package(Python 3.11 REQUIRED COMPONENTS Interpreter Development.Module OPTIONAL_COMPONENTS Development.SABIModule)
 find_package(nanobind CONFIG REQUIRED)
-nanobind_add_module(_core STABLE_ABI NB_STATIC bindings/module.cpp)
+nanobind_add_module(_core STABLE_ABI NB_STATIC bindings/module.cpp bindings/writing.cpp)
 target_link_libraries(_core PRIVATE fllm)
+target_include_directories(_core PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR}/src)
 set_target_properties(_core PROPERTIES INSTALL_RPATH "$ORIGIN/lib")
 install(TARGETS _core LIBRARY DESTINATION fllm_export)

@@ -11,6 +11,8 @@
 #include <optional>
 #include <sstream>
 
+#include "bindings/writing.hpp"
+
 namespace nb = nanobind;
 
 namespace {
@@ -144,6 +146,7 @@ NB_MODULE(_core, module) {
   module.def("engines", &engines, "Return the name, codecs and whether it takes a plan of each engine, default first.");
   module.def("gumbel", &gumbel, nb::arg("seed"), nb::arg("ids"),
              "Return standard Gumbel noise for each int64 id, float64 [n]; equal bits to fllm_export.engines.gumbel.");
+  define_writing(module);
   nb::class_<fllm::Filter>(module, "Filter", "Which users of a table may be returned.");
   nb::class_<fllm::Table>(module, "Table", "An open user table; safe to use from many threads at once.")
       .def_static("open", &open, nb::arg("directory"), nb::kw_only(), nb::arg("threads") = 0,

@@ -13,12 +13,14 @@ namespace fllm::kernels {
 
 // Each kernel file fills its members of the table.
 using Fill = void(Kernels&);
-Fill fill_int8_scalar, fill_float_scalar, fill_select_scalar, fill_sketch_scalar, fill_planes_scalar;
-Fill fill_int8_avx2, fill_float_avx2, fill_select_avx2, fill_sketch_avx2, fill_planes_avx2;
-Fill fill_int8_avx512, fill_float_avx512, fill_select_avx512, fill_sketch_avx512, fill_planes_avx512;
+Fill fill_int8_scalar, fill_float_scalar, fill_select_scalar, fill_sketch_scalar, fill_planes_scalar,
+    fill_writing_scalar;
+Fill fill_int8_avx2, fill_float_avx2, fill_select_avx2, fill_sketch_avx2, fill_planes_avx2, fill_writing_avx2;
+Fill fill_int8_avx512, fill_float_avx512, fill_select_avx512, fill_sketch_avx512, fill_planes_avx512,
+    fill_writing_avx512;
 Fill fill_int8_avx512_vnni, fill_sketch_avx512_vnni, fill_planes_avx512_vnni;
 Fill fill_int8_amx;
-Fill fill_int8_neon, fill_float_neon, fill_select_neon, fill_sketch_neon, fill_planes_neon;
+Fill fill_int8_neon, fill_float_neon, fill_select_neon, fill_sketch_neon, fill_planes_neon, fill_writing_neon;
 
 namespace {
 
@@ -35,14 +37,18 @@ struct Level {
 
 // Weakest first, as in cpu_levels().
 constexpr Level kLevels[] = {
-    {"scalar", all<fill_int8_scalar, fill_float_scalar, fill_select_scalar, fill_sketch_scalar, fill_planes_scalar>},
+    {"scalar", all<fill_int8_scalar, fill_float_scalar, fill_select_scalar, fill_sketch_scalar, fill_planes_scalar,
+                   fill_writing_scalar>},
 #if defined(__x86_64__)
-    {"avx2", all<fill_int8_avx2, fill_float_avx2, fill_select_avx2, fill_sketch_avx2, fill_planes_avx2>},
-    {"avx512", all<fill_int8_avx512, fill_float_avx512, fill_select_avx512, fill_sketch_avx512, fill_planes_avx512>},
+    {"avx2",
+     all<fill_int8_avx2, fill_float_avx2, fill_select_avx2, fill_sketch_avx2, fill_planes_avx2, fill_writing_avx2>},
+    {"avx512", all<fill_int8_avx512, fill_float_avx512, fill_select_avx512, fill_sketch_avx512, fill_planes_avx512,
+                   fill_writing_avx512>},
     {"avx512_vnni", all<fill_int8_avx512_vnni, fill_sketch_avx512_vnni, fill_planes_avx512_vnni>},
     {"amx_int8", all<fill_int8_amx>},
 #elif defined(__aarch64__)
-    {"neon", all<fill_int8_neon, fill_float_neon, fill_select_neon, fill_sketch_neon, fill_planes_neon>},
+    {"neon",
+     all<fill_int8_neon, fill_float_neon, fill_select_neon, fill_sketch_neon, fill_planes_neon, fill_writing_neon>},
 #endif
 };
 

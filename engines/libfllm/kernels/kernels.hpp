@@ -10,6 +10,7 @@
 
 #include "kernels/planes.hpp"
 #include "kernels/sketch.hpp"
+#include "kernels/writing.hpp"
 
 namespace fllm::kernels {
 
@@ -126,6 +127,9 @@ struct Kernels {
 
   // Gumbel noise, the same bits as fllm::gumbel on every level.
   void (*gumbel)(std::uint64_t seed, const std::int64_t* ids, std::size_t n, double* noise);
+
+  // ---- writing a table (writing.hpp)
+  Writing writing;
 };
 
 // The relative error bound of float_one and float_many (any order of summation, with or without fused multiply-add).

@@ -1,0 +1,31 @@
+// Writing a table with AVX-512.
+#include <immintrin.h>
+#include <cstddef>
+
+namespace fllm::kernels {
+
+namespace {
+
+// Products and sums of integers below 2^53 are exact, so that a fused multiply-add gives no other result.
+struct Wide {
+  using Vector = __m512d;
+  static constexpr std::size_t kLanes = 8, kRows = 8;
+  static Vector zero() { return _mm512_setzero_pd(); }
+  static Vector all(double value) { return _mm512_set1_pd(value); }
+  static Vector load(const double* p) { return _mm512_loadu_pd(p); }
+  static void store(double* p, Vector v) { _mm512_storeu_pd(p, v); }
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_pd(a, b, c); }
+};
+
+}  // namespace
+
+}  // namespace fllm::kernels
+
+#include "kernels/kernels.hpp"
+#include "kernels/writing_lanes.hpp"
+
+namespace fllm::kernels {
+
+void fill_writing_avx512(Kernels& kernels) { fill_writing(kernels.writing); }
+
+}  // namespace fllm::kernels

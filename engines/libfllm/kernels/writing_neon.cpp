@@ -1,0 +1,31 @@
+// Writing a table with NEON.
+#include <arm_neon.h>
+#include <cstddef>
+
+namespace fllm::kernels {
+
+namespace {
+
+// Products and sums of integers below 2^53 are exact, so that a fused multiply-add gives no other result.
+struct Wide {
+  using Vector = float64x2_t;
+  static constexpr std::size_t kLanes = 2, kRows = 3;
+  static Vector zero() { return vdupq_n_f64(0); }
+  static Vector all(double value) { return vdupq_n_f64(value); }
+  static Vector load(const double* p) { return vld1q_f64(p); }
+  static void store(double* p, Vector v) { vst1q_f64(p, v); }
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return vfmaq_f64(c, a, b); }
+};
+
+}  // namespace
+
+}  // namespace fllm::kernels
+
+#include "kernels/kernels.hpp"
+#include "kernels/writing_lanes.hpp"
+
+namespace fllm::kernels {
+
+void fill_writing_neon(Kernels& kernels) { fill_writing(kernels.writing); }
+
+}  // namespace fllm::kernels

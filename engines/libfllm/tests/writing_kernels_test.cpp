@@ -1,0 +1,149 @@
+// The loops of writing on every level: their sums against plain integers, and all else against the scalar level.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "check.hpp"
+#include "kernels/kernels.hpp"
+#include "machine/cpu.hpp"
+
+namespace {
+
+using fllm::kernels::kFeatures;
+using fllm::kernels::kPointFloats;
+using fllm::kernels::kTurnColumns;
+using fllm::kernels::LevelSums;
+using fllm::kernels::Writing;
+
+std::mt19937_64 random_bits(30);
+
+std::vector<float> floats(std::size_t n, double size) {
+  std::normal_distribution<double> normal;
+  std::vector<float> values(n);
+  for (float& value : values) value = static_cast<float>(normal(random_bits) * size);
+  return values;
+}
+
+std::vector<std::int32_t> integers(std::size_t n, std::int32_t largest) {
+  std::uniform_int_distribution<std::int32_t> any(-largest, largest);
+  std::vector<std::int32_t> values(n);
+  for (std::int32_t& value : values) value = any(random_bits);
+  return values;
+}
+
+// What a level makes of the same values; compared byte by byte.
+template <typename T>
+void check_same(const std::vector<T>& found, const std::vector<T>& expected) {
+  CHECK(std::memcmp(found.data(), expected.data(), found.size() * sizeof(T)) == 0);
+}
+
+void check_codes(const Writing& level, const Writing& scalar, std::size_t n) {
+  for (const double size : {1.0, 1e-41, 1e30}) {
+    const std::vector<float> values = floats(n, size);
+    float peak = 0;
+    for (const float value : values) peak = std::max(peak, std::abs(value));
+    std::uint32_t bits = 0;
+    std::memcpy(&bits, &peak, sizeof bits);
+    CHECK(level.peak(values.data(), n) == bits);
+    const float step = std::max(peak / 127, 1.17549435e-38f);
+    std::vector<std::int8_t> integers(n), expected_integers(n);
+    level.to_integers(values.data(), n, step, 127, integers.data());
+    scalar.to_integers(values.data(), n, step, 127, expected_integers.data());
+    check_same(integers, expected_integers);
+    std::vector<std::uint8_t> bytes(n), expected_bytes(n);
+    level.to_fp8(values.data(), n, std::max(peak / 448, 1.17549435e-38f), bytes.data());
+    scalar.to_fp8(values.data(), n, std::max(peak / 448, 1.17549435e-38f), expected_bytes.data());
+    check_same(bytes, expected_bytes);
+    level.to_odd(values.data(), n, step * 30, 15, bytes.data());
+    scalar.to_odd(values.data(), n, step * 30, 15, expected_bytes.data());
+    check_same(bytes, expected_bytes);
+    std::vector<std::uint16_t> halves(n), expected_halves(n);
+    level.to_fp16(values.data(), n, std::max(peak, 1.17549435e-38f), halves.data());
+    scalar.to_fp16(values.data(), n, std::max(peak, 1.17549435e-38f), expected_halves.data());
+    check_same(halves, expected_halves);
+  }
+}
+
+void check_sums(const Writing& level, std::size_t n) {
+  const std::vector<std::int32_t> a = integers(n, 1 << 20), b = integers(n, 1 << 24);
+  std::int64_t product = 0, squares = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    product += std::int64_t{a[i]} * b[i];
+    squares += std::int64_t{a[i]} * a[i];
+  }
+  CHECK(level.dot(a.data(), b.data(), n) == product);
+  const std::vector<double> wide(a.begin(), a.end());
+  std::vector<std::int32_t> fixed(n);
+  CHECK(level.fix_wide(wide.data(), n, 1.0, fixed.data()) == squares);
+  check_same(fixed, a);
+  std::vector<std::uint8_t> levels(n);
+  LevelSums sums{};
+  level.try_levels(a.data(), n, 1e-5f, levels.data(), &sums);
+  std::int64_t along = 0, coarse_along = 0, found_along = 0, found_squares = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    CHECK(levels[i] == std::clamp(std::floor(static_cast<float>(a[i]) * 1e-5f + 8.0f), 0.0f, 15.0f));
+    along += std::int64_t{a[i]} * (2 * levels[i] - 15);
+    coarse_along += std::int64_t{a[i]} * (2 * (levels[i] >> 2) - 3);
+  }
+  CHECK(sums.along == along);
+  level.coarse_sums(a.data(), levels.data(), n, &found_along, &found_squares);
+  CHECK(found_along == coarse_along && found_squares == sums.coarse_squares);
+}
+
+void check_turn(const Writing& level, std::size_t rows, std::size_t dim, std::size_t columns) {
+  const std::vector<std::int32_t> fixed = integers(rows * dim, 1 << 20), whole = integers(columns * dim, 1 << 20);
+  const std::vector<double> weights(whole.begin(), whole.end());
+  std::vector<double> wide(8 * dim), turned(rows * columns);
+  level.turn(fixed.data(), rows, dim, weights.data(), columns, wide.data(), turned.data());
+  for (std::size_t r = 0; r < rows; ++r) {
+    for (std::size_t c = 0; c < columns; ++c) {
+      std::int64_t sum = 0;
+      for (std::size_t j = 0; j < dim; ++j) {
+        const std::size_t at = (c / kTurnColumns * dim + j) * kTurnColumns + c % kTurnColumns;
+        sum += std::int64_t{fixed[r * dim + j]} * whole[at];
+      }
+      CHECK(turned[r * columns + c] == static_cast<double>(sum));
+    }
+  }
+}
+
+void check_order(const Writing& level, const Writing& scalar) {
+  constexpr std::size_t kCount = 77, kSquare = kFeatures * kFeatures;
+  const std::vector<float> points = floats(kCount * kPointFloats, 3), direction = floats(kFeatures, 1);
+  std::vector<std::uint32_t> rows(kCount);
+  for (std::size_t i = 0; i < kCount; ++i) rows[i] = static_cast<std::uint32_t>(kCount - 1 - i);
+  std::vector<float> keys(kCount), expected_keys(kCount);
+  level.keys(points.data(), rows.data(), kCount, direction.data(), keys.data());
+  scalar.keys(points.data(), rows.data(), kCount, direction.data(), expected_keys.data());
+  check_same(keys, expected_keys);
+  const std::vector<std::int32_t> whole = integers(kCount * kFeatures, 1 << 20);
+  const std::vector<double> centred(whole.begin(), whole.end());
+  std::vector<double> moment(kSquare), expected_moment(kSquare), power(kSquare), expected_power(kSquare);
+  level.moment(centred.data(), kCount, moment.data());
+  scalar.moment(centred.data(), kCount, expected_moment.data());
+  check_same(moment, expected_moment);
+  for (double& number : moment) number *= 1e-13;
+  level.square(moment.data(), power.data());
+  scalar.square(moment.data(), expected_power.data());
+  check_same(power, expected_power);
+}
+
+}  // namespace
+
+int main() {
+  const Writing& scalar = fllm::kernels::find("scalar")->writing;
+  for (const std::string& name : fllm::cpu_levels()) {
+    const fllm::kernels::Kernels* level = fllm::kernels::find(name.c_str());
+    if (level == nullptr) continue;
+    for (const std::size_t n : {1, 2, 15, 16, 17, 64, 100, 129, 4096}) {
+      check_codes(level->writing, scalar, n);
+      check_sums(level->writing, n);
+    }
+    for (const std::size_t rows : {1, 3, 8, 13}) check_turn(level->writing, rows, 37, 2 * kTurnColumns);
+    check_order(level->writing, scalar);
+  }
+  return check::result();
+}
