@@ -1,4 +1,4 @@
-// Keeps deleted rows out of a pass: they get a bias so low that no score of theirs counts.
+// Keeps deleted rows out of a pass: whoever takes hits asks for them, and in denominators they count for nothing.
 #pragma once
 
 #include <algorithm>
@@ -13,9 +13,8 @@
 
 namespace fllm {
 
-// One per thread. A deleted row is scored like its neighbours, with the scale 0 and the bias kLowest: its score is far
-// below any other, and adds nothing to a denominator. It may still be a hit while fewer than K users are known, so
-// whoever takes hits asks the tombstones.
+// One per thread. Where a denominator is wanted, a deleted row gets the score kLowest, which is far below any other and
+// adds nothing: after a block is scored, or, where scoring and adding up are one, by the scale 0 and that bias.
 class LiveRows {
  public:
   static constexpr float kLowest = -3e38f;
@@ -27,10 +26,17 @@ class LiveRows {
 
   bool holds(const Tile& tile, std::size_t row) const { return !tombstones_.holds(tile.first_row + row); }
 
-  // Lets the deleted rows of a block count for nothing, until the next call. False when no other rows are in it.
-  bool mask(RowBlock& rows) {
-    const std::uint64_t deleted = bits(*rows.tile, rows.first, rows.count);
-    if (deleted == 0) return true;
+  // One bit per row of a block: whether it is deleted.
+  std::uint64_t deleted(const RowBlock& rows) const { return bits(*rows.tile, rows.first, rows.count); }
+
+  // Lets the deleted rows of scored ones count for nothing.
+  static void lower(float* scores, std::uint64_t deleted) {
+    for (; deleted != 0; deleted &= deleted - 1) scores[std::countr_zero(deleted)] = kLowest;
+  }
+
+  // Lets the deleted rows of a block that is to be scored count for nothing, until the next call.
+  void mask(RowBlock& rows, std::uint64_t deleted) {
+    if (deleted == 0) return;
     std::copy_n(rows.block.scales, rows.count, scales_.data());
     if (rows.block.bias == nullptr) {
       std::fill_n(bias_.data(), rows.count, 0.0f);
@@ -46,7 +52,6 @@ class LiveRows {
     if (rows.block.row_errors == rows.block.scales) rows.block.row_errors = scales_.data();
     rows.block.scales = scales_.data();
     rows.block.bias = bias_.data();
-    return static_cast<std::size_t>(std::popcount(deleted)) < rows.count;
   }
 
   // The biases by which the sketch bounds rows [first, first + count) of a tile, at most SketchScan::kChunkRows.

@@ -116,14 +116,16 @@ void Worker::score_rows(const Span& span) {
   const std::size_t block_rows = rows_->block_rows();
   for (std::size_t offset = 0; offset < span.rows; offset += block_rows) {
     RowBlock block = rows_->take(*span.tile, span.first + offset, std::min(block_rows, span.rows - offset));
-    if (!live_.mask(block)) continue;
+    const std::uint64_t deleted = live_.deleted(block);
+    if (static_cast<std::size_t>(std::popcount(deleted)) == block.count) continue;
     // One look at scales, norms and biases, however many columns: a number that is not finite shows in one of them.
     if (!all_finite(block.block.row_errors, block.count) || !all_finite(block.block.bias, block.count)) {
       require_finite_scores(block);
     }
     if (one_by_one) {
-      for (const std::uint32_t column : chosen_) score_one(block, column);
+      for (const std::uint32_t column : chosen_) score_one(block, column, deleted);
     } else {
+      if (pass_.wants_denominator) live_.mask(block, deleted);
       for (const QueryGroup& group : groups_) score_group(block, group);
     }
   }
@@ -160,8 +162,10 @@ void Worker::put_off_survivors(const Span& span, std::size_t offset, std::size_t
   const UserFilter* filter = denominator == nullptr ? pass_.columns[column].search->filter : nullptr;
   SketchScan& sketch = sketches_[column];
   const std::size_t first = span.first + offset;
-  const std::size_t found = sketch.survivors(*span.tile, first, rows, live_.bias(*span.tile, first, rows),
-                                             thresholds_[column], denominator, survivors_.data());
+  const float* bias = span.tile->bias == nullptr ? nullptr : span.tile->bias + first;
+  if (denominator != nullptr) bias = live_.bias(*span.tile, first, rows);
+  const std::size_t found =
+      sketch.survivors(*span.tile, first, rows, bias, thresholds_[column], denominator, survivors_.data());
   Backlog& backlog = backlogs_[column];
   for (std::size_t i = 0; i < found; ++i) {
     const auto row = static_cast<std::uint32_t>(offset + survivors_[i]);
@@ -210,9 +214,10 @@ void Worker::score_waiting(std::size_t column, std::size_t first, std::size_t co
   }
 }
 
-void Worker::score_one(const RowBlock& rows, std::size_t column) {
+void Worker::score_one(const RowBlock& rows, std::size_t column, std::uint64_t deleted) {
   const float* uppers = rows_->score_one(rows, column, scores_.data());
   if (pass_.wants_denominator) {
+    LiveRows::lower(scores_.data(), deleted);
     kernels_.accumulate_one(scores_.data(), rows.count, references_.data() + column, exp_sums_.data() + column);
     fold(column, 1);
   }

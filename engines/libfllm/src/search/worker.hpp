@@ -43,7 +43,7 @@ class Worker {
   void settle_best(std::size_t column, std::size_t count);
   void score_waiting(std::size_t column, std::size_t first, std::size_t count);
   void score_group(const RowBlock& rows, const QueryGroup& group);
-  void score_one(const RowBlock& rows, std::size_t column);
+  void score_one(const RowBlock& rows, std::size_t column, std::uint64_t deleted);
   void keep_sampled(const RowBlock& rows, std::size_t column, const float* uppers);
   void keep_hits(const RowBlock& rows, std::size_t column, const float* uppers);
   float exact_score(const RowBlock& rows, std::size_t row, std::size_t column, const float* uppers);
