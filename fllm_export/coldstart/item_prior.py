@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ Places = npt.NDArray[np.int64]
 
 _CHUNK_ROWS = 65_536
 _SAMPLE = 64
+_LEVEL_ITEMS = 1024
+_TOP_SHARE = 0.02
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,13 @@ class KnownItems:
         items: vectors, float64 [n, d].
         users: vectors of the k best users of each item, best first, float64 [n, k, d].
         places: rows of these users, int64 [n, k].
+        levels: score above which each of these users has 2 % of the recommender's items, float64 [n, k].
     """
 
     items: F64
     users: F64
     places: Places
+    levels: F64
 
     @classmethod
     def drawn(cls, recommender: Vectors, k: int, seed: int) -> KnownItems:
@@ -79,11 +84,18 @@ class KnownItems:
         count = min(_SAMPLE, len(recommender.items))
         items = recommender.items[np.sort(generator.choice(len(recommender.items), count, replace=False))]
         places = _best(recommender.users, items, min(k, len(recommender.users)))
-        return cls(items.astype(np.float64), recommender.users[places].astype(np.float64), places)
+        users = recommender.users[places].astype(np.float64)
+        others = generator.choice(len(recommender.items), min(_LEVEL_ITEMS, len(recommender.items)), replace=False)
+        levels = np.quantile(users @ recommender.items[others].T.astype(np.float64), 1 - _TOP_SHARE, axis=2)
+        return cls(items.astype(np.float64), users, places, levels)
 
-    def lift(self, mean: F64) -> float:
-        """Return by how much the k best users of an item score it above the mean item, on average."""
-        return float(np.mean(self.users @ (self.items - mean)[:, :, None]))
+    def wanted_lift(self, mean: F64) -> float:
+        """Return by how much an item must be above the mean item to stand at the level of these users' best items."""
+        return float(np.mean(self.levels - (self.users @ mean[:, None])[:, :, 0]))
+
+    def lift(self, items: npt.NDArray[np.floating[Any]], base: F64) -> float:
+        """Return by how much these users score some vectors in the place of the items, [n, d], above ``base``, [d]."""
+        return float(np.mean(self.users @ (items - base)[:, :, None]))
 
 
 def _best(users: F32, items: F32, k: int) -> Places:

@@ -42,10 +42,10 @@ class OnboardOptions:
     k: int = 20
     mode: Mode = "topk"
     weights: Weights = "probability"
-    half_at: float = 20.0
+    half_at: float = 10.0
     method: Method = "ridge"
     background: float = 20.0
-    penalty: float = 1.0
+    penalty: float = 100.0
     steps: int = 10
     negatives: int = 128
     seed: int = 0

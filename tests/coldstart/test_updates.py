@@ -123,11 +123,26 @@ def test_propagation_is_the_normalised_mean_up_to_one_factor() -> None:
         factors = weights[row] / np.sqrt(degrees[places[row]]) / np.sqrt(weights[row].sum())
         expected = factors @ vectors.users[places[row]].astype(np.float64)
         np.testing.assert_allclose(found, update.scale * expected, rtol=1e-5)
-    # No other factor brings the known items nearer to themselves.
+
+
+def test_propagated_known_items_keep_their_scores() -> None:
+    vectors = recommender()
+    update = open_update(vectors, OnboardOptions(method="propagate", k=5))
     known = KnownItems.drawn(vectors, 5, 0)
-    plain = PropagateUpdate(vectors.users, degrees**-0.5, 1.0).vectors(known.places, np.ones(known.places.shape))
-    errors = [np.sum((factor * plain - known.items) ** 2) for factor in update.scale * np.array([0.99, 1.0, 1.01])]
-    assert errors[1] == min(errors)
+    again = update.vectors(known.places, np.ones(known.places.shape))
+    users = vectors.users[known.places]
+    scores = [np.mean(users @ items[:, :, None]) for items in (again, known.items)]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
+def test_known_items_by_ridge_stand_at_the_level_of_their_users_best_items() -> None:
+    vectors = recommender()
+    update = open_update(vectors, OnboardOptions(method="ridge", k=5))
+    known = KnownItems.drawn(vectors, 5, 0)
+    again = update.vectors(known.places, np.ones(known.places.shape))
+    users = vectors.users[known.places].astype(np.float64)
+    level = np.quantile(users @ vectors.items.T.astype(np.float64), 0.98, axis=2)
+    assert np.mean(users @ again[:, :, None]) == pytest.approx(level.mean(), rel=1e-4)
 
 
 def test_known_items_find_the_users_who_score_highest() -> None:
@@ -137,7 +152,7 @@ def test_known_items_find_the_users_who_score_highest() -> None:
     np.testing.assert_array_equal(known.places, np.argsort(-scores, axis=1, kind="stable")[:, :4])
     mean = vectors.items.mean(0, dtype=np.float64)
     top = np.take_along_axis((vectors.items - mean) @ vectors.users.T, known.places, 1)
-    assert known.lift(mean) == pytest.approx(top.mean(), rel=1e-5)
+    assert known.lift(known.items, mean) == pytest.approx(top.mean(), rel=1e-5)
 
 
 def test_a_recommender_without_users_vectors_is_refused() -> None:
