@@ -23,7 +23,7 @@ export CMAKE_CXX_COMPILER_LAUNCHER := $(CCACHE)
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help native-deps demo test test-slow test-optimum test-core test-cpp test-cuda test-gpu test-neon fuzz lint types clean
+.PHONY: help native-deps demo cold-start test test-slow test-optimum test-core test-cpp test-cuda test-gpu test-neon fuzz lint types clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | sort | while IFS="$$(printf '\t')" read -r name text; do \
@@ -31,6 +31,9 @@ help:  ## print this list
 
 demo: $(INSTALLED)  ## train on MovieLens-100k, build an int8 bundle, ask it about unseen films
 	$(BIN)/python examples/demo.py demo
+
+cold-start: $(INSTALLED)  ## new films in a recommender that does not know them: before, after, and a picture
+	$(BIN)/python examples/cold_start/run.py demo
 
 # What cannot be installed costs the tests that need it, not the run: the last lines say what was left out.
 test: $(INSTALLED)  ## the fast suite, with what tests/native needs where it can be installed
