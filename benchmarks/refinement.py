@@ -30,7 +30,7 @@ from benchmarks.native.timing import paired
 from benchmarks.native.truth import exact_top, recall
 from benchmarks.rounding import Study, item_vectors
 from fllm_export import Checkpoint, UserTable
-from fllm_export.calibration.directions import BALANCE, FEEDBACK_BALANCE, Directions, cut, ordered
+from fllm_export.calibration.directions import FEEDBACK_BALANCE, Directions, cut, ordered
 from fllm_export.calibration.feedback import Feedback
 from fllm_export.calibration.moments import Moments
 from fllm_export.calibration.transform import Transform
@@ -66,14 +66,14 @@ class Form:
         """Return the dimension of the rows that are scanned."""
         return int(whole * self.share)
 
-    def transform(self, directions: Directions, balance: float) -> Transform | None:
-        """Return the transform of rows and items; for the balance see :class:`Directions`."""
+    def transform(self, directions: Directions) -> Transform | None:
+        """Return the transform of rows and items."""
         whole = len(directions.vectors)
         if self.quant == "int8" and self.share == 1:
             return None
         if self.share < 1:
-            return ordered(directions, self.dim(whole), balance)
-        return cut(directions, whole, self.quant, balance)
+            return ordered(directions, self.dim(whole), FEEDBACK_BALANCE)
+        return cut(directions, whole, self.quant, FEEDBACK_BALANCE)
 
     def rounding(self, transform: Transform | None, metric: F64) -> Rounding:
         """Return how rows are rounded behind a transform, for item vectors of a second moment [d, d]."""
@@ -97,7 +97,7 @@ class Form:
 
 REFINED = (Form("int2", refine="int8"), Form("int4row", refine="int8"), Form("int4row", 0.5, "int8"))
 FORMS = (Form("int8"), *REFINED)
-CLUSTERED = tuple(Form(form.quant, form.share, form.refine, True) for form in (FORMS[0], FORMS[1], FORMS[3]))
+CLUSTERED = tuple(Form(form.quant, form.share, form.refine, True) for form in FORMS[:2])
 
 
 def of_checkpoint(options: argparse.Namespace) -> None:
@@ -107,7 +107,7 @@ def of_checkpoint(options: argparse.Namespace) -> None:
     whole = study.rows.shape[1]
     best = exact_top(_with_bias(study.rows, study.bias), _with_ones(study.asked), K)
     for form in FORMS:
-        transform = form.transform(study.directions, FEEDBACK_BALANCE)
+        transform = form.transform(study.directions)
         rows, z = study.rows, study.asked
         if transform is not None:
             rows, z = transform.rows(rows), transform.item_vectors(z)
@@ -140,7 +140,7 @@ def of_rows(options: argparse.Namespace) -> None:
         calls: dict[str, Callable[[int], Any]] = {}
         recalls: dict[str, float] = {}
         for form in forms:
-            transform = form.transform(directions, BALANCE)
+            transform = form.transform(directions)
             table = _opened(options.work, population, form, transform)
             z = items if transform is None else transform.item_vectors(items)
             for c in (0,) if form.refine == "no" else CANDIDATES:
