@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.native.machine import describe, load
 from benchmarks.serving.load import Client
-from benchmarks.serving.places import serving
+from benchmarks.serving.places import Served, serving
 from fllm_export import UserTable
 from fllm_export.cli.output import columns
 
@@ -42,7 +42,7 @@ def main() -> None:
         further = [part for option in options.option for part in f"--{option}".split("=", 1)]
         with serving(source, options.threads, options.cpp, *further) as served:
             client = Client(served.port, "/v1/topk", bodies(z, options), CONNECTIONS)
-            found = measured(table, client, z, options)
+            found = measured(table, client, served, z, options)
             client.close()
     print(json.dumps({"benchmark": "serving", "machine": describe(), **vars(options), **found}, default=str))
     print("\n" + told(found))
@@ -92,13 +92,20 @@ def bodies(z: np.ndarray, options: argparse.Namespace) -> list[bytes]:
     return [json.dumps({"item_vectors": text, **how}).encode() for text in texts]
 
 
-def measured(table: UserTable, client: Client, z: np.ndarray, options: argparse.Namespace) -> dict[str, Any]:
+def measured(
+    table: UserTable, client: Client, running: Served, z: np.ndarray, options: argparse.Namespace
+) -> dict[str, Any]:
     """Return throughput of library and server in turns, and the server's latency at shares of its throughput."""
     client.run(1.0, None)
     library, served = [], []
+    costs: dict[str, list[float]] = {"library": [], "server": []}  # processor seconds per item
     for _ in range(options.rounds):
+        began = time.process_time()
         library.append(library_rate(table, z, options))
+        costs["library"].append((time.process_time() - began) / (library[-1] * options.seconds))
+        began = running.processor_s()
         outcome = client.run(options.seconds, None)
+        costs["server"].append((running.processor_s() - began) / (outcome.statuses[200] * options.items))
         assert outcome.statuses.keys() == {200}, outcome.statuses
         served.append(outcome.statuses[200] * options.items / outcome.seconds)
     ratios = [ours / own for ours, own in zip(served, library, strict=True)]
@@ -119,6 +126,7 @@ def measured(table: UserTable, client: Client, z: np.ndarray, options: argparse.
         "server_items_per_s": float(np.median(served)),
         "ratio": float(np.median(ratios)),
         "ratios": ratios,
+        "processor_ms_per_item": {name: 1e3 * float(np.median(each)) for name, each in costs.items()},
         "open_loop": loads,
         "load": load(),
     }
@@ -150,7 +158,10 @@ def told(found: dict[str, Any]) -> str:
     header = ["load", "requests/s", "p50 ms", "p99 ms", "answers by status"]
     return (
         f"library {found['library_items_per_s']:.0f} items/s, server {found['server_items_per_s']:.0f} items/s, "
-        f"ratio {found['ratio']:.2f} (each round: {', '.join(f'{ratio:.2f}' for ratio in found['ratios'])})\n\n"
+        f"ratio {found['ratio']:.2f} (each round: {', '.join(f'{ratio:.2f}' for ratio in found['ratios'])})\n"
+        + "processor time per item: "
+        + ", ".join(f"{name} {ms:.2f} ms" for name, ms in found["processor_ms_per_item"].items())
+        + "\n\n"
         + columns(header, lines)
     )
 

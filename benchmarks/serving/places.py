@@ -61,6 +61,11 @@ class Served:
         with urllib.request.urlopen(request, timeout=60) as response:
             assert response.status == 200
 
+    def processor_s(self) -> float:
+        """Return the processor time that the process has taken, all threads together."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def resident_bytes(self) -> int:
         """Return the memory of the process."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])

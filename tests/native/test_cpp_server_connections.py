@@ -58,20 +58,32 @@ def test_termination_lets_requests_finish(server_program: Path, tiny_bundle: Bun
     assert server.process.wait(30) == 0
 
 
+def end_under_load(server: Server, *, keep: bool, pause_s: float = 0.4) -> Senders:
+    server.wait_for("ready")
+    senders = Senders(server.port, [BODY], items=1, keep=keep)
+    senders.start()
+    time.sleep(pause_s)
+    senders.listening = False
+    assert server.stop() == 0
+    senders.join()
+    return senders
+
+
 @pytest.mark.parametrize("keep", [True, False], ids=["kept connections", "new connections"])
 def test_every_request_of_many_clients_is_answered_at_the_end(
     server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str, keep: bool
 ) -> None:
-    server = Server(server_program, tiny_bundle.path, onnxruntime_library)
-    server.wait_for("ready")
-    senders = Senders(server.port, [BODY], items=1, keep=keep)
-    senders.start()
-    time.sleep(0.4)
-    senders.listening = False
-    assert server.stop() == 0
-    senders.join()
+    senders = end_under_load(Server(server_program, tiny_bundle.path, onnxruntime_library), keep=keep)
     assert senders.lost == []
     assert senders.answered > CLIENTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [True, False], ids=["kept connections", "new connections"])
+def test_twenty_ends(server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str, keep: bool) -> None:
+    for number in range(20):
+        server = Server(server_program, tiny_bundle.path, onnxruntime_library)
+        assert end_under_load(server, keep=keep, pause_s=0.2 + 0.01 * number).lost == []
 
 
 def test_connections_that_the_system_alone_accepted_are_answered(

@@ -59,7 +59,7 @@ def test_the_wheel_holds_every_module_as_a_file(wheel: zipfile.ZipFile) -> None:
         expected |= {f"fllm_export/{path}" for path in found if not path.startswith("engines/libfllm/")}
     names = set(wheel.namelist())
     assert expected <= names
-    assert "fllm_export/py.typed" in names
+    assert {"fllm_export/py.typed", "fllm_export/server/page.html"} <= names
     assert any(name.startswith("fllm_export/_core.") and name.endswith(".so") for name in names)
     assert not [name for name in names if name.endswith((".cpp", "CMakeLists.txt"))]
 

@@ -99,3 +99,12 @@ def test_a_server_that_cannot_start_says_why(users: Path, tmp_path: Path) -> Non
     done = started(str(users), "--port", "0", "--max-batch", "0")
     assert done.returncode == 2
     assert "max_batch is 0" in done.stderr
+
+
+def test_without_its_packages_the_verb_names_the_extra(users: Path) -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from fllm_export.cli.main import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "serve", str(users)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 6
+    assert "uvicorn" in done.stderr
+    assert "pip install 'fllm-export[server]'" in done.stderr
