@@ -67,7 +67,8 @@ def test_pseudo_users_score_an_item_above_others(platform: tuple[UserTable, Vect
         found = onboard(table, items(30), recommender, options=OnboardOptions(method=method))
         scores = recommender.users @ found.vectors.T
         own = np.stack([scores[recommender.user_places(users), n] for n, users in enumerate(found.user_ids)])
-        assert np.mean((own.mean(1) - scores.mean(0)) / scores.std(0)) > 1
+        # The recommender's space shows half of what the table knows; without it the mean would be 0.
+        assert np.mean((own.mean(1) - scores.mean(0)) / scores.std(0)) > 0.5
 
 
 def test_real_users_take_over(platform: tuple[UserTable, Vectors]) -> None:
