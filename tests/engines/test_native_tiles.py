@@ -66,6 +66,21 @@ def test_sketch_and_bounds_together(tmp_path: Path) -> None:
     assert (np.abs(found.logsumexp - reference.topk(ITEMS[:5], 100).logsumexp) < 0.1).all()
 
 
+@pytest.mark.parametrize("quant", ["int8", "fp16", "int4"])
+def test_some_tiles_are_read_by_the_sketch_and_others_scored_whole(tmp_path: Path, quant: str) -> None:
+    """Groups of items that want tiles of their own, beside tiles that all of them want."""
+    far = np.concatenate([ROWS, 8 * ITEMS[:64].repeat(16, 0) + GENERATOR.standard_normal((1024, 40))])
+    UserTable.create(tmp_path / "t", far.astype(np.float32), quant=quant, cluster="yes", sketch="yes", bias=far[:, 0])
+    native, reference = both(tmp_path / "t")
+    for batch in (3, 9, 33, 130):
+        expected = reference.topk(ITEMS[:batch], 50)
+        found = native.topk(ITEMS[:batch], 50, log_probs="none")
+        assert_same_users(found, expected, bits=quant != "fp16")
+        assert found.complete.all()
+        timed = native.topk(ITEMS[:batch], 50, log_probs="none", budget_ms=60_000)
+        assert_same_users(timed, expected, bits=quant != "fp16")
+
+
 def test_filters_reach_rows_below_the_best(tmp_path: Path) -> None:
     UserTable.create(tmp_path / "t", ROWS, IDS, cluster="yes")
     native, reference = both(tmp_path / "t")

@@ -14,17 +14,28 @@ namespace {
 constexpr std::size_t kTurnBytes = 512 << 10;  // of codes: long enough to amortise, short enough for a deadline
 constexpr std::size_t kTurnProducts = std::size_t{1} << 26;  // multiply-adds, about half a millisecond of a core
 
-constexpr std::size_t kSketchColumns = 8;  // more items share a full pass at less cost than each its sketch
+// What up to so many columns read of their sketches costs less than scoring every row once for all of them: where a
+// sketch has all dimensions, without one for rows that are decoded to float32 first, and with it for those. Measured on
+// rows whose bounds rule nothing out by tiles; a sketch of fewer dimensions costs less in proportion.
+constexpr std::size_t kSketchColumns = 4, kSketchColumnsOfDecoded = 6;
+// With estimated denominators every row counts, in all columns.
+constexpr std::size_t kEstimatedColumns = 8;
 
-bool uses_sketch(const Table& table, const std::vector<Column>& columns) {
+// Of how many columns the sketch is read; where more want a span, its rows are scored.
+std::size_t sketch_columns(const Table& table, const std::vector<Column>& columns) {
   const Search& search = *columns.front().search;
-  return !table.sketches().empty() && columns.size() <= kSketchColumns && search.mode == Mode::topk &&
-         search.log_probs != LogProbs::exact;
+  if (table.sketches().empty() || search.mode != Mode::topk || search.log_probs == LogProbs::exact) return 0;
+  if (search.wants_denominator()) return columns.size() <= kEstimatedColumns ? kEstimatedColumns : 0;
+  const Layout& layout = table.layout();
+  const bool decoded = facts_of(layout.codec).decode != nullptr;
+  return std::max<std::size_t>(1,
+                               (decoded ? kSketchColumnsOfDecoded : kSketchColumns) * layout.dim / layout.sketch_dims);
 }
 
 PassFacts facts(const Table& table, const kernels::Kernels& kernels, std::vector<Column> columns) {
   const Search& search = *columns.front().search;
-  const bool wants_denominator = search.wants_denominator(), sketch = uses_sketch(table, columns);
+  const bool wants_denominator = search.wants_denominator();
+  const std::size_t sketched = sketch_columns(table, columns);
   Queries queries(table.layout(), kernels, columns, !wants_denominator);
   const std::size_t count = columns.size();
   return {table,
@@ -32,7 +43,7 @@ PassFacts facts(const Table& table, const kernels::Kernels& kernels, std::vector
           std::move(columns),
           wants_denominator,
           search.mode == Mode::sample,
-          sketch,
+          sketched,
           std::move(queries),
           SharedThresholds(count)};
 }
@@ -210,7 +221,7 @@ ItemAnswer Pass::merge(std::size_t column, const std::vector<std::unique_ptr<Wor
   answer.complete = answer.rows_scored == facts_.table.layout().rows;
   if (facts_.wants_denominator) {
     answer.logsumexp = at_least_of(answer.users, denominator);
-    answer.log_probs_exact = answer.complete && !facts_.uses_sketch;
+    answer.log_probs_exact = answer.complete && facts_.sketch_columns == 0;
   }
   return answer;
 }

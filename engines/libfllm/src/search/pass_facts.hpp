@@ -43,7 +43,8 @@ struct PassFacts {
   const Table& table;
   const kernels::Kernels& kernels;
   std::vector<Column> columns;
-  bool wants_denominator, samples, uses_sketch;
+  bool wants_denominator, samples;
+  std::size_t sketch_columns;  // spans that at most so many columns want are read by the sketch; 0: none is
   Queries queries;
   SharedThresholds thresholds;
 };

@@ -64,12 +64,10 @@ Worker::Worker(PassFacts& pass)
       noise_(kBlockRows),
       hits_(kBlockRows * kGroupColumns),
       indices_(kBlockRows),
-      survivors_(pass.uses_sketch ? SketchScan::kChunkRows : 0),
-      backlogs_(pass.uses_sketch ? queries_.count() : 0) {
-  for (const Column& column : pass.columns) {
-    best_.emplace_back(column.search->k);
-    if (pass.uses_sketch) sketches_.emplace_back(pass.table, kernels_, column);
-  }
+      sketches_(pass.sketch_columns > 0 ? queries_.count() : 0),
+      survivors_(pass.sketch_columns > 0 ? SketchScan::kChunkRows : 0),
+      backlogs_(sketches_.size()) {
+  for (const Column& column : pass.columns) best_.emplace_back(column.search->k);
   std::fill_n(thresholds_.data(), thresholds_.size(), kInfinity);
   std::fill_n(exp_sums_.data(), exp_sums_.size(), 0.0f);
 }
@@ -80,7 +78,8 @@ void Worker::scan(const Span& span, const std::vector<bool>& active) {
   std::fill_n(references_.data(), references_.size(), -kInfinity);
   std::fill(span_denominators_.begin(), span_denominators_.end(), LogSumExp());
   for (std::size_t column = 0; column < best_.size(); ++column) refresh_threshold(column);
-  if (pass_.uses_sketch) {
+  const auto wanting = static_cast<std::size_t>(std::count(active_.begin(), active_.end(), true));
+  if (wanting <= pass_.sketch_columns) {
     scan_sketch(span);
   } else {
     score_rows(span);
@@ -160,7 +159,8 @@ void Worker::scan_sketch(const Span& span) {
 void Worker::put_off_survivors(const Span& span, std::size_t offset, std::size_t rows, std::size_t column) {
   LogSumExp* denominator = pass_.wants_denominator ? &span_denominators_[column] : nullptr;
   const UserFilter* filter = denominator == nullptr ? pass_.columns[column].search->filter : nullptr;
-  SketchScan& sketch = sketches_[column];
+  if (!sketches_[column]) sketches_[column].emplace(pass_.table, kernels_, pass_.columns[column]);
+  SketchScan& sketch = *sketches_[column];
   const std::size_t first = span.first + offset;
   const float* bias = span.tile->bias == nullptr ? nullptr : span.tile->bias + first;
   if (denominator != nullptr) bias = live_.bias(*span.tile, first, rows);
@@ -181,7 +181,7 @@ void Worker::put_off_survivors(const Span& span, std::size_t offset, std::size_t
 }
 
 void Worker::finish() {
-  if (!pass_.uses_sketch) return;
+  if (pass_.sketch_columns == 0) return;
   active_.assign(best_.size(), true);
   for (std::size_t column = 0; column < best_.size(); ++column) {
     refresh_threshold(column);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "machine/aligned.hpp"
@@ -68,7 +69,7 @@ class Worker {
   std::vector<double> noise_;
   std::vector<kernels::Hit> hits_;
   std::vector<std::uint16_t> indices_;
-  std::vector<SketchScan> sketches_;  // one a column, when the pass uses the sketch
+  std::vector<std::optional<SketchScan>> sketches_;  // one a column, made when a span is read by it
   std::vector<std::uint16_t> survivors_;
   std::vector<Backlog> backlogs_;      // one a column
   std::vector<Backlog::Row> waiting_;  // taken from a backlog
