@@ -63,10 +63,9 @@ void documents_and_versions() {
   REFUSED(parse(with("format_version", 2)), Status::bundle, "has format version 2; expected at most 1" + newest);
   REFUSED(parse(with("format_version", UINT64_MAX)), Status::bundle, "has format version 18446744073709551615");
   parse(with("reader_features", Json::array()));
-  REFUSED(
-      parse(with("reader_features", Json::array({"wings", "segments", "wings"}))), Status::bundle,
-      "users/table.json needs the reader features segments, wings; expected none that this fllm-export does not "
-      "know. Upgrade fllm-export.");
+  REFUSED(parse(with("reader_features", Json::array({"wings", "segments", "wings"}))), Status::bundle,
+          "users/table.json needs the reader features segments, wings; expected none that this fllm-export does not "
+          "know. Upgrade fllm-export.");
   REFUSED(parse(with("reader_features", "tombstones")), Status::bundle,
           "users/table.json: reader_features is 'tombstones'; expected a list of names.");
   REFUSED(parse(with("reader_features", Json::array({1}))), Status::bundle, "expected a list of names");
