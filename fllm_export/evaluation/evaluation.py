@@ -21,7 +21,7 @@ from fllm_export.evaluation.item_vectors import ItemVectors
 from fllm_export.evaluation.likelihood import Likelihood
 from fllm_export.evaluation.measurement import Measurement, Method, depth, measure
 from fllm_export.evaluation.metrics import Ranking
-from fllm_export.evaluation.ranker import CheckpointRanker, Ranker, Rows, encode_items, open_ranker
+from fllm_export.evaluation.ranker import CheckpointRanker, Ranker, Rows, encode_items, open_ranker, rows_of_users
 from fllm_export.progress import Progress, silent
 
 
@@ -147,7 +147,7 @@ def evaluate(
         measure(_model(title, each, dataset, cold, k, progress), cold, k)
         for title, each in zip(titles, rankers, strict=True)
     )
-    vectors = _text_vectors(rankers, texts, dataset, progress) if baselines else None
+    vectors = text_vectors(rankers, texts, dataset, progress) if baselines else None
     fitted = fit_baselines(dataset, BASELINES, vectors, progress) if baselines else ()
     compared = tuple(measure(_baseline(each, cold, vectors), cold, k) for each in fitted)
     own = vectors or ItemVectors(dataset, rankers[0].encode, "encoding similar items", progress)
@@ -156,7 +156,7 @@ def evaluate(
 
 def _model(name: str, ranker: Ranker, dataset: Dataset, cold: ColdSplit, k: int, progress: Progress) -> Method:
     z = encode_items(ranker, [dataset.texts[i] for i in cold.candidates], progress)
-    rows, bias = _rows_of_users(ranker, dataset)
+    rows, bias = rows_of_users(ranker, dataset.user_ids)
     ids = ranker.topk(z[np.searchsorted(cold.candidates, cold.items)], depth(cold, k))
 
     def scores(window: slice) -> Rows:
@@ -166,23 +166,14 @@ def _model(name: str, ranker: Ranker, dataset: Dataset, cold: ColdSplit, k: int,
     return Method(name, scores, np.searchsorted(dataset.user_ids, ids), logits=True)
 
 
-def _rows_of_users(ranker: Ranker, dataset: Dataset) -> tuple[Rows, Rows | None]:
-    """Return the model's row of every user of the data set, float32 [U, d], and their biases, float32 [U] or None."""
-    chunks = list(ranker.rows())
-    ids, rows = np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])
-    order = np.argsort(ids)
-    if not np.array_equal(ids[order], dataset.user_ids):
-        raise UsageError(
-            f"the model has {len(ids)} users and the data set {len(dataset.user_ids)}, or their ids differ",
-            expected="the users of the data set that the model was trained on",
-        )
-    biases = [c[2] for c in chunks if c[2] is not None]
-    return rows[order], np.concatenate(biases)[order] if biases else None
-
-
-def _text_vectors(
+def text_vectors(
     rankers: Sequence[Ranker], texts: CheckpointRanker | str | Path | None, dataset: Dataset, progress: Progress
 ) -> ItemVectors | None:
+    """Return text vectors by the base encoder of ``texts``, or of the first checkpoint among the models, or None.
+
+    Raises:
+        UsageError: ``texts`` is a bundle.
+    """
     if texts is None:
         texts = next((each for each in rankers if isinstance(each, CheckpointRanker)), None)
     elif not isinstance(texts, CheckpointRanker):

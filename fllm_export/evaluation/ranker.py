@@ -33,6 +33,10 @@ class Ranker(Protocol):
         """Return the ids of the best ``k`` users of each item, best first, int64 [B, k]."""
         ...
 
+    def likely_users(self, z: Rows, k: int) -> tuple[Ids, Rows]:
+        """Return the best ``k`` users of each item, int64 [B, k], and their log-probabilities, float32 [B, k]."""
+        ...
+
     def rows(self) -> Iterator[tuple[Ids, Rows, Rows | None]]:
         """Yield user ids int64 [n], their rows float32 [n, d], and their biases float32 [n] or None."""
         ...
@@ -62,17 +66,23 @@ class CheckpointRanker:
 
     def topk(self, z: Rows, k: int) -> Ids:
         """Return the ids of the best ``k`` users of each item: score descending, then id ascending."""
+        return self.likely_users(z, k)[0]
+
+    def likely_users(self, z: Rows, k: int) -> tuple[Ids, Rows]:
+        """Return the users of :meth:`topk` and their log-probabilities, int64 [B, k] and float32 [B, k]."""
         best = np.empty((len(z), 0), np.int64)
         scores = np.empty((len(z), 0), np.float32)
+        normaliser = np.full(len(z), -np.inf)
         for ids, rows, bias in self._users.labelled_chunks():
             chunk = z @ rows.T
             if bias is not None:
                 chunk += bias
+            normaliser = np.logaddexp(normaliser, _logsumexp(chunk))
             scores = np.concatenate([scores, chunk], 1)
             best = np.concatenate([best, np.broadcast_to(ids, chunk.shape)], 1)
             order = np.lexsort((best, -scores))[:, :k]
             scores, best = np.take_along_axis(scores, order, 1), np.take_along_axis(best, order, 1)
-        return best
+        return best, (scores - normaliser[:, None]).astype(np.float32)
 
     def rows(self) -> Iterator[tuple[Ids, Rows, Rows | None]]:
         """Yield user ids int64 [n], their rows float32 [n, d], and their biases float32 [n] or None."""
@@ -99,9 +109,43 @@ class BundleRanker:
         """Return the ids of the best ``k`` users of each item, best first, int64 [B, k]."""
         return self._runtime.users.topk(z, k).user_ids
 
+    def likely_users(self, z: Rows, k: int) -> tuple[Ids, Rows]:
+        """Return the best ``k`` users of each item, int64 [B, k], and their log-probabilities, float32 [B, k]."""
+        answer = self._runtime.users.topk(z, k)
+        return answer.user_ids, answer.log_probs
+
     def rows(self) -> Iterator[tuple[Ids, Rows, Rows | None]]:
         """Yield user ids int64 [n], the rows that their codes stand for, float32 [n, d], and their biases or None."""
         return self._runtime.users.labelled_chunks()
+
+
+def _logsumexp(scores: Rows) -> npt.NDArray[np.float64]:
+    """Return ln sum exp of each row, [B, n] -> float64 [B]."""
+    largest = scores.max(1).astype(np.float64)
+    found: npt.NDArray[np.float64] = largest + np.log(np.exp(scores - largest[:, None]).sum(1))
+    return found
+
+
+def rows_of_users(ranker: Ranker, user_ids: Ids) -> tuple[Rows, Rows | None]:
+    """Return the model's rows of some users, float32 [U, d], and their biases, float32 [U] or None.
+
+    Args:
+        ranker: the model.
+        user_ids: ascending, int64 [U].
+
+    Raises:
+        UsageError: the model's users are others.
+    """
+    chunks = list(ranker.rows())
+    ids, rows = np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])
+    order = np.argsort(ids)
+    if not np.array_equal(ids[order], user_ids):
+        raise UsageError(
+            f"the model has {len(ids)} users and the data set {len(user_ids)}, or their ids differ",
+            expected="the users of the data set that the model was trained on",
+        )
+    biases = [c[2] for c in chunks if c[2] is not None]
+    return rows[order], np.concatenate(biases)[order] if biases else None
 
 
 def open_ranker(directory: str | Path) -> Ranker:

@@ -182,3 +182,15 @@ def test_a_checkpoint_ranks_users_by_score(tiny_checkpoint, tmp_path):
     z = ranker.encode(["jazz", "a running shoe for wet roads"])
     scores = z @ checkpoint.users.read(0, 50).T
     assert np.array_equal(ranker.topk(z, 7), np.argsort(-scores, axis=1, kind="stable")[:, :7])
+
+
+def test_likely_users_come_with_the_logarithms_of_their_probabilities(tiny_checkpoint, tmp_path):
+    checkpoint = tiny_checkpoint("bert", users=50, dim=16)
+    checkpoint.save(tmp_path / "checkpoint")
+    ranker = open_ranker(tmp_path / "checkpoint")
+    z = ranker.encode(["jazz", "a running shoe for wet roads"])
+    scores = (z @ checkpoint.users.read(0, 50).T).astype(float)
+    users, log_probs = ranker.likely_users(z, 7)
+    expected = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+    assert np.array_equal(users, ranker.topk(z, 7))
+    np.testing.assert_allclose(log_probs, np.take_along_axis(expected, users, 1), atol=1e-5)
