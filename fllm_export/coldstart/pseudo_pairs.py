@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import save
 
 from fllm_export import arguments
-from fllm_export.errors import UsageError
+from fllm_export.checkpoint.tensors import open_tensors
+from fllm_export.errors import BundleError, UsageError
+from fllm_export.files import publish
 
 Ids = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float32]
+
+_FORMAT = "fllm-export pseudo-interactions"
+_NAMES = ("item_ids", "user_ids", "probabilities")
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,33 @@ class PseudoPairs:
         """
         # float32 rounding may put a probability of nearly 1 a little above it.
         return cls(item_ids, user_ids, np.minimum(np.exp(np.asarray(log_probs, np.float64)), 1.0))
+
+    @classmethod
+    def load(cls, path: str | Path) -> PseudoPairs:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            BundleError: it is missing or damaged, or a tensor is missing or has another shape.
+        """
+        file = arguments.path(path, "path")
+        tensors = open_tensors(file)
+        missing = [name for name in _NAMES if name not in tensors]
+        if missing:
+            raise BundleError(f"{file} has no tensor {missing[0]!r}", expected="the tensors " + ", ".join(_NAMES))
+        tensors["item_ids"].expect((None,), ids=True)
+        tensors["user_ids"].expect((None, None), ids=True)
+        tensors["probabilities"].expect((None, None))
+        try:
+            ids = tensors["item_ids"].read_ids(), tensors["user_ids"].read_ids()
+            return cls(*ids, tensors["probabilities"].read())
+        except UsageError as error:
+            raise BundleError(f"{file}: {error.found}", expected=error.expected, fix=error.fix) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, all or nothing."""
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _NAMES}
+        with publish(arguments.path(path, "path")) as out:
+            out.write(save(tensors, {"format": _FORMAT}))
 
     def __len__(self) -> int:
         """Number of pairs."""
