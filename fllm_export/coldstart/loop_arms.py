@@ -1,0 +1,145 @@
+"""The arms of an evaluation: from where cold items have their users. Each is computed once and kept in a directory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fllm_export import arguments
+from fllm_export.coldstart.pseudo_pairs import PseudoPairs
+from fllm_export.coldstart.pseudo_sources import CONTROLS, cold_items, control_pairs, model_pairs
+from fllm_export.coldstart.vectors import Vectors
+from fllm_export.errors import UsageError
+from fllm_export.evaluation.dataset import Dataset
+from fllm_export.evaluation.evaluation import text_vectors
+from fllm_export.evaluation.ranker import Ranker, Rows, encode_items, open_ranker, rows_of_users
+from fllm_export.files import publish_text
+from fllm_export.progress import Progress
+
+NO_PAIRS = "no pseudo pairs"
+OWN = "its own ranking"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to rank cold items.
+
+    Attributes:
+        name: as tables show it.
+        key: changes with everything that the arm was computed from.
+        pairs: pseudo-interactions of all cold items, ascending; None for items that stay untaught.
+        own: a model's own vectors of users and cold items, ascending, in place of a recommender's.
+    """
+
+    name: str
+    key: str
+    pairs: PseudoPairs | None = None
+    own: Vectors | None = None
+
+
+def arms_of(
+    models: Mapping[str, str | Path],
+    dataset: Dataset,
+    folder: Path,
+    texts: str | Path | None,
+    k: int,
+    progress: Progress,
+) -> list[Arm]:
+    """Return the controls, then two arms per model: its pseudo-interactions, and its own ranking.
+
+    Raises:
+        UsageError: there is no model, or two arms have the same name.
+    """
+    if not models:
+        raise UsageError("no model is given", expected="at least one checkpoint or bundle")
+    opened = _Opened({name: arguments.path(path, "model") for name, path in models.items()})
+    arms = [Arm(NO_PAIRS, NO_PAIRS), *_controls(opened, dataset, folder, texts, k, progress)]
+    for name in models:
+        arms += _of_model(name, opened, dataset, folder, k, progress)
+    names = [arm.name for arm in arms]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise UsageError(f"two arms are called {repeated!r}", expected="another name for the model")
+    return arms
+
+
+class _Opened:
+    """Models, opened when they are first needed."""
+
+    def __init__(self, paths: dict[str, Path]) -> None:
+        self.paths = paths
+        self._rankers: dict[str, Ranker] = {}
+
+    def ranker(self, name: str) -> Ranker:
+        if name not in self._rankers:
+            self._rankers[name] = open_ranker(self.paths[name])
+        return self._rankers[name]
+
+
+def _controls(
+    opened: _Opened, dataset: Dataset, folder: Path, texts: str | Path | None, k: int, progress: Progress
+) -> Iterator[Arm]:
+    encoder = [fingerprint(path) for path in ([Path(texts)] if texts is not None else opened.paths.values())]
+    key = _key("controls", dataset.sha256, str(k), *encoder)
+    files = {control.name: _file(folder, control.name) for control in CONTROLS}
+    done = folder / "controls.json"
+    if not (done.is_file() and json.loads(done.read_text()).get("key") == key):
+        rankers = [opened.ranker(name) for name in opened.paths]
+        made = []
+        for name, pairs in control_pairs(dataset, text_vectors(rankers, texts, dataset, progress), k, progress):
+            pairs.save(files[name])
+            made.append(name)
+        publish_text(done, json.dumps({"key": key, "names": made}))
+    for name in json.loads(done.read_text())["names"]:
+        yield Arm(name, key, PseudoPairs.load(files[name]))
+
+
+def _of_model(name: str, opened: _Opened, dataset: Dataset, folder: Path, k: int, progress: Progress) -> Iterator[Arm]:
+    key = _key("model", dataset.sha256, str(k), fingerprint(opened.paths[name]))
+    pairs, own, done = _file(folder, name), _file(folder, f"{name} own"), folder / f"{_plain(name)}.json"
+    if not (done.is_file() and json.loads(done.read_text()) == {"key": key}):
+        ranker, items = opened.ranker(name), cold_items(dataset)
+        rows, bias = rows_of_users(ranker, dataset.user_ids)
+        z = encode_items(ranker, [dataset.texts[item] for item in items], progress)
+        model_pairs(ranker, z, dataset.item_ids[items], k, progress).save(pairs)
+        users, vectors = _joined(rows, z, bias)
+        Vectors(dataset.user_ids, users, dataset.item_ids[items], vectors).save(own)
+        publish_text(done, json.dumps({"key": key}))
+    yield Arm(name, key, PseudoPairs.load(pairs))
+    yield Arm(f"{name}, {OWN}", key, own=Vectors.load(own))
+
+
+def _joined(rows: Rows, z: Rows, bias: Rows | None) -> tuple[Rows, Rows]:
+    """Return users and items whose inner products are the scores, the biases of users included."""
+    if bias is None:
+        return rows, z
+    ones = np.ones((len(z), 1), np.float32)
+    return np.concatenate([rows, bias[:, None]], axis=1), np.concatenate([z, ones], axis=1)
+
+
+def fingerprint(model: Path) -> str:
+    """Return what changes with the files of a model: their names, sizes and times."""
+    facts = [
+        f"{file.relative_to(model)} {file.stat().st_size} {file.stat().st_mtime_ns}"
+        for file in sorted(model.rglob("*"))
+        if file.is_file()
+    ]
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _key(*facts: str) -> str:
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{_plain(name)}.safetensors"
+
+
+def _plain(name: str) -> str:
+    """Return a name as a file name."""
+    return "pairs-" + "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)

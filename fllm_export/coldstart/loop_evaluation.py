@@ -1,0 +1,206 @@
+"""The cold-start loop, evaluated: recommenders whose cold items have vectors by pseudo-interactions, and controls."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fllm_export import arguments
+from fllm_export.coldstart.cold_choice import MOST_K, ColdChoice, best_level
+from fllm_export.coldstart.loop_arms import Arm, arms_of
+from fllm_export.coldstart.loop_journal import LoopJournal
+from fllm_export.coldstart.loop_result import LoopResult
+from fllm_export.coldstart.projection import Projection, ProjectionParams, warm_length
+from fllm_export.coldstart.pseudo_pairs import PseudoPairs
+from fllm_export.coldstart.pseudo_sources import cold_items
+from fllm_export.coldstart.ranked_lists import RankedLists, Rows
+from fllm_export.coldstart.ranking_tasks import PROTOCOLS, TASKS, Protocol, RankingTasks
+from fllm_export.coldstart.recommender import Recommender
+from fllm_export.coldstart.training_pairs import TrainingPairs
+from fllm_export.coldstart.vectors import Vectors
+from fllm_export.errors import UsageError
+from fllm_export.evaluation.dataset import Dataset
+from fllm_export.evaluation.metrics import Ranking
+from fllm_export.files import publish_text
+from fllm_export.progress import Progress, silent
+
+_UNTAUGHT = 2
+
+
+def evaluate_loop(
+    models: Mapping[str, str | Path],
+    dataset: Dataset | str | Path,
+    recommender: Recommender,
+    out: str | Path,
+    *,
+    protocol: Protocol = "b",
+    seeds: int = 5,
+    k: int = 20,
+    texts: str | Path | None = None,
+    progress: Progress = silent,
+) -> LoopResult:
+    """Train a recommender on warm pairs, give cold items vectors by pseudo-interactions, and rank.
+
+    The recommender is trained once per seed, on ``train`` alone. Each arm then replaces the vectors of the cold items
+    and nothing else, so that the ranking of warm items is the same in all arms. What an arm chooses, it chooses with
+    the first seed on ``cold_val`` and ``warm_val``. The test splits are read only when the lists are complete.
+
+    Args:
+        models: directories of checkpoints and bundles by the names they have in the result.
+        dataset: the data set, or its directory.
+        recommender: trained here.
+        out: a directory for trained recommenders and the journal. The same call continues where it was interrupted.
+        protocol: which evaluator's masks, ``a`` or ``b``.
+        seeds: number of seeds, from 0 on.
+        k: length of the ranked lists.
+        texts: the checkpoint whose base encoder gives text vectors to controls; the first one among the models when
+            not given.
+        progress: is told how far it is.
+
+    Raises:
+        UsageError: a model was trained on other users, ``out`` is in use, or an argument is invalid.
+        HardwareError: SciPy, torch or transformers is not installed.
+    """
+    seeds, k = arguments.integer(seeds, "seeds", least=1), arguments.integer(k, "k", least=1)
+    protocol = arguments.one_of(protocol, "protocol", PROTOCOLS)
+    data = dataset if isinstance(dataset, Dataset) else Dataset.load(arguments.path(dataset, "dataset"))
+    if k > len(cold_items(data)):
+        raise UsageError(f"k is {k}", expected=f"at most {len(cold_items(data))}, the number of cold items")
+    folder = arguments.path(out, "out")
+    folder.mkdir(parents=True, exist_ok=True)
+    arms = arms_of(models, data, folder, texts, min(MOST_K, len(data.user_ids)), progress)
+    loop = _Loop(data, recommender, folder, protocol, k, progress)
+    with LoopJournal(folder, loop.conditions(arms)) as journal:
+        lines = [[loop.measured(arm, seed, journal) for arm in arms] for seed in range(seeds)]
+    names = [arm.name for arm in arms]
+    params = {name: line["params"] for name, line in zip(names, lines[0], strict=True)}
+    metrics = {name: [line[number]["metrics"] for line in lines] for number, name in enumerate(names)}
+    return LoopResult(recommender.name, protocol, k, seeds, metrics, params)
+
+
+@dataclass
+class _Trained:
+    """A trained recommender and its lists of warm items."""
+
+    seed: int
+    vectors: Vectors
+    length: float
+    tested: RankedLists
+    validated: RankedLists
+
+
+class _Loop:
+    """Trains when a seed is first needed, and measures arms."""
+
+    def __init__(
+        self, data: Dataset, recommender: Recommender, folder: Path, protocol: Protocol, k: int, progress: Progress
+    ) -> None:
+        self._data, self._recommender, self._folder = data, recommender, folder
+        self._protocol, self._k, self._progress = protocol, k, progress
+        self._cold = cold_items(data)
+        self._test = RankingTasks.of(data, protocol)
+        self._validation = RankingTasks.validation(data)
+        self._choice = ColdChoice.of(data, self._cold, k)
+        self._trained: _Trained | None = None
+
+    def conditions(self, arms: Sequence[Arm]) -> str:
+        """Return what tells figures of this evaluation from others."""
+        facts = [self._data.sha256, repr(self._recommender), self._protocol, self._k, [arm.key for arm in arms]]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def measured(self, arm: Arm, seed: int, journal: LoopJournal) -> dict[str, Any]:
+        """Return the figures of an arm and a seed, from the journal where it has them."""
+        known = journal.get(arm.name, seed)
+        if known is not None:
+            return known
+        first = journal.get(arm.name, 0)
+        if arm.own is not None:
+            facts = first or self._by_own_vectors(arm.own)
+        else:
+            params = None if first is None else ProjectionParams(**first["params"])
+            facts = self._by_recommender(arm.pairs, self._train(seed), params)
+        journal.add(arm.name, seed, facts)
+        self._progress(f"{self._recommender.name}: {arm.name}", seed + 1, seed + 1)
+        return facts
+
+    def _train(self, seed: int) -> _Trained:
+        if self._trained is None or self._trained.seed != seed:
+            file = self._folder / f"{self._recommender.name}-{seed}.safetensors"
+            vectors = self._fitted(seed, file)
+            warm = self._test.warm
+            lists = [tasks.warm.best(vectors.users, vectors.items, self._k) for tasks in (self._test, self._validation)]
+            length = warm_length(vectors, self._data.item_ids[warm.items])
+            self._trained = _Trained(seed, vectors, length, *lists)
+        return self._trained
+
+    def _fitted(self, seed: int, file: Path) -> Vectors:
+        """Return vectors in the order of the data set; those of cold items are zeros until an arm fills them."""
+        pairs = TrainingPairs.of(self._data)
+        mark = file.with_suffix(".json")
+        key = hashlib.sha256(f"{self._recommender!r} {self._data.sha256} {seed}".encode()).hexdigest()
+        if file.is_file() and mark.is_file() and mark.read_text() == key:
+            found = Vectors.load(file)
+        else:
+            workspace = self._folder / f"training-{file.stem}"
+            workspace.mkdir(exist_ok=True)
+            found = self._recommender.fit(pairs, seed=seed, workspace=workspace, progress=self._progress)
+            found.save(file)
+            publish_text(mark, key)
+            shutil.rmtree(workspace)
+        known = pairs.pairs.distinct_items
+        rows = np.zeros((len(self._data.item_ids), found.dim), np.float32)
+        rows[known] = found.items[found.item_places(self._data.item_ids[known])]
+        users = found.users[found.user_places(self._data.user_ids)]
+        return Vectors(self._data.user_ids, users, self._data.item_ids, rows)
+
+    def _by_own_vectors(self, own: Vectors) -> dict[str, Any]:
+        """Rank cold items by the model's scores; they cannot be compared with a recommender's scores of warm items."""
+        lists = self._test.cold.best(own.users, self._among_all(own.items), self._k)
+        return {"params": {}, "metrics": {"cold": _figures(self._test.truth["cold"].measure(lists))}}
+
+    def _by_recommender(
+        self, pairs: PseudoPairs | None, trained: _Trained, params: ProjectionParams | None
+    ) -> dict[str, Any]:
+        """Give the cold items vectors, and rank; parameters that are not given are chosen on validation pairs."""
+        users = trained.vectors.users
+        chosen = params or ProjectionParams()
+        if pairs is None:
+            items = _untaught(len(self._cold), users.shape[1], trained.seed)
+        else:
+            places = trained.vectors.user_places(pairs.user_ids.reshape(-1)).reshape(pairs.user_ids.shape)
+            projection = Projection.of(users)
+            chosen = params or self._choice.best(projection, places, pairs.probabilities)
+            items = projection.vectors(places, pairs.probabilities, chosen)
+        rows = self._among_all(items)
+        if params is None:
+            seen = self._validation.cold.best(users, rows, self._k)
+            level = best_level(self._validation, trained.validated, seen, trained.length)
+            chosen = replace(chosen, level=level)
+        lists = self._test.cold.best(users, rows, self._k)
+        found = self._test.measure(trained.tested, lists, chosen.level * trained.length)
+        told = {"level": chosen.level} if pairs is None else chosen.to_json()
+        return {"params": told, "metrics": {task: _figures(found[task]) for task in TASKS}}
+
+    def _among_all(self, items: Rows) -> Rows:
+        """Return rows of all items, of which only the cold ones matter."""
+        rows = np.zeros((len(self._data.item_ids), items.shape[1]), np.float32)
+        rows[self._cold] = items
+        return rows
+
+
+def _untaught(count: int, dim: int, seed: int) -> Rows:
+    """Return random vectors whose mean length is 1: those of items that nobody is known to like."""
+    rows = np.random.default_rng((seed, _UNTAUGHT)).standard_normal((count, dim), np.float32)
+    found: Rows = rows / np.linalg.norm(rows, axis=1).mean()
+    return found
+
+
+def _figures(ranking: Ranking) -> dict[str, float]:
+    return {name: value for name, value in asdict(ranking).items() if name in ("recall", "ndcg", "lists")}

@@ -1,0 +1,71 @@
+"""``loop.jsonl``: a line per finished arm and seed, so that a killed evaluation continues where it stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fllm_export.errors import UsageError
+from fllm_export.files import locked, publish
+from fllm_export.strict_json import parse
+
+FILE_NAME = "loop.jsonl"
+_LOCK_NAME = ".loop.lock"
+
+
+class LoopJournal:
+    """The lines of a directory. While it is entered as a context, no other evaluation can enter it.
+
+    Lines of other conditions stay in the file and are not used. A last line that a kill cut short is removed.
+
+    Args:
+        folder: of the evaluation.
+        conditions: what the figures depend on; a line counts only under the same.
+
+    Raises:
+        UsageError: on entering, when another evaluation works in the directory.
+    """
+
+    def __init__(self, folder: Path, conditions: str) -> None:
+        self._path, self._lock, self._conditions = folder / FILE_NAME, folder / _LOCK_NAME, conditions
+        self._found: dict[tuple[str, int], dict[str, Any]] = {}
+
+    def __enter__(self) -> LoopJournal:
+        busy = f"another evaluation is running in {self._path.parent}"
+        self._held = locked(self._lock, UsageError(busy, fix="Wait until it ends, or choose another --out"))
+        self._take_up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def get(self, arm: str, seed: int) -> dict[str, Any] | None:
+        """Return what was added for an arm and a seed, or None."""
+        return self._found.get((arm, seed))
+
+    def add(self, arm: str, seed: int, facts: dict[str, Any]) -> None:
+        """Append a line, synced to disk."""
+        line = json.dumps({"conditions": self._conditions, "arm": arm, "seed": seed, "facts": facts}, sort_keys=True)
+        with self._path.open("ab") as file:
+            file.write(f"{line}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._found[arm, seed] = facts
+
+    def _take_up(self) -> None:
+        if not self._path.exists():
+            return
+        content = self._path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            with publish(self._path) as file:
+                file.write(whole)
+        for line in whole.splitlines():
+            try:
+                found = parse(line)
+                if found["conditions"] == self._conditions:
+                    self._found[found["arm"], int(found["seed"])] = found["facts"]
+            except (ValueError, KeyError, TypeError):
+                continue

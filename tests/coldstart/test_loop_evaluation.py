@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("scipy")
+
+from fllm_export.coldstart import loop_evaluation as module
+from fllm_export.coldstart.loop_arms import NO_PAIRS, OWN
+from fllm_export.coldstart.loop_evaluation import evaluate_loop
+from fllm_export.coldstart.loop_journal import FILE_NAME
+from fllm_export.coldstart.recommender import BprRecommender
+from fllm_export.coldstart.recommender_options import RecommenderOptions
+from fllm_export.coldstart.vectors import Vectors
+from fllm_export.errors import UsageError
+from fllm_export.evaluation.dataset import Pairs
+
+from .small_loop import USERS, save_model, taught_dataset
+
+K = 5
+LIGHTGCN = BprRecommender(RecommenderOptions.default("lightgcn", dim=12, batch=128, epochs=4))
+
+
+@pytest.fixture(scope="module")
+def world(tiny_checkpoint, tmp_path_factory):
+    """A checkpoint, the data set of its own taste, and the loop over them with two seeds."""
+    folder = tmp_path_factory.mktemp("world")
+    save_model(tiny_checkpoint("bert", users=USERS, dim=16, lora=False), folder / "model")
+    data = taught_dataset(folder / "model")
+    found = evaluate_loop({"model": folder / "model"}, data, LIGHTGCN, folder / "out", seeds=2, k=K)
+    return folder, data, found
+
+
+def again(world, out, data=None, **options):
+    folder, own, _ = world
+    return evaluate_loop({"model": folder / "model"}, data or own, LIGHTGCN, out, seeds=2, k=K, **options)
+
+
+def test_the_models_users_help_and_nothing_else_moves(world):
+    _, _, found = world
+    assert list(found.metrics) == [
+        NO_PAIRS,
+        "random users",
+        "most active users",
+        "user centroid",
+        "text kNN",
+        "model",
+        f"model, {OWN}",
+    ]
+    ours, control, chance = (found.figure(arm, "cold", "ndcg").mean for arm in ("model", NO_PAIRS, "random users"))
+    assert ours > 1.5 * max(control, chance)
+    assert found.figure("model", "overall", "ndcg").mean > found.figure(NO_PAIRS, "overall", "ndcg").mean
+    assert {tuple(found.values(arm, "warm", "ndcg")) for arm in found.metrics if OWN not in arm} == {
+        tuple(found.values(NO_PAIRS, "warm", "ndcg"))
+    }
+    assert found.figure("model", "warm", "ndcg").p is None
+    assert found.figure(f"model, {OWN}", "overall", "ndcg") is None
+    assert found.figure(f"model, {OWN}", "cold", "ndcg").mean > 1.5 * control
+
+
+def test_cold_test_pairs_change_the_figures_of_cold_items_and_no_choice(world, tmp_path):
+    _, data, found = world
+    cold = data.splits["cold_test"]
+    turned = Pairs((cold.users + 7) % USERS, cold.items)
+    poisoned = replace(data, splits={**data.splits, "cold_test": turned}, sha256="another")
+    other = again(world, tmp_path, poisoned)
+    assert other.params == found.params
+    assert other.values(NO_PAIRS, "warm", "ndcg") == found.values(NO_PAIRS, "warm", "ndcg")
+    assert other.values("model", "cold", "ndcg") != found.values("model", "cold", "ndcg")
+    for seed in range(2):
+        name = f"lightgcn-{seed}.safetensors"
+        assert (tmp_path / name).read_bytes() == (world[0] / "out" / name).read_bytes()
+
+
+def test_saved_recommenders_hold_trained_items_alone(world):
+    folder, data, _ = world
+    saved = Vectors.load(folder / "out" / "lightgcn-1.safetensors")
+    assert np.array_equal(saved.item_ids, data.item_ids[data.splits["train"].distinct_items])
+    assert np.array_equal(saved.user_ids, data.user_ids)
+    assert not list((folder / "out").glob("training-*"))
+
+
+def test_an_interrupted_evaluation_continues(world, tmp_path, monkeypatch):
+    folder, _, found = world
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    lines = (out / FILE_NAME).read_bytes().splitlines(keepends=True)
+    (out / FILE_NAME).write_bytes(b"".join(lines[:9]) + lines[9][:20])
+    for name in ("lightgcn-1.safetensors", "lightgcn-1.json"):
+        (out / name).unlink()
+    trained = []
+    fitted = module._Loop._fitted
+
+    def counted(loop, seed, file):
+        trained.append(seed)
+        return fitted(loop, seed, file)
+
+    monkeypatch.setattr(module._Loop, "_fitted", counted)
+    assert again(world, out).to_json() == found.to_json()
+    assert trained == [1]
+    assert sorted((out / FILE_NAME).read_bytes().splitlines()) == sorted(line.strip() for line in lines)
+    assert again(world, out).to_json() == found.to_json()
+    assert trained == [1], "a finished evaluation trains nothing"
+    assert again(world, out, protocol="a").protocol == "a"
+
+
+def test_figures_are_means_deviations_and_paired_tests(world):
+    from scipy.stats import ttest_rel
+
+    found = world[2]
+    ours, control = (found.values(arm, "cold", "recall") for arm in ("model", NO_PAIRS))
+    figure = found.figure("model", "cold", "recall")
+    assert figure.mean == pytest.approx(np.mean(ours))
+    assert figure.deviation == pytest.approx(np.std(ours, ddof=1))
+    assert figure.p == pytest.approx(ttest_rel(ours, control).pvalue)
+    printed = json.loads(json.dumps(found.to_json()))
+    assert [arm["name"] for arm in printed["arms"]] == list(found.metrics)
+    rows = found.markdown().splitlines()
+    assert len(rows) == 2 + len(found.metrics)
+    assert f"{figure.mean:.4f} ± {figure.deviation:.4f}" in rows[-2]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"k": 31}, "k is 31"), ({"seeds": 0}, "seeds"), ({"protocol": "c"}, "protocol")]
+)
+def test_what_cannot_be_evaluated_is_refused(world, tmp_path, options, words):
+    folder, data, _ = world
+    with pytest.raises(UsageError, match=words):
+        evaluate_loop({"model": folder / "model"}, data, LIGHTGCN, tmp_path, **options)
+    with pytest.raises(UsageError, match="no model"):
+        evaluate_loop({}, data, LIGHTGCN, tmp_path)
+    with pytest.raises(UsageError, match="two arms are called 'text kNN'"):
+        evaluate_loop({"text kNN": folder / "model"}, data, LIGHTGCN, folder / "out", k=K)
