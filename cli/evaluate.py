@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from fllm_export.cli.dataset import open_dataset
+from fllm_export.cli.evaluated_loop import check_options, evaluate_with_recommender
 from fllm_export.cli.options import DIRECTORY
 from fllm_export.cli.output import Output, columns, json_option, pass_output
+from fllm_export.coldstart.names import MODEL_NAMES, PROTOCOLS, ModelName, Protocol
 
 if TYPE_CHECKING:
     from fllm_export.evaluation.dataset import Dataset
@@ -44,6 +46,28 @@ _UNKNOWN = "-"
     "Without it: the first checkpoint among the models.",
 )
 @click.option(
+    "--recommender",
+    type=click.Choice(MODEL_NAMES),
+    help="Train this recommender on warm items, give cold items vectors by the likely users of each MODEL, and measure "
+    "what the recommender then ranks.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default="b",
+    show_default=True,
+    help="With --recommender: what is left out of a user's list. a: items that the user was trained on. b: all items "
+    "that the user is known to like and that are not tested.",
+)
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="With --recommender: trainings.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("loop"),
+    show_default=True,
+    help="With --recommender: directory of the trained recommenders. The same command continues an interrupted one.",
+)
+@click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write tables, charts and examples to this HTML file.",
@@ -58,6 +82,10 @@ def evaluate(
     k: int,
     baselines: bool,
     checkpoint: Path | None,
+    recommender: ModelName | None,
+    protocol: Protocol,
+    seeds: int,
+    out: Path,
     report: Path | None,
 ) -> None:
     """Evaluate each MODEL, a checkpoint or a bundle, on the cold items of DATASET.
@@ -68,7 +96,16 @@ def evaluate(
 
     Baselines that read texts need a checkpoint, because a bundle has no base encoder. They take minutes on the CPU:
     every training item is encoded.
+
+    With --recommender it measures the cold-start loop instead: how good the recommender is on all items, on cold and on
+    warm ones, beside controls whose likely users come from elsewhere.
     """
+    check_options(recommender)
+    if recommender is not None:
+        given = dict(zip(_names(models), models, strict=True))
+        loop = {"protocol": protocol, "k": k, "texts": checkpoint}
+        evaluate_with_recommender(output, given, dataset, recommender, report=report, out=out, seeds=seeds, **loop)
+        return
     from fllm_export.evaluation import evaluation
 
     data = open_dataset(output, dataset)

@@ -17,11 +17,12 @@ from fllm_export.coldstart.cold_choice import MOST_K, ColdChoice, best_level
 from fllm_export.coldstart.loop_arms import Arm, arms_of
 from fllm_export.coldstart.loop_journal import LoopJournal
 from fllm_export.coldstart.loop_result import LoopResult
+from fllm_export.coldstart.names import PROTOCOLS, Protocol
 from fllm_export.coldstart.projection import Projection, ProjectionParams, warm_length
 from fllm_export.coldstart.pseudo_pairs import PseudoPairs
 from fllm_export.coldstart.pseudo_sources import cold_items
 from fllm_export.coldstart.ranked_lists import RankedLists, Rows
-from fllm_export.coldstart.ranking_tasks import PROTOCOLS, TASKS, Protocol, RankingTasks
+from fllm_export.coldstart.ranking_tasks import TASKS, RankingTasks
 from fllm_export.coldstart.recommender import Recommender
 from fllm_export.coldstart.training_pairs import TrainingPairs
 from fllm_export.coldstart.vectors import Vectors
@@ -85,6 +86,11 @@ def evaluate_loop(
     return LoopResult(recommender.name, protocol, k, seeds, metrics, params)
 
 
+def recommender_file(folder: Path, name: str, seed: int) -> Path:
+    """Return where :func:`evaluate_loop` keeps a trained recommender: :class:`Vectors` of users and trained items."""
+    return folder / f"{name}-{seed}.safetensors"
+
+
 @dataclass
 class _Trained:
     """A trained recommender and its lists of warm items."""
@@ -132,7 +138,7 @@ class _Loop:
 
     def _train(self, seed: int) -> _Trained:
         if self._trained is None or self._trained.seed != seed:
-            file = self._folder / f"{self._recommender.name}-{seed}.safetensors"
+            file = recommender_file(self._folder, self._recommender.name, seed)
             vectors = self._fitted(seed, file)
             warm = self._test.warm
             lists = [tasks.warm.best(vectors.users, vectors.items, self._k) for tasks in (self._test, self._validation)]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fllm_export.coldstart.loop_arms import NO_PAIRS
+from fllm_export.coldstart.names import Protocol
 from fllm_export.coldstart.ranking_tasks import TASKS
 from fllm_export.evaluation.baselines.known import require_scipy
 
@@ -21,13 +22,13 @@ class Figure:
 
     Attributes:
         mean: over the seeds.
-        deviation: standard deviation of the sample; 0 with one seed.
+        deviation: standard deviation of the sample; None with one seed.
         p: of a paired t-test over seeds against the arm without pseudo-interactions, two-sided; None with one seed,
             and where all differences are equal.
     """
 
     mean: float
-    deviation: float
+    deviation: float | None
     p: float | None
 
 
@@ -45,7 +46,7 @@ class LoopResult:
     """
 
     recommender: str
-    protocol: str
+    protocol: Protocol
     k: int
     seeds: int
     metrics: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]
@@ -64,7 +65,7 @@ class LoopResult:
         values = np.array(self.values(arm, task, metric))
         if not len(values):
             return None
-        deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else None
         gaps = values - np.array(self.values(NO_PAIRS, task, metric))
         p = None
         if len(values) > 1 and gaps.std() > 0:
@@ -93,29 +94,46 @@ class LoopResult:
             if figure is not None
         }
 
+    def columns(self) -> list[tuple[str, str]]:
+        """Return task and metric of each column of :meth:`rows`."""
+        return [(task, metric) for task in TASKS for metric in METRICS]
+
+    def means(self, task: str, metric: str) -> dict[str, float]:
+        """Return the mean over seeds of each arm that has the task."""
+        found = {arm: self.figure(arm, task, metric) for arm in self.metrics}
+        return {arm: figure.mean for arm, figure in found.items() if figure is not None}
+
+    def legend(self) -> str:
+        """Return what the figures of :meth:`rows` are, as plain text."""
+        if self.seeds == 1:
+            return "One seed: no deviation and no test."
+        return (
+            f"Mean and standard deviation over {self.seeds} seeds. *: p < 0.05 in a paired t-test over the seeds "
+            f"against {NO_PAIRS!r}."
+        )
+
     def header(self) -> list[str]:
         """Return the names of the columns of :meth:`rows`."""
         names = {"recall": "recall", "ndcg": "NDCG"}
         return [
             f"{self.recommender}, {self.protocol}",
-            *(f"{task} {names[metric]}@{self.k}" for task in TASKS for metric in METRICS),
+            *(f"{task} {names[metric]}@{self.k}" for task, metric in self.columns()),
         ]
 
     def rows(self) -> list[list[str]]:
         """Return a row of text per arm: mean and deviation, with a star where p < 0.05."""
-        return [
-            [arm, *(_told(self.figure(arm, task, metric)) for task in TASKS for metric in METRICS)]
-            for arm in self.metrics
-        ]
+        return [[arm, *(_told(self.figure(arm, *column)) for column in self.columns())] for arm in self.metrics]
 
     def markdown(self) -> str:
         """Return the table in Markdown."""
-        lines = [self.header(), ["---"] * (1 + len(TASKS) * len(METRICS)), *self.rows()]
+        lines = [self.header(), ["---"] * (1 + len(self.columns())), *self.rows()]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _told(figure: Figure | None) -> str:
     if figure is None:
         return "-"
+    if figure.deviation is None:
+        return f"{figure.mean:.4f}"
     star = "*" if figure.p is not None and figure.p < 0.05 else ""
     return f"{figure.mean:.4f} ± {figure.deviation:.4f}{star}"

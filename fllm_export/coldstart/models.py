@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor, nn
 
 from fllm_export.coldstart.bipartite_graph import BipartiteGraph
-
-ModelName = Literal["mf", "lightgcn", "ngcf"]
-MODEL_NAMES: tuple[ModelName, ...] = get_args(ModelName)
 
 _SLOPE = 0.2
 

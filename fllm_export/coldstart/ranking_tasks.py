@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 
+from fllm_export.coldstart.names import Protocol
 from fllm_export.coldstart.pseudo_sources import cold_items
 from fllm_export.coldstart.ranked_lists import Candidates, RankedLists, truth_of
 from fllm_export.evaluation.dataset import SPLITS, WARM_SPLITS, Dataset, Pairs, Positions
 from fllm_export.evaluation.metrics import Ranking
 
-Protocol = Literal["a", "b"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 TASKS = ("overall", "cold", "warm")
 
 

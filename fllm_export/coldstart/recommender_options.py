@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fllm_export import arguments
-from fllm_export.coldstart.models import MODEL_NAMES, ModelName
+from fllm_export.coldstart.names import MODEL_NAMES, ModelName
 
 
 @dataclass(frozen=True)

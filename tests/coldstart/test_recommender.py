@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from fllm_export.coldstart import recommender as module  # noqa: E402
-from fllm_export.coldstart.models import MODEL_NAMES  # noqa: E402
+from fllm_export.coldstart.names import MODEL_NAMES  # noqa: E402
 from fllm_export.coldstart.pseudo_pairs import PseudoPairs  # noqa: E402
 from fllm_export.coldstart.recommender import BprRecommender  # noqa: E402
 from fllm_export.coldstart.recommender_options import RecommenderOptions  # noqa: E402
