@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fllm_export import arguments
-from fllm_export.coldstart.cold_choice import MOST_K, ColdChoice, best_level
+from fllm_export.coldstart.cold_choice import GRID, LEVELS, MOST_K, ColdChoice, best_level
 from fllm_export.coldstart.loop_arms import Arm, arms_of
 from fllm_export.coldstart.loop_journal import LoopJournal
 from fllm_export.coldstart.loop_result import LoopResult
@@ -118,7 +118,8 @@ class _Loop:
 
     def conditions(self, arms: Sequence[Arm]) -> str:
         """Return what tells figures of this evaluation from others."""
-        facts = [self._data.sha256, repr(self._recommender), self._protocol, self._k, [arm.key for arm in arms]]
+        asked = [self._data.sha256, repr(self._recommender), self._protocol, self._k]
+        facts = [*asked, GRID, LEVELS, [arm.key for arm in arms]]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def measured(self, arm: Arm, seed: int, journal: LoopJournal) -> dict[str, Any]:
