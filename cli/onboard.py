@@ -166,7 +166,7 @@ def _run(
 
     vectors = Vectors.load(recommender)
     onboarder = Onboarder(opened, vectors, options)
-    records = open_items(items, "text" if onboarder.takes_texts else "vector")
+    records = open_items(items, "text") if onboarder.takes_texts else open_items(items, "vector", onboarder.dim)
     conditions = {"recommender": sha256_file(recommender), "encoder": onboarder.encoder_sha256, **options.to_json()}
     with OnboardJournal(out, conditions) as journal:
         into = None

@@ -42,11 +42,12 @@ class NewItem:
     sha256: str
 
     @classmethod
-    def of(cls, record: dict[str, Any], kind: Content) -> NewItem:
-        """Check a record.
+    def of(cls, record: dict[str, Any], kind: Content, dim: int | None = None) -> NewItem:
+        """Check a record. A vector has ``dim`` numbers where that is given.
 
         Raises:
-            UsageError: a field is missing or has another type, or a text is empty. Other fields are ignored.
+            UsageError: a field is missing or has another type, a text is empty, or a vector has another length. Other
+                fields are ignored.
         """
         missing = [name for name in (_ID, kind) if name not in record]
         if missing:
@@ -56,7 +57,7 @@ class NewItem:
         if listed is not None and not isinstance(listed, list):
             raise UsageError(f"`{_USERS}` is {listed!r:.60}", expected="a list of user ids")
         users = tuple(sorted({arguments.integer(user, _USERS, least=0, most=(1 << 63) - 1) for user in listed or ()}))
-        content = _text(record[kind]) if kind == "text" else _vector(record[kind])
+        content = _text(record[kind]) if kind == "text" else _vector(record[kind], dim)
         digest = hashlib.sha256(json.dumps([item_id, content, users]).encode()).hexdigest()
         return cls(item_id, content, users, digest)
 
@@ -67,9 +68,11 @@ def _text(value: Any) -> str:
     return value
 
 
-def _vector(value: Any) -> tuple[float, ...]:
+def _vector(value: Any, dim: int | None) -> tuple[float, ...]:
     if not isinstance(value, list) or not value:
         raise UsageError(f"`vector` is {value!r:.60}", expected="a list of numbers")
+    if dim is not None and len(value) != dim:
+        raise UsageError(f"`vector` has {len(value)} numbers", expected=f"{dim}, as the rows of the user table")
     numbers = np.array([arguments.real(number, "vector", least=-np.inf) for number in value])
     with np.errstate(over="ignore"):
         rounded = numbers.astype(np.float32)
@@ -132,13 +135,14 @@ class JsonLines:
     Args:
         path: the file.
         kind: what records have.
+        dim: of vectors; any where it is not given.
     """
 
     unit = "bytes"
 
-    def __init__(self, path: Path, kind: Content) -> None:
+    def __init__(self, path: Path, kind: Content, dim: int | None = None) -> None:
         self.path = path
-        self._kind = kind
+        self._kind, self._dim = kind, dim
 
     def size(self) -> int:
         """Return the file's bytes."""
@@ -181,7 +185,7 @@ class JsonLines:
             record = parse(line)
             if not isinstance(record, dict):
                 raise UsageError(f"it holds a JSON {type(record).__name__}", expected="a JSON object per line")
-            return NewItem.of(record, self._kind)
+            return NewItem.of(record, self._kind, self._dim)
         except ValueError as error:
             found, expected = f"it is not JSON ({error})", "a JSON object per line"
         except UsageError as error:
@@ -199,6 +203,7 @@ class ParquetItems:
     Args:
         path: the file.
         kind: what records have.
+        dim: of vectors; any where it is not given.
 
     Raises:
         HardwareError: pyarrow is not installed.
@@ -206,7 +211,7 @@ class ParquetItems:
 
     unit = "rows"
 
-    def __init__(self, path: Path, kind: Content) -> None:
+    def __init__(self, path: Path, kind: Content, dim: int | None = None) -> None:
         try:
             from pyarrow import parquet
         except ImportError as error:
@@ -214,7 +219,7 @@ class ParquetItems:
                 "reading Parquet needs pyarrow, which is not installed", fix="Run pip install 'fllm-export[onboard]'"
             ) from error
         self.path = path
-        self._kind = kind
+        self._kind, self._dim = kind, dim
         self._parquet = parquet
 
     def size(self) -> int:
@@ -233,7 +238,7 @@ class ParquetItems:
         items: list[NewItem] = []
         for row, record in enumerate(records, begin):
             try:
-                items.append(NewItem.of(record, self._kind))
+                items.append(NewItem.of(record, self._kind, self._dim))
             except UsageError as error:
                 if items:
                     break
@@ -278,8 +283,8 @@ def _shorter(path: Path, size: int, begin: int, unit: str) -> FllmError:
     )
 
 
-def open_items(path: Path, kind: Content) -> ItemSource:
-    """Open a file of new items by its ending.
+def open_items(path: Path, kind: Content, dim: int | None = None) -> ItemSource:
+    """Open a file of new items by its ending. Records with vectors of another dimension than ``dim`` are invalid.
 
     Raises:
         UsageError: the ending is another, or there is no such file.
@@ -288,9 +293,9 @@ def open_items(path: Path, kind: Content) -> ItemSource:
     if not path.is_file():
         raise UsageError(f"{path} is {'a directory' if path.is_dir() else 'missing'}", expected="a file of new items")
     if path.suffix.lower() in (".jsonl", ".ndjson"):
-        return JsonLines(path, kind)
+        return JsonLines(path, kind, dim)
     if path.suffix.lower() == ".parquet":
-        return ParquetItems(path, kind)
+        return ParquetItems(path, kind, dim)
     raise UsageError(f"{path} ends in {path.suffix!r}", expected="one of " + ", ".join(ITEM_ENDINGS))
 
 

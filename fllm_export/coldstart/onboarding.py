@@ -99,6 +99,11 @@ class Onboarder:
         return isinstance(self._source, Runtime)
 
     @property
+    def dim(self) -> int:
+        """Dimension of item vectors."""
+        return self._table.dim
+
+    @property
     def encoder_sha256(self) -> str:
         """Hash of what makes item vectors: the bundle's encoder, tokenizer and prompt; empty for a user table."""
         if not isinstance(self._source, Runtime):

@@ -105,6 +105,21 @@ def test_an_invalid_vector_is_named(tmp_path: Path, vector: str) -> None:
         open_items(path, "vector").read(0, 1, final=False)
 
 
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_a_vector_of_another_dimension_ends_the_batch_before_it(tmp_path: Path, ending: str) -> None:
+    items = [{"item_id": 7, "vector": [1.0, 2.0]}, {"item_id": 8, "vector": [1.0]}]
+    path = tmp_path / f"a{ending}"
+    if ending == ".jsonl":
+        path.write_bytes(as_lines(items))
+    else:
+        write_parquet(path, items)
+    source = open_items(path, "vector", 2)
+    batch = source.read(0, 10, final=True)
+    assert [item.item_id for item in batch.items] == [7]
+    with pytest.raises(BundleError, match="has 1 numbers; expected 2"):
+        source.read(batch.end, 10, final=True)
+
+
 def test_a_line_without_bounds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fllm_export.coldstart.new_items._LINE_BYTES_MAX", 1000)
     path = tmp_path / "a.jsonl"
