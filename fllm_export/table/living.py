@@ -142,7 +142,7 @@ class LivingTable:
                 raise UsageError(
                     f"{len(found)} users are to be deleted of {self._table.layout.rows}", expected="a user that stays"
                 )
-            draft.delete(self._found(found))
+            draft.delete(self._found(found, "Leave it out"))
         return self._change(deleted=len(found))
 
     def compact(self, progress: Progress = silent) -> TableChange:
@@ -172,7 +172,7 @@ class LivingTable:
                 if new:
                     self._require_new(ids)
                 else:
-                    draft.delete(self._found(ids))
+                    draft.delete(self._found(ids, "Use append for new users"))
                 stored = rows if self._row_map is None else self._row_map.rows(rows)
                 draft.add(draft.maker.encoded(stored, ids, _bias(offsets, len(rows)), self._rounding))
                 done += len(rows)
@@ -252,14 +252,14 @@ class LivingTable:
                 fix="Use update for users that the table has",
             )
 
-    def _found(self, ids: I64) -> I64:
+    def _found(self, ids: I64, fix: str) -> I64:
         rows = self._index.rows(self._table, ids)
         missing = rows == NO_ROW
         if missing.any():
             raise UsageError(
                 f"user id {ids[int(np.argmax(missing))]} is not in the table",
                 expected="ids of users that the table has",
-                fix="Use append for new users",
+                fix=fix,
             )
         return rows
 
