@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -133,14 +134,14 @@ class Forms:
             raise UsageError(
                 f"bytes_per_user is {most}, and the smallest table takes {smallest.bytes:,.1f} bytes per user "
                 f"({smallest.form}; id, scale{', bias' if self.bias else ''} and files counted)",
-                expected=f"at least {smallest.bytes:,.1f}",
+                expected=f"at least {math.ceil(smallest.bytes):,}",
                 fix="Raise --bytes-per-user",
             )
         if most is not None and most >= largest.bytes:
             raise UsageError(
                 f"bytes_per_user is {most}, and the largest table takes {largest.bytes:,.1f} bytes per user "
                 f"({largest.form})",
-                expected=f"less than {largest.bytes:,.1f}: no other size rules anything out",
+                expected=f"at most {math.ceil(largest.bytes) - 1:,}: no other size rules anything out",
                 fix="Omit --bytes-per-user and choose --quant, or lower it",
             )
 
