@@ -65,7 +65,9 @@ def python_blocks(path: str) -> list[str]:
 )
 def test_python_examples_run(page: str, tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "bundle").symlink_to(tiny_bundle.path)
+    for name in ("bundle", "demo/bundle"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(tiny_bundle.path)
     blocks = python_blocks(page)
     assert blocks
     names: dict[str, object] = {}
