@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -58,6 +58,7 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 
 @pytest.mark.parametrize("quant", CODEC_NAMES)
 @settings(max_examples=40, deadline=None)
+@example(rows=np.array([[1.0] + 40 * [-1e-38]], np.float32))  # a group of zeros with negative codes
 @given(rows=ROWS)
 def test_rows_are_encoded_and_decoded_alike(quant: str, rows: np.ndarray) -> None:
     stored = codec(quant).encode(rows)

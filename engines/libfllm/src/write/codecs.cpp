@@ -159,7 +159,13 @@ void decode_floats(const Kernels& kernels, Codec codec, const Stored& stored, st
                                       norms.data());
     for (std::size_t r = 0; r < count; ++r) {
       float* row = rows + (at + r) * dim;
-      std::memcpy(row, values.data() + r * stride, dim * sizeof *row);
+      const float* decoded = values.data() + r * stride;
+      // A negative code of a group of zeros is -0 to some kernels and 0 to others; -0 + 0 is 0.
+      if (codec == Codec::int4) {
+        std::transform(decoded, decoded + dim, row, [](float value) { return value + 0.0f; });
+      } else {
+        std::memcpy(row, decoded, dim * sizeof *row);
+      }
       kernels.writing.scale_floats(row, dim, stored.scales[at + r]);
     }
   }
