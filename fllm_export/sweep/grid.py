@@ -17,9 +17,6 @@ from fllm_export.table.codecs import codec
 FULL_PASS_ENGINES = ("numpy", "onnxruntime")
 """Engines that score every row, whatever lies beside the rows."""
 
-SKETCH_ITEMS = 8
-"""Items of a call for which the engine ``native`` uses a sketch, at most (``src/search/pass.cpp``)."""
-
 
 @dataclass(frozen=True)
 class Axes:
@@ -153,9 +150,6 @@ def _plainest(asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
     if found["sketch"] and found["log_probs"] == "exact":
         found["sketch"] = False
         reasons.append("exact log-probabilities read every row, with or without a sketch")
-    if found["sketch"] and found["engine"] == "native" and found["batch"] > SKETCH_ITEMS:
-        found["sketch"] = False
-        reasons.append(f"calls of more than {SKETCH_ITEMS} items share a pass over all rows, with or without a sketch")
     if not found["sketch"] and not found["exact"]:
         found["exact"] = True
         reasons.append("without a sketch that it can use, a statistical search is an exact one")

@@ -2,13 +2,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from fllm_export.engines.registry import ENGINES
 from fllm_export.errors import UsageError
-from fllm_export.sweep.grid import SKETCH_ITEMS, Axes, make_grid
+from fllm_export.sweep.grid import Axes, make_grid
 from fllm_export.table.codec_names import UNSKETCHED
 
 
@@ -71,15 +70,6 @@ def test_the_same_work_is_measured_once(limits):
     assert list(plain.left_out.values()) == [1]
     every_row = make_grid(Axes(quant=("int8",), log_probs=("exact",), exact=(True,)), limits)
     assert names(every_row) == ["int8-d32-cluster-exact-exact-b1-t1-native"]
-    many = make_grid(Axes(quant=("int8",), batch=(8, 9)), limits)
-    assert [(point.search.batch, point.table.sketch, point.search.exact) for point in many.points] == [
-        (8, False, True),
-        (9, False, True),
-        (8, True, True),
-        (8, True, False),
-    ]
-    source = Path(__file__).parents[2] / "engines" / "libfllm" / "src" / "search" / "pass.cpp"
-    assert f"kSketchColumns = {SKETCH_ITEMS};" in source.read_text()
     reference = make_grid(Axes(quant=("int8",), engine=("numpy",)), limits)
     assert names(reference) == ["int8-d32-exact-none-b1-t1-numpy"]
     assert sum(reference.left_out.values()) == 3
