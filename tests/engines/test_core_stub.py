@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import fllm_export
@@ -49,7 +50,11 @@ def members(body: list[ast.stmt]) -> dict[str, ast.FunctionDef | ast.ClassDef]:
 def compare(stub: list[ast.stmt], module: Any, where: str) -> None:
     described = members(stub)
     offered = {name: value for name, value in vars(module).items() if not name.startswith("__")}
-    assert sorted(described) == sorted(offered), where
+    submodules = [
+        node.target.id for node in stub if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    ]
+    assert sorted([*described, *submodules]) == sorted(offered), where
+    assert all(isinstance(offered[name], ModuleType) for name in submodules)
     for name, node in described.items():
         if isinstance(node, ast.ClassDef):
             compare(node.body, offered[name], f"{where}.{name}")
