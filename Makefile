@@ -72,7 +72,7 @@ test-cpp: $(INSTALLED)  ## the C++ tests, plain and under sanitizers
 	ctest --test-dir build/cpp-sanitized --output-on-failure --parallel 2
 	$(CMAKE) --preset threads
 	cmake --build build/cpp-threads --parallel 2 --target search_test
-	ctest --test-dir build/cpp-threads --output-on-failure -R search_test
+	ctest --test-dir build/cpp-threads --output-on-failure -R '^search_test$$'
 
 test-cuda: $(INSTALLED)  ## compile the CUDA kernels for all GPUs; fail where one spills (needs nvcc)
 	@mkdir -p build
