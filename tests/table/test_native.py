@@ -126,6 +126,7 @@ def test_tables_are_the_same_files_however_they_are_written(tmp_path: Path, quan
 LEVEL = """
 import hashlib, sys
 from pathlib import Path
+sys.path.append(sys.argv[2])  # a safe path does not hold the working directory
 from test_native import CODEC_NAMES, write
 for quant in CODEC_NAMES:
     files = write(Path(sys.argv[1]) / quant, quant, 1_000)
@@ -137,8 +138,8 @@ def test_every_level_and_number_of_threads_writes_the_same_bytes(tmp_path: Path)
     found = set()
     for number, level in enumerate([*native._core.cpu_levels(), ""]):
         environment = {**os.environ, "FLLM_ISA": level, "FLLM_NUM_THREADS": "3" if level else "1"}
-        command = [sys.executable, "-c", LEVEL, str(tmp_path / str(number))]
-        found.add(subprocess.check_output(command, env=environment, cwd=Path(__file__).parent, text=True))
+        command = [sys.executable, "-c", LEVEL, str(tmp_path / str(number)), str(Path(__file__).parent)]
+        found.add(subprocess.check_output(command, env=environment, text=True))
     assert len(found) == 1
 
 
