@@ -70,6 +70,15 @@ def test_the_same_work_is_measured_once(limits):
     assert list(plain.left_out.values()) == [1]
     every_row = make_grid(Axes(quant=("int8",), log_probs=("exact",), exact=(True,)), limits)
     assert names(every_row) == ["int8-d32-cluster-exact-exact-b1-t1-native"]
+    many = make_grid(Axes(quant=("int8",), batch=(8, 9)), limits)
+    assert [(point.search.batch, point.table.sketch, point.search.exact) for point in many.points] == [
+        (8, False, True),
+        (9, False, True),
+        (8, True, True),
+        (9, True, True),
+        (8, True, False),
+        (9, True, False),
+    ]
     reference = make_grid(Axes(quant=("int8",), engine=("numpy",)), limits)
     assert names(reference) == ["int8-d32-exact-none-b1-t1-numpy"]
     assert sum(reference.left_out.values()) == 3
