@@ -5,46 +5,24 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import signal
-import subprocess
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ..server.running import Running
 
-class Server:
-    """A running server on a port of 127.0.0.1."""
+
+class Server(Running):
+    """The example server as a program."""
+
+    end_seconds = 30
 
     def __init__(self, program: Path, bundle: Path, onnxruntime: str, *options: str) -> None:
         command = [str(program), "--bundle", str(bundle), "--port", "0", "--threads", "1", *options]
         environment = {**os.environ, "FLLM_ONNXRUNTIME": onnxruntime}
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-        assert self.process.stderr is not None
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
-        self._reader.start()
-        self.port = int(self.wait_for("listening on").rsplit(":", 1)[1])
-
-    def _read(self, stream: Any) -> None:
-        for line in stream:
-            self.lines.append(line)
-
-    def wait_for(self, text: str, seconds: float = 60) -> str:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            for line in list(self.lines):
-                if text in line:
-                    return line
-            if self.process.poll() is not None:
-                self._reader.join(5)
-                if not any(text in line for line in self.lines):
-                    raise AssertionError(f"the server ended: {self.lines}")
-            time.sleep(0.01)
-        raise AssertionError(f"no {text!r} in {self.lines}")
+        super().__init__(command, environment)
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -59,10 +37,6 @@ class Server:
         status, text = self.request("POST", "/v1/topk", json.dumps(document).encode())
         assert status == 200, text
         return json.loads(text)
-
-    def stop(self, with_signal: int = signal.SIGTERM) -> int:
-        self.process.send_signal(with_signal)
-        return self.process.wait(30)
 
 
 def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .running import Running
 
 DIM = 16
 CLIENTS = 64
@@ -78,40 +79,12 @@ def body(z: np.ndarray, **options: Any) -> bytes:
     return json.dumps({"item_vectors": z.astype(float).tolist(), **options}).encode()
 
 
-class Program:
+class Program(Running):
     """A running `fllm-export serve` on a port of 127.0.0.1."""
 
     def __init__(self, source: Path, *options: str, **environment: str) -> None:
         command = [sys.executable, "-m", "fllm_export.cli", "serve", str(source), "--port", "0", "--threads", "1"]
-        self.process = subprocess.Popen(
-            [*command, *options],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
-        assert self.process.stderr is not None
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, args=(self.process.stderr,), daemon=True)
-        self._reader.start()
-        self.port = int(self.wait_for("listening on").rsplit(":", 1)[1])
-
-    def _read(self, stream: Any) -> None:
-        for line in stream:
-            self.lines.append(line)
-
-    def wait_for(self, text: str, seconds: float = 60) -> str:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            for line in list(self.lines):
-                if text in line:
-                    return line
-            if self.process.poll() is not None:
-                self._reader.join(5)
-                if not any(text in line for line in self.lines):
-                    raise AssertionError(f"the server ended: {self.lines}")
-            time.sleep(0.01)
-        raise AssertionError(f"no {text!r} in {self.lines}")
+        super().__init__([*command, *options], {**os.environ, **environment}, subprocess.DEVNULL)
 
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
@@ -123,10 +96,6 @@ class Program:
             return Reply(response.status, dict(response.getheaders()), response.read())
         finally:
             connection.close()
-
-    def stop(self, with_signal: int = signal.SIGTERM) -> int:
-        self.process.send_signal(with_signal)
-        return self.process.wait(60)
 
 
 class Health:
