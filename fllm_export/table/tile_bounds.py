@@ -77,7 +77,7 @@ def describe(rows: F32, bias: F32 | None) -> tuple[F32, F32]:
     lost = (_FLOAT64_SLACK + _ROW_SLACK) * longest + 2 * ROUNDING * (root * unit) + 1.01 * (root / WEIGHT) * longest
     step = unit / WEIGHT
     across = float(np.sqrt(rest + _REST_SLACK * most)) * unit
-    highest = 0.0 if bias is None else float(bias.max())
+    highest = 0.0 if bias is None else float(bias.max()) + 0.0  # zero, where the largest is -0.0
     low, high = float(products.min()) * step, float(products.max()) * step
     extents = [-_above(lost - low), _above(high + lost), _above(across + lost), highest]
     return direction, np.array(extents, np.float32)

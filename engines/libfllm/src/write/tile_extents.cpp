@@ -71,7 +71,8 @@ void describe_tile(const Writing& kernels, const float* rows, std::size_t n, std
   extents[0] = -above(lost - low * step);
   extents[1] = above(high * step + lost);
   extents[2] = above(std::sqrt(rest + kRestSlack * most) * unit + lost);
-  extents[3] = bias == nullptr ? 0.0f : *std::max_element(bias, bias + n);
+  // 0 added makes 0 of -0, which a maximum may or may not find beside 0.
+  extents[3] = bias == nullptr ? 0.0f : *std::max_element(bias, bias + n) + 0.0f;
 }
 
 }  // namespace fllm::writing
