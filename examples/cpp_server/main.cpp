@@ -18,9 +18,8 @@ sigset_t handled_signals() {
 void reload(server::Service& service) {
   try {
     service.load();
-    std::fprintf(stderr, "fllm_server: reloaded\n");
-  } catch (const std::exception& failure) {
-    std::fprintf(stderr, "fllm_server: reload failed, the old bundle stays: %s\n", failure.what());
+  } catch (const std::exception&) {
+    // The service has said it, and the old bundle stays.
   }
 }
 

@@ -1,6 +1,7 @@
 #include "service.hpp"
 
 #include <chrono>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -179,11 +180,17 @@ void Service::load() {
     next->warm_up();
     const std::lock_guard lock(mutex_);
     bundle_ = std::move(next);
-  } catch (...) {
-    if (!first) metrics_.count_reload(false);
+  } catch (const std::exception& failure) {
+    if (!first) {
+      metrics_.count_reload(false);
+      std::fprintf(stderr, "fllm_server: reload failed, the old bundle stays: %s\n", failure.what());
+    }
     throw;
   }
-  if (!first) metrics_.count_reload(true);
+  if (first) return;
+  metrics_.count_reload(true);
+  std::fprintf(stderr, "fllm_server: reloaded: generation %llu\n",
+               static_cast<unsigned long long>(current()->facts().generation));
 }
 
 int Service::bind() { return http_.open(options_.host, options_.port); }

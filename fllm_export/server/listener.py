@@ -6,9 +6,10 @@ import asyncio
 import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -136,12 +137,9 @@ class Listener(uvicorn.Server):
             self._say("ready")
 
     async def _reload(self) -> None:
-        try:
-            generation = await self._service.reload()
-        except Exception as error:
-            self._say(f"reload failed, what was served stays: {error}")
-        else:
-            self._say(f"reloaded: generation {generation}")
+        # The service logs how it ended; there is nobody to answer.
+        with suppress(Exception):
+            await self._service.reload()
 
     async def _sweep(self) -> None:
         while True:
@@ -149,6 +147,22 @@ class Listener(uvicorn.Server):
             now = time.monotonic()
             for connection in self._connections():
                 connection.enforce(now)
+
+
+class Log(logging.Handler):
+    """Sends remarks of the server to ``say``, and failures to stderr even where remarks are not wanted."""
+
+    def __init__(self, say: Say) -> None:
+        super().__init__(logging.INFO)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        if record.levelno < logging.WARNING:
+            self._say(record.getMessage())
+        else:
+            sys.stderr.write(f"fllm-export: {record.getMessage()}\n")
+            sys.stderr.flush()
 
 
 def bound(listen: ListenOptions) -> socket.socket:
@@ -186,6 +200,9 @@ def listen(
     """
     Connection.options = options
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    log = logging.getLogger("fllm_export.server")
+    log.setLevel(logging.INFO)
+    log.addHandler(Log(say))
     listening = bound(where)
 
     async def run() -> BaseException | None:

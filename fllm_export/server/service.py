@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from fllm_export.server.tracing import Timeline, Tracing
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LOG = logging.getLogger("fllm_export.server")
 _SMALL_BODY_BYTES = 64 << 10
 _SMALL_ANSWER_USERS = 4000
 
@@ -98,7 +100,7 @@ class Service:
         """Open what is at the path now, or at another path, and put it in the place of what is served.
 
         Requests that are in the server end on what they began with, which is closed after the last of them. On failure
-        nothing changes.
+        nothing changes. Both are logged.
 
         Returns:
             The generation that is served now.
@@ -112,11 +114,13 @@ class Service:
             source = self._source if path is None else replace(self._source, path=path)
             try:
                 self._served = await self._in_helper(self._served.successor, source)
-            except Exception:
+            except Exception as error:
                 self.metrics.count_reload(False)
+                _LOG.error("reload of %s failed, what was served stays: %s", source.path, error)
                 raise
             self._source = source
             self.metrics.count_reload(True)
+            _LOG.info("reloaded: generation %d", self.generation)
             return self.generation
 
     async def answer(self, body: bytes, client: Client, headers: dict[str, str]) -> bytes:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -251,11 +252,15 @@ def test_reload_while_asking(
         fresh.symlink_to(tmp_path / "nowhere")
         fresh.replace(link)
         assert server.request("POST", "/v1/reload")[0] == 500
+        server.wait_for("reload failed, the old bundle stays")
         assert_same(server.ask(text="a paper", k=5), wanted[0])
         fresh.symlink_to(other)
         fresh.replace(link)
         server.process.send_signal(signal.SIGHUP)
-        server.wait_for("reloaded")
+        until = time.monotonic() + 60
+        while metrics(server)["fllm_reloads_total"] < 5:
+            assert time.monotonic() < until
+            time.sleep(0.02)
         assert_same(server.ask(text="a paper", k=5), wanted[1])
         assert metrics(server)["fllm_reloads_total"] == 5
         assert metrics(server)["fllm_failed_reloads_total"] == 1

@@ -145,7 +145,10 @@ def test_a_signal_reloads_and_a_failure_changes_nothing(places: Any) -> None:
         program.wait_for("reloaded: generation 2")
         turned(link, tables[0].parent)
         program.process.send_signal(signal.SIGHUP)
-        assert "is not a bundle or a user table" in program.wait_for("reload failed")
+        assert "is not a bundle or a user table" in program.wait_for("what was served stays")
+        nowhere = json.dumps({"path": "/none"}).encode()
+        assert program.request("POST", "/v1/reload", nowhere, headers).status == 500
+        program.wait_for("reload of /none failed, what was served stays")
         found = program.request("POST", "/v1/topk", body(vectors(1), k=5), headers)
         assert found.json["generation"] == 2
         path = json.dumps({"path": str(tables[0])}).encode()
