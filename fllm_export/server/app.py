@@ -21,6 +21,7 @@ from fllm_export.server.batcher import Client
 from fllm_export.server.failures import Refusal, bug, failure_json, refusal_of, too_large
 from fllm_export.server.metrics import CONTENT_TYPE
 from fllm_export.server.page import PAGE, PAGE_HEADERS
+from fllm_export.server.request import shown
 from fllm_export.server.service import Service
 from fllm_export.strict_json import parse
 
@@ -223,5 +224,5 @@ def _reload_path(body: bytes) -> Path | None:
     if path is None:
         return None
     if not isinstance(path, str) or not path or "\0" in path:
-        raise UsageError(f"path is {path!r:.60}", expected="the path of a bundle or a user table on the server")
+        raise UsageError(f"path is {shown(path)}", expected="the path of a bundle or a user table on the server")
     return Path(path)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic_core import to_json
 
 from fllm_export import arguments
 from fllm_export.errors import UsageError
@@ -19,6 +20,19 @@ Source = Literal["texts", "token_ids", "item_vectors"]
 OPTIONS = ("k", "mode", "seed", "budget_ms", "exact", "log_probs", "refine", "allow", "deny")
 SOURCES = ("text", "texts", "token_ids", "item_vectors")
 _FIELDS = {*OPTIONS, *SOURCES}
+_KINDS = {
+    "k": ("number", "an integer of 1 or more"),
+    "mode": ("string", '"topk" or "sample"'),
+    "seed": ("number list", "an integer, or a list of one per item"),
+    "budget_ms": ("number null", "a number above 0, or null"),
+    "exact": ("boolean null", "true, false or null"),
+    "log_probs": ("string null", '"exact", "estimate", "none" or null'),
+    "refine": ("number null", "an integer of 0 or more, or null"),
+    "allow": ("list null", "a list of user ids, or null"),
+    "deny": ("list null", "a list of user ids, or null"),
+}
+"""The kinds of JSON values that an option takes, and how a message puts it."""
+_SHOWN_CHARS = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +76,9 @@ class Question:
             UsageError: it is not such a request, or asks for more than the limits allow.
         """
         document = _document(body)
+        for name, (kinds, expected) in _KINDS.items():
+            if name in document and _kind(document[name]) not in kinds.split():
+                raise UsageError(f"{name} is {shown(document[name])}", expected=expected)
         source, items = _items(document, limits)
         k = arguments.integer(document.get("k", 100), "k", least=1)
         refine = document.get("refine")
@@ -82,7 +99,7 @@ class Question:
             mode=document.get("mode", "topk"),
             seed=_seed(document.get("seed", 0)),
             budget_ms=None if budget is None else arguments.real(budget, "budget_ms", least=0),
-            exact=None if document.get("exact") is None else arguments.flag(document["exact"], "exact"),
+            exact=document.get("exact"),
             log_probs=document.get("log_probs"),
             refine=again,
             listed=listed,
@@ -113,7 +130,7 @@ def _items(document: dict[str, Any], limits: ServerOptions) -> tuple[Source, Any
     name = given[0]
     items = [document[name]] if name == "text" else document[name]
     if not isinstance(items, list):
-        raise UsageError(f"{name} is a {_kind(items)}", expected="a list")
+        raise UsageError(f"{name} is {_a(items)}", expected="a list")
     if not 1 <= len(items) <= limits.max_items:
         raise UsageError(f"{name} has {len(items)} items", expected=f"1 to {limits.max_items}")
     if name == "token_ids":
@@ -127,7 +144,7 @@ def _items(document: dict[str, Any], limits: ServerOptions) -> tuple[Source, Any
 def _check_texts(texts: list[Any], limits: ServerOptions) -> None:
     for number, text in enumerate(texts):
         if not isinstance(text, str):
-            raise UsageError(f"text {number} (counted from 0) is a {_kind(text)}", expected="a string")
+            raise UsageError(f"text {number} (counted from 0) is {_a(text)}", expected="a string")
         if len(text) > limits.max_text_chars:
             raise UsageError(
                 f"text {number} (counted from 0) has {len(text)} characters",
@@ -177,6 +194,17 @@ def _filter(document: dict[str, Any]) -> tuple[npt.NDArray[np.int64] | None, boo
     return np.array(listed, np.int64), allow is None
 
 
+def shown(value: Any) -> str:
+    """Return a JSON value for a message, in the words of JSON."""
+    text = to_json(value).decode()
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
+
+
 def _kind(value: Sequence[Any] | Any) -> str:
     names = {type(None): "null", bool: "boolean", dict: "object", str: "string", list: "list"}
     return names.get(type(value), "number")
+
+
+def _a(value: Any) -> str:
+    kind = _kind(value)
+    return kind if kind == "null" else f"{'an' if kind == 'object' else 'a'} {kind}"
