@@ -23,6 +23,7 @@ ALLOWED = {
     "runtime": {"calibration", "engines", "table"},
     "planning": {"checkpoint", "engines", "runtime", "table"},
     "bundle": {"calibration", "checkpoint", "engines", "graphs", "planning", "plans", "runtime", "table"},
+    "packing": {"bundle"},
     "sweep": {"calibration", "checkpoint", "engines", "graphs", "runtime", "table"},
     "evaluation": {"checkpoint", "runtime"},
     "server": {"runtime"},
@@ -60,6 +61,8 @@ def test_the_wheel_holds_every_module_as_a_file(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     assert expected <= names
     assert {"fllm_export/py.typed", "fllm_export/server/page.html"} <= names
+    for name in ("python.Dockerfile", "cpp.Dockerfile", "dockerignore", "config.pbtxt"):
+        assert f"fllm_export/packing/files/{name}" in names
     assert any(name.startswith("fllm_export/_core.") and name.endswith(".so") for name in names)
     assert not [name for name in names if name.endswith((".cpp", "CMakeLists.txt"))]
 

@@ -1,0 +1,1 @@
+"""Everything that a deployment needs, in one directory: a Docker build context, or a model repository for Triton."""
