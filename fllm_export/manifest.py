@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fllm_export.errors import BundleError, FllmError
+from fllm_export import arguments
+from fllm_export.errors import BundleError, FllmError, UsageError
 from fllm_export.files import check_name, publish_json, sha256_file
 from fllm_export.prompt import Prompt
 from fllm_export.strict_json import read_versioned
@@ -31,6 +32,17 @@ class FileEntry:
 
     bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, bytes: Any, sha256: Any) -> FileEntry:
+        """Return the entry that a document holds.
+
+        Raises:
+            UsageError: the size is not an integer of 0 or more, or the hash is not a string.
+        """
+        if not isinstance(sha256, str):
+            raise UsageError(f"sha256 is {sha256!r:.60}", expected="a string")
+        return cls(arguments.integer(bytes, "bytes", least=0), sha256)
 
 
 @dataclass(frozen=True)
@@ -81,9 +93,9 @@ class Manifest:
         document = read_versioned(path, FORMAT_VERSION, READER_FEATURES)
         try:
             manifest = cls(
-                files={str(name): FileEntry(**entry) for name, entry in document["files"].items()},
+                files={str(name): FileEntry.of(**entry) for name, entry in document["files"].items()},
                 prompt=Prompt(**document["prompt"]),
-                dim=int(document["dim"]),
+                dim=arguments.integer(document["dim"], "dim", least=1),
                 table=None if document.get("table") is None else str(document["table"]),
                 provenance=dict(document["provenance"]),
             )

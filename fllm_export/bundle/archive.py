@@ -11,7 +11,7 @@ from typing import IO, cast
 from fllm_export import arguments
 from fllm_export.bundle.bundle import Bundle
 from fllm_export.errors import BundleError, UsageError
-from fllm_export.files import publish
+from fllm_export.files import open_regular, publish
 from fllm_export.manifest import FILE_NAME
 from fllm_export.progress import Progress, silent
 from fllm_export.system_errors import check_place
@@ -70,7 +70,7 @@ def _add(tar: tarfile.TarFile, bundle: Path, name: str) -> str:
         # Below the name that was given, even where that is a link.
         info = tarfile.TarInfo(f"{Path(os.path.abspath(bundle)).name}/{name}")  # noqa: PTH100
         info.size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             hashing = _Hashing(file)
             tar.addfile(info, cast("IO[bytes]", hashing))
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import BundleError
-from fllm_export.files import Later, publish
+from fllm_export.files import Later, open_regular, publish
 from fllm_export.safetensors_layout import PADDING, Layout, TensorFacts, lay_out
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import limit_error
@@ -202,8 +203,8 @@ def map_tensors(path: Path, shape: Shape, rows: int) -> dict[str, Array]:
 def read_tensors(path: Path) -> dict[str, tuple[str, Array]]:
     """Map a safetensors file and return its tensors as (dtype name, view), trusting nothing it says."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     except FileNotFoundError as error:
         raise BundleError(f"{path} is missing", expected="a shard of the table", fix="Build the table again") from error
