@@ -55,9 +55,10 @@ test-core: .venv-core/.installed  ## what a server needs: the wheel with its cor
 	PYTHONSAFEPATH=1 .venv-core/bin/pytest tests/format tests/runtime tests/engines tests/table tests/attacks/test_table_attacks.py
 
 # The headers of ONNX Runtime lie in a package made for another platform, several times over: one copy is kept. Those of
-# cpp-httplib come from Debian, which takes root.
-native-deps: $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h  ## install what tests/native needs besides a compiler
-	test -e /usr/include/httplib.h || { apt-get update -qq && apt-get install -y -qq libcpp-httplib-dev; }
+# cpp-httplib, and minisign, come from Debian, which takes root.
+native-deps: $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h  ## install what tests need besides a compiler: headers, and minisign
+	test -e /usr/include/httplib.h && command -v minisign > /dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq libcpp-httplib-dev minisign; }
 
 $(ONNXRUNTIME_HEADERS)/onnxruntime_c_api.h:
 	mkdir -p $(ONNXRUNTIME_HEADERS)

@@ -29,6 +29,7 @@ REFINEMENT, TOMBSTONES = "refinement", "tombstones"
 READER_FEATURES: frozenset[str] = frozenset({REFINEMENT, TOMBSTONES})
 """Features that this reader knows. A table names those that a reader must know to read it right."""
 
+_MOST = (1 << 63) - 1
 _TILE_BYTES = 8 << 20
 _TILE_ROWS_MAX = 65_536
 _TILE_ROWS_MIN = 1_024
@@ -235,8 +236,10 @@ class TableLayout:
         if self.codec not in CODECS:
             raise BundleError(f"{path}: codec is {self.codec!r}", expected="one of " + ", ".join(CODECS))
         for key in ("dim", "rows", "tile_rows", "generation"):
-            if getattr(self, key) < 1:
-                raise BundleError(f"{path}: {key} is {getattr(self, key)}", expected="at least 1")
+            value = getattr(self, key)
+            if not 1 <= value <= _MOST:
+                expected = "at least 1" if value < 1 else "at most 2^63 - 1"
+                raise BundleError(f"{path}: {key} is {value}", expected=expected)
         self._check_blocks(path)
         if self.refinement is not None:
             self._check_refinement(self.refinement, path)

@@ -106,3 +106,25 @@ def test_names_that_lead_outside_are_refused_by_every_verb(name: str, verb: str,
     assert not (tmp_path / "b.tar").exists()
     with pytest.raises(BundleError, match="names of files inside"):
         Bundle.load(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize("entry", [{"bytes": "1"}, {"bytes": True}, {"bytes": -1}, {"sha256": 3}, {"further": 1}])
+def test_entries_of_another_kind_are_refused(entry: dict[str, object], tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parents[1] / "format" / "v1" / "int8", tmp_path / "bundle")
+    manifest = tmp_path / "bundle" / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["files"]["tokenizer.json"] |= entry
+    manifest.write_text(json.dumps(document))
+    with pytest.raises(BundleError, match="is not a manifest"):
+        Bundle.load(tmp_path / "bundle")
+
+
+def test_a_pipe_in_a_bundle_is_never_waited_for(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parents[1] / "format" / "v1" / "int8", tmp_path / "bundle")
+    (tmp_path / "bundle" / "tokenizer.json").unlink()
+    os.mkfifo(tmp_path / "bundle" / "tokenizer.json")
+    for more in ([], ["--out", str(tmp_path / "b.tar")], ["--triton", str(tmp_path / "b")]):
+        verb = "pack" if more else "verify"
+        result = CliRunner().invoke(main, [verb, str(tmp_path / "bundle"), *more])
+        assert result.exit_code == 4, result.output
+        assert "is missing" in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,25 @@ def test_a_shard_that_is_a_directory(users: Path) -> None:
     shard(users).mkdir()
     with pytest.raises(BundleError, match=r"00000\.safetensors cannot be read \(Is a directory\)"):
         Table(users)
+
+
+def test_a_shard_that_is_a_pipe(users: Path) -> None:
+    """Opening one waits for its other end."""
+    shard(users).unlink()
+    os.mkfifo(shard(users))
+    for engine in ("numpy", "native"):
+        with pytest.raises(BundleError, match=r"Not a regular file|is not a file"):
+            UserTable.open(users, engine=engine, threads=1)
+
+
+def test_numbers_beyond_64_bits(users: Path) -> None:
+    for name in ("generation", "tile_rows"):
+        document = json.loads((users / "table.json").read_text())
+        for engine in ("numpy", "native"):
+            rewrite_layout(users, **{name: 1 << 63})
+            with pytest.raises(BundleError, match=name):
+                UserTable.open(users, engine=engine, threads=1)
+        rewrite_layout(users, **{name: document[name]})
 
 
 def test_names_that_stand_twice(users: Path) -> None:
