@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from fllm_export.pair_files import PairFile
 from fllm_export.table.options import TableChoices
 from fllm_export.training.closed_form import ClosedForm, Setting
 from fllm_export.training.interactions import Interactions
 from fllm_export.training.landmarks import choose_landmarks
-from fllm_export.training.pair_files import PairFile
 from fllm_export.training.user_stream import UserStream
 
 HIDDEN, CLUSTERS = 384, 2_000

@@ -18,8 +18,8 @@ from safetensors.numpy import load_file, save
 from fllm_export import arguments
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish
+from fllm_export.pair_files import Ids, PairSource
 from fllm_export.progress import Progress, silent
-from fllm_export.training.pair_files import Ids, PairSource
 from fllm_export.training.user_parts import UserParts
 from fllm_export.training.user_sums import Positions, UserItems
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from fllm_export.errors import BundleError
 from fllm_export.files import publish_json
+from fllm_export.pair_files import Ids, PairSource
 from fllm_export.progress import Progress, silent
 from fllm_export.strict_json import read_object
-from fllm_export.training.pair_files import Ids, PairSource
 from fllm_export.training.user_sums import Positions
 
 LEDGER = "parts.json"

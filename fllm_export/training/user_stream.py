@@ -20,6 +20,7 @@ from fllm_export import arguments
 from fllm_export.checkpoint.user_files import BIAS, IDS, ROWS, USER_FILES, rows_per_file, user_file
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish, publish_text, sha256_file
+from fllm_export.pair_files import Ids
 from fllm_export.progress import Progress, silent
 from fllm_export.safetensors_layout import TensorFacts, lay_out
 from fllm_export.strict_json import parse
@@ -29,7 +30,6 @@ from fllm_export.table.options import TableChoices, TableOptions
 from fllm_export.table.writer import TableWriter
 from fllm_export.training.closed_form import ClosedForm
 from fllm_export.training.interactions import Interactions
-from fllm_export.training.pair_files import Ids
 from fllm_export.training.user_sums import FloatArray, UserItems, damping
 
 _LEDGER = ".users.jsonl"

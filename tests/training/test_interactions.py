@@ -10,11 +10,12 @@ pa = pytest.importorskip("pyarrow")
 
 from pyarrow import csv, parquet  # noqa: E402
 
+from fllm_export import pair_files  # noqa: E402
 from fllm_export.errors import BundleError, UsageError  # noqa: E402
+from fllm_export.pair_files import PairArrays, PairFile  # noqa: E402
 from fllm_export.training import interactions as module  # noqa: E402
-from fllm_export.training import pair_files, user_parts  # noqa: E402
+from fllm_export.training import user_parts  # noqa: E402
 from fllm_export.training.interactions import Interactions  # noqa: E402
-from fllm_export.training.pair_files import PairArrays, PairFile  # noqa: E402
 
 ITEM_IDS = np.random.default_rng(5).permutation(np.arange(100, 160))
 

@@ -8,12 +8,12 @@ pytest.importorskip("torch")
 from fllm_export.checkpoint import user_files
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, UsageError
+from fllm_export.pair_files import PairArrays
 from fllm_export.table.table import Table
 from fllm_export.training import user_stream as module
 from fllm_export.training.closed_form import ClosedForm, Setting
 from fllm_export.training.interactions import Interactions
 from fllm_export.training.landmarks import choose_landmarks
-from fllm_export.training.pair_files import PairArrays
 from fllm_export.training.user_stream import UserStream
 from fllm_export.training.user_sums import UserItems
 
