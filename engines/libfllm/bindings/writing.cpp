@@ -22,6 +22,9 @@ using Stored = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::de
 using Factors = nb::ndarray<std::uint16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Rows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Places = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Starts = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Factors64 = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Order = nb::ndarray<std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 // Calls a function of the library without the GIL; its failure becomes an exception.
@@ -78,6 +81,13 @@ void sketch(Matrix rows, Matrix basis, double defect, double snapped, Bytes coar
   });
 }
 
+void user_rows(Matrix vectors, Places items, Starts starts, Factors64 factors, Rows rows) {
+  run([&](fllm_error* e) {
+    return fllm_write_user_rows(vectors.data(), vectors.shape(0), vectors.shape(1), items.data(), starts.data(),
+                                rows.shape(0), factors.data(), rows.data(), e);
+  });
+}
+
 }  // namespace
 
 void define_writing(nb::module_& module) {
@@ -93,4 +103,5 @@ void define_writing(nb::module_& module) {
   writing.def("bounds", &bounds, nb::arg("rows"), nb::arg("bias").none(), nb::arg("tile_rows"), nb::arg("directions"),
               nb::arg("extents"));
   writing.def("sketch", &sketch);
+  writing.def("user_rows", &user_rows);
 }

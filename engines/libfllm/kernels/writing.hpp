@@ -46,6 +46,7 @@ struct Writing {
   std::int64_t (*fix_wide)(const double* values, std::size_t n, double factor, std::int32_t* fixed);
   double (*peak_wide)(const double* values, std::size_t n);
   void (*add)(const std::int32_t* fixed, std::size_t n, std::int64_t* sums);
+  void (*add_floats)(const float* values, std::size_t n, double* sums);
   std::int64_t (*dot)(const std::int32_t* a, const std::int32_t* b, std::size_t n);
   // turned[r, c] = sum over j of fixed[r, j] * weights[c / 16, j, c % 16], for a number of columns that is a multiple
   // of kTurnColumns. `wide` has room for 8 * dim numbers.

@@ -126,6 +126,10 @@ void add(const std::int32_t* fixed, std::size_t n, std::int64_t* sums) {
   for (std::size_t i = 0; i < n; ++i) sums[i] += fixed[i];
 }
 
+void add_floats(const float* values, std::size_t n, double* sums) {
+  for (std::size_t i = 0; i < n; ++i) sums[i] += static_cast<double>(values[i]);
+}
+
 std::int64_t dot(const std::int32_t* a, const std::int32_t* b, std::size_t n) {
   std::int64_t sum = 0;
   for (std::size_t i = 0; i < n; ++i) sum += static_cast<std::int64_t>(a[i]) * b[i];
@@ -250,6 +254,7 @@ void fill_writing(Writing& writing) {
              fix_values<double>,
              peak_wide,
              add,
+             add_floats,
              dot,
              turn,
              try_levels,

@@ -79,6 +79,10 @@ void check_sums(const Writing& level, std::size_t n) {
   std::vector<std::int32_t> fixed(n);
   CHECK(level.fix_wide(wide.data(), n, 1.0, fixed.data()) == squares);
   check_same(fixed, a);
+  const std::vector<float> narrow(a.begin(), a.end());
+  std::vector<double> added(b.begin(), b.end());
+  level.add_floats(narrow.data(), n, added.data());
+  for (std::size_t i = 0; i < n; ++i) CHECK(added[i] == static_cast<double>(std::int64_t{a[i]} + b[i]));
   std::vector<std::uint8_t> levels(n);
   LevelSums sums{};
   level.try_levels(a.data(), n, 1e-5f, levels.data(), &sums);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <string_view>
+#include <vector>
 
 #include "api/boundary.hpp"
 #include "kernels/kernels.hpp"
@@ -129,6 +130,28 @@ fllm_status fllm_write_sketch(const float* rows, size_t n, size_t dim, const flo
       sketch_rows(kernels().writing, by, rows + start * dim, stop - start,
                   {coarse + block * codes, fine + block * codes, coarse_factors + block * factors,
                    fine_factors + block * factors});
+    });
+  });
+}
+
+fllm_status fllm_write_user_rows(const float* vectors, size_t count, size_t dim, const int32_t* items,
+                                 const int64_t* starts, size_t n, const double* factors, float* rows,
+                                 fllm_error* error) {
+  return guarded(error, [&] {
+    require_dim(dim);
+    const bool inside = std::all_of(items + starts[0], items + starts[n], [count](std::int32_t item) {
+      return item >= 0 && static_cast<std::size_t>(item) < count;
+    });
+    fllm::require(inside, "a user has an item without a vector", "items that have one");
+    for_parts(n, rows_of_part(dim), [&](std::size_t first, std::size_t last) {
+      std::vector<double> sums(dim);
+      for (std::size_t user = first; user < last; ++user) {
+        std::fill(sums.begin(), sums.end(), 0.0);
+        for (std::int64_t at = starts[user]; at < starts[user + 1]; ++at)
+          kernels().writing.add_floats(vectors + static_cast<std::size_t>(items[at]) * dim, dim, sums.data());
+        float* row = rows + user * dim;
+        for (std::size_t j = 0; j < dim; ++j) row[j] = static_cast<float>(sums[j] * factors[user]);
+      }
     });
   });
 }

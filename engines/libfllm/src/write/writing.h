@@ -40,6 +40,12 @@ FLLM_API fllm_status fllm_write_sketch(const float* rows, size_t n, size_t dim, 
                                        double defect, double snapped, uint8_t* coarse, uint16_t* coarse_factors,
                                        uint8_t* fine, uint16_t* fine_factors, fllm_error* error);
 
+/* Rows [n, dim] of users: factors[u] times the sum of the vectors [count, dim] of the items of user u, added in float64
+ * in their order and rounded once. Those items are items[starts[u]] to items[starts[u + 1] - 1], each below `count`. */
+FLLM_API fllm_status fllm_write_user_rows(const float* vectors, size_t count, size_t dim, const int32_t* items,
+                                          const int64_t* starts, size_t n, const double* factors, float* rows,
+                                          fllm_error* error);
+
 #ifdef __cplusplus
 }
 #endif
