@@ -13,16 +13,15 @@ import numpy.typing as npt
 from fllm_export.errors import UsageError
 from fllm_export.files import Later, publish_name
 from fllm_export.progress import Progress
+from fllm_export.table.file_names import OWN_FILE, segment_name, tombstones_name
+from fllm_export.table.history_draft import HistoryDraft
 from fllm_export.table.layout import (
     FILE_NAME,
     GENERATION_MAX,
-    OWN_FILE,
     PREVIOUS_NAME,
     ShardEntry,
     TableLayout,
     TombstonesEntry,
-    segment_name,
-    tombstones_name,
 )
 from fllm_export.table.segments import RowTensors, SegmentMaker
 from fllm_export.table.table import Table
@@ -58,6 +57,7 @@ class Draft:
         self._added: list[ShardEntry] = []
         self._waiting: list[RowTensors] = []
         self._waiting_rows = 0
+        self.histories = HistoryDraft(table.directory, table.layout.histories)
         self._later = Later()
         self._token = secrets.token_hex(4)
 
@@ -80,7 +80,8 @@ class Draft:
     def changes(self) -> bool:
         """Whether the draft differs from the table that it began with."""
         layout = self._table.layout
-        return bool(self._added or self._waiting) or len(self._kept) < len(layout.shards) or self._marks_more
+        rows = bool(self._added or self._waiting) or len(self._kept) < len(layout.shards) or self._marks_more
+        return rows or self.histories.changes
 
     @property
     def _marks_more(self) -> bool:
@@ -113,6 +114,7 @@ class Draft:
     def compact(self, progress: Progress) -> None:
         """Write all rows anew but for those of shards that are at least half full and have no deleted row."""
         layout, done = self._table.layout, 0
+        self.histories.compact()
         chosen = [(number, first) for number, first in self._firsts() if self._worth_rewriting(number, first)]
         if len(chosen) == 1 and self._tombstones.rows == 0:
             return
@@ -151,6 +153,7 @@ class Draft:
             generation=base.generation + 1,
             shards=(*self._kept, *self._added),
             tombstones=self._saved_tombstones(),
+            histories=self.histories.save(base.generation + 1, self._token, self._later),
         )
         return replace(layout, rows=layout.stored_rows - (layout.tombstones.deleted if layout.tombstones else 0))
 
@@ -202,7 +205,7 @@ class Draft:
 
 
 def remove_unused(table: Table, before: TableLayout) -> None:
-    """Remove files of shards and tombstones that neither the layout of a table nor the one before it lists.
+    """Remove files of shards, tombstones and histories that neither the layout of a table nor the one before it lists.
 
     To be called by the one writer, once both layouts are durable. Readers that have such files open keep them; a
     reader that is about to open one finds it missing, sees the new ``table.json`` and starts over.

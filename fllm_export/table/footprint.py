@@ -11,7 +11,8 @@ from fllm_export.table import refinement
 from fllm_export.table.bit_planes import BLOCK_ROWS, GROUP_DIMS, whole_groups
 from fllm_export.table.codec_names import CodecName, RefineName
 from fllm_export.table.codecs import codec
-from fllm_export.table.layout import RefinementLayout, ShardEntry, TableLayout, shard_name, tile_rows
+from fllm_export.table.file_names import shard_name
+from fllm_export.table.layout import RefinementLayout, ShardEntry, TableLayout, tile_rows
 from fllm_export.table.options import TableOptions
 from fllm_export.table.refinement import RefinementShape
 from fllm_export.table.refinement_maker import RefinementMaker

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -91,6 +90,8 @@ class TableLayout:
             since; empty in tables that were written before there was one.
         refinement: the refinement rows, or None.
         tombstones: the file that marks deleted rows; None when no row is deleted.
+        histories: files of the items that users' rows are made of, each overriding those before it
+            (:mod:`fllm_export.table.histories`); their ``rows`` are users. Searching does not need them.
     """
 
     codec: str
@@ -105,6 +106,7 @@ class TableLayout:
     identity: str = ""
     refinement: RefinementLayout | None = None
     tombstones: TombstonesEntry | None = None
+    histories: tuple[ShardEntry, ...] = ()
 
     @property
     def stored_rows(self) -> int:
@@ -118,9 +120,9 @@ class TableLayout:
 
     @property
     def files(self) -> tuple[ShardEntry, ...]:
-        """All files beside ``table.json``: the shards, those of the refinement rows, and the tombstones."""
+        """All files beside ``table.json``: shards, those of the refinement rows, tombstones and histories."""
         finer = () if self.refinement is None else self.refinement.shards
-        return (*self.shards, *finer, *(() if self.tombstones is None else (self.tombstones,)))
+        return (*self.shards, *finer, *(() if self.tombstones is None else (self.tombstones,)), *self.histories)
 
     @property
     def refinement_facts(self) -> dict[str, str]:
@@ -158,6 +160,8 @@ class TableLayout:
         for name in READER_FEATURES:
             if members[name] is None:
                 del members[name]
+        if not self.histories:
+            del members["histories"]
         return members
 
     @classmethod
@@ -211,6 +215,7 @@ class TableLayout:
             identity=identity,
             refinement=_refinement(document, path),
             tombstones=_tombstones(document, path),
+            histories=_entries(document, "histories", path) if "histories" in document else (),
         )
 
     @staticmethod
@@ -299,25 +304,6 @@ def _digest(document: dict[str, Any]) -> str:
     """Return the SHA-256 of a document as JSON with sorted names and without spaces, in hexadecimal."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def shard_name(number: int) -> str:
-    """Return the name of the shard of that number, counted from 0."""
-    return f"{number:05d}.safetensors"
-
-
-def segment_name(generation: int, token: str, number: int) -> str:
-    """Return the name of a shard that a change of the table adds; the random token makes it one that no file had."""
-    return f"{generation:08d}-{token}-{number:03d}.safetensors"
-
-
-def tombstones_name(generation: int, token: str) -> str:
-    """Return the name of the tombstones that a change of the table writes."""
-    return f"{generation:08d}-{token}-tombstones.safetensors"
-
-
-OWN_FILE = re.compile(r"(\d{5}|\d{8,}-[0-9a-f]+-(\d{3,}|tombstones))\.safetensors")
-"""The names of shards and tombstones; a writer removes files of these names that no layout lists."""
 
 
 def tile_rows(row_bytes: int, shard_bytes: int) -> int:

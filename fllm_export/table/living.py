@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from fllm_export.system_errors import limit_error, path_error
 from fllm_export.table.draft import Draft, remove_unused
 from fllm_export.table.id_index import NO_ROW, IdIndex
 from fllm_export.table.layout import TableLayout
+from fllm_export.table.learning import Learning, Pairs, Rule
 from fllm_export.table.options import TableOptions
 from fllm_export.table.rounding import Rounding, nearest
 from fllm_export.table.table import Table
@@ -68,6 +69,19 @@ class TableChange:
     deleted: int
     shards: int
     deleted_rows: int
+
+
+@dataclass(frozen=True)
+class LearnedChange(TableChange):
+    """What interactions have made of a table.
+
+    Attributes:
+        interactions: that were learned, or withdrawn.
+        without_effect: that were learned before, or of those to be withdrawn were not learned.
+    """
+
+    interactions: int
+    without_effect: int
 
 
 class LivingTable:
@@ -143,7 +157,43 @@ class LivingTable:
                     f"{len(found)} users are to be deleted of {self._table.layout.rows}", expected="a user that stays"
                 )
             draft.delete(self._found(found, "Leave it out"))
+            draft.histories.drop(found)
         return self._change(deleted=len(found))
+
+    def learn(
+        self,
+        pairs: Pairs,
+        rule: Rule,
+        *,
+        withdraw: bool = False,
+        if_generation: int | None = None,
+        progress: Progress = silent,
+    ) -> LearnedChange:
+        """Make the rows of users from their items after some interactions were learned or withdrawn, in one step.
+
+        An interaction counts once. What is learned already, or is to be withdrawn and was not learned, changes
+        nothing, so that a call can be repeated. Users without items leave the table.
+
+        Args:
+            pairs: users and items.
+            rule: from items to rows as the table stores them.
+            withdraw: withdraw the interactions.
+            if_generation: refuse unless the table is of this generation.
+            progress: called with the users that were taken in.
+
+        Raises:
+            BudgetError: as :meth:`append`.
+            BundleError: as :meth:`append`.
+            UsageError: a user's row was not learned but given, no user would be left, another writer is at work, or
+                the generation is another.
+        """
+        with self._drafted(if_generation) as draft:
+            learning = Learning(self._table, draft, self._index, rule, self._rounding)
+            learning.take(pairs, withdraw=withdraw, progress=progress)
+            draft.merge()
+        done = learning.counts
+        change = self._change(appended=done.appended, updated=done.updated, deleted=done.deleted)
+        return LearnedChange(**asdict(change), interactions=done.interactions, without_effect=done.without_effect)
 
     def compact(self, progress: Progress = silent) -> TableChange:
         """Write the table anew without deleted rows, and with full shards, while readers go on.
@@ -181,6 +231,7 @@ class LivingTable:
                 raise UsageError("no rows were given", expected="at least one user")
             together = np.concatenate(seen)
             arguments.unique_ids(together, "ids", len(together))
+            draft.histories.drop(together)
             draft.merge()
         return self._change(appended=len(together)) if new else self._change(updated=len(together))
 

@@ -88,6 +88,14 @@ def sketch(rows: F32, basis: F32, defect: float, snapped: float, tensors: Mappin
     _call(_core.writing.sketch, np.ascontiguousarray(rows), np.ascontiguousarray(basis), defect, snapped, *parts)
 
 
+def user_rows(vectors: F32, items: npt.NDArray[np.int32], starts: I64, factors: npt.NDArray[np.float64]) -> F32:
+    """Return factors [n] times the sums of the vectors [t, d] of each user's items, float32 [n, d]."""
+    rows = np.empty((len(factors), vectors.shape[1]), np.float32)
+    whole = (np.ascontiguousarray(array) for array in (vectors, items, starts, factors))
+    _call(_core.writing.user_rows, *whole, rows)
+    return rows
+
+
 def _bytes(array: Array) -> Array:
     return array.reshape(-1).view(np.uint8)
 

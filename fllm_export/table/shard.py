@@ -23,7 +23,16 @@ from fllm_export.table.layout import FORMAT_VERSION
 
 PAGE_BYTES = 4096
 _HEADER_BYTES_MAX = 1 << 20
-_DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "i1", "U8": "u1", "U16": "<u2", "F8_E4M3": "u1", "I64": "<i8"}
+_DTYPES = {
+    "F32": "<f4",
+    "F16": "<f2",
+    "I8": "i1",
+    "U8": "u1",
+    "U16": "<u2",
+    "F8_E4M3": "u1",
+    "I32": "<i4",
+    "I64": "<i8",
+}
 
 Array = npt.NDArray[np.generic]
 

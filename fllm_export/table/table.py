@@ -12,6 +12,7 @@ from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import open_whole, sha256_file
 from fllm_export.table import tile_bounds
 from fllm_export.table.codecs import codec
+from fllm_export.table.histories import Histories
 from fllm_export.table.ids import check_unique
 from fllm_export.table.layout import FILE_NAME, ShardEntry, TableLayout
 from fllm_export.table.refinement import Refinement
@@ -159,6 +160,7 @@ class Table:
                 self._require(self.refinement.codec.finite(stored), tile.ids)
         if self.layout.tile_bounds:
             self._verify_bounds()
+        Histories.load(self.directory, self.layout.histories).verify()
         try:
             check_unique([np.sort(ids) for ids in self._live_ids()])
         except UsageError as error:

@@ -20,9 +20,10 @@ from fllm_export.system_errors import check_place
 from fllm_export.table import native, refinement
 from fllm_export.table.bit_planes import into_blocks
 from fllm_export.table.codecs import codec
+from fllm_export.table.file_names import shard_name
 from fllm_export.table.footprint import row_counts
 from fllm_export.table.ids import check_ids, check_unique
-from fllm_export.table.layout import GENERATION_MAX, ShardEntry, TableLayout, shard_name
+from fllm_export.table.layout import GENERATION_MAX, ShardEntry, TableLayout
 from fllm_export.table.options import TableOptions
 from fllm_export.table.refinement_maker import RefinementMaker
 from fllm_export.table.rounding import Rounding, nearest

@@ -12,6 +12,9 @@ import pytest
 
 from fllm_export import UserTable
 from fllm_export.errors import FllmError
+from fllm_export.table.histories import Histories
+from fllm_export.table.learner import Learner
+from fllm_export.table.learning import Pairs
 from fllm_export.table.living import LivingTable
 from fllm_export.table.table import Table
 
@@ -19,36 +22,53 @@ from .recording import Recorder, recorded, remains
 
 ROWS = np.random.default_rng(1).standard_normal((80, 16)).astype(np.float32)
 
-Users = dict[int, bytes]
+LEARNER = Learner.of(np.arange(20), np.random.default_rng(3).standard_normal((20, 16)), 0.3, None)
+
+Users = dict[int, tuple[bytes, bytes]]
+
+
+def learn(table: LivingTable, pairs: list[tuple[int, int]], *, withdraw: bool = False) -> None:
+    users, items = (np.array(column) for column in zip(*pairs, strict=True))
+    table.learn(Pairs.of(users, items.astype(np.int32)), LEARNER, withdraw=withdraw)
+
 
 CHANGES: dict[str, Callable[[LivingTable], object]] = {
     "append": lambda table: table.append([(ROWS[40:50], np.arange(40, 50), None)]),
     "update": lambda table: table.update([(ROWS[50:60], np.arange(20, 30), None)]),
-    "delete": lambda table: table.delete([1, 2, 33]),
+    "delete": lambda table: table.delete([1, 2, 33, 61]),
+    "learn": lambda table: learn(table, [(60, 3), (62, 4), (62, 5)]),
+    "withdraw": lambda table: learn(table, [(60, 1), (61, 2)], withdraw=True),
     "compact": lambda table: table.compact(),
 }
 
 
 # A compaction that is undone loses no user.
-SPARE: dict[str, set[str]] = {"append": set(), "update": set(), "delete": set(), "compact": {"directory 2"}}
+SPARE: dict[str, set[str]] = {change: {"directory 2"} if change == "compact" else set() for change in CHANGES}
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A table with a large and a small shard, and deleted rows in one of them."""
+    """A table with a large and a small shard, deleted rows in one of them, and learned users."""
     UserTable.create(tmp_path / "t", ROWS[:32], sketch="yes", cluster="yes")
     table = LivingTable(tmp_path / "t")
     table.delete([0, 7])
     table.append([(ROWS[32:40], np.arange(32, 40), None)])
+    learn(table, [(60, 1), (60, 2), (61, 2), (63, 5)])
     return tmp_path / "t"
 
 
 def users_of(directory: Path) -> Users:
-    """The rows of all users, or nothing where the table cannot be opened; damaged shards raise."""
+    """The rows and the items of all users; a table that cannot be opened, and damaged files, raise."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         table = Table(directory)
-    return {user: row.tobytes() for ids, rows in table.decoded() for user, row in zip(ids.tolist(), rows, strict=True)}
+    histories, found = Histories.load(directory, table.layout.histories), {}
+    histories.verify()
+    for ids, rows in table.decoded():
+        known = histories.of(ids)
+        for number, (user, row) in enumerate(zip(ids.tolist(), rows, strict=True)):
+            found[user] = row.tobytes(), known.items[known.starts[number] : known.starts[number + 1]].tobytes()
+    return found
 
 
 def run(directory: Path, change: str, monkeypatch: pytest.MonkeyPatch, lost: str = "") -> tuple[Recorder, Users, Users]:
