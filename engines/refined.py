@@ -84,9 +84,11 @@ class Refiner:
 
     @cached_property
     def _by_id(self) -> tuple[I64, I64]:
-        """All ids, ascending, and the numbers of their rows."""
+        """The ids of all users, ascending, and the numbers of their rows; a deleted row may have the id of another."""
         stored = np.concatenate([shard.ids for shard in self._table.shards])
-        order = np.argsort(stored)
+        rows = np.arange(len(stored))
+        rows = rows[~self._table.tombstones.marks(rows)]
+        order = rows[np.argsort(stored[rows])]
         return stored[order], order
 
     @cached_property

@@ -43,7 +43,7 @@ class Later:
     def add(self, file: BinaryIO, directory: Path) -> None:
         """Take down that an open file, whose name is in a directory, is to be synced."""
         if len(self._descriptors) == _TOGETHER:
-            self.sync()
+            self.sync_files()
         self._descriptors.append(os.dup(file.fileno()))
         self._directories.add(directory)
 
@@ -63,18 +63,26 @@ class Later:
         Raises:
             OSError: the system refuses; some files may be synced.
         """
+        self.sync_files()
+        directories, self._directories = self._directories, set()
+        for directory in directories:
+            sync_directory(directory)
+
+    def sync_files(self) -> None:
+        """Sync all files, and not their names.
+
+        Raises:
+            OSError: the system refuses; some files may be synced.
+        """
         from concurrent.futures import ThreadPoolExecutor
 
         descriptors, self._descriptors = self._descriptors, []
-        directories, self._directories = self._directories, set()
         try:
             with ThreadPoolExecutor(max(1, len(descriptors))) as threads:
                 list(threads.map(os.fsync, descriptors))
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        for directory in directories:
-            sync_directory(directory)
 
     def publish(self) -> None:
         """Give the staged file its name; everything must be synced before.
@@ -305,15 +313,20 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def locked(path: Path, busy: UsageError) -> BinaryIO:
+def locked(path: Path, busy: UsageError, *, wait: bool = False) -> BinaryIO:
     """Open a file, made when it is missing, that no other process can lock until the caller closes it.
+
+    Args:
+        path: the file.
+        busy: what is raised where another process holds the lock.
+        wait: whether to wait for that process instead.
 
     Raises:
         UsageError: ``busy``, because another process holds the lock.
     """
     held = path.open("wb")
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         held.close()
         raise busy from error

@@ -17,6 +17,9 @@ import numpy as np
 
 from fllm_export import UserTable
 
+GENERATIONS = 1_000_000
+"""Between those of the one source and those of the other, so that a generation tells them apart."""
+
 
 class Places:
     """Two sources whose tables differ, and a link to one of them.
@@ -38,7 +41,7 @@ class Places:
                 shutil.rmtree(source / "users")
             table = source if bundle is None else source / "users"
             rows = np.random.default_rng(number).standard_normal((users, dim)).astype(np.float32)
-            UserTable.create(table, rows, quant="int8", generation=number)
+            UserTable.create(table, rows, quant="int8", generation=number * GENERATIONS)
             self.tables.append(table)
         self.turn(0)
 

@@ -1,11 +1,12 @@
-"""A server under queries and swaps for a long time: its memory, its errors, and answers held against the reference.
+"""A server under queries, changes and swaps for a long time: memory, errors, answers held against the reference.
 
     python -m benchmarks.serving.soak [--minutes 20] [--rate 40]
     python -m benchmarks.serving.soak --cpp build/server/fllm_server --bundle bundle
 
-Every answer must be that of the table whose generation it carries, by the engine `numpy`. The server moves to the other
-table every second. Memory is compared between the first and the last fifth of the time after a warm-up of a minute.
-Prints one JSON line.
+Two living tables are served in turn. Each round appends users to one, updates some, deletes others, and compacts it
+now and then; then the server moves to it. Every answer must be that of the generation that it carries, by the engine
+`numpy`.
+Memory is compared between the first and the last fifth of the time after a warm-up of a minute. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from benchmarks.native.machine import load
 from benchmarks.serving.places import Places, Served, serving
 from fllm_export import UserTable
+from fllm_export.table.living import LivingTable
 
 WARM_UP_S = 60.0
+CHANGED = 50
 
 
 def main() -> None:
@@ -46,13 +51,19 @@ def main() -> None:
 
 def soaked(served: Served, places: Places, options: argparse.Namespace) -> dict[str, Any]:
     """Return what came of it."""
-    asking = Asking(served.port, places, options)
-    thread = threading.Thread(target=asking.run)
+    asking = Asking(served.port, options)
+    writers = [Writer(table, number, options) for number, table in enumerate(places.tables)]
+    for writer in writers:
+        asking.expect(writer.table)
+    thread = threading.Thread(target=asking.run, daemon=True)
     thread.start()
-    began, swaps, sizes = time.monotonic(), 0, []
+    began, rounds, sizes = time.monotonic(), 0, []
     while (passed := time.monotonic() - began) < options.minutes * 60:
-        swaps += 1
-        places.turn(swaps)
+        rounds += 1
+        writer = writers[rounds % 2]
+        writer.change()
+        asking.expect(writer.table)
+        places.turn(rounds)
         served.reload()
         if passed > WARM_UP_S:
             sizes.append(served.resident_bytes())
@@ -62,7 +73,10 @@ def soaked(served: Served, places: Places, options: argparse.Namespace) -> dict[
     fifth = max(1, len(sizes) // 5)
     first, last = (float(np.median(part)) for part in (sizes[:fifth], sizes[-fifth:]))
     return {
-        "swaps": swaps,
+        "swaps": rounds,
+        "changes": {kind: sum(writer.counts[kind] for writer in writers) for kind in writers[0].counts},
+        "generations_seen": len(asking.seen),
+        "load": load(),
         "answers": asking.answers,
         "errors": asking.errors[:5],
         "error_count": len(asking.errors),
@@ -72,21 +86,60 @@ def soaked(served: Served, places: Places, options: argparse.Namespace) -> dict[
     }
 
 
+class Writer:
+    """Changes one table: users come, change and go, so that their number stays about the same.
+
+    Args:
+        directory: of the table.
+        number: of the table.
+        options: of the benchmark.
+    """
+
+    def __init__(self, directory: Path, number: int, options: argparse.Namespace) -> None:
+        self.table = directory
+        self.counts = dict.fromkeys(("append", "update", "delete", "compact"), 0)
+        self._living = LivingTable(directory)
+        self._random = np.random.default_rng(100 + number)
+        self._dim, self._first, self._next = options.dim, 0, options.users
+
+    def change(self) -> None:
+        """Append, update and delete; compact each tenth time."""
+        new = np.arange(self._next, self._next + CHANGED)
+        self._living.append([(self._rows(), new, None)])
+        self._next += CHANGED
+        known = self._random.choice(np.arange(self._first, self._next), CHANGED, replace=False)
+        self._living.update([(self._rows(), known, None)])
+        self._living.delete(np.arange(self._first, self._first + CHANGED))
+        self._first += CHANGED
+        for kind in ("append", "update", "delete"):
+            self.counts[kind] += 1
+        if self.counts["append"] % 10 == 0:
+            self._living.compact()
+            self.counts["compact"] += 1
+
+    def _rows(self) -> npt.NDArray[np.float32]:
+        return self._random.standard_normal((CHANGED, self._dim)).astype(np.float32)
+
+
 class Asking:
     """One client with a kept connection, at a fixed rate."""
 
-    def __init__(self, port: int, places: Places, options: argparse.Namespace) -> None:
+    def __init__(self, port: int, options: argparse.Namespace) -> None:
         self.stop = threading.Event()
         self.answers = 0
         self.errors: list[str] = []
+        self.seen: set[int] = set()
         self._port, self._pause_s = port, 1 / options.rate
-        z = np.random.default_rng(3).standard_normal((32, 2, options.dim)).astype(np.float32)
-        self._bodies = [json.dumps({"item_vectors": one.astype(float).tolist(), "k": 10}).encode() for one in z]
-        self._wanted = {}
-        for path in places.tables:
-            table = UserTable.open(path, engine="numpy")
-            answers = [table.topk(one, 10) for one in z]
-            self._wanted[table.generation] = [(a.user_ids.tolist(), a.scores.tolist()) for a in answers]
+        self._z = np.random.default_rng(3).standard_normal((32, 2, options.dim)).astype(np.float32)
+        self._bodies = [json.dumps({"item_vectors": one.astype(float).tolist(), "k": 10}).encode() for one in self._z]
+        self._wanted: dict[int, list[tuple[Any, Any]]] = {}
+
+    def expect(self, path: Path) -> None:
+        """Take down what the reference engine answers for the generation that a table has now."""
+        table = UserTable.open(path, engine="numpy")
+        found = table.topk(self._z.reshape(-1, self._z.shape[2]), 10)
+        pairs = zip(found.user_ids.reshape(32, 2, 10).tolist(), found.scores.reshape(32, 2, 10).tolist(), strict=True)
+        self._wanted[table.generation] = list(pairs)
 
     def run(self) -> None:
         """Ask until told to stop."""
@@ -108,6 +161,7 @@ class Asking:
     def _right(self, found: Any, which: int) -> bool:
         users = [[user["user_id"] for user in item["users"]] for item in found["items"]]
         scores = [[user["score"] for user in item["users"]] for item in found["items"]]
+        self.seen.add(found["generation"])
         return (users, scores) == self._wanted[found["generation"]][which]
 
 

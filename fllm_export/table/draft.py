@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,19 +11,20 @@ import numpy.typing as npt
 
 from fllm_export.errors import UsageError
 from fllm_export.files import Later, publish_name
-from fllm_export.progress import Progress
-from fllm_export.table.file_names import OWN_FILE, segment_name, tombstones_name
+from fllm_export.table.compaction import Compaction
+from fllm_export.table.file_names import OWN_FILE, segment_name, segment_refinement_name, tombstones_name
 from fllm_export.table.history_draft import HistoryDraft
 from fllm_export.table.layout import (
     FILE_NAME,
     GENERATION_MAX,
     PREVIOUS_NAME,
-    ShardEntry,
     TableLayout,
     TombstonesEntry,
 )
-from fllm_export.table.segments import RowTensors, SegmentMaker
-from fllm_export.table.table import Table
+from fllm_export.table.segment_writer import SegmentWriter
+from fllm_export.table.segments import RowTensors, SegmentMaker, segments_of
+from fllm_export.table.shard import Shard
+from fllm_export.table.table import Table, shard_shape
 from fllm_export.table.tombstones import Tombstones
 
 I64 = npt.NDArray[np.int64]
@@ -52,14 +52,12 @@ class Draft:
         self._table = table
         self._directory = table.directory
         self.maker = SegmentMaker(table, shard_bytes)
-        self._kept = list(table.layout.shards)
+        self._kept = segments_of(table.layout)
         self._tombstones = table.tombstones
-        self._added: list[ShardEntry] = []
-        self._waiting: list[RowTensors] = []
-        self._waiting_rows = 0
         self.histories = HistoryDraft(table.directory, table.layout.histories)
         self._later = Later()
         self._token = secrets.token_hex(4)
+        self._new = SegmentWriter(self.maker, table.directory, self._later, self._names)
 
     def delete(self, rows: I64) -> None:
         """Mark stored rows, given by their numbers in scan order, as deleted."""
@@ -67,32 +65,22 @@ class Draft:
 
     def add(self, rows: RowTensors) -> None:
         """Take in rows; full shards are written at once."""
-        count, start = len(rows["ids"]), 0
-        while start < count:
-            stop = min(start + self.maker.shard_rows - self._waiting_rows, count)
-            self._waiting.append({name: array[start:stop] for name, array in rows.items()})
-            self._waiting_rows += stop - start
-            start = stop
-            if self._waiting_rows == self.maker.shard_rows:
-                self.write()
+        self._new.add(rows)
 
     @property
     def changes(self) -> bool:
         """Whether the draft differs from the table that it began with."""
         layout = self._table.layout
-        rows = bool(self._added or self._waiting) or len(self._kept) < len(layout.shards) or self._marks_more
-        return rows or self.histories.changes
+        new = bool(self._new.segments or self._new.waiting_rows or self.histories.changes)
+        return new or len(self._kept) < len(layout.shards) or self._marks_more
 
     @property
     def _marks_more(self) -> bool:
         return self._tombstones is not self._table.tombstones
 
-    def write(self) -> None:
-        """Write the rows that wait as a shard."""
-        if self._waiting:
-            name = segment_name(self._table.layout.generation + 1, self._token, len(self._added))
-            self._added.append(self.maker.write(self._directory / name, self._waiting, self._later))
-        self._waiting, self._waiting_rows = [], 0
+    def _names(self, number: int) -> tuple[str, str]:
+        named = self._table.layout.generation + 1, self._token, number
+        return segment_name(*named), segment_refinement_name(*named)
 
     def merge(self) -> None:
         """Let the rows that wait take in the shards before them that are no larger, deleted rows left out.
@@ -100,58 +88,51 @@ class Draft:
         So the number of small shards grows with the logarithm of the number of changes, and each row is rewritten as
         often at most: the logarithmic method (Bentley and Saxe, 1980).
         """
-        if not self._waiting or self._added:
+        if not self._new.waiting_rows or self._new.segments:
             return
         first = self._table.layout.stored_rows
         while self._kept:
-            rows = self._kept[-1].rows
-            if rows > self._waiting_rows or rows + self._waiting_rows > MERGED_ROWS:
+            rows = self._kept[-1].rows.rows
+            if rows > self._new.waiting_rows or rows + self._new.waiting_rows > MERGED_ROWS:
                 return
             first -= rows
-            self._take_in(len(self._kept) - 1, first)
+            self._new.take_in(self._table, self._tombstones, len(self._kept) - 1, first)
             self._kept.pop()
 
-    def compact(self, progress: Progress) -> None:
-        """Write all rows anew but for those of shards that are at least half full and have no deleted row."""
-        layout, done = self._table.layout, 0
-        self.histories.compact()
-        chosen = [(number, first) for number, first in self._firsts() if self._worth_rewriting(number, first)]
-        if len(chosen) == 1 and self._tombstones.rows == 0:
-            return
-        total = sum(layout.shards[number].rows for number, _ in chosen)
-        for number, first in chosen:
-            self._kept.remove(layout.shards[number])
-            for start in range(0, layout.shards[number].rows, layout.tile_rows):
-                self._take_in(number, first, start, start + layout.tile_rows)
-                done += min(layout.tile_rows, layout.shards[number].rows - start)
-                progress("compact", done, total)
-        self._tombstones = Tombstones.none()
-
-    def _firsts(self) -> Iterator[tuple[int, int]]:
-        """Yield the number of each shard and that of its first row in scan order."""
-        first = 0
-        for number, entry in enumerate(self._table.layout.shards):
-            yield number, first
-            first += entry.rows
-
-    def _worth_rewriting(self, number: int, first: int) -> bool:
-        rows = self._table.layout.shards[number].rows
-        return 2 * rows < self.maker.shard_rows or self._tombstones.live(first, first + rows) is not None
-
-    def _take_in(self, number: int, first: int, start: int = 0, stop: int | None = None) -> None:
-        shard = self._table.shards[number]
-        tile = shard.tile(start, shard.rows if stop is None else min(stop, shard.rows))
-        live = self._tombstones.live(first + start, first + start + tile.rows)
-        self.add(self.maker.stored(tile if live is None else tile.chosen(np.flatnonzero(live))))
+    def take(self, compaction: Compaction) -> None:
+        """Put what a compaction wrote in the place of what it was made from, less the rows that have changed since."""
+        sources, now, kept = compaction.sources, self._table, []
+        marks: list[I64] = []
+        first, stored = 0, 0
+        for segment in self._kept:
+            rows = segment.rows.rows
+            if segment not in sources:
+                live = now.tombstones.live(first, first + rows)
+                if live is not None:
+                    marks.append(stored + np.flatnonzero(~live))
+                kept.append(segment)
+                stored += rows
+            first += rows
+        outdated = compaction.outdated(now)
+        for segment in compaction.moved([self._names(number) for number in range(len(compaction))]):
+            if len(outdated):
+                shard = Shard(self._directory / segment.rows.name, shard_shape(now.layout), segment.rows.rows)
+                marks.append(stored + np.flatnonzero(np.isin(shard.ids, outdated)))
+            kept.append(segment)
+            stored += segment.rows.rows
+        self._kept = kept
+        self._tombstones = Tombstones.none().with_rows(np.concatenate([np.zeros(0, np.int64), *marks]), stored)
 
     def _layout(self) -> TableLayout:
         """Write what waits, and return the layout of the next generation."""
-        self.write()
+        self._new.write()
         base = self._table.layout
+        rows, finer = zip(*self._kept, *self._new.segments, strict=True)
         layout = replace(
             base,
             generation=base.generation + 1,
-            shards=(*self._kept, *self._added),
+            shards=rows,
+            refinement=None if base.refinement is None else replace(base.refinement, shards=finer),
             tombstones=self._saved_tombstones(),
             histories=self.histories.save(base.generation + 1, self._token, self._later),
         )
@@ -188,8 +169,8 @@ class Draft:
 
     def _saved_tombstones(self) -> TombstonesEntry | None:
         base = self._table
-        # Shards that stay are the first ones of the table, unless none of their rows is deleted.
-        kept = self._tombstones.prefix(sum(entry.rows for entry in self._kept))
+        # Shards that stay are the first ones of the table; those of a compaction have their own bits.
+        kept = self._tombstones.prefix(sum(segment.rows.rows for segment in self._kept))
         if kept is base.tombstones:
             return base.layout.tombstones
         if not kept.rows:
@@ -205,7 +186,7 @@ class Draft:
 
 
 def remove_unused(table: Table, before: TableLayout) -> None:
-    """Remove files of shards, tombstones and histories that neither the layout of a table nor the one before it lists.
+    """Remove files of rows, tombstones and histories that neither the layout of a table nor the one before it lists.
 
     To be called by the one writer, once both layouts are durable. Readers that have such files open keep them; a
     reader that is about to open one finds it missing, sees the new ``table.json`` and starts over.

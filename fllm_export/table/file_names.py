@@ -15,6 +15,11 @@ def segment_name(generation: int, token: str, number: int) -> str:
     return f"{generation:08d}-{token}-{number:03d}.safetensors"
 
 
+def segment_refinement_name(generation: int, token: str, number: int) -> str:
+    """Return the name of the refinement rows of that shard."""
+    return f"{generation:08d}-{token}-refine-{number:03d}.safetensors"
+
+
 def tombstones_name(generation: int, token: str) -> str:
     """Return the name of the tombstones that a change of the table writes."""
     return f"{generation:08d}-{token}-tombstones.safetensors"
@@ -25,5 +30,5 @@ def histories_name(generation: int, token: str) -> str:
     return f"{generation:08d}-{token}-histories.safetensors"
 
 
-OWN_FILE = re.compile(r"(\d{5}|\d{8,}-[0-9a-f]+-(\d{3,}|tombstones|histories))\.safetensors")
-"""The names of shards, tombstones and histories; a writer removes files of these names that no layout lists."""
+OWN_FILE = re.compile(r"((refine-)?\d{5}|\d{8,}-[0-9a-f]+-((refine-)?\d{3,}|tombstones|histories))\.safetensors")
+"""Names of rows, refinement rows, tombstones and histories; a writer removes such files that no layout lists."""

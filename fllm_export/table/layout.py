@@ -260,8 +260,6 @@ class TableLayout:
             raise BundleError(f"{path}: the shards hold {total} rows", expected=f"{self.rows}, as `rows` says")
 
     def _check_tombstones(self, marked: TombstonesEntry, path: Path) -> None:
-        if self.refinement is not None:
-            raise BundleError(f"{path} has refinement rows and tombstones", expected="one of the two")
         if not 1 <= marked.deleted <= marked.rows <= self.stored_rows:
             raise BundleError(
                 f"{path}: {marked.deleted} of {marked.rows} rows are deleted",

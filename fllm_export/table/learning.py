@@ -93,9 +93,9 @@ class Learning:
     """
 
     def __init__(self, table: Table, draft: Draft, index: IdIndex, rule: Rule, rounding: Rounding) -> None:
-        if rule.dim != table.layout.dim:
+        if rule.dim != table.layout.item_dim:
             raise UsageError(
-                f"the learner makes rows of dimension {rule.dim}", expected=f"{table.layout.dim}, as the table has"
+                f"the learner makes rows of dimension {rule.dim}", expected=f"{table.layout.item_dim}, as the table has"
             )
         self._table, self._draft, self._index, self._rule, self._rounding = table, draft, index, rule, rounding
         self.counts = LearningCounts()

@@ -19,6 +19,7 @@ from fllm_export.errors import BundleError, FllmError, UsageError
 from fllm_export.files import locked
 from fllm_export.progress import Progress, silent
 from fllm_export.system_errors import limit_error, path_error
+from fllm_export.table.compaction import Compaction, remove_unfinished
 from fllm_export.table.draft import Draft, remove_unused
 from fllm_export.table.id_index import NO_ROW, IdIndex
 from fllm_export.table.layout import TableLayout
@@ -33,6 +34,7 @@ Chunk = tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None]
 """Rows [n, d], their ids [n], and their biases [n] or None."""
 
 LOCK_NAME = ".writer.lock"
+COMPACTION_LOCK = ".compaction.lock"
 
 
 @dataclass(frozen=True)
@@ -196,24 +198,42 @@ class LivingTable:
         return LearnedChange(**asdict(change), interactions=done.interactions, without_effect=done.without_effect)
 
     def compact(self, progress: Progress = silent) -> TableChange:
-        """Write the table anew without deleted rows, and with full shards, while readers go on.
+        """Write the table anew without deleted rows, and with full shards, while readers and other changes go on.
 
+        Only the publication holds the writer's lock. Rows that were changed meanwhile are taken over as they are then.
         Shards that are at least half full and have no deleted row stay as they are. The table's users and their rows
         do not change; nothing is written where nothing is to be gained.
 
         Raises:
             BudgetError: as :meth:`append`.
             BundleError: as :meth:`append`.
-            UsageError: another writer is at work.
+            UsageError: another compaction is at work.
         """
-        with self._drafted(None) as draft:
-            draft.compact(progress)
+        busy = UsageError(
+            f"{self.directory} is being compacted already", expected="one compaction at a time", fix="Let it end"
+        )
+        with locked(self.directory / COMPACTION_LOCK, busy):
+            remove_unfinished(self.directory)
+            self._table = Table(self.directory, before=self._table, fall_back=False)
+            self._compacted(Compaction(self._table, self._shard_bytes), progress)
         return self._change()
+
+    def _compacted(self, compaction: Compaction, progress: Progress) -> None:
+        try:
+            compaction.write(progress)
+            with self._drafted(None, wait=True) as draft:
+                if compaction.sources:
+                    draft.take(compaction)
+                draft.histories.compact()
+        except OSError as error:
+            raise _refusal(error, self.directory, self._state(publishing=False)) from error
+        finally:
+            compaction.discard()
 
     def _put(self, chunks: Iterable[Chunk], if_generation: int | None, progress: Progress, *, new: bool) -> TableChange:
         seen: list[I64] = []
         with self._drafted(if_generation) as draft:
-            dim = self._table.layout.dim if self._row_map is None else self._row_map.dim
+            dim = self._table.layout.item_dim if self._row_map is None else self._row_map.dim
             done = 0
             for given, numbers, offsets in chunks:
                 rows = arguments.vectors(given, "rows", dim)
@@ -236,11 +256,11 @@ class LivingTable:
         return self._change(appended=len(together)) if new else self._change(updated=len(together))
 
     @contextmanager
-    def _drafted(self, if_generation: int | None) -> Iterator[Draft]:
+    def _drafted(self, if_generation: int | None, *, wait: bool = False) -> Iterator[Draft]:
         """Hold the writer's lock, let the block make a draft of the table as it is now, and publish it."""
         draft, publishing = None, False
         try:
-            with self._lock():
+            with self._lock(wait=wait):
                 self._refresh(if_generation)
                 draft, before = Draft(self._table, self._shard_bytes), self._table.layout
                 yield draft
@@ -268,24 +288,18 @@ class LivingTable:
         return "the change was made, and a power cut may undo it" if changed else "the table is unchanged"
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self, *, wait: bool) -> Iterator[None]:
         busy = UsageError(
             f"{self.directory} is being changed by another writer",
             expected="one writer at a time",
             fix="Repeat the change when it has ended",
         )
-        with locked(self.directory / LOCK_NAME, busy):
+        with locked(self.directory / LOCK_NAME, busy, wait=wait):
             yield
 
     def _refresh(self, if_generation: int | None) -> None:
         """Open the table as it is now; an unreadable ``table.json`` is not for a writer to pass over."""
         self._table = Table(self.directory, before=self._table, fall_back=False)
-        if self._table.refinement is not None:
-            raise UsageError(
-                f"{self.directory} has refinement rows, which changes do not write yet",
-                expected="a table without them",
-                fix="Build the table again with the new users, or without --refine",
-            )
         generation = self._table.layout.generation
         if if_generation is not None and if_generation != generation:
             raise UsageError(

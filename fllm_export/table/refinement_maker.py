@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
-from fllm_export.files import sha256_file
+from fllm_export.files import Later, sha256_file
 from fllm_export.table.codec_names import RefineName
 from fllm_export.table.codecs import Codec, codec
 from fllm_export.table.layout import RefinementLayout, ShardEntry
@@ -64,20 +64,29 @@ class RefinementMaker:
         """
         if self.shape is None:
             return {}
-        return {_PREFIX + name: array for name, array in self.shape.codec.encode(rows).items()}
+        return self.give(self.shape.codec.encode(rows))
 
     def take(self, tensors: dict[str, Array]) -> dict[str, Array]:
         """Remove its own tensors from those of a shard, and return them."""
         names = [name for name in tensors if name.startswith(_PREFIX)]
         return {name.removeprefix(_PREFIX): tensors.pop(name) for name in names}
 
+    def give(self, stored: dict[str, Array]) -> dict[str, Array]:
+        """Return stored tensors of refinement rows under the names that :meth:`take` looks for."""
+        return {_PREFIX + name: array for name, array in stored.items()}
+
+    def write(self, path: Path, tensors: dict[str, Array], later: Later | None = None) -> ShardEntry | None:
+        """Publish a file of what :meth:`take` returned, synced now or later, and return its entry; None without any."""
+        if self.shape is None:
+            return None
+        size = write_shard(path, self.shape, tensors, later)
+        return ShardEntry(path.name, len(tensors["scales"]), size, sha256_file(path))
+
     def publish(self, directory: Path, tensors: dict[str, Array]) -> None:
         """Publish the next file from what :meth:`take` returned; nothing without refinement."""
-        if self.shape is None:
-            return
-        path = directory / shard_name(len(self.entries))
-        size = write_shard(path, self.shape, tensors)
-        self.entries.append(ShardEntry(path.name, len(tensors["scales"]), size, sha256_file(path)))
+        entry = self.write(directory / shard_name(len(self.entries)), tensors)
+        if entry is not None:
+            self.entries.append(entry)
 
     @property
     def layout(self) -> RefinementLayout | None:

@@ -1,8 +1,9 @@
-"""Making further shards of a table: rows in its own codec, sketch and tiles."""
+"""Making further shards of a table: rows in its own codec, sketch, tiles and refinement rows."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +11,13 @@ import numpy.typing as npt
 from fllm_export.errors import UsageError
 from fllm_export.files import Later, sha256_file
 from fllm_export.table.bit_planes import into_blocks
+from fllm_export.table.codec_names import RefineName
 from fllm_export.table.footprint import row_counts
-from fllm_export.table.layout import ShardEntry
+from fllm_export.table.layout import ShardEntry, TableLayout
 from fllm_export.table.options import TableOptions
+from fllm_export.table.refinement_maker import RefinementMaker
 from fllm_export.table.rounding import Rounding
-from fllm_export.table.shard import Array, Tile, row_tensors, write_shard
+from fllm_export.table.shard import Array, Tile, write_shard
 from fllm_export.table.shard_rows import ShardRows
 from fllm_export.table.sketch_maker import SketchMaker
 from fllm_export.table.table import Table, shard_shape
@@ -23,7 +26,21 @@ from fllm_export.table.tile_maker import TileMaker
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 RowTensors = dict[str, Array]
-"""By name a tensor with an element or a row for every user: the codec's, ``ids``, and perhaps ``bias``."""
+"""By name a tensor with an element or a row for every user: the codec's, ``ids``, and perhaps ``bias`` and those of
+refinement rows."""
+
+
+class Segment(NamedTuple):
+    """A shard, and the file of the refinement rows of the same users in the same order, where the table has any."""
+
+    rows: ShardEntry
+    finer: ShardEntry | None
+
+
+def segments_of(layout: TableLayout) -> list[Segment]:
+    """Return the shards of a table with their refinement rows."""
+    finer = [None] * len(layout.shards) if layout.refinement is None else layout.refinement.shards
+    return [Segment(*pair) for pair in zip(layout.shards, finer, strict=True)]
 
 
 class SegmentMaker:
@@ -39,6 +56,8 @@ class SegmentMaker:
         self._codec = table.codec
         self._layout = layout
         self._shape = shard_shape(layout)
+        refine = cast("RefineName", "no" if layout.refinement is None else layout.refinement.codec)
+        self._finer = RefinementMaker(refine, layout.item_dim, table.codec, layout.dim)
         self._sketch = SketchMaker("auto", table.codec.name, layout.dim)
         if layout.sketch_dims:
             self._sketch.take_up(table.shards[0].beside)
@@ -55,7 +74,7 @@ class SegmentMaker:
         """Rows of a full shard."""
 
     def encoded(self, rows: F32, ids: I64, bias: F32 | None, rounding: Rounding) -> RowTensors:
-        """Return finite rows float32 [n, d] as the table stores them.
+        """Return finite rows float32 [n, item_dim] as the table stores them.
 
         Raises:
             UsageError: there is a bias and the table has none, or the other way round.
@@ -65,24 +84,27 @@ class SegmentMaker:
                 "bias was given" if bias is not None else "no bias was given",
                 expected="bias for every row" if self._layout.bias else "no bias, as the table has none",
             )
-        return self._named(self._codec.encode(rows, rounding), ids, bias)
+        scanned = self._codec.encode(np.ascontiguousarray(rows[:, : self._layout.dim]), rounding)
+        return self._named({**scanned, **self._finer.encode(rows)}, ids, bias)
 
-    def stored(self, tile: Tile) -> RowTensors:
-        """Return rows that the table holds already."""
-        return self._named(tile.stored, tile.ids, tile.bias)
+    def stored(self, tile: Tile, finer: RowTensors | None) -> RowTensors:
+        """Return rows that the table holds already, with what is stored of their refinement rows."""
+        return self._named(
+            tile.stored if finer is None else {**tile.stored, **self._finer.give(finer)}, tile.ids, tile.bias
+        )
 
-    def write(self, path: Path, parts: list[RowTensors], later: Later) -> ShardEntry:
-        """Publish a shard of some rows, whose ids are different, to be synced later, and return its entry."""
-        names = row_tensors(self._codec, self._layout.dim, bias=self._layout.bias)
-        tensors = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    def write(self, path: Path, finer_path: Path, parts: list[RowTensors], later: Later) -> Segment:
+        """Publish a shard of some rows, whose ids are different, and their refinement rows, to be synced later."""
+        tensors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         order = np.argsort(tensors["ids"], kind="stable")
         tensors = {name: array[order] for name, array in tensors.items()}
         if self._layout.tile_bounds or self._layout.sketch_dims:
             tensors = self._described(tensors)
+        finer = self._finer.write(finer_path, self._finer.take(tensors), later)
         if self._codec.in_blocks:
             tensors["codes"] = into_blocks(tensors["codes"])
         size = write_shard(path, self._shape, tensors, later)
-        return ShardEntry(path.name, len(order), size, sha256_file(path))
+        return Segment(ShardEntry(path.name, len(order), size, sha256_file(path)), finer)
 
     def _named(self, stored: RowTensors, ids: I64, bias: F32 | None) -> RowTensors:
         return {**stored, "ids": ids} if bias is None else {**stored, "ids": ids, "bias": bias}

@@ -103,9 +103,15 @@ class Table:
             for tile in self.tiles():
                 yield tile.ids, self.codec.decode(tile.stored, self.layout.dim), tile.bias
             return
+        finer, first = self.refinement, 0
         for number, start, tile in self._located_tiles():
-            finer, stored = self.refinement, self.refinement.part(number, start, start + tile.rows)
-            yield tile.ids, finer.codec.decode(stored, finer.dim), tile.bias
+            stored = finer.part(number, start, start + tile.rows)
+            live = self.tombstones.live(first, first + tile.rows)
+            first += tile.rows
+            if live is not None:
+                tile, stored = tile.chosen(np.flatnonzero(live)), {name: array[live] for name, array in stored.items()}
+            if tile.rows:
+                yield tile.ids, finer.codec.decode(stored, finer.dim), tile.bias
 
     def check_finite(self, tile: Tile) -> None:
         """Check that the codes, scales and biases of some rows are finite.

@@ -25,12 +25,14 @@ POOL = np.random.default_rng(5).standard_normal((400, DIM)).astype(np.float32)
 POOL[100:140] = POOL[:40]  # rows of equal scores
 BIAS = np.random.default_rng(6).standard_normal(400).astype(np.float32)
 KINDS = (
-    ("int8", "yes", "yes", True),
-    ("int8", "no", "no", False),
-    ("fp32", "no", "yes", False),
-    ("int2", "auto", "yes", True),
-    ("int4", "yes", "no", False),
-    ("fp8", "no", "yes", True),
+    ("int8", "yes", "yes", True, "no"),
+    ("int8", "no", "no", False, "no"),
+    ("fp32", "no", "yes", False, "no"),
+    ("int2", "auto", "yes", True, "no"),
+    ("int4", "yes", "no", False, "no"),
+    ("fp8", "no", "yes", True, "no"),
+    ("int2", "auto", "yes", True, "int8"),
+    ("int4", "no", "no", False, "fp16"),
 )
 
 
@@ -48,9 +50,9 @@ class Machine(RuleBasedStateMachine):
     """Any changes, against a dict from user id to the number of the row in the pool."""
 
     @initialize(kind=st.sampled_from(KINDS), users=st.integers(1, 150), shard_bytes=st.sampled_from([1 << 11, 1 << 20]))
-    def start(self, kind: tuple[str, str, str, bool], users: int, shard_bytes: int) -> None:
+    def start(self, kind: tuple[str, str, str, bool, str], users: int, shard_bytes: int) -> None:
         self.folder = Path(tempfile.mkdtemp())
-        self.quant, self.sketch, self.cluster, self.biased = kind
+        self.quant, self.sketch, self.cluster, self.biased, self.refine = kind
         self.model = {3 * user: user for user in range(users)}
         self.create(self.folder / "t", shard_bytes)
         self.table = LivingTable(self.folder / "t", shard_bytes=shard_bytes)
@@ -62,6 +64,7 @@ class Machine(RuleBasedStateMachine):
         ids = np.array(sorted(self.model))
         rows = np.array([self.model[user] for user in ids.tolist()])
         form = {"quant": self.quant, "sketch": self.sketch, "cluster": self.cluster, "shard_bytes": shard_bytes}
+        form |= {"refine": self.refine}
         UserTable.create(directory, POOL[rows], ids, bias=BIAS[rows] if self.biased else None, **form)
 
     def chunk(
@@ -71,6 +74,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), count=st.integers(1, 40))
     def append(self, data: st.DataObject, count: int) -> None:
+        self.appended(data, count)
+
+    def appended(self, data: st.DataObject, count: int) -> None:
         free = [user for user in range(600) if user not in self.model]
         ids = data.draw(st.permutations(free))[:count]
         rows = data.draw(st.lists(st.integers(0, 399), min_size=len(ids), max_size=len(ids)))
@@ -83,6 +89,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), count=st.integers(1, 40))
     def update(self, data: st.DataObject, count: int) -> None:
+        self.updated(data, count)
+
+    def updated(self, data: st.DataObject, count: int) -> None:
         ids = data.draw(st.permutations(sorted(self.model)))[:count]
         rows = data.draw(st.lists(st.integers(0, 399), min_size=len(ids), max_size=len(ids)))
         self.table.update([self.chunk(ids, rows)])
@@ -92,6 +101,9 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.model) > 1)
     @rule(data=st.data(), share=st.floats(0, 1))
     def delete(self, data: st.DataObject, share: float) -> None:
+        self.deleted(data, share)
+
+    def deleted(self, data: st.DataObject, share: float) -> None:
         count = max(1, int(share * (len(self.model) - 1)))
         ids = data.draw(st.permutations(sorted(self.model)))[:count]
         self.table.delete(ids)
@@ -103,6 +115,26 @@ class Machine(RuleBasedStateMachine):
     def compact(self) -> None:
         change = self.table.compact()
         assert change.deleted_rows == 0
+        assert change.generation in (self.generation, self.generation + 1)
+        self.generation = change.generation
+
+    @rule(data=st.data(), verbs=st.lists(st.sampled_from(["append", "update", "delete"]), min_size=1, max_size=3))
+    def compact_meanwhile(self, data: st.DataObject, verbs: list[str]) -> None:
+        """Another writer makes changes before the last rows of a compaction are written."""
+        left = list(verbs)
+
+        def meanwhile(stage: str, done: int, total: int) -> None:
+            while left:
+                verb = left.pop()
+                if verb == "append":
+                    self.appended(data, 5)
+                elif verb == "update":
+                    self.updated(data, 5)
+                elif len(self.model) > 1:
+                    self.deleted(data, 0.3)
+
+        change = LivingTable(self.folder / "t").compact(meanwhile)
+        assert change.users == len(self.model)
         assert change.generation in (self.generation, self.generation + 1)
         self.generation = change.generation
 

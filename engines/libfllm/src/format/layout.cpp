@@ -239,7 +239,6 @@ void read_refinement(const json& document, const std::string& path, Layout& layo
     refuse(path + ": the shards of the refinement hold other rows than those of the table",
            "a shard of as many rows for each shard of the table");
   }
-  if (layout.tombstones.deleted > 0) refuse(path + " has refinement rows and tombstones", "one of the two");
   layout.refinement = std::move(refinement);
 }
 
