@@ -212,10 +212,13 @@ class LivingTable:
         busy = UsageError(
             f"{self.directory} is being compacted already", expected="one compaction at a time", fix="Let it end"
         )
-        with locked(self.directory / COMPACTION_LOCK, busy):
-            remove_unfinished(self.directory)
-            self._table = Table(self.directory, before=self._table, fall_back=False)
-            self._compacted(Compaction(self._table, self._shard_bytes), progress)
+        try:
+            with locked(self.directory / COMPACTION_LOCK, busy):
+                remove_unfinished(self.directory)
+                self._table = Table(self.directory, before=self._table, fall_back=False)
+                self._compacted(Compaction(self._table, self._shard_bytes), progress)
+        except OSError as error:
+            raise _refusal(error, self.directory, self._state(publishing=False)) from error
         return self._change()
 
     def _compacted(self, compaction: Compaction, progress: Progress) -> None:
@@ -225,8 +228,6 @@ class LivingTable:
                 if compaction.sources:
                     draft.take(compaction)
                 draft.histories.compact()
-        except OSError as error:
-            raise _refusal(error, self.directory, self._state(publishing=False)) from error
         finally:
             compaction.discard()
 
