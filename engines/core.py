@@ -33,12 +33,13 @@ class CoreEngine:
         resident: whether rows are read into memory of the process, on huge pages where the system gives them.
         pin_threads: whether each thread stays on one CPU.
         batch_window_us: microseconds that a pass waits for further searches to share it.
+        part: number of the part of the table that is opened, and how many parts there are; None is the whole table.
 
     Raises:
         BudgetError: memory or threads do not suffice.
         BundleError: libfllm finds the table damaged.
         HardwareError: what the engine runs on is not available here.
-        UsageError: the engine does not scan the table's codec.
+        UsageError: the engine does not scan the table's codec, or the part holds no user.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class CoreEngine:
         resident: bool = False,
         pin_threads: bool = False,
         batch_window_us: int = 0,
+        part: tuple[int, int] | None = None,
     ) -> None:
         self.name = name
         on_gpus = name == "cuda"
+        number, parts = part or (0, 0)
         try:
             self._table = _core.Table.open(
                 str(directory),
@@ -63,6 +66,8 @@ class CoreEngine:
                 engine=name,
                 gpus=positive_integer("FLLM_GPUS", GPUS_MAX) or 0 if on_gpus else 0,
                 gpu_bytes=positive_integer("FLLM_GPU_BYTES", BYTES_MAX) or 0 if on_gpus else 0,
+                part=number,
+                parts=parts,
             )
         except _core.Error as error:
             raise translated(error) from None

@@ -18,6 +18,7 @@ from fllm_export.table.codec_names import CODEC_NAMES
 
 if TYPE_CHECKING:
     from fllm_export.engines.base import Engine
+    from fllm_export.table.table import Table
 
 DEFAULT = "native"
 
@@ -65,12 +66,26 @@ class Source:
         head: the folder ``head`` of a bundle, with the head graph ``tile.onnx`` and ``plans/``; None without a bundle.
         threads: threads inside one call, where the engine can choose.
         native: options that only the engine ``native`` has.
+        part: number of the part of the table that is opened, and how many parts there are; None is the whole table.
     """
 
     directory: Path
     head: Path | None
     threads: int
     native: NativeOptions
+    part: tuple[int, int] | None = None
+
+    def table(self) -> Table:
+        """Open the rows for an engine written in Python.
+
+        Raises:
+            BundleError: the table is missing, damaged or of a newer format.
+            UsageError: the part holds no user.
+        """
+        from fllm_export.table.part import TablePart
+        from fllm_export.table.table import Table
+
+        return Table(self.directory, part=None if self.part is None else TablePart(*self.part))
 
     def absolute(self) -> Source:
         """Return the same source by paths that do not depend on the working directory."""
@@ -83,7 +98,7 @@ def _core(name: str) -> Callable[[Source], Engine]:
     def make(source: Source) -> Engine:
         from fllm_export.engines.core import CoreEngine
 
-        return CoreEngine(name, source.directory, source.threads, **source.native)
+        return CoreEngine(name, source.directory, source.threads, part=source.part, **source.native)
 
     return make
 
@@ -91,27 +106,24 @@ def _core(name: str) -> Callable[[Source], Engine]:
 def _numpy(source: Source) -> Engine:
     from fllm_export.engines.reference import NumpyEngine
     from fllm_export.engines.reopened import ReopenedEngine
-    from fllm_export.table.table import Table
 
-    return ReopenedEngine("numpy", lambda: NumpyEngine(Table(source.directory)))
+    return ReopenedEngine("numpy", lambda: NumpyEngine(source.table()))
 
 
 def _onnxruntime(source: Source) -> Engine:
     from fllm_export.engines.onnxruntime import OnnxRuntimeEngine
     from fllm_export.engines.reopened import ReopenedEngine
-    from fllm_export.table.table import Table
 
     graph = _head("onnxruntime", source) / "tile.onnx"
-    return ReopenedEngine("onnxruntime", lambda: OnnxRuntimeEngine(Table(source.directory), graph, source.threads))
+    return ReopenedEngine("onnxruntime", lambda: OnnxRuntimeEngine(source.table(), graph, source.threads))
 
 
 def _tensorrt(source: Source) -> Engine:
     from fllm_export.engines.reopened import ReopenedEngine
     from fllm_export.engines.tensorrt.engine import TensorRtEngine
-    from fllm_export.table.table import Table
 
     plans = _head("tensorrt", source) / "plans"
-    return ReopenedEngine("tensorrt", lambda: TensorRtEngine(Table(source.directory), plans))
+    return ReopenedEngine("tensorrt", lambda: TensorRtEngine(source.table(), plans))
 
 
 def _head(name: str, source: Source) -> Path:

@@ -25,7 +25,8 @@ from fllm_export.runtime.topk import TopK
 from fllm_export.table.codec_names import REFINE_DEFAULT, REFINE_MAX
 from fllm_export.table.layout import GENERATION_MAX, TableLayout
 from fllm_export.table.options import TableChoices, TableOptions
-from fllm_export.table.table import LabelledRows, Table
+from fllm_export.table.part import TablePart
+from fllm_export.table.table import LabelledRows
 from fllm_export.table.writer import Chunk, TableWriter, write_table
 
 Rows = npt.NDArray[np.float32]
@@ -105,6 +106,7 @@ class UserTable(LivingUsers):
         threads: int | None = None,
         head: str | Path | None = None,
         operating_point: OperatingPoint | str | Path | None = None,
+        part: tuple[int, int] | None = None,
         **native: Unpack[NativeOptions],
     ) -> UserTable:
         """Open a table in place. Nothing is created, and only headers are read unless a GPU takes the rows.
@@ -118,13 +120,15 @@ class UserTable(LivingUsers):
                 :meth:`Runtime.open` passes it.
             operating_point: what a sweep picked, or its file: it sets the engine and the threads that are not given
                 here, and what ``exact`` and ``log_probs`` are in calls that do not say.
+            part: (i, n) opens the i-th of n contiguous parts of the table's shards, counted from 0, as one of several
+                machines that share a table does. Answers are those of the part, and changes are those of the table.
             **native: ``resident``, ``pin_threads`` and ``batch_window_us``, as :class:`NativeOptions` describes them.
 
         Raises:
             BundleError: the table is missing, damaged or of a newer format.
             HardwareError: the engine cannot run here.
-            UsageError: there is no engine of that name, it does not scan the table's codec, or the operating point is
-                that of another kind of table.
+            UsageError: there is no engine of that name, it does not scan the table's codec, the operating point is
+                that of another kind of table, or the part is invalid or holds no user.
         """
         point = None if operating_point is None else OperatingPoint.of(operating_point)
         if point is not None:
@@ -135,6 +139,7 @@ class UserTable(LivingUsers):
             None if head is None else arguments.path(head, "head"),
             thread_count(threads),
             checked_options(native),
+            None if part is None else _part(part),
         )
         return _opened(engine_name(engine), source, point)
 
@@ -171,11 +176,11 @@ class UserTable(LivingUsers):
 
         The directory is read as it is now, which may be newer than what the engine has open.
         """
-        return Table(self.directory).decoded()
+        return self._source.table().decoded()
 
     def labelled_chunks(self) -> Iterator[LabelledRows]:
         """Yield ids int64 [n], rows float32 [n, d] and biases float32 [n] (or None), otherwise as :meth:`decoded`."""
-        return Table(self.directory).labelled_chunks()
+        return self._source.table().labelled_chunks()
 
     def topk(
         self,
@@ -324,6 +329,12 @@ def _opened(engine: str, source: Source, point: OperatingPoint | None = None) ->
         found = {"quant": layout.codec, "dim": layout.dim, "cluster": layout.tile_bounds, "refine": finer}
         point.check_table(source.directory, **found, sketch=layout.sketch_dims > 0)
     return UserTable(open_engine(engine, source), source, point)
+
+
+def _part(part: tuple[int, int]) -> tuple[int, int]:
+    number, count = (arguments.integer(value, "part", least=0) for value in part)
+    chosen = TablePart(number, count)
+    return chosen.number, chosen.count
 
 
 def _search(exact: bool | None, log_probs: LogProbs | None, point: OperatingPoint | None) -> tuple[bool, LogProbs]:

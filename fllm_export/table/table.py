@@ -15,6 +15,7 @@ from fllm_export.table.codecs import codec
 from fllm_export.table.histories import Histories
 from fllm_export.table.ids import check_unique
 from fllm_export.table.layout import FILE_NAME, ShardEntry, TableLayout
+from fllm_export.table.part import TablePart
 from fllm_export.table.refinement import Refinement
 from fllm_export.table.shard import Shard, ShardShape, Tile
 from fllm_export.table.tombstones import Tombstones
@@ -39,15 +40,24 @@ class Table:
         directory: holds ``table.json``.
         before: an earlier opening of the same directory, whose shards that are still part of the table are kept open.
         fall_back: whether an unreadable ``table.json`` lets the layout before be taken, with a warning.
+        part: the part that is opened; the whole table when not given.
 
     Raises:
         BundleError: a file is missing, damaged or of a newer format.
+        UsageError: the part holds no user.
     """
 
-    def __init__(self, directory: Path, *, before: Table | None = None, fall_back: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        before: Table | None = None,
+        fall_back: bool = True,
+        part: TablePart | None = None,
+    ) -> None:
         self.directory = directory
         known = {} if before is None else dict(zip(before.layout.shards, before.shards, strict=True))
-        opened = open_whole("table", directory / FILE_NAME, lambda: _read(directory, known, fall_back=fall_back))
+        opened = open_whole("table", directory / FILE_NAME, lambda: _read(directory, known, part, fall_back=fall_back))
         self.layout: TableLayout = opened[0]
         self.shards: list[Shard] = opened[1]
         self.refinement: Refinement | None = opened[2]
@@ -195,10 +205,15 @@ class Table:
 
 
 def _read(
-    directory: Path, known: dict[ShardEntry, Shard], *, fall_back: bool
+    directory: Path, known: dict[ShardEntry, Shard], part: TablePart | None, *, fall_back: bool
 ) -> tuple[TableLayout, list[Shard], Refinement | None, Tombstones]:
     layout = TableLayout.load(directory, fall_back=fall_back)
-    shape, marked = shard_shape(layout), layout.tombstones
+    marked = Tombstones.of(directory, layout)
+    if part is not None:
+        layout, marked = part.cut(layout, marked)
+        if not layout.rows:
+            raise part.empty(str(directory))
+    shape = shard_shape(layout)
     shards = [known.get(entry) or Shard(directory / entry.name, shape, entry.rows) for entry in layout.shards]
     finer = None if layout.refinement is None else Refinement(directory, layout.refinement)
-    return layout, shards, finer, Tombstones.none() if marked is None else Tombstones.load(directory, marked)
+    return layout, shards, finer, marked

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fllm_export.errors import BundleError
 from fllm_export.files import Later, publish, sha256_file
 from fllm_export.safetensors_layout import TensorFacts, lay_out
-from fllm_export.table.layout import TombstonesEntry
+from fllm_export.table.layout import TableLayout, TombstonesEntry
 from fllm_export.table.shard import PAGE_BYTES, read_tensors
 
 TENSOR = "deleted"
@@ -40,6 +40,11 @@ class Tombstones:
     def none(cls) -> Tombstones:
         """Return the tombstones of a table without deleted rows."""
         return cls(0, np.zeros(0, np.uint8))
+
+    @classmethod
+    def of(cls, directory: Path, layout: TableLayout) -> Tombstones:
+        """Return the tombstones of a table, as :meth:`load` reads them; none where no row is deleted."""
+        return cls.none() if layout.tombstones is None else cls.load(directory, layout.tombstones)
 
     @classmethod
     def load(cls, directory: Path, entry: TombstonesEntry) -> Tombstones:
@@ -110,6 +115,13 @@ class Tombstones:
         bits[: len(self.bits)] = self.bits
         np.bitwise_or.at(bits, rows >> 3, np.left_shift(np.uint8(1), (rows & 7).astype(np.uint8)))
         return Tombstones(stored, bits)
+
+    def slice(self, start: int, stop: int) -> Tombstones:
+        """Return the tombstones of the rows ``start`` to ``stop`` alone, counted from 0."""
+        live = self.live(start, stop)
+        if live is None:
+            return Tombstones.none()
+        return Tombstones(stop - start, np.packbits(~live, bitorder="little"))
 
     def prefix(self, stored: int) -> Tombstones:
         """Return the tombstones of a table that keeps its first ``stored`` rows alone."""

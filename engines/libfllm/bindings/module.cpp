@@ -67,10 +67,11 @@ nb::object gumbel(std::uint64_t seed, Ids ids) {
 }
 
 fllm::Table open(const std::string& directory, unsigned threads, bool pin_threads, bool resident,
-                 unsigned batch_window_us, const std::string& engine, unsigned gpus, std::uint64_t gpu_bytes) {
+                 unsigned batch_window_us, const std::string& engine, unsigned gpus, std::uint64_t gpu_bytes,
+                 unsigned part, unsigned parts) {
   nb::gil_scoped_release release;
   const std::chrono::microseconds window(batch_window_us);
-  return fllm::Table(directory, {threads, pin_threads, resident, window, {}, engine, gpus, gpu_bytes, {}});
+  return fllm::Table(directory, {threads, pin_threads, resident, window, {}, engine, gpus, gpu_bytes, {}, part, parts});
 }
 
 // user_ids, keys, scores [items, k]; logsumexp, rows_scored, complete, log_probs_exact [items]; generation, rows.
@@ -151,7 +152,8 @@ NB_MODULE(_core, module) {
   nb::class_<fllm::Table>(module, "Table", "An open user table; safe to use from many threads at once.")
       .def_static("open", &open, nb::arg("directory"), nb::kw_only(), nb::arg("threads") = 0,
                   nb::arg("pin_threads") = false, nb::arg("resident") = false, nb::arg("batch_window_us") = 0,
-                  nb::arg("engine") = "", nb::arg("gpus") = 0, nb::arg("gpu_bytes") = 0)
+                  nb::arg("engine") = "", nb::arg("gpus") = 0, nb::arg("gpu_bytes") = 0, nb::arg("part") = 0,
+                  nb::arg("parts") = 0)
       .def(
           "reopen", [](fllm::Table& table) { table.reopen(); }, nb::call_guard<nb::gil_scoped_release>())
       .def("describe", &describe)

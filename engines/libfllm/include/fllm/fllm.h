@@ -92,9 +92,11 @@ typedef struct fllm_table_options {
   uint64_t gpu_bytes;       /* memory limit per GPU, in bytes; other rows stream from pinned host memory; 0: what is
                              * free */
   const char* plan;         /* path of the bundle's head plan, for "tensorrt" only */
+  uint32_t part;            /* number of the part that is opened, from 0 to `parts` - 1 */
+  uint32_t parts;           /* contiguous parts of whole shards, of about as many rows each; 0: the whole table */
 } fllm_table_options;
 
-#define FLLM_TABLE_OPTIONS_INIT {sizeof(fllm_table_options), 0, 0, 0, 0, NULL, NULL, 0, 0, NULL}
+#define FLLM_TABLE_OPTIONS_INIT {sizeof(fllm_table_options), 0, 0, 0, 0, NULL, NULL, 0, 0, NULL, 0, 0}
 
 /* Opens the table in `directory`, the directory that contains table.json; `options` may be NULL. The files are mapped
  * and only their headers are read, unless `resident` is set. The caller owns the handle written to *table and must

@@ -49,6 +49,8 @@ struct TableOptions {
   unsigned gpus = 0;            // number of GPUs that share the table; 0: one
   std::uint64_t gpu_bytes = 0;  // memory limit per GPU, in bytes; 0: what is free
   std::string plan;             // path of the bundle's head plan, for "tensorrt" only
+  unsigned part = 0;            // number of the part that is opened
+  unsigned parts = 0;           // contiguous parts of whole shards; 0: the whole table
 };
 
 class Filter {
@@ -101,6 +103,8 @@ class Table {
     c.gpus = options.gpus;
     c.gpu_bytes = options.gpu_bytes;
     c.plan = options.plan.empty() ? nullptr : options.plan.c_str();
+    c.part = options.part;
+    c.parts = options.parts;
     fllm_error error;
     check(fllm_table_open(directory.c_str(), &c, &table_, &error), error);
   }

@@ -181,7 +181,9 @@ fllm_status fllm_table_open(const char* directory, const fllm_table_options* opt
     if (given.isa != nullptr) wanted.isa = given.isa;
     wanted.given = {given.threads, given.pin_threads != 0, nullptr, given.gpus, given.gpu_bytes, {}};
     if (given.plan != nullptr) wanted.given.plan = given.plan;
-    wanted.residency.resident = given.resident != 0;
+    require(given.parts == 0 ? given.part == 0 : given.part < given.parts, "the part is invalid",
+            "a number below `parts`");
+    wanted.residency = {given.resident != 0, given.part, given.parts};
     wanted.batch_window = std::chrono::microseconds(given.batch_window_us);
     *table = new fllm_table(directory, std::move(wanted));
   });

@@ -271,6 +271,26 @@ Layout Layout::parse(std::string_view text, const std::string& path) {
   return layout;
 }
 
+std::uint64_t Layout::keep_part(std::uint32_t part, std::uint32_t parts) {
+  std::vector<ShardEntry> kept, finer;
+  std::uint64_t row = 0, first = 0, rows = 0;
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    // In double, as in Python: every reader comes to the same parts.
+    const double middle = static_cast<double>(2 * row + shards[i].rows) / static_cast<double>(2 * stored_rows);
+    if (static_cast<std::uint32_t>(middle * parts) == part) {
+      if (kept.empty()) first = row;
+      rows += shards[i].rows;
+      kept.push_back(shards[i]);
+      if (refinement) finer.push_back(refinement->shards[i]);
+    }
+    row += shards[i].rows;
+  }
+  shards = std::move(kept);
+  if (refinement) refinement->shards = std::move(finer);
+  stored_rows = rows;
+  return first;
+}
+
 Layout Layout::load(const std::string& directory) {
   const std::string path = (std::filesystem::path(directory) / kFileName).string();
   std::error_code code;

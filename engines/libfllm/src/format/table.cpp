@@ -67,9 +67,23 @@ Table::Table(const std::string& directory, Residency residency) {
                        "a table that is not replaced while it is opened"));
 }
 
-std::vector<Shard> Table::map(const std::string& directory, Residency residency) {
+void Table::read_layout(const std::string& directory, Residency residency) {
   layout_ = Layout::load(directory);
   tombstones_ = layout_.tombstones.deleted > 0 ? Tombstones(directory, layout_.tombstones) : Tombstones();
+  if (residency.parts == 0) return;
+  const std::uint64_t first = layout_.keep_part(residency.part, residency.parts);
+  tombstones_ = tombstones_.slice(first, layout_.stored_rows);
+  layout_.tombstones.deleted = tombstones_.count(0, layout_.stored_rows);
+  layout_.rows = layout_.stored_rows - layout_.tombstones.deleted;
+  if (layout_.rows == 0) {
+    throw Error(Status::usage, sentence("part " + std::to_string(residency.part) + " of " +
+                                            std::to_string(residency.parts) + " of " + directory + " holds no user",
+                                        "a part with users", "Divide the table into fewer parts"));
+  }
+}
+
+std::vector<Shard> Table::map(const std::string& directory, Residency residency) {
+  read_layout(directory, residency);
   mappings_.clear();
   std::vector<Shard> shards;
   std::uint64_t bytes = 0;

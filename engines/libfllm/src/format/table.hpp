@@ -65,6 +65,10 @@ struct Layout {
   bool recovered = false;      // it is the layout before the one in table.json, which cannot be read
   std::optional<RefinementLayout> refinement;
 
+  // Keeps the shards of one of `parts` contiguous parts: those whose middle row lies in it. `rows` stays that of the
+  // table. Returns the number of the first stored row that is kept. As fllm_export.table.part.
+  std::uint64_t keep_part(std::uint32_t part, std::uint32_t parts);
+
   // Dimension of an item vector.
   std::size_t item_dim() const { return refinement ? refinement->dim : dim; }
 
@@ -81,13 +85,15 @@ struct Shard;
 class Refinement;
 
 struct Residency {
-  bool resident = false;  // read everything at opening and keep it in memory that the system may not page out
+  bool resident = false;    // read everything at opening and keep it in memory that the system may not page out
+  std::uint32_t part = 0;   // number of the part of the table that is opened
+  std::uint32_t parts = 0;  // contiguous parts of whole shards; 0: the whole table
 };
 
 // Immutable after construction and safe to share between threads. Opening reads headers only (all bytes if resident),
 // and starts over where the directory is replaced meanwhile: table.json and shards are always those of one table.
 // Throws Error: Status::bundle for files that are missing, damaged or of a newer format, Status::memory when a resident
-// table does not fit.
+// table does not fit, Status::usage when the part to be opened holds no user.
 class Table {
  public:
   explicit Table(const std::string& directory, Residency residency = {});
@@ -116,6 +122,7 @@ class Table {
 
  private:
   std::vector<Shard> map(const std::string& directory, Residency residency);
+  void read_layout(const std::string& directory, Residency residency);
   std::size_t shard_of(const Tile& tile) const;
   Shard view(const Mapping& mapping, const ShardEntry& entry) const;
   void collect_sketches(const std::vector<Shard>& shards);

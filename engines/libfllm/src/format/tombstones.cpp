@@ -50,6 +50,17 @@ std::uint64_t Tombstones::word(std::uint64_t row) const {
   return low | high;
 }
 
+Tombstones Tombstones::slice(std::uint64_t first, std::uint64_t rows) const {
+  Tombstones found;
+  if (count(first, rows) == 0) return found;
+  for (std::uint64_t row = 0; row < rows; row += kWordRows) {
+    const std::uint64_t inside = std::min<std::uint64_t>(rows - row, kWordRows);
+    const std::uint64_t bits = word(first + row);
+    found.words_.push_back(inside == kWordRows ? bits : bits & ((std::uint64_t{1} << inside) - 1));
+  }
+  return found;
+}
+
 std::uint64_t Tombstones::count(std::uint64_t first, std::uint64_t rows) const {
   std::uint64_t found = 0;
   const std::uint64_t end = std::min<std::uint64_t>(first + rows, words_.size() * kWordRows);

@@ -35,6 +35,9 @@ class Tombstones {
   // The bits of rows [row, row + 64).
   std::uint64_t word(std::uint64_t row) const;
 
+  // The tombstones of rows [first, first + rows) alone, counted from 0; empty where none of them is deleted.
+  Tombstones slice(std::uint64_t first, std::uint64_t rows) const;
+
   // How many of rows [first, first + rows) are deleted.
   std::uint64_t count(std::uint64_t first, std::uint64_t rows) const;
 
