@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fllm_export.arguments import integer, vectors
 from fllm_export.errors import BundleError, UsageError
-from fllm_export.files import publish_text, sha256_file
+from fllm_export.files import publish_name, publish_text, sha256_file
 from fllm_export.progress import Progress, silent
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import check_place
@@ -32,7 +32,9 @@ from fllm_export.table.shard_rows import ShardRows
 from fllm_export.table.sketch_maker import SketchMaker
 from fllm_export.table.tile_maker import TileMaker
 
-_LEDGER = ".writing.jsonl"
+LEDGER = ".writing.jsonl"
+"""The record of the shards that a writer has finished."""
+
 _OWN_FILE = re.compile(r"(refine-)?\d{5}\.safetensors|\.(refine-)?\d{5}\.safetensors\..*")
 
 Rows = npt.NDArray[np.float32]
@@ -85,7 +87,9 @@ class TableWriter:
         self._bias = bias
         self._refinement = RefinementMaker(options.refine, dim, self._codec, self._dim)
         self._sketch = SketchMaker(options.sketch, options.quant, self._dim, self._leading(items))
-        step, self._shard_rows = row_counts(options, dim, self._dim)
+        step, rows = row_counts(options, dim, self._dim)
+        self.shard_rows = rows
+        """Rows of a full shard."""
         self._tiles = TileMaker(options.cluster, self._dim, step)
         if (directory / "table.json").exists():
             raise UsageError(f"{directory} holds a table already", fix="Choose another directory, or remove it first")
@@ -109,11 +113,11 @@ class TableWriter:
         self._rows_seen += len(encoded["ids"])
         start = 0
         while start < len(encoded["ids"]):
-            stop = min(start + self._shard_rows - self._pending_rows, len(encoded["ids"]))
+            stop = min(start + self.shard_rows - self._pending_rows, len(encoded["ids"]))
             self._pending.append({name: array[start:stop] for name, array in encoded.items()})
             self._pending_rows += stop - start
             start = stop
-            if self._pending_rows == self._shard_rows:
+            if self._pending_rows == self.shard_rows:
                 self._publish_shard()
 
     def finish(self, *, generation: int = 1) -> TableLayout:
@@ -123,8 +127,7 @@ class TableWriter:
             UsageError: no row was added, an id occurs twice, or the generation is not from 1 to 2^53.
         """
         generation = integer(generation, "generation", least=1, most=GENERATION_MAX)
-        if self._pending_rows:
-            self._publish_shard(last=True)
+        self.flush()
         if not self._entries:
             raise UsageError("no rows were given", expected="at least one user")
         check_unique([np.sort(self._open(entry, self._sketch.dims).ids) for entry in self._entries])
@@ -142,8 +145,35 @@ class TableWriter:
         )
         layout = layout.born()
         layout.save(self._directory)
-        (self._directory / _LEDGER).unlink(missing_ok=True)
+        (self._directory / LEDGER).unlink(missing_ok=True)
         return layout
+
+    def flush(self) -> None:
+        """Publish the rows that wait as the last shard."""
+        if self._pending_rows:
+            self._publish_shard(last=True)
+
+    @property
+    def shards(self) -> list[tuple[ShardEntry, ShardEntry | None]]:
+        """The shards that are finished, each with the file of its refinement rows where there is one."""
+        finer: list[ShardEntry | None] = [*self._refinement.entries] or [None] * len(self._entries)
+        return list(zip(self._entries, finer, strict=True))
+
+    def adopt(self, shard: ShardEntry, finer: ShardEntry | None) -> None:
+        """Go on after a shard that another writer has made of the next rows, whose files lie in the directory."""
+        self._entries.append(shard)
+        if finer is not None:
+            self._refinement.entries.append(finer)
+        self._rows_seen += shard.rows
+        self._save_ledger()
+
+    def seed(self, directory: Path) -> None:
+        """Let a writer of another directory go on after the first shard of this one, with the same choices."""
+        first = [file for file in self.shards[0] if file is not None]
+        directory.mkdir(parents=True, exist_ok=True)
+        for file in first:
+            publish_name(self._directory / file.name, directory / file.name)
+        publish_text(directory / LEDGER, self._ledger(first))
 
     def _encode(self, rows: npt.ArrayLike, ids: npt.ArrayLike | None, bias: npt.ArrayLike | None) -> dict[str, Array]:
         matrix = self._finite("rows", rows, (None, self._item_dim))
@@ -216,17 +246,19 @@ class TableWriter:
         return {**tensors, **beside}
 
     def _save_ledger(self) -> None:
+        publish_text(self._directory / LEDGER, self._ledger([*self._entries, *self._refinement.entries]))
+
+    def _ledger(self, files: list[ShardEntry]) -> str:
         head = {
             "resume_key": self._resume_key,
             "sketch_dims": self._sketch.dims,
             "tile_bounds": self._tiles.clusters,
         }
-        lines = [head, *map(asdict, self._entries), *map(asdict, self._refinement.entries)]
-        publish_text(self._directory / _LEDGER, "".join(json.dumps(line) + "\n" for line in lines))
+        return "".join(json.dumps(line) + "\n" for line in [head, *map(asdict, files)])
 
     def _take_up(self) -> list[ShardEntry]:
         """Return the shards that an interrupted writer of the same rows has finished; remove all others."""
-        ledger = self._directory / _LEDGER
+        ledger = self._directory / LEDGER
         if not ledger.exists():
             if any(self._directory.iterdir()):
                 raise UsageError(f"{self._directory} is not empty", expected="a new or empty directory for the table")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Unpack
 
 import numpy as np
+import numpy.typing as npt
 
 from fllm_export import arguments
 from fllm_export.checkpoint.user_files import BIAS, IDS, ROWS, USER_FILES, rows_per_file, user_file
@@ -69,7 +70,24 @@ class UserStream:
             )
         if bias is not None and bias.shape != (interactions.users,):
             raise UsageError(f"bias has the shape {list(bias.shape)}", expected=f"[{interactions.users}]")
-        self._form, self._interactions, self._workspace, self._bias = form, interactions, workspace, bias
+        self._form, self._interactions, self._workspace, self.bias = form, interactions, workspace, bias
+
+    @property
+    def users(self) -> int:
+        """Number of users."""
+        return int(self._interactions.users)
+
+    @property
+    def dim(self) -> int:
+        """Dimension of a row."""
+        return self._form.dim
+
+    @property
+    def sketch_items(self) -> npt.NDArray[np.float64]:
+        """Item vectors by which a table's sketch is chosen, float64 [n, d]."""
+        count = len(self._form.counts)
+        places = np.linspace(0, count - 1, min(_SKETCH_ITEMS, count)).astype(np.int64)
+        return self._form.item_vectors(self._form.ridge.items[places])
 
     @cached_property
     def contributions(self) -> FloatArray:
@@ -89,7 +107,7 @@ class UserStream:
         digest = hashlib.sha256(self._interactions.key.encode())
         digest.update(repr(self._form.setting.user_power).encode())
         digest.update(np.ascontiguousarray(self.contributions).data)
-        digest.update(b"" if self._bias is None else self._bias.tobytes())
+        digest.update(b"" if self.bias is None else self.bias.tobytes())
         return digest.hexdigest()
 
     def chunks(self, skip: int = 0) -> Iterator[tuple[Ids, FloatArray]]:
@@ -106,7 +124,7 @@ class UserStream:
         return rows
 
     def _biases(self, first: int, count: int) -> FloatArray | None:
-        return None if self._bias is None else self._bias[first : first + count].astype(np.float32)
+        return None if self.bias is None else self.bias[first : first + count].astype(np.float32)
 
     def write_table(
         self, directory: str | Path, progress: Progress = silent, **options: Unpack[TableChoices]
@@ -121,15 +139,14 @@ class UserStream:
         Raises:
             UsageError: the directory holds something else or cannot be written, or an option is invalid.
         """
-        chosen, form = TableOptions(**options), self._form
-        places = np.linspace(0, len(form.counts) - 1, min(_SKETCH_ITEMS, len(form.counts))).astype(np.int64)
+        chosen = TableOptions(**options)
         key = hashlib.sha256(f"{self.key} {json.dumps(asdict(chosen), sort_keys=True)}".encode()).hexdigest()
         writer = TableWriter(
             arguments.path(directory, "directory"),
             chosen,
-            dim=form.dim,
-            bias=self._bias is not None,
-            items=form.item_vectors(form.ridge.items[places]),
+            dim=self.dim,
+            bias=self.bias is not None,
+            items=self.sketch_items,
             resume_key=key,
         )
         done = writer.rows_done
