@@ -88,7 +88,7 @@ class BundleOptions:
         root = self.directory.resolve()
         manifest = Manifest.load(root)
         encoder = self._encoder(root, manifest, current)
-        users = self._users(root)
+        users = self.open_users(root)
         _check_dim(users, manifest)
         return OpenedBundle(root, manifest, encoder, users)
 
@@ -98,7 +98,12 @@ class BundleOptions:
             return current.encoder
         return Encoder(root, manifest.prompt, manifest.dim, self.threads, self.encoder)
 
-    def _users(self, root: Path) -> UserTable:
+    def open_users(self, root: Path) -> UserTable:
+        """Open the user table of the bundle at ``root``.
+
+        Raises:
+            FllmError: as :meth:`UserTable.open`.
+        """
         return UserTable.open(
             root / "users",
             engine=self.engine,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,14 +72,18 @@ class Served:
         served.check()
         return served
 
-    def successor(self, options: SourceOptions) -> Served:
+    def successor(self, options: SourceOptions, opens: Opens) -> Served:
         """Open what is at a path now, and let it answer once. The encoder is shared if it is the same one.
+
+        Args:
+            options: what is served from now on.
+            opens: how it is opened where nothing can be shared.
 
         Raises:
             FllmError: it cannot be opened or does not answer.
         """
         if self.runtime is None or not (options.path / "manifest.json").is_file():
-            return Served.open(options)
+            return opens(options)
         runtime = self.runtime.successor(options.path)
         served = Served(options.path, runtime.users, runtime)
         served.check()
@@ -133,3 +138,7 @@ class Served:
         z = self.runtime.encode_tokens(tokens)
         timings["encode"] = (time.perf_counter() - began) * 1e3
         return Encoded(z, timings)
+
+
+Opens = Callable[[SourceOptions], Served]
+"""Opens a bundle or a table, and lets it answer once."""

@@ -22,7 +22,7 @@ from fllm_export.server.failures import overloaded, unavailable
 from fllm_export.server.metrics import Metrics
 from fllm_export.server.options import ServerOptions, SourceOptions
 from fllm_export.server.request import Question
-from fllm_export.server.served import Encoded, Served
+from fllm_export.server.served import Encoded, Opens, Served
 from fllm_export.server.tracing import Timeline, Tracing
 
 P = ParamSpec("P")
@@ -54,6 +54,7 @@ class Service:
         options: limits.
         access: who may do what.
         tracing: where spans go, or None.
+        opens: how what is served is opened.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Service:
         options: ServerOptions,
         access: Access | None = None,
         tracing: Tracing | None = None,
+        opens: Opens = Served.open,
     ) -> None:
         self.options = options
         self.access = access or Access()
@@ -69,6 +71,7 @@ class Service:
         self.closing = False
         self._source = source
         self._tracing = tracing
+        self._opens = opens
         self._served: Served | None = None
         self._reloading = asyncio.Lock()
         self._admitted: dict[object, float] = {}  # in the order of arrival
@@ -94,7 +97,7 @@ class Service:
         Raises:
             FllmError: it cannot be opened or does not answer.
         """
-        self._served = await self._in_helper(Served.open, self._source)
+        self._served = await self._in_helper(self._opens, self._source)
 
     async def reload(self, path: Path | None = None) -> int:
         """Open what is at the path now, or at another path, and put it in the place of what is served.
@@ -113,7 +116,7 @@ class Service:
                 raise unavailable("the server has not opened anything yet")
             source = self._source if path is None else replace(self._source, path=path)
             try:
-                self._served = await self._in_helper(self._served.successor, source)
+                self._served = await self._in_helper(self._served.successor, source, self._opens)
             except Exception as error:
                 self.metrics.count_reload(False)
                 _LOG.error("reload of %s failed, what was served stays: %s", source.path, error)
