@@ -27,6 +27,7 @@ ALLOWED = {
     "sweep": {"calibration", "checkpoint", "engines", "graphs", "runtime", "table"},
     "evaluation": {"checkpoint", "runtime"},
     "server": {"runtime"},
+    "scale": {"checkpoint", "engines", "runtime", "server", "table", "training"},
     "training": {"checkpoint", "evaluation", "runtime", "table"},
     "coldstart": {"checkpoint", "engines", "evaluation", "runtime", "table"},
 }

@@ -1,0 +1,114 @@
+"""A bundle on Ray Serve: ``serve run fllm_export.scale.serve_app:app source=bundle/ parts=4 replicas=2``.
+
+It takes the same HTTP requests as ``fllm-export serve`` (docs/guides/ray.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict, Field
+from ray import serve
+
+from fllm_export.engines.registry import NativeOptions
+from fllm_export.scale.part_host import PartHost, PartOptions, PartRequest, Reply
+from fllm_export.scale.ray_fleet import ServeFleet
+from fllm_export.scale.sharded_engine import ShardedOptions
+from fllm_export.scale.sharded_source import opens, table_of
+from fllm_export.server.access import bearer, read_token
+from fllm_export.server.app import create_app
+from fllm_export.server.options import ServerOptions, SourceOptions
+from fllm_export.server.service import Access, Service
+
+_CALLS_AT_ONCE = 16
+
+
+class Arguments(BaseModel):
+    """What ``serve run`` takes as ``name=value``; all machines reach ``source`` by the same path."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: Path = Field(description="A bundle or a user table.")
+    parts: int = Field(1, ge=1, description="Parts of the table, each of which a deployment holds.")
+    replicas: int = Field(1, ge=1, description="Replicas of each part.")
+    routers: int = Field(1, ge=1, description="Replicas of what encodes texts and merges answers.")
+    on_loss: Literal["partial", "refuse"] = Field("partial", description="What becomes of an answer without a part.")
+    retries: int = Field(1, ge=0, description="How often a part that was lost is asked again.")
+    timeout_s: float = Field(30.0, gt=0, description="Seconds to wait for a part where a request has no budget.")
+    engine: str | None = None
+    encoder: str | None = None
+    threads: int | None = Field(None, ge=1, description="Threads of a search, and processors that a replica reserves.")
+    resident: bool = False
+    token_file: Path | None = None
+
+
+@serve.deployment(max_ongoing_requests=_CALLS_AT_ONCE)
+class Part:
+    """A replica that holds one part of a table.
+
+    Args:
+        options: how the part is opened.
+    """
+
+    def __init__(self, options: PartOptions) -> None:
+        self._host = PartHost(options)
+        self._threads = ThreadPoolExecutor(_CALLS_AT_ONCE)
+
+    async def answer(self, asked: PartRequest) -> Reply:
+        """Answer beside the event loop: searches at the same time share passes over the rows."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._host.answer, asked)
+
+
+@serve.deployment(max_ongoing_requests=1000)
+@serve.ingress()
+class Router:
+    """A replica that encodes texts, asks all parts and merges what they found, behind the server's routes.
+
+    Args:
+        arguments: of the application.
+        parts: handles of the deployments of the parts.
+    """
+
+    async def __init__(self, arguments: Arguments, *parts: Any) -> None:  # type: ignore[misc]  # as Ray Serve wants it
+        losses = ShardedOptions(arguments.on_loss, arguments.retries, arguments.timeout_s)
+        token = read_token(arguments.token_file)
+        self._service = Service(
+            SourceOptions(arguments.source, None, arguments.encoder, arguments.threads),
+            ServerOptions(),
+            # The parts have one path open, so no request names another.
+            Access() if token is None else Access(bearer(token)),
+            opens=opens(ServeFleet(parts), losses),
+        )
+        await self._service.load()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Return the routes of the server."""
+        return create_app(self._service)
+
+
+def _deployment(made: Any) -> Any:
+    """Return a deployment as what the decorators have made of its class."""
+    return made
+
+
+def app(arguments: Arguments | dict[str, Any]) -> serve.Application:
+    """Return the application: a deployment per part, and one that asks them."""
+    arguments = Arguments.model_validate(arguments)
+    source = arguments.source.absolute()
+    native: NativeOptions = {"resident": True} if arguments.resident else {}
+    whole = PartOptions(table_of(source), (0, arguments.parts), arguments.engine, arguments.threads)
+    deployment = _deployment(Part).options(
+        num_replicas=arguments.replicas, ray_actor_options={"num_cpus": arguments.threads or 1}
+    )
+    parts = [
+        deployment.options(name=f"part-{number}").bind(replace(whole, part=(number, arguments.parts), native=native))
+        for number in range(arguments.parts)
+    ]
+    router = _deployment(Router).options(name="router", num_replicas=arguments.routers)
+    bound: serve.Application = router.bind(arguments.model_copy(update={"source": source}), *parts)
+    return bound
