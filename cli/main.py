@@ -19,6 +19,7 @@ from fllm_export.cli.pack import pack
 from fllm_export.cli.plan import plan
 from fllm_export.cli.publish import publish
 from fllm_export.cli.query import query
+from fllm_export.cli.score import score
 from fllm_export.cli.serve import serve
 from fllm_export.cli.sweep import sweep
 from fllm_export.cli.train import train
@@ -65,7 +66,7 @@ class Verbs(click.Group):
             _refuse(output, error)
         except KeyboardInterrupt:
             code = INTERRUPTED
-            fix = "if you run train, build, sweep or onboard again, it continues where it stopped"
+            fix = "if you run train, build, sweep, score or onboard again, it continues where it stopped"
             output.error("Interrupted", f"interrupted; {fix}", code)
         except Exception as error:
             refused = _refused_by_system(error)
@@ -106,6 +107,7 @@ for verb in (
     build,
     plan,
     query,
+    score,
     serve,
     inspect,
     verify,
