@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 
 namespace server {
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
-using nlohmann::json;
 
 double milliseconds_since(Clock::time_point began) {
   return std::chrono::duration<double, std::milli>(Clock::now() - began).count();
@@ -31,34 +29,8 @@ fllm::TableOptions table_options(const Options& options) {
   return wanted;
 }
 
-// NaN, which JSON has no word for, stands for what was not requested.
-json known(float number) { return std::isnan(number) ? json(nullptr) : json(number); }
-
-json users_of(const fllm::Answer& answer, std::size_t item) {
-  json users = json::array();
-  for (std::size_t i = item * answer.k; i < (item + 1) * answer.k; ++i) {
-    if (answer.user_ids[i] < 0) continue;
-    users.push_back(
-        {{"user_id", answer.user_ids[i]}, {"score", answer.scores[i]}, {"log_prob", known(answer.log_probs[i])}});
-  }
-  return users;
-}
-
 float coverage_of(const fllm::Answer& answer, std::size_t item) {
   return static_cast<float>(static_cast<double>(answer.rows_scored[item]) / static_cast<double>(answer.rows));
-}
-
-json to_json(const fllm::Answer& answer, bool exact) {
-  json items = json::array();
-  for (std::size_t item = 0; item < answer.items; ++item) {
-    items.push_back({{"users", users_of(answer, item)},
-                     {"logsumexp", known(static_cast<float>(answer.logsumexp[item]))},
-                     {"coverage", coverage_of(answer, item)},
-                     {"complete", answer.complete[item] != 0},
-                     {"exact", exact && answer.complete[item] != 0},
-                     {"log_probs_exact", answer.log_probs_exact[item] != 0}});
-  }
-  return {{"items", std::move(items)}, {"generation", answer.generation}};
 }
 
 }  // namespace
@@ -131,32 +103,32 @@ std::vector<float> ServedBundle::laid_out(const ItemVectors& items) const {
   return z;
 }
 
-std::vector<float> ServedBundle::item_vectors(const Request& request, Metrics& metrics, json& timings_ms) const {
+std::vector<float> ServedBundle::item_vectors(const Request& request, Metrics& metrics, Timings& timings_ms) const {
   if (const auto* vectors = std::get_if<ItemVectors>(&request.items)) return laid_out(*vectors);
   Clock::time_point began = Clock::now();
   Tokens tokens;
   if (const auto* texts = std::get_if<Texts>(&request.items)) {
     tokens = tokenize(*texts);
-    timings_ms["tokenise"] = milliseconds_since(began);
-    metrics.count_time(Stage::tokenise, timings_ms["tokenise"]);
+    timings_ms.emplace_back("tokenise", milliseconds_since(began));
+    metrics.count_time(Stage::tokenise, timings_ms.back().second);
     began = Clock::now();
   } else {
     tokens = laid_out(std::get<TokenIds>(request.items));
   }
   std::vector<float> z = encode(tokens);
-  timings_ms["encode"] = milliseconds_since(began);
-  metrics.count_time(Stage::encode, timings_ms["encode"]);
+  timings_ms.emplace_back("encode", milliseconds_since(began));
+  metrics.count_time(Stage::encode, timings_ms.back().second);
   return z;
 }
 
-json ServedBundle::answer(const Request& request, Metrics& metrics) const {
+std::string ServedBundle::answer(const Request& request, Metrics& metrics) const {
   const Clock::time_point began = Clock::now();
   // The library would say so too, but only after the encoder's work.
   if (request.k < 1 || request.k > facts_.rows) {
     throw fllm::Error(FLLM_USAGE, "k is " + std::to_string(request.k) + "; expected an integer from 1 to " +
                                       std::to_string(facts_.rows) + ", the users of this table.");
   }
-  json timings_ms = json::object();
+  Timings timings_ms;
   const std::vector<float> z = item_vectors(request, metrics, timings_ms);
   fllm::SearchOptions options;
   options.k = request.k;
@@ -178,16 +150,15 @@ json ServedBundle::answer(const Request& request, Metrics& metrics) const {
   }
   const Clock::time_point scanning = Clock::now();
   const fllm::Answer found = table_.search(z, request.size(), options);
-  timings_ms["scan"] = milliseconds_since(scanning);
-  timings_ms["merge"] = 0.0;  // part of the scan
-  metrics.count_time(Stage::scan, timings_ms["scan"]);
+  timings_ms.emplace_back("scan", milliseconds_since(scanning));
+  metrics.count_time(Stage::scan, timings_ms.back().second);
+  timings_ms.emplace_back("merge", 0.0);  // part of the scan
   for (std::size_t item = 0; item < found.items; ++item) {
     metrics.count_item(coverage_of(found, item), found.complete[item] != 0);
   }
-  json document = to_json(found, request.exact);
-  document["timings_ms"] = std::move(timings_ms);
+  std::string text = answer_text(found, request.exact, timings_ms);
   metrics.count_time(Stage::total, milliseconds_since(began));
-  return document;
+  return text;
 }
 
 void ServedBundle::warm_up() const {

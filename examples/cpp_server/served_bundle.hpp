@@ -5,8 +5,9 @@
 
 #include <fllm/fllm.hpp>
 #include <memory>
-#include <nlohmann/json.hpp>
+#include <string>
 
+#include "answer_text.hpp"
 #include "metrics.hpp"
 #include "request.hpp"
 
@@ -19,7 +20,7 @@ class ServedBundle {
   explicit ServedBundle(const Options& options);
 
   // The answer as JSON, in the form of fllm_export's TopK.to_dict(). Throws fllm::Error.
-  nlohmann::json answer(const Request& request, Metrics& metrics) const;
+  std::string answer(const Request& request, Metrics& metrics) const;
 
   // Asks once for each kind of item, so that the first request finds everything in memory.
   void warm_up() const;
@@ -42,7 +43,7 @@ class ServedBundle {
   Tokens laid_out(const TokenIds& items) const;
   std::vector<float> encode(const Tokens& tokens) const;
   std::vector<float> laid_out(const ItemVectors& items) const;
-  std::vector<float> item_vectors(const Request& request, Metrics& metrics, nlohmann::json& timings_ms) const;
+  std::vector<float> item_vectors(const Request& request, Metrics& metrics, Timings& timings_ms) const;
 
   std::unique_ptr<fllm_encoder, ReleaseEncoder> encoder_;
   fllm::Table table_;

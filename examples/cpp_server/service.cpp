@@ -144,7 +144,7 @@ void Service::answer(const std::string& body, httplib::Response& response) {
   if (!bundle) return refuse(response, 503, "the bundle is being opened. Try again.");
   guarded(response, [&] {
     const Request wanted = Request::parse(body, options_);
-    response.set_content(bundle->answer(wanted, metrics_).dump(), kJson);
+    response.set_content(bundle->answer(wanted, metrics_), kJson);
   });
 }
 
