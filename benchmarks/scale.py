@@ -6,7 +6,7 @@ Prints JSON lines. `fan_out`: a search over 4 actors of Ray on this machine, wit
 beside a plain round trip to one actor and to 4 actors; calls take turns. `plan`: for 1, 2 and 4 machines, the time
 of a call that the figure of one machine foretells (its scan divided by the machines, and the merge), beside the
 measured one: the slowest of the parts, each searched while the others rest, as on a machine of its own, and the merge
-of their answers. These are first deciles; parts take turns. `estimate_ms` is what `fllm-export estimate` says at that moment.
+of their answers. These are first deciles; parts take turns. `estimate_ms` is what `fllm-export estimate` says then.
 """
 
 from __future__ import annotations

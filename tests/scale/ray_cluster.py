@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
+# Ray reads it when it is imported. A cluster of one machine and one test needs no token in the home directory.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 
 @contextmanager
