@@ -1,4 +1,4 @@
-"""``fllm-export users append|update|delete|compact|list``: tables that change while they are served."""
+"""``fllm-export users append|update|delete|learn|compact|list``: tables that change while they are served."""
 
 from __future__ import annotations
 
@@ -85,6 +85,48 @@ def delete(output: Output, table: Path, user_ids: tuple[int, ...], ids: Path | N
 
 @click.command()
 @click.argument("table", type=DIRECTORY)
+@click.argument("interactions", type=_FILE)
+@click.option(
+    "--withdraw", is_flag=True, help="Withdraw the interactions: the rows are then as if they had never been."
+)
+@click.option("--split", help="Only interactions whose column `split` holds this.")
+@_if_generation
+@json_option
+@pass_output
+def learn(
+    output: Output, table: Path, interactions: Path, withdraw: bool, split: str | None, if_generation: int | None
+) -> None:
+    """Learn INTERACTIONS without training: add new users to TABLE, a bundle, and give others their new rows.
+
+    INTERACTIONS is a file with the columns `user_id` and `item_id` (.parquet, .csv, .tsv or .jsonl), of items that the
+    model was trained on. Rows are made of all items of a user, those before included, exactly as training makes them.
+    An interaction counts once, so the command can be repeated. It needs a bundle whose rows are in closed form.
+    """
+    import numpy as np
+
+    from fllm_export import arguments
+    from fllm_export.pair_files import PairFile
+    from fllm_export.runtime.table_writer import open_learner, open_writer
+    from fllm_export.table.learning import Pairs
+
+    source, rule, writer = PairFile(interactions, split), open_learner(table), open_writer(table)
+    none = np.zeros(0, np.int64), np.zeros(0, np.int32)
+    parts = [none, *((users, rule.positions(items)) for users, items in source.batches())]
+    users, items = (np.concatenate(column) for column in zip(*parts, strict=True))
+    change = writer.learn(
+        Pairs.of(arguments.ids(users, "user_id"), items),
+        rule,
+        withdraw=withdraw,
+        if_generation=if_generation,
+        progress=output.progress,
+    )
+    verb = "withdrawn" if withdraw else "learned"
+    more = f"{change.interactions:,} interactions {verb}, {change.without_effect:,} without effect"
+    _tell(output, table, change, more)
+
+
+@click.command()
+@click.argument("table", type=DIRECTORY)
 @json_option
 @pass_output
 def compact(output: Output, table: Path) -> None:
@@ -146,8 +188,9 @@ def _put(
     _tell(output, table, change(chunks(), if_generation=if_generation, progress=output.progress))
 
 
-def _tell(output: Output, table: Path, change: TableChange) -> None:
+def _tell(output: Output, table: Path, change: TableChange, more: str = "") -> None:
     facts = asdict(change)
-    done = ", ".join(f"{facts[name]:,} {name}" for name in ("appended", "updated", "deleted") if facts[name])
+    counts = [f"{facts[name]:,} {name}" for name in ("appended", "updated", "deleted") if facts[name]]
+    done = ", ".join([*counts, more] if more else counts)
     text = f"{table}: generation {change.generation}, {change.users:,} users"
     output.result({"table": str(table), **facts}, f"{text}, {done}" if done else text)

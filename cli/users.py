@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fllm_export.cli.living_users import append, compact, delete, list_, update
+from fllm_export.cli.living_users import append, compact, delete, learn, list_, update
 from fllm_export.cli.options import named_options, operating_point_option, table_options
 from fllm_export.cli.output import Output, byte_text, json_option, pass_output
 
@@ -85,5 +85,5 @@ def _chosen(table: TableOptions, operating_point: Path | None, dim: int) -> Tabl
     return chosen
 
 
-for _verb in (append, update, delete, compact, list_):
+for _verb in (append, update, delete, learn, compact, list_):
     users.add_command(_verb)

@@ -20,6 +20,7 @@ FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
 TABLE_FOLDER = "users"
 MOMENTS, TRANSFORM = "calibration/moments.safetensors", "calibration/transform.safetensors"
+LEARNER = "learner.safetensors"
 CALIBRATION_REPORT = "reports/calibration.json"
 
 READER_FEATURES: frozenset[str] = frozenset()

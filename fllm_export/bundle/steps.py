@@ -11,6 +11,7 @@ from typing import Any
 from fllm_export.bundle import calibration, form_search
 from fllm_export.bundle.bundle import CPU_ENCODER_REPORT, ENCODER_REPORT, PARITY_REPORT
 from fllm_export.bundle.job import Job
+from fllm_export.bundle.learning import write_learner
 from fllm_export.bundle.parity import ask, compare, true_top
 from fllm_export.calibration.feedback import Feedback
 from fllm_export.encoder_precisions import CPU_MODEL
@@ -121,8 +122,9 @@ def users(job: Job, staging: Path) -> list[Path]:
     chunks = (
         (part if transform is None else transform.rows(part), ids, bias) for ids, part, bias in rows.labelled_chunks()
     )
-    write_table(writer, chunks, rows.rows, job.progress)
-    return [path for path in folder.iterdir() if path.is_file()]
+    layout = write_table(writer, chunks, rows.rows, job.progress)
+    learner = write_learner(job, staging, layout)
+    return [*learner, *(path for path in folder.iterdir() if path.is_file())]
 
 
 def parity(job: Job, staging: Path) -> list[Path]:

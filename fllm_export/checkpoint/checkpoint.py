@@ -21,6 +21,7 @@ from fllm_export.checkpoint.head import HEAD_FILE, read_head, write_head
 from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.checkpoint.spec import MAPPER_KINDS, SPEC_FILE, CheckpointSpec, MapperKind
 from fllm_export.checkpoint.user_files import USER_FILES
+from fllm_export.checkpoint.user_rule import RULE_FILE, UserRule
 from fllm_export.checkpoint.users import UserRows
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish_copy, publish_json, sha256_file
@@ -46,6 +47,7 @@ class Checkpoint:
         users: the user rows, read from disk as they are asked for. What an adapter adds to them is not in here:
             :func:`fllm_export.checkpoint.merge.merge` folds it in.
         features: the steps between pooling and mapper; none for most models.
+        rule: what rows in closed form were made of, or None: then users cannot be learned.
 
     Raises:
         BundleError: the parts do not fit together.
@@ -58,6 +60,7 @@ class Checkpoint:
     mapper: Mapper
     users: UserRows
     features: Features = field(default_factory=Features)
+    rule: UserRule | None = None
 
     def __post_init__(self) -> None:
         Prompt(self.spec.template, self.spec.max_length, self.spec.padding_side, pad_id=0)
@@ -97,7 +100,10 @@ class Checkpoint:
             ids = read_ids(directory / IDS_FILE)
             users = vocabulary_rows(BaseModel.check(base), adapter, spec.first_user_row, spec.users, ids)
         features, mapper = read_head(directory / HEAD_FILE, spec)
-        return cls(spec, base, adapter, mapper, users, features)
+        rule = None
+        if (directory / RULE_FILE).exists():
+            rule = UserRule.load(directory / RULE_FILE, users.rows, users.dim, bias=users.bias is not None)
+        return cls(spec, base, adapter, mapper, users, features, rule)
 
     @classmethod
     def from_filterllm(
@@ -288,6 +294,8 @@ class Checkpoint:
             digest.update(chunk.tobytes())
         for name, values in (("ids", self.users.ids), ("bias", self.users.bias)):
             digest.update(f"{name}\0".encode() + (b"" if values is None else values.tobytes()))
+        if self.rule is not None:
+            digest.update(self.rule.fingerprint().encode())
         return digest.hexdigest()
 
     def save(self, directory: str | Path, progress: Progress = silent) -> None:
@@ -330,6 +338,8 @@ class Checkpoint:
             self.users.write(directory, progress)
         elif self.users.ids is not None:
             write_ids(directory / IDS_FILE, self.users.ids)
+        if self.rule is not None:
+            self.rule.write(directory / RULE_FILE)
         publish_json(directory / SPEC_FILE, replace(self.spec, base_model=BASE_FOLDER).to_json())
 
     def _check_mapper(self, hidden: int | None) -> None:
@@ -358,5 +368,5 @@ class Checkpoint:
 
 
 def _entries(directory: Path) -> list[Path]:
-    names = (SPEC_FILE, BASE_FOLDER, ADAPTER_FOLDER, HEAD_FILE, IDS_FILE)
+    names = (SPEC_FILE, BASE_FOLDER, ADAPTER_FOLDER, HEAD_FILE, IDS_FILE, RULE_FILE)
     return [path for name in names if (path := directory / name).exists()] + sorted(directory.glob(USER_FILES))

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy.typing as npt
 
 from fllm_export import arguments
-from fllm_export.table.layout import GENERATION_MAX
+from fllm_export.table.layout import GENERATION_MAX, TableLayout
 
 if TYPE_CHECKING:
-    from fllm_export.table.living import LivingTable, TableChange
+    from fllm_export.table.learner import Learner
+    from fllm_export.table.living import LearnedChange, LivingTable, TableChange
 
 
 class LivingUsers(ABC):
@@ -24,6 +25,8 @@ class LivingUsers(ABC):
 
     directory: Path
     _writer: LivingTable | None = None
+    _learner: Learner | None = None
+    _identity: str = ""
 
     @abstractmethod
     def reopen(self) -> None:
@@ -83,6 +86,47 @@ class LivingUsers(ABC):
         writer, generation = self._ready(if_generation)
         return self._seen(writer.delete(ids, if_generation=generation))
 
+    def learn(
+        self,
+        user_ids: npt.ArrayLike,
+        item_ids: npt.ArrayLike,
+        *,
+        withdraw: bool = False,
+        if_generation: int | None = None,
+    ) -> LearnedChange:
+        """Learn interactions without training, or withdraw them: for the table of a bundle in closed form.
+
+        A user's row is made of all items of the user, those before this call included, exactly as training makes it.
+        New users are added. A user whose last interaction is withdrawn leaves the table. An interaction counts once,
+        so a call can be repeated.
+
+        Args:
+            user_ids: integers [n], the user of each interaction.
+            item_ids: integers [n], its item, one that the model was trained on.
+            withdraw: withdraw the interactions: the rows are then as if they had never been.
+            if_generation: refuse unless this is the table's generation.
+
+        Returns:
+            the new generation, and how many interactions had an effect.
+
+        Raises:
+            BudgetError: as :meth:`append`.
+            BundleError: as :meth:`append`, or the learner is damaged.
+            UsageError: the bundle has no learner, an item was not trained on, a user's row was not learned but given,
+                no user would be left, or as :meth:`append`.
+        """
+        from fllm_export.table.learning import Pairs
+
+        writer, generation = self._ready(if_generation)
+        users = arguments.ids(user_ids, "user_ids")
+        items = arguments.ids(item_ids, "item_ids", len(users))
+        withdraw = arguments.flag(withdraw, "withdraw")
+        rule = self._rule()
+        pairs = Pairs.of(users, rule.positions(items))
+        change = writer.learn(pairs, rule, withdraw=withdraw, if_generation=generation)
+        self.reopen()
+        return change
+
     def compact(self) -> TableChange:
         """Write the table anew without the rows of deleted users and with full shards, while readers go on.
 
@@ -99,9 +143,18 @@ class LivingUsers(ABC):
 
         if if_generation is not None:
             if_generation = arguments.integer(if_generation, "if_generation", least=1, most=GENERATION_MAX)
-        if self._writer is None:
-            self._writer = open_writer(self.directory)
+        identity = TableLayout.load(self.directory).identity
+        if self._writer is None or self._identity != identity:
+            # Another bundle in the same place makes its rows in another way.
+            self._writer, self._learner, self._identity = open_writer(self.directory), None, identity
         return self._writer, if_generation
+
+    def _rule(self) -> Learner:
+        from fllm_export.runtime.table_writer import open_learner
+
+        if self._learner is None:
+            self._learner = open_learner(self.directory)
+        return self._learner
 
     def _seen(self, change: TableChange) -> TableChange:
         self.reopen()

@@ -7,11 +7,12 @@ from pathlib import Path
 from fllm_export.calibration.feedback import Feedback
 from fllm_export.calibration.moments import Moments
 from fllm_export.calibration.transform import Transform
-from fllm_export.errors import BundleError
-from fllm_export.manifest import CALIBRATION_REPORT, FILE_NAME, MOMENTS, TABLE_FOLDER, TRANSFORM, Manifest
+from fllm_export.errors import BundleError, UsageError
+from fllm_export.manifest import CALIBRATION_REPORT, FILE_NAME, LEARNER, MOMENTS, TABLE_FOLDER, TRANSFORM, Manifest
 from fllm_export.strict_json import read_object
 from fllm_export.table.layout import FILE_NAME as LAYOUT
 from fllm_export.table.layout import TableLayout
+from fllm_export.table.learner import Learner
 from fllm_export.table.living import LivingTable, RowMap
 from fllm_export.table.rounding import Rounding, nearest
 
@@ -37,6 +38,32 @@ def open_writer(directory: Path) -> LivingTable:
     transform = Transform.load(bundle / TRANSFORM)
     row_map = RowMap(transform.users.shape[1], transform.rows)
     return LivingTable(table, row_map=row_map, rounding=_rounding(bundle, transform, made_with))
+
+
+def open_learner(directory: Path) -> Learner:
+    """Return the learner of a bundle, given by its directory or by that of its user table.
+
+    Raises:
+        BundleError: the learner's file is not the one that the manifest lists.
+        UsageError: the directory holds a user table without a bundle, or the bundle has no learner.
+    """
+    table = directory if (directory / LAYOUT).is_file() else directory / TABLE_FOLDER
+    bundle = _bundle_of(table)
+    if bundle is None:
+        raise UsageError(
+            f"{table} is a user table without a bundle",
+            expected="a bundle, which knows how its users' rows are made of items",
+            fix="Use append or update, and give the rows",
+        )
+    manifest = Manifest.load(bundle)
+    if LEARNER not in manifest.files:
+        raise UsageError(
+            f"{bundle} has no {LEARNER}, so its users cannot be learned",
+            expected="a bundle of a checkpoint whose rows are in closed form, without refinement rows",
+            fix="Train with `fllm-export train --head-epochs 0`, and build again without --refine",
+        )
+    manifest.verify(bundle, [LEARNER])
+    return Learner.load(bundle / LEARNER)
 
 
 def _bundle_of(table: Path) -> Path | None:

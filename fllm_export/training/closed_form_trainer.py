@@ -107,10 +107,13 @@ class ClosedFormTrainer(LoraTrainer):
         self._kept = max(self._fitted, key=lambda epoch: self._fitted[epoch].ndcg)
         fitted = self._fitted[self._kept]
         rows, bias = fitted.rows(material.users), fitted.bias(material.users)
-        users = UserRows.from_array(rows, ids=material.dataset.user_ids, bias=bias if bias.any() else None)
+        biased = bool(bias.any())
+        users = UserRows.from_array(rows, ids=material.dataset.user_ids, bias=bias if biased else None)
         adapter = self._adapter(workspace) if self._kept else None
         spec = material.spec("kernel", fitted.form.dim)
-        return Checkpoint(spec, choice.path, adapter, fitted.form.mapper(), users, choice.features)
+        item_ids = material.dataset.item_ids[material.items]
+        rule = fitted.rule(item_ids, material.users, bias=biased)
+        return Checkpoint(spec, choice.path, adapter, fitted.form.mapper(), users, choice.features, rule)
 
     def _fit(self, epoch: int) -> FittedForm:
         """Return the closed form and its head on the states of an epoch; LoRA stays as that epoch has it."""

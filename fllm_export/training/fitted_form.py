@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fllm_export.checkpoint.user_rule import UserRule
 from fllm_export.errors import UsageError
 from fllm_export.evaluation.metrics import Ranking
 from fllm_export.progress import Progress, silent
@@ -149,6 +150,21 @@ class FittedForm:
     def bias(self, users: UserItems) -> FloatArray:
         """Return the biases of all users, float32 [U]."""
         return self.probabilities.bias(users.sizes) if self.taught is None else self.taught.bias
+
+    def rule(self, item_ids: Positions, users: UserItems, *, bias: bool) -> UserRule | None:
+        """Return what the rows were made of; None where they are a head's, which no sum over items makes.
+
+        Args:
+            item_ids: ids of the training items, int64 [T].
+            users: the training items of each user, ascending.
+            bias: whether the rows have biases.
+        """
+        if self.taught is not None:
+            return None
+        scaled = self.form.contributions * np.float32(self.probabilities.scale)
+        activity = self.probabilities.activity if bias else None
+        items = users.items.astype(np.int32)
+        return UserRule(item_ids, scaled, self.form.setting.user_power, activity, users.starts, items)
 
     def to_json(self) -> dict[str, Any]:
         """Return what was chosen."""

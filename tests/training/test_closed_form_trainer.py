@@ -20,6 +20,7 @@ from fllm_export.errors import UsageError  # noqa: E402
 from fllm_export.evaluation.dataset import Dataset, Pairs  # noqa: E402
 from fllm_export.evaluation.evaluation import evaluate  # noqa: E402
 from fllm_export.evaluation.ranker import open_ranker  # noqa: E402
+from fllm_export.table.learner import Learner  # noqa: E402
 from fllm_export.training import fitted_form, probabilities, trainer  # noqa: E402
 from fllm_export.training.recipe import ClosedFormRecipe  # noqa: E402
 from fllm_export.training.run_state import RunState  # noqa: E402
@@ -270,6 +271,15 @@ def test_pairs_of_cold_val_only_choose(data, tiny_bert_dir, tmp_path, monkeypatc
     assert kept[0] == kept[1]
     assert found[0][0] == found[1][0]
     assert found[0][1] != found[1][1]
+    checkpoint = Checkpoint.load(tmp_path / "0")
+    rule, rows = checkpoint.rule, np.concatenate(list(checkpoint.users.chunks()))
+    learner = Learner.of(rule.item_ids, rule.contributions, rule.user_power, rule.activity)
+    learned = learner.rows(rule.starts, rule.items)
+    np.testing.assert_allclose(learned, rows, rtol=0, atol=1e-6 * np.abs(rows).max())
+    np.testing.assert_array_equal(learner.bias(rule.starts), checkpoint.users.bias)
+    train = data.splits["train"]
+    known = np.stack([np.repeat(np.arange(160), np.diff(rule.starts)), rule.item_ids[rule.items]])
+    assert set(zip(*known.tolist(), strict=True)) == set(zip(train.users, data.item_ids[train.items], strict=True))
 
 
 def test_it_builds_to_a_bundle_with_biases_that_answers_alike(data, tiny_bert_dir, tmp_path, monkeypatch):
