@@ -63,6 +63,6 @@ class RecommenderOptions:
 
 _DEFAULTS: dict[ModelName, RecommenderOptions] = {
     "mf": RecommenderOptions("mf"),
-    "lightgcn": RecommenderOptions("lightgcn", layers=1, rate=3e-3),
+    "lightgcn": RecommenderOptions("lightgcn", dim=512, layers=1, rate=3e-3),
     "ngcf": RecommenderOptions("ngcf", layers=2, rate=2e-3, decay=1e-3, dropout=0.1),
 }
