@@ -55,6 +55,22 @@ def real(value: Any, argument: str, *, least: float, most: float = math.inf) -> 
     return number
 
 
+def milliseconds(value: Any, argument: str) -> float:
+    """Return a budget of time, which must leave some.
+
+    Raises:
+        UsageError: it is not a finite number above 0.
+    """
+    expected = "a finite number of milliseconds above 0; leave it out for no limit"
+    try:
+        number = real(value, argument, least=0)
+    except UsageError as error:
+        raise UsageError(error.found, expected=expected) from error
+    if number == 0:
+        raise UsageError(f"{argument} is {_shown(value)}", expected=expected)
+    return number
+
+
 def flag(value: Any, argument: str) -> bool:
     """Return a bool of Python or NumPy.
 

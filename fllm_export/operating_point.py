@@ -70,7 +70,7 @@ class OperatingPoint:
             if not isinstance(getattr(self, name), str):
                 raise UsageError(f"{name} is {getattr(self, name)!r}", expected="a name")
         if self.budget_ms is not None:
-            arguments.real(self.budget_ms, "budget_ms", least=0)
+            arguments.milliseconds(self.budget_ms, "budget_ms")
 
     @classmethod
     def of(cls, value: OperatingPoint | str | Path) -> OperatingPoint:

@@ -53,6 +53,12 @@ def test_what_is_no_such_number(value: Any) -> None:
         arguments.real(value, "budget_ms", least=0)
 
 
+@pytest.mark.parametrize("value", [0, 0.0, -1, np.nan, "5", None])
+def test_what_is_no_budget(value: Any) -> None:
+    with pytest.raises(UsageError, match=r"^budget_ms is .*; expected a finite number of milliseconds above 0"):
+        arguments.milliseconds(value, "budget_ms")
+
+
 def test_flags() -> None:
     assert arguments.flag(np.True_, "exact") is True
     for value in (1, "yes", None):

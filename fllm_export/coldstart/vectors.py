@@ -21,6 +21,8 @@ Rows = npt.NDArray[np.float32]
 
 _FORMAT = "fllm-export recommender vectors"
 _NAMES = ("user_ids", "users", "item_ids", "items")
+_NPY, _NPZ = b"\x93NUMPY", b"PK\x03\x04"
+"""How files of NumPy begin."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,11 @@ class Vectors:
         """Read a file that :meth:`save` wrote, or any safetensors file with the four tensors.
 
         Raises:
-            BundleError: it is missing or damaged, a tensor is missing or has another shape, a number is not finite,
-                or an id occurs twice.
+            BundleError: it is missing, of another format or damaged, a tensor is missing or has another shape, a number
+                is not finite, or an id occurs twice.
         """
         file = arguments.path(path, "path")
+        _refuse_arrays(file)
         tensors = open_tensors(file)
         missing = [name for name in _NAMES if name not in tensors]
         if missing:
@@ -155,3 +158,16 @@ def _places(ids: Ids, order: Ids, wanted: Ids, kind: str) -> Ids:
             f"{kind} {wanted[int(np.argmax(unknown))]} is unknown", expected=f"one of the {len(ids):,} {kind}s"
         )
     return found
+
+
+def _refuse_arrays(file: Path) -> None:
+    """Say of a file of NumPy what it is, which safetensors could only call damaged."""
+    if file.is_file():
+        with file.open("rb") as data:
+            begin = data.read(len(_NPY))
+        if begin.startswith((_NPY, _NPZ)):
+            raise BundleError(
+                f"{file} is a file of NumPy, which names neither users nor items",
+                expected="a safetensors file with the tensors " + ", ".join(_NAMES),
+                fix="Make one by fllm_export.coldstart.Vectors(user_ids, users, item_ids, items).save(path)",
+            )

@@ -94,7 +94,11 @@ class UserTable(LivingUsers):
             bias=bias is not None,
             items=items,
         )
-        write_table(writer, _aligned(first, chunks, id_array, bias_array), generation=number)
+        try:
+            write_table(writer, _aligned(first, chunks, id_array, bias_array), generation=number)
+        except Exception:
+            writer.discard()
+            raise
         return cls.open(directory)
 
     @classmethod
@@ -273,7 +277,7 @@ class UserTable(LivingUsers):
             k=index(k),
             mode=arguments.one_of(mode, "mode", MODES),
             seeds=_seeds(seed, batch),
-            deadline=None if budget_ms is None else began + _milliseconds(budget_ms) / 1e3,
+            deadline=None if budget_ms is None else began + arguments.milliseconds(budget_ms, "budget_ms") / 1e3,
             exact=proven,
             log_probs=wanted,
             filter=filter,
@@ -349,13 +353,6 @@ def _search(exact: bool | None, log_probs: LogProbs | None, point: OperatingPoin
     if wanted == "exact" and not proven:
         raise UsageError("log_probs is 'exact' while exact is False", expected="'estimate' or 'none'")
     return proven, wanted
-
-
-def _milliseconds(budget: float) -> float:
-    number = arguments.real(budget, "budget_ms", least=0)
-    if number == 0:
-        raise UsageError("budget_ms is 0", expected="milliseconds above 0, or None for no limit")
-    return number
 
 
 def _seeds(seed: int | Sequence[int], batch: int) -> tuple[int, ...]:

@@ -98,7 +98,7 @@ class Question:
             k=k,
             mode=document.get("mode", "topk"),
             seed=_seed(document.get("seed", 0)),
-            budget_ms=None if budget is None else arguments.real(budget, "budget_ms", least=0),
+            budget_ms=None if budget is None else arguments.milliseconds(budget, "budget_ms"),
             exact=document.get("exact"),
             log_probs=document.get("log_probs"),
             refine=again,

@@ -153,6 +153,14 @@ class TableWriter:
         if self._pending_rows:
             self._publish_shard(last=True)
 
+    def discard(self) -> None:
+        """Remove what was written of a table that will not be finished, and the directory if nothing else is in it."""
+        for path in self._directory.iterdir():
+            if _OWN_FILE.fullmatch(path.name) or path.name == LEDGER:
+                path.unlink()
+        if not any(self._directory.iterdir()):
+            self._directory.rmdir()
+
     @property
     def shards(self) -> list[tuple[ShardEntry, ShardEntry | None]]:
         """The shards that are finished, each with the file of its refinement rows where there is one."""

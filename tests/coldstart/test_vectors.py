@@ -96,3 +96,11 @@ def test_a_damaged_file_is_refused(tmp_path: Path, change: dict[str, np.ndarray 
     (tmp_path / "v.safetensors").write_bytes(b"short")
     with pytest.raises(BundleError, match="damaged"):
         Vectors.load(tmp_path / "v.safetensors")
+
+
+def test_a_file_of_numpy_is_called_by_its_name(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.ones((5, 3)))
+    np.savez(tmp_path / "v.npz", users=np.ones((5, 3)))
+    for name in ("v.npy", "v.npz"):
+        with pytest.raises(BundleError, match=r"is a file of NumPy.*Make one by"):
+            Vectors.load(tmp_path / name)

@@ -189,6 +189,13 @@ def test_unfit_tables_are_named(tmp_path: Path) -> None:
         UserTable.create(tmp_path / "d", ROWS).open(tmp_path / "d", engine="gpu")
 
 
+def test_a_refused_table_leaves_nothing(tmp_path: Path) -> None:
+    for wrong in ({"ids": [*range(len(ROWS) - 1), 0]}, {"rows": [ROWS[:8], np.full_like(ROWS[8:], np.nan)]}):
+        with pytest.raises(UsageError):
+            UserTable.create(tmp_path / "t", **{"rows": ROWS, **wrong})
+        assert not (tmp_path / "t").exists()
+
+
 def test_opening_creates_nothing(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"holds no table\.json"):
         UserTable.open(tmp_path / "nothing")
