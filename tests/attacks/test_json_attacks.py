@@ -101,8 +101,8 @@ def test_deep_json_in_the_records_of_interrupted_work(tmp_path: Path) -> None:
     from fllm_export.table import writer
 
     (tmp_path / "users").mkdir()
-    (tmp_path / "users" / writer._LEDGER).write_bytes(DEEP)
-    with pytest.raises(BundleError, match=f"{writer._LEDGER} is damaged .it is nested deeper"):
+    (tmp_path / "users" / writer.LEDGER).write_bytes(DEEP)
+    with pytest.raises(BundleError, match=f"{writer.LEDGER} is damaged .it is nested deeper"):
         UserTable.create(tmp_path / "users", np.ones((1, 2), np.float32))
 
 
