@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -51,6 +51,7 @@ class Recorder:
     syncs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._held: dict[int, BinaryIO] = {}
         self._names, self._contents = self._look()
         self._kept_names, self._kept_contents = dict(self._names), dict(self._contents)
         self._changes: list[tuple[tuple[str, int | None], ...]] = []
@@ -59,9 +60,16 @@ class Recorder:
         names, contents = {}, {}
         for path in self.directory.iterdir():
             number = path.stat().st_ino
+            if number not in self._held:
+                self._held[number] = path.open("rb")
             names[path.name] = number
             contents[number] = path.read_bytes()
         return names, contents
+
+    def close(self) -> None:
+        """Let go of the files. Held open, a removed file keeps its number, so that no new file is taken for it."""
+        for file in self._held.values():
+            file.close()
 
     def note(self, call: str) -> None:
         """Take down the directory as it is, before a call or at the end."""
@@ -124,6 +132,7 @@ def recorded(directory: Path, monkeypatch: pytest.MonkeyPatch, *, lost: str = ""
         patched.setattr(os, "fsync", watched_sync)
         yield recorder
         recorder.note("the end")
+    recorder.close()
 
 
 def remains(moment: Moment) -> Iterator[tuple[str, dict[str, bytes]]]:
