@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +11,8 @@ from fllm_export import UserTable
 from fllm_export.table.living import LivingTable
 from fllm_export.table.table import Table
 
+from .killed_writer import killed
+
 DIM = 16
 
 # Row v of user u is made of u and v, so that a reader can tell which version it sees.
@@ -25,7 +21,7 @@ import random, sys
 import numpy as np
 from fllm_export.table.living import LivingTable
 sys.path.insert(0, sys.argv[4])
-from test_kill import row, versions_of
+from durability.test_kill import row, versions_of
 directory, seed, version = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 table, choice = LivingTable(__import__("pathlib").Path(directory)), random.Random(seed)
 known = set(versions_of(directory))
@@ -84,24 +80,13 @@ def after(model: dict[int, int], line: str) -> dict[int, int]:
 
 def one_life(directory: Path, seed: int, version: int, model: dict[int, int]) -> tuple[dict[int, int], int]:
     """Let a writer live for a random time, kill it, and return the users that must be there, and the next version."""
-    command = [sys.executable, "-c", WRITER, str(directory), str(seed), str(version), str(Path(__file__).parent)]
-    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == "ready\n"
-    time.sleep(random.Random(seed).uniform(0.0, 0.25))
-    os.kill(writer.pid, signal.SIGKILL)
-    lines = [line for line in writer.communicate()[0].splitlines(keepends=True) if line.endswith("\n")]
-    under_way = None
-    for line in lines:
-        if line.startswith("begin"):
-            under_way, version = line, version + 1
-        else:
-            assert under_way is not None
-            model, under_way = after(model, under_way), None
+    ended, under_way = killed(WRITER, seed, directory, seed, version)
+    for line in ended:
+        model = after(model, line)
     Table(directory).verify()
     found = versions_of(directory)
     assert found in ([model] if under_way is None else [model, after(model, under_way)])
-    return found, version
+    return found, version + len(ended) + (under_way is not None)
 
 
 def lives(tmp_path: Path, count: int, first_seed: int) -> None:

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +14,8 @@ from fllm_export.table.learning import Pairs
 from fllm_export.table.living import LivingTable
 from fllm_export.table.table import Table
 
+from .killed_writer import killed
+
 ITEMS, USERS, STRANGER = 12, 60, 10**6
 
 # A row has a 1 for each item of its user, so that a reader sees what it was made of.
@@ -29,7 +25,7 @@ WRITER = """
 import random, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from test_kill_learning import ITEMS, USERS, LivingTable, do, sets_of
+from durability.test_kill_learning import ITEMS, USERS, LivingTable, do, sets_of
 table, choice = LivingTable(Path(sys.argv[1])), random.Random(int(sys.argv[2]))
 print("ready", flush=True)
 while True:
@@ -88,21 +84,10 @@ def after(model: Sets, line: str) -> Sets:
 
 
 def one_life(directory: Path, seed: int, model: Sets) -> tuple[Sets, int]:
-    """Let a writer live for a random time, kill it, repeat what was cut off; return the users and its changes."""
-    command = [sys.executable, "-c", WRITER, str(directory), str(seed), str(Path(__file__).parent)]
-    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == "ready\n"
-    time.sleep(random.Random(seed).uniform(0.0, 0.25))
-    os.kill(writer.pid, signal.SIGKILL)
-    lines = [line for line in writer.communicate()[0].splitlines(keepends=True) if line.endswith("\n")]
-    under_way = None
-    for line in lines:
-        if line.startswith("begin"):
-            under_way = line
-        else:
-            assert under_way is not None
-            model, under_way = after(model, under_way), None
+    """Let a writer live for a random time, kill it, repeat what was cut off; return the users and its lines."""
+    ended, under_way = killed(WRITER, seed, directory, seed)
+    for line in ended:
+        model = after(model, line)
     Table(directory).verify()
     found = sets_of(directory)
     assert found in ([model] if under_way is None else [model, after(model, under_way)])
@@ -111,7 +96,7 @@ def one_life(directory: Path, seed: int, model: Sets) -> tuple[Sets, int]:
         do(LivingTable(directory), kind, list(zip(map(int, numbers[::2]), map(int, numbers[1::2]), strict=True)))
         found = sets_of(directory)
         assert found == after(model, under_way)
-    return found, len(lines)
+    return found, 2 * len(ended) + (under_way is not None)
 
 
 def lives(tmp_path: Path, count: int, first_seed: int) -> None:
