@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
-from fllm_export.engines.names import ENCODERS, LOG_PROBS
+from fllm_export.engines.names import ENCODERS, LOG_PROBS, MODES
 from fllm_export.engines.registry import ENGINES
 from fllm_export.table.options import TableOptions
 
@@ -46,6 +46,14 @@ encoder_option = click.option(
     show_envvar=True,
     help="What encodes texts (default: tensorrt with the engine tensorrt, otherwise cpu). "
     "cpu-fp32 ignores the --encoder-precision of the build.",
+)
+
+mode_option = click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default="topk",
+    show_default=True,
+    help="The best K users, or K users sampled from the distribution without replacement.",
 )
 
 exact_option = click.option(

@@ -15,12 +15,13 @@ from fllm_export.cli.options import (
     engine_option,
     exact_option,
     log_probs_option,
+    mode_option,
     operating_point_option,
     refine_option,
     threads_option,
 )
 from fllm_export.cli.output import Output, columns, json_option, pass_output
-from fllm_export.engines.names import MODES, LogProbs, Mode
+from fllm_export.engines.names import LogProbs, Mode
 
 _HEADING = 120
 
@@ -34,13 +35,7 @@ _HEADING = 120
     help="Item texts from a file (see build --calibration); for a table, item vectors (see users create).",
 )
 @click.option("-k", "--k", type=int, default=10, show_default=True, help="Users per item.")
-@click.option(
-    "--mode",
-    type=click.Choice(MODES),
-    default="topk",
-    show_default=True,
-    help="The best K users, or K users sampled from the distribution without replacement.",
-)
+@mode_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of `sample`.")
 @click.option("--budget-ms", type=float, help="Budget of the call in milliseconds. An incomplete answer is marked.")
 @exact_option

@@ -14,10 +14,11 @@ from fllm_export.cli.options import (
     engine_option,
     exact_option,
     log_probs_option,
+    mode_option,
     threads_option,
 )
 from fllm_export.cli.output import Output, json_option, pass_output
-from fllm_export.engines.names import MODES, LogProbs, Mode
+from fllm_export.engines.names import LogProbs, Mode
 from fllm_export.errors import UsageError
 from fllm_export.extras import require
 
@@ -30,13 +31,7 @@ if TYPE_CHECKING:
 @click.option("--source", type=DIRECTORY, required=True, help="The bundle, or the user table, that scores.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The Parquet file to write.")
 @click.option("-k", "--k", type=int, default=100, show_default=True, help="Users per item.")
-@click.option(
-    "--mode",
-    type=click.Choice(MODES),
-    default="topk",
-    show_default=True,
-    help="The best K users, or K users sampled from the distribution without replacement.",
-)
+@mode_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of `sample`; item i has the seed SEED + i.")
 @click.option("--part-items", type=int, default=4096, show_default=True, help="Items per part.")
 @click.option("--ray", "on_ray", is_flag=True, help="Score on the machines of a Ray cluster.")
