@@ -12,6 +12,7 @@ from fllm_export.errors import UsageError
 from fllm_export.files import exchange, publish_link
 from fllm_export.manifest import FILE_NAME as MANIFEST
 from fllm_export.manifest import TABLE_FOLDER, Manifest
+from fllm_export.runtime.places import table_folder
 from fllm_export.table.layout import FILE_NAME as LAYOUT
 from fllm_export.table.layout import TableLayout
 from fllm_export.table.table import Table
@@ -69,7 +70,7 @@ def publish(new: str | Path, place: str | Path, *, keep: bool = False) -> Publis
     layout = _checked(source)
     generation = layout.generation
     if occupied:
-        replaced = TableLayout.load(_table(target))
+        replaced = TableLayout.load(table_folder(target))
         if kind == "user table" and replaced.item_dim != layout.item_dim:
             raise UsageError(
                 f"{source} holds rows of dimension {layout.item_dim}",
@@ -99,17 +100,17 @@ def _checked(directory: Path) -> TableLayout:
     if (directory / MANIFEST).is_file():
         manifest = Manifest.load(directory)
         manifest.verify(directory, [name for name in manifest.files if not name.startswith(TABLE_FOLDER + "/")])
-    return Table(_table(directory)).layout
+    return Table(table_folder(directory)).layout
 
 
 def set_generation(directory: Path, generation: int) -> None:
     """Change the generation of a table, or of the table in a bundle (staged, too), that nobody serves yet."""
-    layout = TableLayout.load(_table(directory))
+    layout = TableLayout.load(table_folder(directory))
     if layout.generation == generation:
         return
     if not layout.identity:  # written before there were identities
         layout = layout.born()
-    replace(layout, generation=generation).save(_table(directory))
+    replace(layout, generation=generation).save(table_folder(directory))
     if (directory / MANIFEST).is_file():
         manifest = Manifest.load(directory)
         files = {name: entry for name, entry in manifest.files.items() if not name.startswith(TABLE_FOLDER + "/")}
@@ -119,7 +120,3 @@ def set_generation(directory: Path, generation: int) -> None:
 def _kind(directory: Path) -> str | None:
     kinds = {MANIFEST: "bundle", LAYOUT: "user table"}
     return next((kind for name, kind in kinds.items() if (directory / name).is_file()), None)
-
-
-def _table(directory: Path) -> Path:
-    return directory if (directory / LAYOUT).is_file() else directory / TABLE_FOLDER

@@ -9,8 +9,8 @@ from fllm_export.calibration.moments import Moments
 from fllm_export.calibration.transform import Transform
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.manifest import CALIBRATION_REPORT, FILE_NAME, LEARNER, MOMENTS, TABLE_FOLDER, TRANSFORM, Manifest
+from fllm_export.runtime.places import table_folder
 from fllm_export.strict_json import read_object
-from fllm_export.table.layout import FILE_NAME as LAYOUT
 from fllm_export.table.layout import TableLayout
 from fllm_export.table.learner import Learner
 from fllm_export.table.living import LivingTable, RowMap
@@ -26,7 +26,7 @@ def open_writer(directory: Path) -> LivingTable:
     Raises:
         BundleError: the table is damaged, or what a bundle's rows are made with is.
     """
-    table = directory if (directory / LAYOUT).is_file() else directory / TABLE_FOLDER
+    table = table_folder(directory)
     bundle = _bundle_of(table)
     if bundle is None:
         return LivingTable(table)
@@ -47,7 +47,7 @@ def open_learner(directory: Path) -> Learner:
         BundleError: the learner's file is not the one that the manifest lists.
         UsageError: the directory holds a user table without a bundle, or the bundle has no learner.
     """
-    table = directory if (directory / LAYOUT).is_file() else directory / TABLE_FOLDER
+    table = table_folder(directory)
     bundle = _bundle_of(table)
     if bundle is None:
         raise UsageError(

@@ -20,10 +20,10 @@ from fllm_export.engines.names import LOG_PROBS, MODES, LogProbs, Mode
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import json_text, sha256_file
 from fllm_export.manifest import FILE_NAME as MANIFEST
+from fllm_export.runtime.places import table_of
 from fllm_export.runtime.runtime import Runtime
 from fllm_export.runtime.topk import TopK
 from fllm_export.runtime.user_table import UserTable
-from fllm_export.scale.sharded_source import table_of
 from fllm_export.table.layout import TableLayout
 
 _PASS_ITEMS = 64

@@ -16,10 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
 from fllm_export.engines.registry import NativeOptions
+from fllm_export.runtime.places import table_of
 from fllm_export.scale.part_host import PartHost, PartOptions, PartRequest, Reply
 from fllm_export.scale.ray_fleet import ServeFleet
 from fllm_export.scale.sharded_engine import ShardedOptions
-from fllm_export.scale.sharded_source import opens, table_of
+from fllm_export.scale.sharded_source import opens
 from fllm_export.server.access import bearer, read_token
 from fllm_export.server.app import create_app
 from fllm_export.server.options import ServerOptions, SourceOptions

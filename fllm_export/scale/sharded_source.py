@@ -9,16 +9,16 @@ from pathlib import Path
 from fllm_export.engines.names import ENCODERS
 from fllm_export.engines.registry import Source, engine_name
 from fllm_export.environment import chosen_encoder, thread_count
-from fllm_export.errors import BundleError, UsageError
+from fllm_export.errors import UsageError
+from fllm_export.manifest import TABLE_FOLDER
 from fllm_export.runtime.item_model import default_encoder
 from fllm_export.runtime.opened_bundle import BundleOptions
+from fllm_export.runtime.places import table_of
 from fllm_export.runtime.runtime import Runtime
 from fllm_export.runtime.user_table import UserTable
 from fllm_export.scale.sharded_engine import Fleet, ShardedEngine, ShardedOptions
 from fllm_export.server.options import SourceOptions
 from fllm_export.server.served import Opens, Served
-
-TABLE_FOLDER = "users"
 
 
 def open_sharded_table(directory: Path, fleet: Fleet, options: ShardedOptions | None = None) -> UserTable:
@@ -68,19 +68,6 @@ def open_sharded_runtime(
         bundle, engine_name(None), where, thread_count(threads), {}, fleet=fleet, losses=options
     )
     return Runtime(chosen.open(), chosen)
-
-
-def table_of(path: Path) -> Path:
-    """Return the user table of a path, which is a table itself or a bundle.
-
-    Raises:
-        BundleError: it is neither.
-    """
-    if (path / "table.json").is_file():
-        return path
-    if not (path / "manifest.json").is_file():
-        raise BundleError(f"{path} is not a bundle or a user table", expected="manifest.json or table.json in it")
-    return path / TABLE_FOLDER
 
 
 def opens(fleet: Fleet, options: ShardedOptions) -> Opens:

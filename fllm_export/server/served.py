@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import BundleError, UsageError
+from fllm_export.runtime.places import table_of
 from fllm_export.runtime.runtime import Runtime
 from fllm_export.runtime.user_table import UserTable
 from fllm_export.server.options import SourceOptions
@@ -58,17 +59,13 @@ class Served:
             "threads": options.threads,
             "operating_point": options.operating_point,
         }
-        if (options.path / "table.json").is_file():
+        if table_of(options.path) == options.path:
             if options.encoder is not None:
                 raise UsageError(f"{options.path} is a user table, and an encoder was given", expected="no encoder")
             served = cls(options.path, UserTable.open(options.path, **chosen, **native), None)
-        elif (options.path / "manifest.json").is_file():
+        else:
             runtime = Runtime.open(options.path, encoder=options.encoder, **chosen, **native)
             served = cls(options.path, runtime.users, runtime)
-        else:
-            raise BundleError(
-                f"{options.path} is not a bundle or a user table", expected="manifest.json or table.json in it"
-            )
         served.check()
         return served
 

@@ -1,0 +1,27 @@
+"""Where the user table of a path lies: the path is a table itself, or a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fllm_export.errors import BundleError
+from fllm_export.manifest import FILE_NAME as MANIFEST
+from fllm_export.manifest import TABLE_FOLDER
+from fllm_export.table.layout import FILE_NAME as LAYOUT
+
+
+def table_folder(path: Path) -> Path:
+    """Return where the table is, or would be if the path held a bundle: nothing else is looked at."""
+    return path if (path / LAYOUT).is_file() else path / TABLE_FOLDER
+
+
+def table_of(path: Path) -> Path:
+    """Return where the table is.
+
+    Raises:
+        BundleError: the path is neither a bundle nor a table.
+    """
+    table = table_folder(path)
+    if table != path and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path} is not a bundle or a user table", expected=f"{MANIFEST} or {LAYOUT} in it")
+    return table
