@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors.numpy import save
 from fllm_export.checkpoint.tensors import FloatArray, IdArray, StoredTensor, open_tensors
 from fllm_export.errors import BundleError
 from fllm_export.files import publish
-from fllm_export.strict_json import parse
+from fllm_export.rule_numbers import read_numbers, write_numbers
 
 RULE_FILE = "learner.safetensors"
 
@@ -84,10 +83,9 @@ class UserRule:
     def write(self, path: Path) -> None:
         """Publish the file."""
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
-        numbers = {"user_power": self.user_power, "activity": self.activity}
         with publish(path) as file:
             # One entry: safetensors writes several in an order that differs from run to run.
-            file.write(save(tensors, {"numbers": json.dumps(numbers)}))
+            file.write(save(tensors, {"numbers": write_numbers(self.user_power, self.activity)}))
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of everything."""
@@ -109,10 +107,6 @@ def _numbers(path: Path) -> tuple[float, float | None]:
     with safe_open(path, framework="numpy") as file:
         text = (file.metadata() or {}).get("numbers", "")
     try:
-        numbers = parse(text)
-        power, activity = numbers["user_power"], numbers["activity"]
-        if not 0 <= power <= 1 or not (activity is None or np.isfinite(activity)):
-            raise ValueError("a number is out of range")
+        return read_numbers(text)
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{path} has no numbers of a rule ({error!r})", fix="Train the checkpoint again") from error
-    return float(power), None if activity is None else float(activity)

@@ -12,7 +12,6 @@ on what else was learned and withdrawn in between.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish
+from fllm_export.rule_numbers import read_numbers, write_numbers
 from fllm_export.safetensors_layout import TensorFacts, lay_out
 from fllm_export.strict_json import parse
 from fllm_export.table import native
@@ -147,10 +147,8 @@ class Learner:
         """Publish the learner as a safetensors file whose numbers are in its metadata."""
         arrays: dict[str, Array] = {"item_ids": self.item_ids, "contributions": self.contributions}
         facts = {name: TensorFacts(_TENSORS[name], array.shape, array.nbytes) for name, array in arrays.items()}
-        numbers = {"user_power": self.user_power, "activity": self.activity}
-        layout = lay_out(
-            facts, page_bytes=PAGE_BYTES, metadata={"format": "fllm-learner", "numbers": json.dumps(numbers)}
-        )
+        numbers = write_numbers(self.user_power, self.activity)
+        layout = lay_out(facts, page_bytes=PAGE_BYTES, metadata={"format": "fllm-learner", "numbers": numbers})
         with publish(path) as file:
             file.write(layout.header)
             for name, array in arrays.items():
@@ -190,11 +188,6 @@ def _numbers(path: Path, damaged: BundleError) -> tuple[float, float | None]:
     with path.open("rb") as file:
         header = parse(file.read(int.from_bytes(file.read(8), "little")))
     try:
-        numbers = parse(header["__metadata__"]["numbers"])
-        power, activity = numbers["user_power"], numbers["activity"]
-        good = 0 <= power <= 1 and (activity is None or np.isfinite(activity))
+        return read_numbers(header["__metadata__"]["numbers"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged from error
-    if not good:
-        raise damaged
-    return float(power), None if activity is None else float(activity)
