@@ -13,7 +13,7 @@ from fllm_export.calibration.transform import Transform
 from fllm_export.checkpoint.user_rule import UserRule
 from fllm_export.manifest import LEARNER, TABLE_FOLDER
 from fllm_export.table.file_names import histories_name
-from fllm_export.table.histories import Histories, UserHistories, write_histories
+from fllm_export.table.histories import Histories, UserHistories, ragged, write_histories
 from fllm_export.table.layout import ShardEntry, TableLayout
 from fllm_export.table.learner import Learner
 
@@ -25,7 +25,7 @@ _FIRST = "00000000"
 def write_learner(job: Job, staging: Path, layout: TableLayout) -> list[Path]:
     """Write the learner, and the histories into the user table, and return the learner's file.
 
-    Nothing is written for a checkpoint without a rule, or a table with refinement rows, which cannot be changed.
+    Nothing is written for a checkpoint without a rule, or a table with refinement rows, whose users cannot be learned.
     """
     path, rule = staging / LEARNER, job.checkpoint.rule
     path.unlink(missing_ok=True)
@@ -54,8 +54,7 @@ def _write_histories(folder: Path, rule: UserRule, ids: npt.NDArray[np.int64] | 
     if not np.array_equal(order, np.arange(len(order))):
         sizes = np.diff(starts)[order]
         begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        places = np.repeat(starts[:-1][order] - begins[:-1], sizes) + np.arange(begins[-1])
-        users, starts, items = users[order], begins, items[places]
+        users, starts, items = users[order], begins, items[ragged(starts[:-1][order], sizes)]
     sizes = np.diff(starts)
     known = Histories([UserHistories(users, starts, items)])
     return write_histories(folder / histories_name(1, _FIRST), known, users[sizes > 0], sizes[sizes > 0])

@@ -92,7 +92,7 @@ class UserHistories:
         begins, sizes = self.starts[places], self.sizes_at(places)
         if (begins < 0).any() or (sizes < 0).any() or (begins + sizes > len(self.items)).any():
             raise BundleError(f"{self.source} is damaged", expected="starts of its items", fix="Copy the file again")
-        out[_ragged(at, sizes)] = self.items[_ragged(begins, sizes)]
+        out[ragged(at, sizes)] = self.items[ragged(begins, sizes)]
 
     def sizes_at(self, places: I64) -> I64:
         """Return the number of items of the users at some places, int64 [n]."""
@@ -131,10 +131,7 @@ class Histories:
     def of(self, users: I64) -> UserHistories:
         """Return the histories of some users, ids int64 [n] that ascend; users without one have no items."""
         owners, places = self._located(users)
-        sizes = np.zeros(len(users), np.int64)
-        for number, file in enumerate(self._files):
-            mine = owners == number
-            sizes[mine] = file.sizes_at(places[mine])
+        sizes = self._sizes_at(owners, places)
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.maximum(sizes, 0))])
         items = np.empty(int(starts[-1]), np.int32)
         for number, file in enumerate(self._files):
@@ -144,17 +141,19 @@ class Histories:
 
     def sizes(self, users: I64) -> I64:
         """Return the number of items of some users, int64 [n], 0 where there is no history."""
-        owners, places = self._located(users)
-        sizes = np.zeros(len(users), np.int64)
-        for number, file in enumerate(self._files):
-            mine = owners == number
-            sizes[mine] = file.sizes_at(places[mine])
-        return sizes
+        return self._sizes_at(*self._located(users))
 
     def users(self) -> I64:
         """Return the ids that any file names, ascending, int64 [n]."""
         found: I64 = np.unique(np.concatenate([np.zeros(0, np.int64), *(file.users for file in self._files)]))
         return found
+
+    def _sizes_at(self, owners: I64, places: I64) -> I64:
+        sizes = np.zeros(len(owners), np.int64)
+        for number, file in enumerate(self._files):
+            mine = owners == number
+            sizes[mine] = file.sizes_at(places[mine])
+        return sizes
 
     def _located(self, users: I64) -> tuple[I64, I64]:
         """Return for each user the number of the file that counts, or -1, and the place there."""
@@ -208,7 +207,7 @@ def _parts(users: I64) -> Iterator[I64]:
         yield users[first : first + _USERS_AT_ONCE]
 
 
-def _ragged(begins: I64, sizes: I64) -> I64:
+def ragged(begins: I64, sizes: I64) -> I64:
     """Return begins[0], begins[0] + 1, ... for sizes[0] numbers, then those of begins[1], and so on."""
     before = np.cumsum(sizes) - sizes
     found: I64 = np.repeat(begins - before, sizes) + np.arange(int(sizes.sum()))
