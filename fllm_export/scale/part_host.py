@@ -82,7 +82,7 @@ class PartOptions:
 class PartHost:
     """Answers for one part of a table. Safe to call from many threads at once.
 
-    The two newest generations that were requested stay open, so a router moves on to a new one without a pause.
+    The two newest generations that were opened stay open, so a router moves on to a new one without a pause.
 
     Args:
         options: how the part is opened; nothing is opened before the first request.
@@ -115,8 +115,7 @@ class PartHost:
                 return self._opened[generation]
             opened = self._options.open()
             found = opened.facts.generation
-            if found != generation:
-                return OtherGeneration(found)
-            newest = sorted([*self._opened, found])[-_KEPT:]
+            # Kept even where it is not the one that was requested: the router asks for it next.
+            newest = sorted({*self._opened, found})[-_KEPT:]
             self._opened = {known: self._opened.get(known, opened) for known in newest}
-            return opened
+            return opened if found == generation else OtherGeneration(found)
