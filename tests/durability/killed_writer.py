@@ -10,6 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+from fllm_export.table.layout import FILE_NAME, PREVIOUS_NAME, TableLayout
+from fllm_export.table.living import COMPACTION_LOCK, LOCK_NAME
+
 
 def killed(program: str, seed: int, *arguments: str | Path | int) -> tuple[list[str], str | None]:
     """Return the changes that a writer announced and ended before it was killed, and the one that was under way.
@@ -37,3 +40,11 @@ def killed(program: str, seed: int, *arguments: str | Path | int) -> tuple[list[
             ended.append(under_way)
             under_way = None
     return ended, under_way
+
+
+def leftovers(directory: Path) -> set[str]:
+    """Return the names of files that neither the layout of a table nor the one before it lists."""
+    fixed = {FILE_NAME, PREVIOUS_NAME, LOCK_NAME, COMPACTION_LOCK}
+    before = TableLayout._read(directory / PREVIOUS_NAME)
+    listed = {file.name for layout in (TableLayout.load(directory), before) for file in layout.files}
+    return {path.name for path in directory.iterdir()} - fixed - listed
