@@ -1,6 +1,7 @@
 #include "search/queue.hpp"
 
 #include <algorithm>
+#include <thread>
 
 #include "status.hpp"
 
@@ -21,13 +22,12 @@ Queue::Queue(std::unique_ptr<Engine> engine, std::chrono::microseconds window)
 
 std::vector<ItemAnswer> Queue::search(const Search& search) {
   engine_->check(search);  // before it shares a pass with others
-  Ticket ticket{&search, 0, {}, nullptr};
+  Ticket ticket(search);
   std::unique_lock lock(mutex_);
   waiting_.push_back(&ticket);
-  changed_.notify_all();
   while (!ticket.done()) {
     if (leading_) {
-      changed_.wait(lock);
+      ticket.woken.wait(lock);
     } else {
       lead(lock);
     }
@@ -41,16 +41,16 @@ std::vector<ItemAnswer> Queue::search(const Search& search) {
 void Queue::lead(std::unique_lock<std::mutex>& lock) {
   leading_ = true;
   if (window_.count() > 0) {
-    const auto until = Clock::now() + window_;
-    while (changed_.wait_until(lock, until) != std::cv_status::timeout) {
-    }
+    lock.unlock();
+    std::this_thread::sleep_for(window_);
+    lock.lock();
   }
   const std::vector<Share> shares = take_shares();
   lock.unlock();
   run(shares);
   lock.lock();
   leading_ = false;
-  changed_.notify_all();
+  if (!waiting_.empty()) waiting_.front()->woken.notify_one();
 }
 
 std::vector<Queue::Share> Queue::take_shares() {
@@ -99,11 +99,13 @@ void Queue::run(const std::vector<Share>& shares) {
     if (failure) {
       share.ticket->failure = failure;
       std::erase(waiting_, share.ticket);
-      continue;
+    } else {
+      const auto end = next + static_cast<std::ptrdiff_t>(share.items);
+      std::move(next, end, std::back_inserter(share.ticket->answers));
+      next = end;
     }
-    const auto end = next + static_cast<std::ptrdiff_t>(share.items);
-    std::move(next, end, std::back_inserter(share.ticket->answers));
-    next = end;
+    // Under the lock: without it, the ticket could be gone already.
+    if (share.ticket->done()) share.ticket->woken.notify_one();
   }
 }
 
