@@ -1,6 +1,8 @@
 #include "options.hpp"
 
 #include <charconv>
+#include <cstdio>
+#include <cstdlib>
 #include <fllm/fllm.hpp>
 #include <functional>
 #include <map>
@@ -12,7 +14,7 @@ namespace server {
 namespace {
 
 constexpr const char* kUsage =
-    "usage: fllm_server --bundle DIRECTORY [--host 127.0.0.1] [--port 8080] [--threads N] [--workers 16]\n"
+    "usage: fllm_server --bundle DIRECTORY [--host 127.0.0.1] [--port 8080] [--threads N] [--workers 128]\n"
     "                   [--max-waiting 256] [--max-connections 1000] [--client-timeout-ms 10000]\n"
     "                   [--max-body-bytes 4194304] [--max-items 256] [--max-answer-users 200000]\n"
     "                   [--onnxruntime LIBRARY]";
@@ -58,6 +60,10 @@ Options Options::parse(int argc, char** argv) {
                                           {"--max-items", count(options.items, 1, kMost)},
                                           {"--max-answer-users", count(options.answer_users, 1, kMost)}};
   for (int i = 1; i < argc; i += 2) {
+    if (std::string_view(argv[i]) == "--help") {
+      std::puts(kUsage);
+      std::exit(0);
+    }
     const auto found = known.find(argv[i]);
     if (found == known.end()) refuse("unknown argument '" + std::string(argv[i]) + "'.");
     if (i + 1 == argc) refuse(found->first + " has no value.");

@@ -11,7 +11,7 @@ struct Options {
   std::string host = "127.0.0.1";
   int port = 8080;                    // 0: any free one
   unsigned threads = 0;               // of one scan and of one encoder call; 0: FLLM_NUM_THREADS or every CPU
-  std::size_t workers = 16;           // requests searched at once
+  std::size_t workers = 128;          // requests searched at once
   std::size_t waiting = 256;          // requests that wait for a worker, at most
   std::size_t connections = 1000;     // at most
   std::size_t client_ms = 10'000;     // for a client to send a request, and to read on

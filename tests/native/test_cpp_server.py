@@ -282,3 +282,5 @@ def test_a_server_that_cannot_open_its_bundle_ends(
         )
         assert done.returncode == 2
         assert "usage: fllm_server" in done.stderr
+    done = subprocess.run([str(server_program), "--help"], capture_output=True, text=True, timeout=60, check=True)
+    assert "usage: fllm_server" in done.stdout
