@@ -85,13 +85,16 @@ def serving(source: Path, threads: int, cpp: Path | None, *further: str) -> Iter
     command += ["--port", "0", "--threads", str(threads), *further]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    port = 0
+    port, said = 0, []
     try:
         for line in process.stderr:
+            said.append(line)
             if "listening on" in line:
                 port = int(re.findall(r":(\d+)", line)[-1])
             if "ready" in line:
                 break
+        else:
+            raise SystemExit("the server is not ready: " + "".join(said))
         yield Served(process, port)
     finally:
         process.send_signal(signal.SIGTERM)
