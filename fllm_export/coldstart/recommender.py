@@ -14,12 +14,12 @@ import torch
 from fllm_export import arguments
 from fllm_export.coldstart.bipartite_graph import BipartiteGraph
 from fllm_export.coldstart.bpr import TripleSource, bpr_loss, penalty
+from fllm_export.coldstart.early_stopping import EarlyStopping, epoch_generator
 from fllm_export.coldstart.models import LightGcn, Mf, Ngcf
 from fllm_export.coldstart.ranked_lists import Candidates, truth_of
 from fllm_export.coldstart.recommender_options import RecommenderOptions
 from fllm_export.coldstart.starting_vectors import starting_vectors
 from fllm_export.coldstart.training_pairs import TrainingPairs
-from fllm_export.coldstart.training_state import TrainingState
 from fllm_export.coldstart.vectors import Vectors
 from fllm_export.evaluation.dataset import Pairs
 from fllm_export.evaluation.metrics import Ranking
@@ -106,26 +106,22 @@ class _Run:
 
     def trained(self, file: Path | None, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
         """Train, and return the scoring vectors of the best epoch."""
-        options, key = self._options, self._key()
-        state = TrainingState() if file is None else TrainingState.load(file, key, self._model, self._adam)
+        options = self._options
         validation = _Validation.of(self._pairs, self.known)
-        stage = f"training {options.model}, seed {self._seed}"
-        while True:
-            if len(state.history) == state.epoch:
-                state.note(validation.ndcg(*self._vectors()), self._model.state_dict())
-                if file is not None:
-                    state.save(file, key, self._model, self._adam)
-            progress(stage, state.epoch, options.epochs)
-            if state.epoch == options.epochs or state.epoch - state.best_epoch >= options.patience:
-                break
-            self._epoch(state.epoch)
-            state.epoch += 1
-        self._model.load_state_dict(state.best)
+        EarlyStopping(options.epochs, options.patience).train(
+            self._model,
+            self._adam,
+            self._epoch,
+            lambda: validation.ndcg(*self._vectors()),
+            file=file,
+            key=self._key(),
+            stage=f"training {options.model}, seed {self._seed}",
+            progress=progress,
+        )
         return self._vectors()
 
     def _epoch(self, epoch: int) -> None:
-        # Each epoch has its own random numbers, so that a continued run draws what an unbroken one draws.
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((self._seed, epoch)).generate_state(1)[0]))
+        generator = epoch_generator(self._seed, epoch)
         if isinstance(self._model, Ngcf):
             self._model.reseed(generator.initial_seed() + 1)
         self._model.train()

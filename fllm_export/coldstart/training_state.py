@@ -24,7 +24,7 @@ class TrainingState:
 
     Attributes:
         epoch: finished epochs.
-        history: NDCG@20 on ``warm_val`` before training and after each epoch.
+        history: what is measured on validation pairs before training and after each epoch; higher is better.
         best_epoch: the epoch with the highest.
         best: parameters after it.
     """
@@ -34,11 +34,11 @@ class TrainingState:
     best_epoch: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
 
-    def note(self, ndcg: float, parameters: dict[str, Tensor]) -> None:
+    def note(self, measured: float, parameters: dict[str, Tensor]) -> None:
         """Take in the measurement of an epoch; equal ones do not replace an earlier best."""
-        if not self.history or ndcg > max(self.history):
+        if not self.history or measured > max(self.history):
             self.best_epoch, self.best = self.epoch, {name: value.clone() for name, value in parameters.items()}
-        self.history.append(ndcg)
+        self.history.append(measured)
 
     def save(self, file: Path, key: str, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Replace the file."""
