@@ -42,7 +42,7 @@ _UNKNOWN = "-"
 @click.option(
     "--checkpoint",
     type=DIRECTORY,
-    help="Checkpoint whose base encoder gives the text vectors of the baselines. "
+    help="Checkpoint whose base encoder gives the text vectors of the baselines, controls and content models. "
     "Without it: the first checkpoint among the models.",
 )
 @click.option(
@@ -98,7 +98,8 @@ def evaluate(
     every training item is encoded.
 
     With --recommender it measures the cold-start loop instead: how good the recommender is on all items, on cold and on
-    warm ones, beside controls whose likely users come from elsewhere.
+    warm ones, beside controls whose likely users come from elsewhere, and beside DropoutNet and CLCRec, which take
+    minutes per seed.
     """
     check_options(recommender)
     if recommender is not None:

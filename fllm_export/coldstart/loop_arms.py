@@ -1,22 +1,26 @@
-"""The arms of an evaluation: from where cold items have their users. Each is computed once and kept in a directory."""
+"""The arms of an evaluation: from where cold items have users, or vectors. What they need is kept in a directory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from fllm_export import arguments
+from fllm_export.coldstart.content_models.content_file import ContentFile
+from fllm_export.coldstart.content_models.content_model import ContentModel
 from fllm_export.coldstart.pseudo_pairs import PseudoPairs
 from fllm_export.coldstart.pseudo_sources import CONTROLS, cold_items, control_pairs, model_pairs
 from fllm_export.coldstart.vectors import Vectors
 from fllm_export.errors import UsageError
 from fllm_export.evaluation.dataset import Dataset
 from fllm_export.evaluation.evaluation import text_vectors
+from fllm_export.evaluation.item_vectors import ItemVectors
 from fllm_export.evaluation.ranker import Ranker, Rows, encode_items, open_ranker, rows_of_users
 from fllm_export.files import publish_text
 from fllm_export.progress import Progress
@@ -34,31 +38,39 @@ class Arm:
         key: changes with everything that the arm was computed from.
         pairs: pseudo-interactions of all cold items, ascending; None for items that stay untaught.
         own: a model's own vectors of users and cold items, ascending, in place of a recommender's.
+        learner: a content model, which is trained beside each trained recommender.
+        content: what it reads.
     """
 
     name: str
     key: str
     pairs: PseudoPairs | None = None
     own: Vectors | None = None
+    learner: ContentModel | None = None
+    content: ContentFile | None = None
 
 
 def arms_of(
     models: Mapping[str, str | Path],
+    learners: Sequence[ContentModel],
     dataset: Dataset,
     folder: Path,
     texts: str | Path | None,
     k: int,
     progress: Progress,
 ) -> list[Arm]:
-    """Return the controls, then two arms per model: its pseudo-interactions, and its own ranking.
+    """Return the controls, the content models, then two arms per model: its pseudo-interactions, and its own ranking.
+
+    Without a checkpoint there are no contents, and content models are left out.
 
     Raises:
         UsageError: there is no model, or two arms have the same name.
     """
     if not models:
         raise UsageError("no model is given", expected="at least one checkpoint or bundle")
-    opened = _Opened({name: arguments.path(path, "model") for name, path in models.items()})
-    arms = [Arm(NO_PAIRS, NO_PAIRS), *_controls(opened, dataset, folder, texts, k, progress)]
+    opened = _Opened({name: arguments.path(path, "model") for name, path in models.items()}, texts, dataset, progress)
+    arms = [Arm(NO_PAIRS, NO_PAIRS), *_controls(opened, dataset, folder, k, progress)]
+    arms += _learners(learners, opened, dataset, folder)
     for name in models:
         arms += _of_model(name, opened, dataset, folder, k, progress)
     names = [arm.name for arm in arms]
@@ -69,29 +81,38 @@ def arms_of(
 
 
 class _Opened:
-    """Models, opened when they are first needed."""
+    """Models and text vectors, opened when they are first needed.
 
-    def __init__(self, paths: dict[str, Path]) -> None:
+    Attributes:
+        paths: of the models, by name.
+        text_keys: change with the files that text vectors may come from.
+    """
+
+    def __init__(self, paths: dict[str, Path], texts: str | Path | None, dataset: Dataset, progress: Progress) -> None:
         self.paths = paths
+        sources = [Path(texts)] if texts is not None else paths.values()
+        self.text_keys = [fingerprint(path) for path in sources]
         self._rankers: dict[str, Ranker] = {}
+        self._texts, self._dataset, self._progress = texts, dataset, progress
 
     def ranker(self, name: str) -> Ranker:
         if name not in self._rankers:
             self._rankers[name] = open_ranker(self.paths[name])
         return self._rankers[name]
 
+    @cached_property
+    def vectors(self) -> ItemVectors | None:
+        """Text vectors by the base encoder of a checkpoint, or None where there is none."""
+        return text_vectors([self.ranker(name) for name in self.paths], self._texts, self._dataset, self._progress)
 
-def _controls(
-    opened: _Opened, dataset: Dataset, folder: Path, texts: str | Path | None, k: int, progress: Progress
-) -> Iterator[Arm]:
-    encoder = [fingerprint(path) for path in ([Path(texts)] if texts is not None else opened.paths.values())]
-    key = _key("controls", dataset.sha256, str(k), *encoder)
+
+def _controls(opened: _Opened, dataset: Dataset, folder: Path, k: int, progress: Progress) -> Iterator[Arm]:
+    key = _key("controls", dataset.sha256, str(k), *opened.text_keys)
     files = {control.name: _file(folder, control.name) for control in CONTROLS}
     done = folder / "controls.json"
     if not (done.is_file() and json.loads(done.read_text()).get("key") == key):
-        rankers = [opened.ranker(name) for name in opened.paths]
         made = []
-        for name, pairs in control_pairs(dataset, text_vectors(rankers, texts, dataset, progress), k, progress):
+        for name, pairs in control_pairs(dataset, opened.vectors, k, progress):
             pairs.save(files[name])
             made.append(name)
         publish_text(done, json.dumps({"key": key, "names": made}))
@@ -99,9 +120,20 @@ def _controls(
         yield Arm(name, key, PseudoPairs.load(files[name]))
 
 
+def _learners(learners: Sequence[ContentModel], opened: _Opened, dataset: Dataset, folder: Path) -> Iterator[Arm]:
+    if not learners:
+        return
+    content = ContentFile(folder, _key("content", dataset.sha256, *opened.text_keys))
+    if not content.written() and opened.vectors is not None:
+        content.write(opened.vectors(np.arange(len(dataset.item_ids))))
+    if content.written():
+        for learner in learners:
+            yield Arm(learner.name, _key(content.key, repr(learner)), learner=learner, content=content)
+
+
 def _of_model(name: str, opened: _Opened, dataset: Dataset, folder: Path, k: int, progress: Progress) -> Iterator[Arm]:
     key = _key("model", dataset.sha256, str(k), fingerprint(opened.paths[name]))
-    pairs, own, done = _file(folder, name), _file(folder, f"{name} own"), folder / f"{_plain(name)}.json"
+    pairs, own, done = _file(folder, name), _file(folder, f"{name} own"), folder / f"pairs-{file_name(name)}.json"
     if not (done.is_file() and json.loads(done.read_text()) == {"key": key}):
         ranker, items = opened.ranker(name), cold_items(dataset)
         rows, bias = rows_of_users(ranker, dataset.user_ids)
@@ -137,9 +169,9 @@ def _key(*facts: str) -> str:
 
 
 def _file(folder: Path, name: str) -> Path:
-    return folder / f"{_plain(name)}.safetensors"
+    return folder / f"pairs-{file_name(name)}.safetensors"
 
 
-def _plain(name: str) -> str:
-    """Return a name as a file name."""
-    return "pairs-" + "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)
+def file_name(name: str) -> str:
+    """Return a name with a hyphen for each letter that has no place in the name of a file."""
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in name)

@@ -1,11 +1,11 @@
-"""The cold-start loop, evaluated: recommenders whose cold items have vectors by pseudo-interactions, and controls."""
+"""The cold-start loop, evaluated: recommenders whose cold items have vectors by pseudo-interactions, and baselines."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import numpy as np
 
 from fllm_export import arguments
 from fllm_export.coldstart.cold_choice import GRID, LEVELS, MOST_K, ColdChoice, best_level
-from fllm_export.coldstart.loop_arms import Arm, arms_of
+from fllm_export.coldstart.content_models.catalogue import CONTENT_MODELS
+from fllm_export.coldstart.content_models.content_model import ContentModel, Material
+from fllm_export.coldstart.loop_arms import Arm, arms_of, file_name
 from fllm_export.coldstart.loop_journal import LoopJournal
 from fllm_export.coldstart.loop_result import LoopResult
 from fllm_export.coldstart.names import PROTOCOLS, Protocol
@@ -45,13 +47,16 @@ def evaluate_loop(
     seeds: int = 5,
     k: int = 20,
     texts: str | Path | None = None,
+    content_models: Sequence[ContentModel] = CONTENT_MODELS,
     progress: Progress = silent,
 ) -> LoopResult:
     """Train a recommender on warm pairs, give cold items vectors by pseudo-interactions, and rank.
 
     The recommender is trained once per seed, on ``train`` alone. Each arm then replaces the vectors of the cold items
-    and nothing else, so that the ranking of warm items is the same in all arms. What an arm chooses, it chooses with
-    the first seed on ``cold_val`` and ``warm_val``. The test splits are read only when the lists are complete.
+    and nothing else, so that the ranking of warm items is the same in all of them. Content models are arms too: they
+    are trained beside each recommender, from its vectors, and rank warm items by vectors of their own. What an arm
+    chooses, it chooses with the first seed on ``cold_val`` and ``warm_val``. The test splits are read only when the
+    lists are complete.
 
     Args:
         models: directories of checkpoints and bundles by the names they have in the result.
@@ -61,8 +66,9 @@ def evaluate_loop(
         protocol: which evaluator's masks, ``a`` or ``b``.
         seeds: number of seeds, from 0 on.
         k: length of the ranked lists.
-        texts: the checkpoint whose base encoder gives text vectors to controls; the first one among the models when
-            not given.
+        texts: the checkpoint whose base encoder gives text vectors to controls and content models; the first one among
+            the models when not given.
+        content_models: left out where no checkpoint gives text vectors.
         progress: is told how far it is.
 
     Raises:
@@ -76,7 +82,7 @@ def evaluate_loop(
         raise UsageError(f"k is {k}", expected=f"at most {len(cold_items(data))}, the number of cold items")
     folder = arguments.path(out, "out")
     folder.mkdir(parents=True, exist_ok=True)
-    arms = arms_of(models, data, folder, texts, min(MOST_K, len(data.user_ids)), progress)
+    arms = arms_of(models, content_models, data, folder, texts, min(MOST_K, len(data.user_ids)), progress)
     loop = _Loop(data, recommender, folder, protocol, k, progress)
     with LoopJournal(folder, loop.conditions(arms)) as journal:
         lines = [[loop.measured(arm, seed, journal) for arm in arms] for seed in range(seeds)]
@@ -130,6 +136,8 @@ class _Loop:
         first = journal.get(arm.name, 0)
         if arm.own is not None:
             facts = first or self._by_own_vectors(arm.own)
+        elif arm.learner is not None:
+            facts = self._by_content(arm, self._train(seed), None if first is None else first["params"]["level"])
         else:
             params = None if first is None else ProjectionParams(**first["params"])
             facts = self._by_recommender(arm.pairs, self._train(seed), params)
@@ -150,27 +158,60 @@ class _Loop:
     def _fitted(self, seed: int, file: Path) -> Vectors:
         """Return vectors in the order of the data set; those of cold items are zeros until an arm fills them."""
         pairs = TrainingPairs.of(self._data)
-        mark = file.with_suffix(".json")
-        key = hashlib.sha256(f"{self._recommender!r} {self._data.sha256} {seed}".encode()).hexdigest()
-        if file.is_file() and mark.is_file() and mark.read_text() == key:
-            found = Vectors.load(file)
-        else:
-            workspace = self._folder / f"training-{file.stem}"
-            workspace.mkdir(exist_ok=True)
-            found = self._recommender.fit(pairs, seed=seed, workspace=workspace, progress=self._progress)
-            found.save(file)
-            publish_text(mark, key)
-            shutil.rmtree(workspace)
+        found = self._kept(
+            file,
+            f"{self._recommender!r} {self._data.sha256} {seed}",
+            lambda folder: self._recommender.fit(pairs, seed=seed, workspace=folder, progress=self._progress),
+        )
         known = pairs.pairs.distinct_items
         rows = np.zeros((len(self._data.item_ids), found.dim), np.float32)
         rows[known] = found.items[found.item_places(self._data.item_ids[known])]
         users = found.users[found.user_places(self._data.user_ids)]
         return Vectors(self._data.user_ids, users, self._data.item_ids, rows)
 
+    def _kept(self, file: Path, made_of: str, fit: Callable[[Path], Vectors]) -> Vectors:
+        """Return the vectors of a file, trained where the file holds none that were made of the same."""
+        mark, key = file.with_suffix(".json"), hashlib.sha256(made_of.encode()).hexdigest()
+        if file.is_file() and mark.is_file() and mark.read_text() == key:
+            return Vectors.load(file)
+        workspace = self._folder / f"training-{file.stem}"
+        workspace.mkdir(exist_ok=True)
+        found = fit(workspace)
+        mark.unlink(missing_ok=True)
+        found.save(file)
+        publish_text(mark, key)
+        shutil.rmtree(workspace)
+        return found
+
     def _by_own_vectors(self, own: Vectors) -> dict[str, Any]:
         """Rank cold items by the model's scores; they cannot be compared with a recommender's scores of warm items."""
         lists = self._test.cold.best(own.users, self._among_all(own.items), self._k)
         return {"params": {}, "metrics": {"cold": _figures(self._test.truth["cold"].measure(lists))}}
+
+    def _by_content(self, arm: Arm, trained: _Trained, level: float | None) -> dict[str, Any]:
+        """Rank all items by a content model's vectors; ``level`` multiplies its own scores of cold items."""
+        assert arm.learner is not None
+        name = f"{file_name(arm.learner.name)}-{self._recommender.name}-{trained.seed}.safetensors"
+        made_of = f"{arm.key} {self._recommender!r} {self._data.sha256} {trained.seed}"
+        made = self._kept(self._folder / name, made_of, lambda folder: self._learned(arm, trained, folder))
+        lists = [
+            (tasks.warm.best(made.users, made.items, self._k), tasks.cold.best(made.users, made.items, self._k))
+            for tasks in (self._validation, self._test)
+        ]
+        level = level or best_level(self._validation, *lists[0], 1.0)
+        found = self._test.measure(*lists[1], level)
+        return {"params": {"level": level}, "metrics": {task: _figures(found[task]) for task in TASKS}}
+
+    def _learned(self, arm: Arm, trained: _Trained, workspace: Path) -> Vectors:
+        """Train a content model; its vectors are in the order of the data set."""
+        assert arm.learner is not None
+        assert arm.content is not None
+        users, items = trained.vectors.users, trained.vectors.items
+        material = Material.of(self._data, users, items, arm.content.read(), self._cold)
+        made = arm.learner.fit(material, seed=trained.seed, workspace=workspace, progress=self._progress)
+        rows = self._among_all(made.cold)
+        rows[self._data.splits["train"].distinct_items] = made.warm
+        return Vectors(self._data.user_ids, made.users, self._data.item_ids, rows)
 
     def _by_recommender(
         self, pairs: PseudoPairs | None, trained: _Trained, params: ProjectionParams | None
@@ -196,7 +237,7 @@ class _Loop:
         return {"params": told, "metrics": {task: _figures(found[task]) for task in TASKS}}
 
     def _among_all(self, items: Rows) -> Rows:
-        """Return rows of all items, of which only the cold ones matter."""
+        """Return rows of all items, zeros but for the cold ones."""
         rows = np.zeros((len(self._data.item_ids), items.shape[1]), np.float32)
         rows[self._cold] = items
         return rows

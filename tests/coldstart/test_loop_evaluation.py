@@ -11,7 +11,11 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("scipy")
 
+from fllm_export.coldstart import loop_arms as arms_module
 from fllm_export.coldstart import loop_evaluation as module
+from fllm_export.coldstart.content_models import clcrec as module_of_clcrec
+from fllm_export.coldstart.content_models.clcrec import Clcrec
+from fllm_export.coldstart.content_models.dropout_net import DropoutNet
 from fllm_export.coldstart.loop_arms import NO_PAIRS, OWN
 from fllm_export.coldstart.loop_evaluation import evaluate_loop
 from fllm_export.coldstart.loop_journal import FILE_NAME
@@ -24,7 +28,18 @@ from fllm_export.evaluation.dataset import Pairs
 from .small_loop import USERS, save_model, taught_dataset
 
 K = 5
+
+
+class Stopped(Exception):
+    """Raised in the middle of training."""
+
+
 LIGHTGCN = BprRecommender(RecommenderOptions.default("lightgcn", dim=12, batch=128, epochs=4))
+CONTENT = (
+    DropoutNet(dim=8, hidden=16, batch=32, rate=1e-2, epochs=15),
+    Clcrec(hidden=16, negatives=16, batch=64, rate=1e-2, epochs=8),
+)
+SETTING = {"seeds": 2, "k": K, "content_models": CONTENT}
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +48,13 @@ def world(tiny_checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     save_model(tiny_checkpoint("bert", users=USERS, dim=16, lora=False), folder / "model")
     data = taught_dataset(folder / "model")
-    found = evaluate_loop({"model": folder / "model"}, data, LIGHTGCN, folder / "out", seeds=2, k=K)
+    found = evaluate_loop({"model": folder / "model"}, data, LIGHTGCN, folder / "out", **SETTING)
     return folder, data, found
 
 
 def again(world, out, data=None, **options):
     folder, own, _ = world
-    return evaluate_loop({"model": folder / "model"}, data or own, LIGHTGCN, out, seeds=2, k=K, **options)
+    return evaluate_loop({"model": folder / "model"}, data or own, LIGHTGCN, out, **{**SETTING, **options})
 
 
 def test_the_models_users_help_and_nothing_else_moves(world):
@@ -50,13 +65,16 @@ def test_the_models_users_help_and_nothing_else_moves(world):
         "most active users",
         "user centroid",
         "text kNN",
+        "DropoutNet",
+        "CLCRec",
         "model",
         f"model, {OWN}",
     ]
     ours, control, chance = (found.figure(arm, "cold", "ndcg").mean for arm in ("model", NO_PAIRS, "random users"))
     assert ours > 1.5 * max(control, chance)
     assert found.figure("model", "overall", "ndcg").mean > found.figure(NO_PAIRS, "overall", "ndcg").mean
-    assert {tuple(found.values(arm, "warm", "ndcg")) for arm in found.metrics if OWN not in arm} == {
+    ranks_by_itself = {"DropoutNet", "CLCRec", f"model, {OWN}"}
+    assert {tuple(found.values(arm, "warm", "ndcg")) for arm in found.metrics if arm not in ranks_by_itself} == {
         tuple(found.values(NO_PAIRS, "warm", "ndcg"))
     }
     assert found.figure("model", "warm", "ndcg").p is None
@@ -73,8 +91,9 @@ def test_cold_test_pairs_change_the_figures_of_cold_items_and_no_choice(world, t
     assert other.params == found.params
     assert other.values(NO_PAIRS, "warm", "ndcg") == found.values(NO_PAIRS, "warm", "ndcg")
     assert other.values("model", "cold", "ndcg") != found.values("model", "cold", "ndcg")
-    for seed in range(2):
-        name = f"lightgcn-{seed}.safetensors"
+    for arm in ("DropoutNet", "CLCRec"):
+        assert other.values(arm, "warm", "ndcg") == found.values(arm, "warm", "ndcg")
+    for name in (f"{name}lightgcn-{seed}.safetensors" for name in ("", "DropoutNet-", "CLCRec-") for seed in range(2)):
         assert (tmp_path / name).read_bytes() == (world[0] / "out" / name).read_bytes()
 
 
@@ -91,7 +110,7 @@ def test_an_interrupted_evaluation_continues(world, tmp_path, monkeypatch):
     out = tmp_path / "out"
     shutil.copytree(folder / "out", out)
     lines = (out / FILE_NAME).read_bytes().splitlines(keepends=True)
-    (out / FILE_NAME).write_bytes(b"".join(lines[:9]) + lines[9][:20])
+    (out / FILE_NAME).write_bytes(b"".join(lines[:10]) + lines[10][:20])
     for name in ("lightgcn-1.safetensors", "lightgcn-1.json"):
         (out / name).unlink()
     trained = []
@@ -124,6 +143,45 @@ def test_figures_are_means_deviations_and_paired_tests(world):
     rows = found.markdown().splitlines()
     assert len(rows) == 2 + len(found.metrics)
     assert f"{figure.mean:.4f} ± {figure.deviation:.4f}" in rows[-2]
+
+
+def test_content_models_rank_all_items_by_their_own_vectors(world):
+    folder, data, found = world
+    for arm in ("DropoutNet", "CLCRec"):
+        assert list(found.params[arm]) == ["level"]
+        assert found.values(arm, "warm", "ndcg") != found.values(NO_PAIRS, "warm", "ndcg")
+        made = [Vectors.load(folder / "out" / f"{arm}-lightgcn-{seed}.safetensors") for seed in range(2)]
+        assert np.array_equal(made[0].item_ids, data.item_ids)
+        assert not np.array_equal(made[0].items, made[1].items)
+
+
+def test_an_interrupted_content_model_continues_after_its_last_epoch(world, tmp_path, monkeypatch):
+    folder, _, found = world
+    out, trained = tmp_path / "out", []
+    shutil.copytree(folder / "out", out)
+    (out / FILE_NAME).unlink()
+    (out / "CLCRec-lightgcn-0.json").unlink()
+    epoch = module_of_clcrec._Run.epoch
+
+    def stops(run, number):
+        trained.append(number)
+        if len(trained) == 3:
+            raise Stopped
+        epoch(run, number)
+
+    monkeypatch.setattr(module_of_clcrec._Run, "epoch", stops)
+    with pytest.raises(Stopped):
+        again(world, out)
+    assert again(world, out).to_json() == found.to_json()
+    assert trained[:4] == [0, 1, 2, 2]
+    assert not list(out.glob("training-*"))
+
+
+def test_without_a_checkpoint_there_are_no_content_models(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(arms_module, "text_vectors", lambda *_: None)
+    found = again(world, tmp_path, seeds=1)
+    assert "text kNN" not in found.metrics
+    assert not {"DropoutNet", "CLCRec"} & set(found.metrics)
 
 
 @pytest.mark.parametrize(
