@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.calibration.moment_sums import MomentSums
 from fllm_export.calibration.tensor_file import read_tensors, write_tensors
 from fllm_export.errors import UsageError
 
@@ -50,16 +51,23 @@ class Moments:
     def of(cls, chunks: Iterable[F32]) -> Moments:
         """Return the moments of vectors that come in chunks, float32 [n, d] each.
 
-        The products within a chunk are in float32, their sums in float64: the error of a moment is about 1e-7 of it.
+        Raises:
+            UsageError: there is no vector.
+        """
+        sums: MomentSums | None = None
+        for chunk in chunks:
+            if sums is None:
+                sums = MomentSums.none(chunk.shape[1])
+            sums.add(chunk)
+        return cls.of_sums(sums)
+
+    @classmethod
+    def of_sums(cls, sums: MomentSums | None) -> Moments:
+        """Return the moments of the vectors that were added up.
 
         Raises:
             UsageError: there is no vector.
         """
-        sums: _Sums | None = None
-        for chunk in chunks:
-            if sums is None:
-                sums = _Sums(chunk.shape[1])
-            sums.add(chunk)
         if sums is None or not sums.count:
             raise UsageError("there are no vectors to measure", expected="at least one")
         return cls(
@@ -113,25 +121,3 @@ class Moments:
         found = read_tensors(path, _SHAPES)
         count, fourth = int(found.pop("count")), float(found.pop("fourth"))
         return cls(count=count, fourth=fourth, **found)
-
-
-class _Sums:
-    """Sums over the vectors so far."""
-
-    def __init__(self, dim: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(dim)
-        self.second = np.zeros((dim, dim))
-        self.fourth = 0.0
-        self.lowest = np.full(dim, np.inf)
-        self.highest = np.full(dim, -np.inf)
-
-    def add(self, chunk: F32) -> None:
-        if not len(chunk):
-            return
-        self.count += len(chunk)
-        self.mean += chunk.sum(0, dtype=np.float64)
-        self.second += chunk.T @ chunk
-        self.fourth += float((np.einsum("nd,nd->n", chunk, chunk).astype(np.float64) ** 2).sum())
-        np.minimum(self.lowest, chunk.min(0), out=self.lowest)
-        np.maximum(self.highest, chunk.max(0), out=self.highest)

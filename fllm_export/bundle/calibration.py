@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +23,12 @@ from fllm_export.calibration.directions import (
     rotation,
     transform_for,
 )
+from fllm_export.calibration.moment_sums import MomentSums
 from fllm_export.calibration.moments import Moments
 from fllm_export.calibration.ranks import offered_dims, recall_by_dim, smallest_dim
 from fllm_export.calibration.row_form import RowForm
 from fllm_export.calibration.transform import Transform
-from fllm_export.errors import ParityError, UsageError
+from fllm_export.errors import BundleError, ParityError, UsageError
 from fllm_export.files import publish_json, sha256_file
 from fllm_export.manifest import CALIBRATION_REPORT, MOMENTS, TRANSFORM
 from fllm_export.strict_json import read_object
@@ -38,6 +41,8 @@ ROWS_MEASURED = 1 << 18
 """User rows that their second moment and the recall by dimension are measured on, at most, evenly spread."""
 
 _TEXTS_AT_ONCE = 256
+_SAVE_EVERY_S = 20.0
+_SUMS = ".moments-"
 
 
 def moments_key(job: Job) -> str:
@@ -51,19 +56,43 @@ def transform_key(job: Job) -> str:
 
 
 def moments(job: Job, staging: Path) -> list[Path]:
-    """Encode the calibration texts that parity leaves, once, and write the moments of their item vectors."""
+    """Encode the calibration texts that parity leaves, once, and write the moments of their item vectors.
+
+    The sums so far are kept every :data:`_SAVE_EVERY_S` seconds, and an interrupted pass resumes from them.
+    """
     shutil.rmtree(staging / FOLDER, ignore_errors=True)
     if not job.measured_by:
         return []
     path = staging / MOMENTS
-    Moments.of(_item_vectors(job)).save(path)
+    Moments.of_sums(_summed(job, staging / f"{_SUMS}{moments_key(job)}.safetensors")).save(path)
     return [path]
 
 
-def _item_vectors(job: Job) -> Iterator[F32]:
+def forget_sums(job: Job, staging: Path) -> None:
+    """Remove the sums that an interrupted pass kept: the moments are on record, or are not needed."""
+    for path in staging.glob(f"{_SUMS}*"):
+        path.unlink()
+
+
+def _summed(job: Job, kept: Path) -> MomentSums:
+    sums = MomentSums.none(job.checkpoint.users.dim)
+    if kept.exists():
+        with contextlib.suppress(BundleError):  # damaged ones count for nothing
+            sums = MomentSums.load(kept)
+    saved = time.monotonic()
+    for vectors in _item_vectors(job, sums.count):
+        sums.add(vectors)
+        if time.monotonic() - saved >= _SAVE_EVERY_S:
+            sums.save(kept)
+            saved = time.monotonic()
+    return sums
+
+
+def _item_vectors(job: Job, done: int = 0) -> Iterator[F32]:
+    """Yield the item vectors of the texts after the first ``done``, float32 [texts, d] each."""
     texts, stage = job.moment_texts, "calibration vectors"
-    job.progress(stage, 0, len(texts))
-    for first in range(0, len(texts), _TEXTS_AT_ONCE):
+    job.progress(stage, done, len(texts))
+    for first in range(done, len(texts), _TEXTS_AT_ONCE):
         part = texts[first : first + _TEXTS_AT_ONCE]
         yield job.reference.item_vectors(part)
         job.progress(stage, first + len(part), len(texts))

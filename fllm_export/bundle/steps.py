@@ -172,7 +172,7 @@ class Step:
 
 
 STEPS: tuple[Step, ...] = (
-    Step("moments", calibration.moments_key, calibration.moments),
+    Step("moments", calibration.moments_key, calibration.moments, calibration.forget_sums),
     Step("form of rows", form_search.key, form_search.search, form_search.take_up),
     Step("transform", calibration.transform_key, calibration.transform, calibration.take_up),
     Step("encoder", lambda job: job.key("encoder", job.options.exporter), encoder),

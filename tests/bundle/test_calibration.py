@@ -117,6 +117,36 @@ def test_an_interrupted_build_does_not_encode_again(
     assert build(checkpoint, tmp_path / "bundle", **arguments).manifest == before
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_interrupted_moments_resume_with_the_same_bits(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    monkeypatch.setattr(calibration, "_TEXTS_AT_ONCE", 64)
+    monkeypatch.setattr(calibration, "_SAVE_EVERY_S", 0.0)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    calibration.moments(job_of(checkpoint), whole)
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "calibration vectors" and done >= 128:
+            raise KeyboardInterrupt
+
+    job = job_of(checkpoint)
+    job.progress = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        calibration.moments(job, cut)
+    (kept,) = cut.glob(".moments-*")
+    if damaged:
+        kept.write_bytes(kept.read_bytes()[:-1])
+    again, encoded = job_of(checkpoint), []
+    again.progress = lambda stage, done, total: encoded.append(done) if stage == "calibration vectors" else None
+    (written,) = calibration.moments(again, cut)
+    assert encoded[0] == (0 if damaged else 128)
+    assert encoded[-1] == len(TEXTS) - PARITY_TEXTS
+    assert written.read_bytes() == (whole / calibration.MOMENTS).read_bytes()
+    calibration.forget_sums(again, cut)
+    assert [path.name for path in cut.iterdir()] == ["calibration"]
+
+
 def test_another_choice_builds_again_and_leaves_nothing_behind(checkpoint: Checkpoint, tmp_path: Path) -> None:
     arguments = {"calibration": TEXTS, "quant": "fp16", "k": 20, "min_recall": 0.5}
     out = tmp_path / "bundle"
