@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fllm_export.bundle.calibration import ROWS_MEASURED
 from fllm_export.bundle.job import Job
+from fllm_export.calibration.ranks import offered_dims
+from fllm_export.calibration.user_sample import NUMBERS_MOST
 from fllm_export.encoder_precisions import CPU_MODEL
 from fllm_export.errors import BudgetError
 from fllm_export.planning import sizes, times
@@ -18,7 +22,14 @@ from fllm_export.table.footprint import Footprint
 
 _EXPORT_S_PER_GB = 25.0
 _EXPORT_S = 6.0
-_PARITY_TEXTS_PER_S = 60.0
+# Texts that an encoder of so many parameters, or of fewer, encodes for a build; of more, time grows with them.
+_TEXTS_PER_S = 60.0
+_TEXTS_PARAMETERS = 23_000_000
+# A user's score for a text, and its place in the ranking.
+_SCORE_S = 35e-9
+# A number of a row that the search encodes in a form and decodes again, rounded in either way.
+_STORED_S = 0.2e-6
+_FORMS_PER_LINE = 2
 # Weights while exporting: the merged model, its copy for the unmerged reference, and the serialised graph.
 _MODEL_COPIES = 3
 _LIBRARIES_BYTES = 700 << 20
@@ -112,10 +123,43 @@ def _table_words(footprint: Footprint) -> str:
 def _time(job: Job, footprint: Footprint, encoder_bytes: int, folder: Path) -> Quantity:
     table = times.writing(footprint, measure_writing(footprint, folder))["build"]
     export_s = _EXPORT_S + _EXPORT_S_PER_GB * encoder_bytes / 1e9
-    parity_texts = len(job.sample)
-    return Quantity(
-        table.value + export_s + parity_texts / _PARITY_TEXTS_PER_S,
-        "seconds",
-        f"{table.value:.1f} s table ({footprint.rows:,} rows at the rate measured now) + {export_s:.0f} s export "
-        f"+ {parity_texts} parity texts / {_PARITY_TEXTS_PER_S:.0f} per s",
-    )
+    parts = [
+        (table.value, f"{table.value:.1f} s table ({footprint.rows:,} rows at the rate measured now)"),
+        (export_s, f"{export_s:.0f} s export"),
+        _encoding(job),
+        _ranking(job),
+        *_search(job),
+    ]
+    return Quantity(sum(value for value, _ in parts), "seconds", " + ".join(words for _, words in parts))
+
+
+def _encoding(job: Job) -> tuple[float, str]:
+    """Return the seconds in which texts become item vectors, and the arithmetic."""
+    texts = {"parity": len(job.sample), "choosing": len(job.choice_texts)}
+    texts["calibration"] = len(job.moment_texts) if job.measured_by else 0
+    rate = _TEXTS_PER_S * min(1.0, _TEXTS_PARAMETERS / parameters(job.checkpoint))
+    words = " and ".join(f"{count:,} {name}" for name, count in texts.items() if count)
+    return sum(texts.values()) / rate, f"{words} texts / {rate:.3g} per s"
+
+
+def _ranking(job: Job) -> tuple[float, str]:
+    """Return the seconds in which users are ranked in fp32 for texts, over all users or those of a sample."""
+    users, texts = job.checkpoint.users, len(job.sample)
+    pairs = users.rows * texts
+    if job.requested.size is not None:
+        pairs += users.rows * (texts + len(job.choice_texts))
+    if job.options.dim == "auto":
+        pairs += min(users.rows, ROWS_MEASURED) * texts * (1 + len(offered_dims(users.dim)))
+    return pairs * _SCORE_S, f"{pairs:,} fp32 scores x {_SCORE_S * 1e9:.0f} ns"
+
+
+def _search(job: Job) -> Iterator[tuple[float, str]]:
+    """Yield the seconds of the search for the form of rows, where a size is wanted."""
+    if job.requested.size is None:
+        return
+    users, texts = job.checkpoint.users, len(job.choice_texts)
+    rows = min(users.rows, NUMBERS_MOST // users.dim)
+    forms = _FORMS_PER_LINE * len(job.forms().lines())
+    each = texts * _SCORE_S + users.dim * _STORED_S
+    words = f"{forms} forms of rows x {rows:,} users x {each * 1e6:.0f} us (as many as are usual)"
+    yield forms * rows * each, words
