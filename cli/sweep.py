@@ -47,7 +47,7 @@ def _budget(text: str, option: click.Parameter, context: click.Context) -> float
 
 _AXES: dict[str, tuple[Read, str]] = {
     "quant": (_one_of(*CODEC_NAMES), f"Codecs, of {', '.join(CODEC_NAMES)}. Default: all."),
-    "dim": (_integer, "Dimensions of a row; smaller ones as build --dim cuts. Default: that of the rows."),
+    "dim": (_integer, "Dimensions of user rows. Rows are cut to smaller ones as by build --dim. Default: their own."),
     "sketch": (_switch, "Tables with a sketch: yes, no or both. Default: no,yes."),
     "cluster": (_switch, "Tables with clustered tiles: yes, no or both. Default: yes."),
     "refine": (_one_of(*REFINE_NAMES), f"Codecs of refinement rows, of {', '.join(REFINE_NAMES)}. Default: no."),

@@ -127,16 +127,26 @@ def _impossible(asked: dict[str, Any], limits: Limits) -> str | None:
     if asked["refine"] != "no" and _no_finer(asked, limits):
         return f"{asked['refine']} rows of {limits.dim} dimensions are no finer than {quant} rows of {asked['dim']}"
     if asked["dim"] > limits.dim:
-        return f"dim {asked['dim']} is above {limits.dim}, that of the rows"
-    if asked["dim"] < limits.dim and asked["dim"] > limits.cut_dim:
-        return (
-            f"dim {asked['dim']} is above {limits.cut_dim}, the items beyond those that are asked or the rank of rows"
-        )
+        return f"dim {asked['dim']} is above {limits.dim}, the dimension of the user rows"
+    if limits.cut_dim < asked["dim"] < limits.dim:
+        return _not_cut(asked["dim"], limits)
     if asked["batch"] > limits.items:
         return f"batch {asked['batch']} is above {limits.items}, the number of items"
     if not asked["exact"] and asked["log_probs"] == "exact":
         return "exact log-probabilities need an exact search"
     return None
+
+
+def _not_cut(dim: int, limits: Limits) -> str:
+    """Return why rows cannot be cut to a dimension."""
+    if limits.cut_dim == 0:
+        return (
+            f"dim {dim} is below {limits.dim}, and all items are queries: rows are cut by what other items have in "
+            "common, so give more items or lower --queries"
+        )
+    return (
+        f"dim {dim} is above {limits.cut_dim}, the number of items that are not queries, or the rank of the user rows"
+    )
 
 
 def _plainest(asked: dict[str, Any]) -> tuple[dict[str, Any], str]:

@@ -32,6 +32,14 @@ def test_the_grid_is_the_product_of_its_axes(limits):
     assert "int8-d32-sketch-cluster-statistical-none-2.5ms-b4-t2-native" in names(grid)
 
 
+def test_what_hinders_a_cut_is_said(limits):
+    axes = Axes(quant=("int8",), dim=(20,))
+    with pytest.raises(UsageError, match="dim 20 is above 16, the number of items that are not queries, or the rank"):
+        make_grid(axes, limits)
+    with pytest.raises(UsageError, match=r"dim 20 is below 32, and all items are queries.*lower --queries"):
+        make_grid(axes, replace(limits, cut_dim=0))
+
+
 def test_points_of_one_table_stand_together(limits):
     grid = make_grid(Axes(batch=(1, 2, 4), cluster=(True, False)), limits)
     tables = [point.table for point in grid.points]
