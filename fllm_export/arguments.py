@@ -158,7 +158,7 @@ def vectors(values: Any, argument: str, dim: int) -> npt.NDArray[np.float32]:
     if found.dtype.kind not in "fiu":
         raise UsageError(f"{argument} is an array of {found.dtype}", expected=f"numbers [n, {dim}]")
     if found.ndim != 2 or found.shape[1] != dim or len(found) == 0:
-        raise UsageError(f"{argument} has the shape {list(found.shape)}", expected=f"[n, {dim}] with n of at least 1")
+        raise UsageError(f"{argument} has the shape {list(found.shape)}", expected=f"[n, {dim}], at least one vector")
     with np.errstate(over="ignore"):
         rounded = found.astype(np.float32, copy=False)
     finite = np.isfinite(rounded).all(1)

@@ -124,7 +124,7 @@ class Vectors:
         Raises:
             UsageError: an id occurs twice, or a vector has another dimension or is not finite.
         """
-        found = arguments.vectors(rows, "rows", self.dim)
+        found = arguments.vectors(rows, "rows (one per item)", self.dim)
         wanted = arguments.unique_ids(ids, "ids", len(found))
         known = self.has_items(wanted)
         items = self.items.copy()

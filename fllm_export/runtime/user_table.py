@@ -32,6 +32,9 @@ from fllm_export.table.writer import Chunk, TableWriter, write_table
 Rows = npt.NDArray[np.float32]
 Array = npt.NDArray[np.generic]
 
+_ITEMS, _ROWS = "z (item vectors)", "rows (one per user)"
+"""What messages call the arguments."""
+_ROWS_SHAPE = "a matrix [users, dimension]"
 _CHUNK_ROWS = 65_536
 _SEED_MAX = (1 << 64) - 1
 
@@ -84,7 +87,7 @@ class UserTable(LivingUsers):
         if first is None:
             raise UsageError("no rows were given", expected="at least one user")
         if first.ndim != 2:
-            raise UsageError(f"rows have shape {list(first.shape)}", expected="[N, d]")
+            raise UsageError(f"{_ROWS} has the shape {list(first.shape)}", expected=_ROWS_SHAPE)
         id_array = None if ids is None else arguments.integers(ids, "ids")
         bias_array = None if bias is None else arguments.numbers(bias, "bias")
         writer = TableWriter(
@@ -223,8 +226,8 @@ class UserTable(LivingUsers):
             UsageError: an argument is invalid, or ``refine`` is not 0 and the table has no refinement rows.
         """
         began = time.monotonic()
-        given = arguments.numbers(z, "z")
-        vectors = arguments.vectors(given[None] if given.ndim == 1 else given, "z", self.dim)
+        given = arguments.numbers(z, _ITEMS)
+        vectors = arguments.vectors(given[None] if given.ndim == 1 else given, _ITEMS, self.dim)
         request = self.request(len(vectors), k, budget_ms, mode, seed, began, exact, log_probs, filter, refine)
         return self.answer(vectors, request)
 
@@ -367,21 +370,21 @@ def _seeds(seed: int | Sequence[int], batch: int) -> tuple[int, ...]:
 def _chunks(rows: npt.ArrayLike | Iterable[npt.ArrayLike]) -> Iterator[Array]:
     """Yield the rows of a matrix in parts, or the matrices of an iterable one by one."""
     if not isinstance(rows, Iterable) or isinstance(rows, str | bytes | Mapping | Set) or _is_matrix(rows):
-        matrix = arguments.numbers(rows, "rows")
+        matrix = arguments.numbers(rows, _ROWS)
         if matrix.ndim != 2:
-            raise UsageError(f"rows have shape {list(matrix.shape)}", expected="[N, d]")
+            raise UsageError(f"{_ROWS} has the shape {list(matrix.shape)}", expected=_ROWS_SHAPE)
         for start in range(0, len(matrix), _CHUNK_ROWS):
             yield matrix[start : start + _CHUNK_ROWS]
         return
     for chunk in rows:
-        yield arguments.numbers(chunk, "rows")
+        yield arguments.numbers(chunk, _ROWS)
 
 
 def _is_matrix(rows: Any) -> bool:
     """Whether rows are one array, tensor or frame, or a list whose elements are single rows."""
     if hasattr(rows, "__array__"):
         return True
-    return isinstance(rows, list | tuple) and len(rows) > 0 and arguments.array(rows[0], "rows").ndim < 2
+    return isinstance(rows, list | tuple) and len(rows) > 0 and arguments.array(rows[0], _ROWS).ndim < 2
 
 
 def _aligned(first: Array, rest: Iterator[Array], ids: Array | None, bias: Array | None) -> Iterator[Chunk]:

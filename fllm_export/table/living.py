@@ -237,7 +237,7 @@ class LivingTable:
             dim = self._table.layout.item_dim if self._row_map is None else self._row_map.dim
             done = 0
             for given, numbers, offsets in chunks:
-                rows = arguments.vectors(given, "rows", dim)
+                rows = arguments.vectors(given, "rows (one per user)", dim)
                 ids = arguments.unique_ids(numbers, "ids", len(rows))
                 seen.append(ids)
                 if new:

@@ -92,7 +92,10 @@ class TableWriter:
         """Rows of a full shard."""
         self._tiles = TileMaker(options.cluster, self._dim, step)
         if (directory / "table.json").exists():
-            raise UsageError(f"{directory} holds a table already", fix="Choose another directory, or remove it first")
+            raise UsageError(
+                f"{directory} holds a table already",
+                fix="Open it with UserTable.open, choose another directory, or remove it first",
+            )
         directory.mkdir(parents=True, exist_ok=True)
         self._resume_key = resume_key
         self._entries = self._take_up()
@@ -184,7 +187,7 @@ class TableWriter:
         publish_text(directory / LEDGER, self._ledger(first))
 
     def _encode(self, rows: npt.ArrayLike, ids: npt.ArrayLike | None, bias: npt.ArrayLike | None) -> dict[str, Array]:
-        matrix = self._finite("rows", rows, (None, self._item_dim))
+        matrix = self._finite("rows (one per user)", rows, (None, self._item_dim))
         numbers = np.arange(self._rows_seen, self._rows_seen + len(matrix)) if ids is None else ids
         if self._bias != (bias is not None):
             raise UsageError(
@@ -206,14 +209,14 @@ class TableWriter:
         )
         if not fits or given.dtype.kind not in "fiu":
             words = ", ".join("n" if length is None else str(length) for length in shape)
-            raise UsageError(f"`{name}` is {given.dtype} {list(given.shape)}", expected=f"numbers [{words}]")
+            raise UsageError(f"{name} is {given.dtype} {list(given.shape)}", expected=f"numbers [{words}]")
         with np.errstate(over="ignore"):
             numbers = given.astype(np.float32, copy=False)
         first = _first_not_finite(numbers.reshape(len(numbers), -1 if numbers.size else 1))
         if first < len(numbers):
             at = self._rows_seen + first
             raise UsageError(
-                f"`{name}` has a number in row {at} that is not finite",
+                f"{name} has a number in row {at} that is not finite",
                 expected="finite numbers within float32's range",
             )
         return numbers

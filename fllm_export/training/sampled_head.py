@@ -116,7 +116,7 @@ class SampledHead:
         settings: SampledSettings,
     ) -> None:
         if z.ndim != 2 or len(z) != len(liked) or z.shape[1] < store.dim:
-            found = f"z has the shape {list(z.shape)}"
+            found = f"z (item vectors) has the shape {list(z.shape)}"
             raise UsageError(found, expected=f"[{len(liked)}, at least {store.dim}], as many items as in liked")
         self._store, self._z, self._liked, self._teacher, self._settings = store, z, liked, teacher, settings
         self.q = torch.nn.Parameter(torch.eye(z.shape[1])[: store.dim].clone())

@@ -87,7 +87,7 @@ class UserStore:
         with (folder / _ROWS).open("wb") as file:
             for chunk in chunks:
                 if chunk.ndim != 2 or chunk.shape[1] != dim:
-                    raise UsageError(f"rows have shape {list(chunk.shape)}", expected=f"[n, {dim}]")
+                    raise UsageError(f"the user rows have the shape {list(chunk.shape)}", expected=f"[n, {dim}]")
                 file.write(np.ascontiguousarray(chunk, np.float32).data)
                 done += len(chunk)
             file.flush()

@@ -180,7 +180,7 @@ def test_what_cannot_be_refined_is_refused(tmp_path: Path) -> None:
             UserTable.open(tmp_path / "t").topk(Z, 5, refine=wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="the engine 'cuda' does not read refinement rows"):
         UserTable.open(tmp_path / "t", engine="cuda")
-    with pytest.raises(UsageError, match=r"z has the shape \[6, 32\]; expected \[n, 64\]"):
+    with pytest.raises(UsageError, match=r"z \(item vectors\) has the shape \[6, 32\]; expected \[n, 64\]"):
         UserTable.open(tmp_path / "t").topk(Z[:, :32], 5)
 
 

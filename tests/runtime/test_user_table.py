@@ -159,7 +159,7 @@ def test_many_threads_get_the_same_answers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"z": Z[:, :5]}, r"z has the shape \[4, 5\]; expected \[n, 32\]"),
+        ({"z": Z[:, :5]}, r"z \(item vectors\) has the shape \[4, 5\]; expected \[n, 32\]"),
         ({"z": np.full((1, 32), np.inf)}, "not finite"),
         ({"k": 0}, "k is 0; expected an integer of 1 or more"),
         ({"k": 3001}, "k is 3001; expected an integer from 1 to 3000, the users of this table"),
@@ -181,7 +181,9 @@ def test_unfit_arguments_are_named(tmp_path: Path, arguments: dict[str, object],
 def test_unfit_tables_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no rows were given"):
         UserTable.create(tmp_path / "a", iter([]))
-    with pytest.raises(UsageError, match=r"rows have shape \[32\]"):
+    with pytest.raises(
+        UsageError, match=r"rows \(one per user\) has the shape \[32\]; expected a matrix \[users, dimension\]"
+    ):
         UserTable.create(tmp_path / "b", ROWS[0])
     with pytest.raises(UsageError, match=r"ids are int64 \[2\]"):
         UserTable.create(tmp_path / "c", ROWS, [1, 2])

@@ -247,9 +247,9 @@ def test_a_deletion_that_is_refused_leaves_nothing(table: UserTable, ids: list[i
 
 
 def test_rows_that_do_not_belong_into_the_table_are_refused(table: UserTable) -> None:
-    with pytest.raises(UsageError, match=r"rows has the shape \[2, 5\]; expected \[n, 24\]"):
+    with pytest.raises(UsageError, match=r"rows \(one per user\) has the shape \[2, 5\]; expected \[n, 24\]"):
         table.append(POOL[:2, :5], [200, 201])
-    with pytest.raises(UsageError, match="rows has a vector that is not finite, number 1"):
+    with pytest.raises(UsageError, match=r"rows \(one per user\) has a vector that is not finite, number 1"):
         table.append(np.array([POOL[0], POOL[1] * np.nan]), [200, 201])
     with pytest.raises(UsageError, match="bias was given; expected no bias"):
         table.append(POOL[:2], [200, 201], bias=[1.0, 2.0])

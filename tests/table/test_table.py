@@ -101,9 +101,9 @@ def test_files_of_other_origin_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "ids", "message"),
     [
-        (ROWS[:2, :5], None, r"`rows` is float32 \[2, 5\]; expected numbers \[n, 48\]"),
-        ([["a"] * 48], None, r"`rows` is <U1 \[1, 48\]; expected numbers"),
-        (ROWS[:2] * 1j, None, r"`rows` is complex64"),
+        (ROWS[:2, :5], None, r"rows \(one per user\) is float32 \[2, 5\]; expected numbers \[n, 48\]"),
+        ([["a"] * 48], None, r"rows \(one per user\) is <U1 \[1, 48\]; expected numbers"),
+        (ROWS[:2] * 1j, None, r"rows \(one per user\) is complex64"),
         (ROWS[:2], [1], r"ids are int64 \[1\]"),
         (ROWS[:2], [0.5, 1.5], "ids are float64"),
         (ROWS[:2], [4, -1], "row 1 has the user id -1; expected ids from 0"),

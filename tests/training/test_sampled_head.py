@@ -111,7 +111,7 @@ def test_items_and_vectors_must_be_as_many(world, tmp_path):
     rows, z, liked = world
     store = UserStore.create(tmp_path / "store", [rows[:, :DIM]], USERS, DIM)
     for vectors in (z[:-1], z[:, : DIM - 1]):
-        with pytest.raises(UsageError, match="z has the shape"):
+        with pytest.raises(UsageError, match=r"z \(item vectors\) has the shape"):
             SampledHead(store, vectors, liked, lambda users: rows[users], SETTINGS)
 
 
