@@ -18,7 +18,7 @@ from fllm_export.errors import BundleError
 from fllm_export.files import Later, publish, sha256_file
 from fllm_export.safetensors_layout import TensorFacts, lay_out
 from fllm_export.table.layout import ShardEntry
-from fllm_export.table.shard import PAGE_BYTES, read_tensors
+from fllm_export.table.shard import PAGE_BYTES, checked_tensor, read_tensors
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -57,15 +57,11 @@ class UserHistories:
         """
         path = directory / entry.name
         tensors = read_tensors(path)
-        for name, wanted in _TENSORS.items():
-            dtype, array = tensors.get(name, ("", np.zeros(0)))
-            shape = {"users": (entry.rows,), "starts": (entry.rows + 1,)}.get(name, array.shape[:1])
-            if dtype != wanted or array.shape != shape:
-                raise BundleError(
-                    f"{path}: tensor `{name}` is {dtype or 'missing'} {list(array.shape)}",
-                    expected=f"{wanted} {list(shape)}",
-                )
-        users, starts, items = (tensors[name][1] for name in _TENSORS)
+        lengths = (entry.rows, entry.rows + 1, None)
+        users, starts, items = (
+            checked_tensor(path, tensors, name, dtype, (length,))
+            for (name, dtype), length in zip(_TENSORS.items(), lengths, strict=True)
+        )
         return cls(users.view(np.int64), starts.view(np.int64), items.view(np.int32), str(path))
 
     def verify(self) -> None:

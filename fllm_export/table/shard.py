@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -198,15 +199,10 @@ def map_tensors(path: Path, shape: Shape, rows: int) -> dict[str, Array]:
         BundleError: the file is missing, shorter than its header says, or not as the table describes it.
     """
     arrays = read_tensors(path)
-    expected = shape.tensors(rows)
-    for name, (dtype, extents) in expected.items():
-        if name not in arrays:
-            raise BundleError(f"{path} has no tensor `{name}`", expected=", ".join(expected))
-        found_dtype, array = arrays[name]
-        if found_dtype != dtype or array.shape != extents:
-            found = f"{found_dtype} {list(array.shape)}"
-            raise BundleError(f"{path}: tensor `{name}` is {found}", expected=f"{dtype} {list(extents)}")
-    return {name: arrays[name][1] for name in expected}
+    return {
+        name: checked_tensor(path, arrays, name, dtype, extents)
+        for name, (dtype, extents) in shape.tensors(rows).items()
+    }
 
 
 def read_tensors(path: Path) -> dict[str, tuple[str, Array]]:
@@ -234,6 +230,26 @@ def read_tensors(path: Path) -> dict[str, tuple[str, Array]]:
         name: (dtype, np.frombuffer(data, _DTYPES[dtype], int(np.prod(shape)), start + begin).reshape(shape))
         for name, (dtype, shape, begin) in tensors.items()
     }
+
+
+def checked_tensor(
+    path: Path, tensors: Mapping[str, tuple[str, Array]], name: str, dtype: str, shape: tuple[int | None, ...]
+) -> Array:
+    """Return a tensor that :func:`read_tensors` found, in whose shape None is any length.
+
+    Raises:
+        BundleError: it is missing, or of another dtype or shape.
+    """
+    words = f"{dtype} [{', '.join('n' if length is None else str(length) for length in shape)}]"
+    if name not in tensors:
+        raise BundleError(f"{path} has no tensor `{name}`", expected=words)
+    found, array = tensors[name]
+    same = len(array.shape) == len(shape) and all(
+        wanted in (None, length) for wanted, length in zip(shape, array.shape, strict=True)
+    )
+    if found != dtype or not same:
+        raise BundleError(f"{path}: tensor `{name}` is {found} {list(array.shape)}", expected=words)
+    return array
 
 
 def _read_header(path: Path, data: mmap.mmap | bytes, size: int) -> tuple[dict[str, Any], int]:

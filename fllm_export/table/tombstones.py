@@ -12,7 +12,7 @@ from fllm_export.errors import BundleError
 from fllm_export.files import Later, publish, sha256_file
 from fllm_export.safetensors_layout import TensorFacts, lay_out
 from fllm_export.table.layout import TableLayout, TombstonesEntry
-from fllm_export.table.shard import PAGE_BYTES, read_tensors
+from fllm_export.table.shard import PAGE_BYTES, checked_tensor, read_tensors
 
 TENSOR = "deleted"
 
@@ -54,15 +54,8 @@ class Tombstones:
             BundleError: it is missing, damaged, or not as ``table.json`` describes it.
         """
         path = directory / entry.name
-        tensors = read_tensors(path)
-        dtype, array = tensors.get(TENSOR, ("", np.zeros(0, np.uint8)))
-        shape = (-(-entry.rows // 8),)
-        if dtype != "U8" or array.shape != shape:
-            raise BundleError(
-                f"{path}: tensor `{TENSOR}` is {dtype or 'missing'} {list(array.shape)}",
-                expected=f"U8 {list(shape)}, a bit for each of {entry.rows} rows",
-            )
-        found = cls(entry.rows, array.view(np.uint8))
+        bits = checked_tensor(path, read_tensors(path), TENSOR, "U8", (-(-entry.rows // 8),))
+        found = cls(entry.rows, bits.view(np.uint8))
         if entry.rows % 8 and found.bits[-1] >> (entry.rows % 8):
             raise BundleError(f"{path} marks rows beyond {entry.rows}", expected="zero bits after the last row")
         if found.deleted != entry.deleted:

@@ -37,7 +37,7 @@ def refused(table: Path, match: str) -> None:
     [
         ({"name": "../t/x.safetensors"}, "name '../t/x.safetensors'; expected a file name without folders"),
         ({"name": "nowhere.safetensors"}, "nowhere.safetensors is missing|nowhere.safetensors cannot be opened"),
-        ({"name": "00000.safetensors"}, "tensor `deleted` is missing"),
+        ({"name": "00000.safetensors"}, "tensor `deleted`( is missing)?; expected U8"),
         ({"rows": 101}, "2 of 101 rows are deleted; expected at most the 100 rows"),
         ({"rows": 92}, r"`deleted` is U8 \[13\]; expected U8 \[12\]"),
         ({"rows": -1}, "rows"),
