@@ -123,8 +123,12 @@ def onboard(
     )
     if counts.restarted:
         output.say(f"{items} is not the file that was read before: it was read from its beginning")
-    found = {key: value for key, value in asdict(counts).items()}
-    output.result({"out": str(out), "index": None if index is None else str(index), **found}, _text(counts, out))
+    if counts.unknown_users:
+        output.say(
+            f"{counts.unknown_users:,} users of the user table are not in {recommender}: they cannot be pseudo-users"
+        )
+    names = {"out": str(out), "index": None if index is None else str(index)}
+    output.result({**names, **asdict(counts)}, _text(counts, out))
 
 
 def _opened(source: Path, engine: str | None, encoder: str | None, threads: int | None) -> Runtime | UserTable:

@@ -43,6 +43,7 @@ class Counts:
         batches: that were committed.
         stages_ms: wall time by stage, over the whole run.
         restarted: whether the file was another than before, so that it was read from its beginning.
+        unknown_users: users of the user table whom the recommender does not know, and who were never chosen.
     """
 
     read: int = 0
@@ -51,6 +52,7 @@ class Counts:
     batches: int = 0
     stages_ms: dict[str, float] = field(default_factory=dict)
     restarted: bool = False
+    unknown_users: int = 0
 
     def add(self, batch: Batch, rows: Onboarded | None) -> None:
         """Count a batch."""
@@ -125,7 +127,8 @@ class ItemStream:
             FllmError: as the onboarder raises it.
         """
         position = self._journal.position_in(self._source)
-        counts = Counts(restarted=position == 0 and len(self._journal.entries) > 0)
+        restarted = position == 0 and len(self._journal.entries) > 0
+        counts = Counts(restarted=restarted, unknown_users=self._onboarder.unknown_users)
         last_news = time.monotonic()
         try:
             while end.max_items is None or counts.read < end.max_items:

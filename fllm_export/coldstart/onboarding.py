@@ -99,6 +99,11 @@ class Onboarder:
         return isinstance(self._source, Runtime)
 
     @property
+    def unknown_users(self) -> int:
+        """Users of the table whom the recommender does not know: they are never chosen as pseudo-users."""
+        return 0 if self._filter is None else len(self._filter.user_ids)
+
+    @property
     def dim(self) -> int:
         """Dimension of item vectors."""
         return self._table.dim

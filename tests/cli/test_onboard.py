@@ -39,6 +39,7 @@ def test_onboard_writes_pushes_and_does_nothing_twice(
     assert first["schema"] == "fllm-export/onboard"
     assert (first["read"], first["onboarded"], first["batches"]) == (6, 6, 2)
     assert set(first["stages_ms"]) == {"encode", "select", "update"}
+    assert first["unknown_users"] == 0
     second = json.loads(run(*command).stdout)
     assert (second["read"], second["onboarded"]) == (0, 0)
     known = Vectors.load(recommender)
@@ -57,6 +58,17 @@ def test_onboard_writes_pushes_and_does_nothing_twice(
     assert stopped.exit_code == 4
     assert json.loads(stopped.stdout)["error"]["kind"] == "BundleError"
     assert not np.array_equal(read_onboarded(out)[1][-1], vectors[0])
+
+
+def test_onboard_says_how_many_users_the_recommender_does_not_know(
+    tiny_bundle: Bundle, recommender: Path, tmp_path: Path
+) -> None:
+    known, items = Vectors.load(recommender), tmp_path / "new.jsonl"
+    Vectors(known.user_ids[3:], known.users[3:], known.item_ids, known.items).save(recommender)
+    items.write_text('{"item_id": 1, "text": "a"}\n')
+    done = run("onboard", tiny_bundle.path, items, "--recommender", recommender, "--out", tmp_path / "o", "--json")
+    assert json.loads(done.stdout)["unknown_users"] == 3
+    assert "3 users of the user table are not in" in done.stderr
 
 
 def test_onboard_refuses_what_it_cannot_do(tiny_bundle: Bundle, recommender: Path, tmp_path: Path) -> None:
