@@ -115,7 +115,7 @@ class Footprint:
             dims = _checked_dims(sketch_dims, width)
         shape = ShardShape(codec(options.quant), width, bias, tiles.tile_rows, dims, tiles.clusters)
         shards = (full,) * (count // full) + ((count % full,) if count % full else ())
-        parts = _parts(shape, shards, finer.shape)
+        parts = _parts(shape, shards, finer.shape, options.shard_bytes)
         quant, refine = options.quant, options.refine
         return cls(count, width, whole, quant, refine, shards, tiles.tile_rows, dims, tiles.clusters, parts)
 
@@ -154,7 +154,9 @@ def _checked_dims(sketch_dims: int | None, dim: int) -> int:
     return found
 
 
-def _parts(shape: ShardShape, shards: tuple[int, ...], finer: RefinementShape | None) -> dict[str, int]:
+def _parts(
+    shape: ShardShape, shards: tuple[int, ...], finer: RefinementShape | None, shard_bytes: int
+) -> dict[str, int]:
     """Add up the bytes of all files by part; files of as many rows have equal layouts."""
     parts: dict[str, int] = {}
     for rows in dict.fromkeys(shards):
@@ -166,7 +168,7 @@ def _parts(shape: ShardShape, shards: tuple[int, ...], finer: RefinementShape | 
             for name, size in beside.items():
                 part = name if name in (HEADER, PADDING) else REFINEMENT
                 parts[part] = parts.get(part, 0) + size
-    parts[LAYOUT] = len(_document(shape, shards, finer))
+    parts[LAYOUT] = len(_document(shape, shards, finer, shard_bytes))
     return parts
 
 
@@ -183,7 +185,7 @@ def _entries(shape: Shape, shards: tuple[int, ...], name: Callable[[int], str]) 
     return tuple(ShardEntry(name(i), rows, sizes[rows], _DIGEST) for i, rows in enumerate(shards))
 
 
-def _document(shape: ShardShape, shards: tuple[int, ...], finer: RefinementShape | None) -> bytes:
+def _document(shape: ShardShape, shards: tuple[int, ...], finer: RefinementShape | None, shard_bytes: int) -> bytes:
     """Return a ``table.json`` of the right length; its hashes are those of nothing."""
     beside = None
     if finer is not None:
@@ -199,5 +201,6 @@ def _document(shape: ShardShape, shards: tuple[int, ...], finer: RefinementShape
         tile_bounds=shape.tile_bounds,
         shards=_entries(shape, shards, shard_name),
         refinement=beside,
+        shard_bytes=shard_bytes,
     )
     return layout.born().text().encode()

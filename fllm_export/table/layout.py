@@ -28,6 +28,8 @@ REFINEMENT, TOMBSTONES = "refinement", "tombstones"
 READER_FEATURES: frozenset[str] = frozenset({REFINEMENT, TOMBSTONES})
 """Features that this reader knows. A table names those that a reader must know to read it right."""
 
+SHARD_BYTES = 256 << 20
+"""Size of a shard at most, where nothing else is chosen."""
 _MOST = (1 << 63) - 1
 _TILE_BYTES = 8 << 20
 _TILE_ROWS_MAX = 65_536
@@ -92,6 +94,7 @@ class TableLayout:
         tombstones: the file that marks deleted rows; None when no row is deleted.
         histories: files of the items that users' rows are made of, each overriding those before it
             (:mod:`fllm_export.table.histories`); their ``rows`` are users. Searching does not need them.
+        shard_bytes: size of a shard at most, which changes and compactions keep to.
     """
 
     codec: str
@@ -107,6 +110,7 @@ class TableLayout:
     refinement: RefinementLayout | None = None
     tombstones: TombstonesEntry | None = None
     histories: tuple[ShardEntry, ...] = ()
+    shard_bytes: int = SHARD_BYTES
 
     @property
     def stored_rows(self) -> int:
@@ -162,6 +166,8 @@ class TableLayout:
                 del members[name]
         if not self.histories:
             del members["histories"]
+        if self.shard_bytes == SHARD_BYTES:
+            del members["shard_bytes"]
         return members
 
     @classmethod
@@ -207,6 +213,7 @@ class TableLayout:
         sketch_dims = _typed(document, "sketch_dims", int, path) if "sketch_dims" in document else 0
         tile_bounds = _typed(document, "tile_bounds", bool, path) if "tile_bounds" in document else False
         identity = _typed(document, "identity", str, path) if "identity" in document else ""
+        shard_bytes = _typed(document, "shard_bytes", int, path) if "shard_bytes" in document else SHARD_BYTES
         return cls(
             **known,
             sketch_dims=sketch_dims,
@@ -216,6 +223,7 @@ class TableLayout:
             refinement=_refinement(document, path),
             tombstones=_tombstones(document, path),
             histories=_entries(document, "histories", path) if "histories" in document else (),
+            shard_bytes=shard_bytes,
         )
 
     @staticmethod
@@ -240,7 +248,7 @@ class TableLayout:
     def _check(self, path: Path) -> None:
         if self.codec not in CODECS:
             raise BundleError(f"{path}: codec is {self.codec!r}", expected="one of " + ", ".join(CODECS))
-        for key in ("dim", "rows", "tile_rows", "generation"):
+        for key in ("dim", "rows", "tile_rows", "generation", "shard_bytes"):
             value = getattr(self, key)
             if not 1 <= value <= _MOST:
                 expected = "at least 1" if value < 1 else "at most 2^63 - 1"

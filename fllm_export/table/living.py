@@ -24,7 +24,6 @@ from fllm_export.table.draft import Draft, remove_unused
 from fllm_export.table.id_index import NO_ROW, IdIndex
 from fllm_export.table.layout import TableLayout
 from fllm_export.table.learning import Learning, Pairs, Rule
-from fllm_export.table.options import TableOptions
 from fllm_export.table.rounding import Rounding, nearest
 from fllm_export.table.table import Table
 
@@ -93,7 +92,8 @@ class LivingTable:
         directory: holds ``table.json``.
         row_map: applied to rows that are given; None where they are given as they are to be stored.
         rounding: how numbers become codes.
-        shard_bytes: size of a shard at most; memory is bounded as in :class:`fllm_export.table.writer.TableWriter`.
+        shard_bytes: size of a shard at most, the table's own where it is None; memory is bounded as in
+            :class:`fllm_export.table.writer.TableWriter`.
 
     Raises:
         BundleError: the table is damaged or of a newer format.
@@ -105,12 +105,12 @@ class LivingTable:
         *,
         row_map: RowMap | None = None,
         rounding: Rounding = nearest,
-        shard_bytes: int = TableOptions.shard_bytes,
+        shard_bytes: int | None = None,
     ) -> None:
         self.directory = directory
         self._row_map = row_map
         self._rounding = rounding
-        self._shard_bytes = shard_bytes
+        self._chosen_shard_bytes = shard_bytes
         self._index = IdIndex()
         self._table = Table(directory)
 
@@ -220,6 +220,10 @@ class LivingTable:
         except OSError as error:
             raise _refusal(error, self.directory, self._state(publishing=False)) from error
         return self._change()
+
+    @property
+    def _shard_bytes(self) -> int:
+        return self._table.layout.shard_bytes if self._chosen_shard_bytes is None else self._chosen_shard_bytes
 
     def _compacted(self, compaction: Compaction, progress: Progress) -> None:
         try:

@@ -8,6 +8,7 @@ from typing import Literal, TypedDict, get_args
 from fllm_export.arguments import integer, one_of
 from fllm_export.errors import UsageError
 from fllm_export.table.codec_names import CODEC_NAMES, REFINE_NAMES, UNSKETCHED, CodecName, RefineName
+from fllm_export.table.layout import SHARD_BYTES
 
 Choice = Literal["auto", "yes", "no"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
@@ -53,7 +54,7 @@ class TableOptions:
             "values": CODEC_NAMES,
         },
     )
-    shard_bytes: int = 256 << 20
+    shard_bytes: int = SHARD_BYTES
     sketch: Choice = field(
         default="auto",
         metadata={

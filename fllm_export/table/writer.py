@@ -88,6 +88,7 @@ class TableWriter:
         self._refinement = RefinementMaker(options.refine, dim, self._codec, self._dim)
         self._sketch = SketchMaker(options.sketch, options.quant, self._dim, self._leading(items))
         step, rows = row_counts(options, dim, self._dim)
+        self._shard_bytes = options.shard_bytes
         self.shard_rows = rows
         """Rows of a full shard."""
         self._tiles = TileMaker(options.cluster, self._dim, step)
@@ -145,6 +146,7 @@ class TableWriter:
             tile_bounds=self._tiles.clusters,
             shards=tuple(self._entries),
             refinement=self._refinement.layout,
+            shard_bytes=self._shard_bytes,
         )
         layout = layout.born()
         layout.save(self._directory)

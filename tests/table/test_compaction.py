@@ -9,6 +9,7 @@ import pytest
 
 from fllm_export import UsageError, UserTable
 from fllm_export.files import locked
+from fllm_export.table.layout import SHARD_BYTES, TableLayout
 from fllm_export.table.living import COMPACTION_LOCK, LivingTable
 from fllm_export.table.table import Table
 
@@ -47,6 +48,24 @@ def test_changes_during_a_compaction_are_kept(tmp_path: Path, refine: str) -> No
         np.testing.assert_array_equal(found.scores, same.scores)
     assert writer.compact().deleted_rows == 0
     Table(tmp_path / "t").verify()
+
+
+@pytest.mark.parametrize("shard_bytes", [1 << 12, SHARD_BYTES])
+def test_a_table_keeps_the_size_of_its_shards(tmp_path: Path, shard_bytes: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((400, 16)).astype(np.float32)
+    UserTable.create(tmp_path / "t", rows, quant="int8", shard_bytes=shard_bytes)
+    before = TableLayout.load(tmp_path / "t")
+    # Other readers need not know the member, and tables that leave it out are as they always were.
+    assert ("shard_bytes" in before.text()) == (shard_bytes != SHARD_BYTES)
+    assert before.reader_features == []
+    writer = LivingTable(tmp_path / "t")
+    writer.delete(np.arange(0, 400, 20))
+    writer.compact()
+    after = TableLayout.load(tmp_path / "t")
+    assert after.shard_bytes == shard_bytes
+    assert after.rows == after.stored_rows == 380
+    assert (len(after.shards) > 1) == (shard_bytes != SHARD_BYTES)
+    assert max(shard.rows for shard in after.shards) <= max(shard.rows for shard in before.shards)
 
 
 def test_one_compaction_at_a_time_and_what_one_left_is_removed(tmp_path: Path) -> None:
