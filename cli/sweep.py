@@ -144,6 +144,7 @@ def sweep(
     from fllm_export.sweep.sweep import Settings
     from fllm_export.sweep.sweep import sweep as run
     from fllm_export.sweep.tabular import document
+    from fllm_export.sweep.wording import counted
 
     threads = default_threads()
     subject = open_subject(source, items, queries, threads, output.progress)
@@ -159,7 +160,7 @@ def sweep(
         subject, grid, out, Settings(k, seconds), output.progress, lambda record: _tell(output, record), indexes
     )
     for reason, count in swept.left_out.items():
-        output.say(f"{count} combination(s) left out: {reason}")
+        output.say(f"{counted(count, 'combination')} left out: {reason}")
     choice = None
     if target_recall is not None or budget_ms is not None:
         choice = choose(swept.records, Requirement(target_recall or 0.0, budget_ms))
@@ -179,6 +180,7 @@ def _tell(output: Output, record: Record) -> None:
 def _text(swept: Sweep, out: Path, choice: Choice | None) -> str:
     from fllm_export.operating_point import FILE_NAME as OPERATING_POINT
     from fllm_export.sweep.fronts import fronts
+    from fllm_export.sweep.wording import counted
 
     found, about = fronts(swept.records), swept.conditions
     rows = [_cells(record, found.latency[record.point] is None) for record in swept.records]
@@ -187,10 +189,10 @@ def _text(swept: Sweep, out: Path, choice: Choice | None) -> str:
     lines = [
         f"{facts['rows']:,} rows x {facts['dim']} of {facts['source']}, {facts['items']} items; recall against "
         f"{facts['reference']}",
-        f"{len(swept.records)} points, {swept.reused} of them of an earlier run; in {out}",
+        f"{counted(len(swept.records), 'point')}, {swept.reused} of them of an earlier run; in {out}",
     ]
     if swept.foreign:
-        lines.append(f"{swept.foreign} line(s) of another machine, version or input were not used")
+        lines.append(f"not used, as of another machine, version or input: {counted(swept.foreign, 'line')}")
     if choice is not None and choice.satisfied:
         lines.append(f"operating point: {choice.record.point}, in {out / OPERATING_POINT}")
     return "\n".join([*lines, "", columns(header, rows)])

@@ -11,7 +11,7 @@ from fllm_export.sweep.fronts import fronts, groups
 from fllm_export.sweep.pictures import Curves, curves_of
 from fllm_export.sweep.record import Record
 from fllm_export.sweep.sweep import Sweep
-from fllm_export.sweep.wording import group_words, milliseconds, point_words
+from fllm_export.sweep.wording import counted, group_words, milliseconds, point_words
 
 FILE_NAME = "report.html"
 
@@ -68,7 +68,7 @@ def _summary(swept: Sweep) -> str:
         (record for record in calls if record.measured.recall >= target), key=lambda record: record.measured.median_ms
     )
     return (
-        f"{len(swept.records)} points. With {batch} item{'s' * (batch > 1)} per call and a recall@{k} of at least "
+        f"{counted(len(swept.records), 'point')}. With {counted(batch, 'item')} per call and a recall@{k} of at least "
         f"{target:g}, the lowest latency is {milliseconds(quickest.measured.median_ms)} ms, of "
         f"{escape(point_words(quickest))}."
     )

@@ -50,7 +50,7 @@ def group_words(group: tuple[int, int, str]) -> str:
 
 def call_words(batch: int, threads: int) -> str:
     """Return the size of a call."""
-    return f"{_count(batch, 'item')} per call, {_count(threads, 'thread')}"
+    return f"{counted(batch, 'item')} per call, {counted(threads, 'thread')}"
 
 
 def milliseconds(value: float) -> str:
@@ -72,5 +72,6 @@ def details(record: Record, number: int, k: int) -> list[str]:
     ]
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" + "s" * (number > 1)
+def counted(number: int, what: str) -> str:
+    """Return a number and what it counts, in the plural where it is not 1."""
+    return f"{number} {what}" + "s" * (number != 1)

@@ -92,7 +92,7 @@ def test_the_command_sweeps_a_raw_table(files, tmp_path):
     assert document["schema"] == "fllm-export/sweep"
     assert [found["quant"] for found in document["records"]] == ["int8"] * 3
     assert sum(document["left_out"].values()) == 1
-    assert "1 combination(s) left out" in result.stderr
+    assert "1 combination left out" in result.stderr
     lines = [json.loads(line) for line in (out / "sweep.jsonl").read_text().splitlines()]
     assert [Record.from_dict(line).point for line in lines] == [found["point"] for found in document["records"]]
     with (out / "sweep.csv").open() as file:
