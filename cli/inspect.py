@@ -108,4 +108,6 @@ def _text(key: str, value: Any) -> str:
         return "yes" if value else "no"
     if key == "sketch_dims":
         return str(value) if value else "no sketch"
-    return f"{value:,} ({byte_text(value)})" if key.endswith("bytes") else str(value)
+    if isinstance(value, int):
+        return f"{value:,} ({byte_text(value)})" if key.endswith("bytes") else f"{value:,}"
+    return str(value)

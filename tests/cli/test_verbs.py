@@ -233,6 +233,12 @@ def test_build_below_the_recall_is_exit_3(tiny_checkpoint: object, tmp_path: Pat
     assert (tmp_path / "b" / "manifest.json").is_file()
 
 
+def test_inspect_groups_the_digits_of_counts(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.zeros((1200, 8), np.float32))
+    assert run("users", "create", tmp_path / "t", tmp_path / "rows.npy").exit_code == 0
+    assert re.search(r"^users +1,200$", run("inspect", tmp_path / "t").stdout, re.MULTILINE)
+
+
 def test_users_create_makes_a_table_that_other_verbs_know(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).standard_normal((500, 64), dtype=np.float32)
     np.save(tmp_path / "rows.npy", rows)
