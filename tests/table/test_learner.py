@@ -56,14 +56,16 @@ def test_contributions_change_by_less_than_float32_holds() -> None:
     np.testing.assert_allclose(found, given, rtol=2**-24, atol=2**-37 * np.abs(given).max())
 
 
-def test_numpy_and_libfllm_make_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    learner = Learner.of(np.arange(ITEMS), contributions(3), 0.5, None)
+@pytest.mark.parametrize(("dim", "most"), [(24, 90), (200, 9), (200, 90), (256, 90)])
+def test_numpy_and_libfllm_make_the_same_rows(dim: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of users with many items libfllm makes the rows panel by panel, where they have more than 64 numbers."""
     generator = np.random.default_rng(0)
-    starts = np.concatenate([[0], np.cumsum(generator.integers(1, 90, 300))])
+    learner = Learner.of(np.arange(ITEMS), generator.standard_normal((ITEMS, dim)), 0.5, None)
+    starts = np.concatenate([[0], np.cumsum(generator.integers(1, most, 1300))])
     items = generator.integers(0, ITEMS, starts[-1]).astype(np.int32)
     found = learner.rows(starts, items)
     monkeypatch.setattr(native, "_core", None)
-    monkeypatch.setattr("fllm_export.table.learner._BLOCK_NUMBERS", 40 * DIM)
+    monkeypatch.setattr("fllm_export.table.learner._BLOCK_NUMBERS", 40 * dim)
     np.testing.assert_array_equal(learner.rows(starts, items), found)
 
 

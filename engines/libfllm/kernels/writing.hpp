@@ -19,6 +19,15 @@ struct LevelSums {
   std::int64_t coarse_squares;
 };
 
+// Some of many vectors: those at places[0..count).
+struct Picked {
+  const float* vectors;
+  std::size_t stride;  // numbers from one vector to the next
+  const std::int32_t* places;
+  std::size_t count;
+  std::size_t after;  // more places that can be read behind: those of the next sums, which may be prefetched
+};
+
 struct Writing {
   // ---- codecs
   // The bits of the largest magnitude of values[n]; they order as magnitudes do, and exceed 0x7f7fffff when a value is
@@ -46,7 +55,8 @@ struct Writing {
   std::int64_t (*fix_wide)(const double* values, std::size_t n, double factor, std::int32_t* fixed);
   double (*peak_wide)(const double* values, std::size_t n);
   void (*add)(const std::int32_t* fixed, std::size_t n, std::int64_t* sums);
-  void (*add_floats)(const float* values, std::size_t n, double* sums);
+  // out[n] = factor * the sum of the first n numbers of some vectors, added in float64 in their order and rounded once.
+  void (*sum_picked)(const Picked& picked, std::size_t n, double factor, float* out);
   std::int64_t (*dot)(const std::int32_t* a, const std::int32_t* b, std::size_t n);
   // turned[r, c] = sum over j of fixed[r, j] * weights[c / 16, j, c % 16], for a number of columns that is a multiple
   // of kTurnColumns. `wide` has room for 8 * dim numbers.

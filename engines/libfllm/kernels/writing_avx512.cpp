@@ -14,6 +14,10 @@ struct Wide {
   static Vector all(double value) { return _mm512_set1_pd(value); }
   static Vector load(const double* p) { return _mm512_loadu_pd(p); }
   static void store(double* p, Vector v) { _mm512_storeu_pd(p, v); }
+  static Vector widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+  static void narrow(float* p, Vector v) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(v)); }
+  static Vector add(Vector a, Vector b) { return _mm512_add_pd(a, b); }
+  static Vector multiply(Vector a, Vector b) { return _mm512_mul_pd(a, b); }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_pd(a, b, c); }
 };
 

@@ -2,6 +2,7 @@
 // A file that includes it defines `Wide`, a vector of float64 numbers with its multiply-add, before.
 #pragma once
 
+#include "kernels/sums_lanes.hpp"
 #include "kernels/writing.hpp"
 
 namespace fllm::kernels {
@@ -124,10 +125,6 @@ double peak_wide(const double* values, std::size_t n) {
 
 void add(const std::int32_t* fixed, std::size_t n, std::int64_t* sums) {
   for (std::size_t i = 0; i < n; ++i) sums[i] += fixed[i];
-}
-
-void add_floats(const float* values, std::size_t n, double* sums) {
-  for (std::size_t i = 0; i < n; ++i) sums[i] += static_cast<double>(values[i]);
 }
 
 std::int64_t dot(const std::int32_t* a, const std::int32_t* b, std::size_t n) {
@@ -254,7 +251,7 @@ void fill_writing(Writing& writing) {
              fix_values<double>,
              peak_wide,
              add,
-             add_floats,
+             sum_picked,
              dot,
              turn,
              try_levels,

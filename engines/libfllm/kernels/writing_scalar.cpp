@@ -18,6 +18,13 @@ struct Wide {
     p[0] = v.lanes[0];
     p[1] = v.lanes[1];
   }
+  static Vector widen(const float* p) { return {{static_cast<double>(p[0]), static_cast<double>(p[1])}}; }
+  static void narrow(float* p, Vector v) {
+    p[0] = static_cast<float>(v.lanes[0]);
+    p[1] = static_cast<float>(v.lanes[1]);
+  }
+  static Vector add(Vector a, Vector b) { return {{a.lanes[0] + b.lanes[0], a.lanes[1] + b.lanes[1]}}; }
+  static Vector multiply(Vector a, Vector b) { return {{a.lanes[0] * b.lanes[0], a.lanes[1] * b.lanes[1]}}; }
   static Vector multiply_add(Vector a, Vector b, Vector c) {
     return {{a.lanes[0] * b.lanes[0] + c.lanes[0], a.lanes[1] * b.lanes[1] + c.lanes[1]}};
   }

@@ -79,10 +79,6 @@ void check_sums(const Writing& level, std::size_t n) {
   std::vector<std::int32_t> fixed(n);
   CHECK(level.fix_wide(wide.data(), n, 1.0, fixed.data()) == squares);
   check_same(fixed, a);
-  const std::vector<float> narrow(a.begin(), a.end());
-  std::vector<double> added(b.begin(), b.end());
-  level.add_floats(narrow.data(), n, added.data());
-  for (std::size_t i = 0; i < n; ++i) CHECK(added[i] == static_cast<double>(std::int64_t{a[i]} + b[i]));
   std::vector<std::uint8_t> levels(n);
   LevelSums sums{};
   level.try_levels(a.data(), n, 1e-5f, levels.data(), &sums);
@@ -95,6 +91,28 @@ void check_sums(const Writing& level, std::size_t n) {
   CHECK(sums.along == along);
   level.coarse_sums(a.data(), levels.data(), n, &found_along, &found_squares);
   CHECK(found_along == coarse_along && found_squares == sums.coarse_squares);
+}
+
+// Sums of 0, 1 and more vectors, some of them twice; numbers between vectors are no part of them.
+void check_picked(const Writing& level, std::size_t n) {
+  constexpr std::size_t kVectors = 12;
+  const std::size_t stride = n + 3;
+  const std::vector<std::int32_t> whole = integers(kVectors * stride, 1 << 20);
+  const std::vector<float> vectors(whole.begin(), whole.end());
+  const std::vector<std::int32_t> places = {11, 3, 0, 7, 7, 1, 2, 5, 11, 4, 9, 8, 6, 10, 0, 3, 11};
+  for (std::size_t first = 0; first < places.size(); ++first) {
+    for (const std::size_t count : {std::size_t{0}, std::size_t{1}, places.size() - first}) {
+      std::vector<float> out(n);
+      const std::size_t after = places.size() - first - count;
+      level.sum_picked({vectors.data(), stride, places.data() + first, count, after}, n, 0.3, out.data());
+      for (std::size_t i = 0; i < n; ++i) {
+        double sum = 0;
+        for (std::size_t k = 0; k < count; ++k)
+          sum += vectors[static_cast<std::size_t>(places[first + k]) * stride + i];
+        CHECK(out[i] == static_cast<float>(sum * 0.3));
+      }
+    }
+  }
 }
 
 void check_turn(const Writing& level, std::size_t rows, std::size_t dim, std::size_t columns) {
@@ -145,6 +163,7 @@ int main() {
     for (const std::size_t n : {1, 2, 15, 16, 17, 64, 100, 129, 4096}) {
       check_codes(level->writing, scalar, n);
       check_sums(level->writing, n);
+      check_picked(level->writing, n);
     }
     for (const std::size_t rows : {1, 3, 8, 13}) check_turn(level->writing, rows, 37, 2 * kTurnColumns);
     check_order(level->writing, scalar);

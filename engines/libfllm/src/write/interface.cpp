@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <bit>
 #include <string_view>
-#include <vector>
 
 #include "api/boundary.hpp"
 #include "kernels/kernels.hpp"
@@ -12,6 +11,7 @@
 #include "write/row_order.hpp"
 #include "write/sketch_rows.hpp"
 #include "write/tile_extents.hpp"
+#include "write/user_sums.hpp"
 #include "write/writing.h"
 
 namespace {
@@ -143,15 +143,6 @@ fllm_status fllm_write_user_rows(const float* vectors, size_t count, size_t dim,
       return item >= 0 && static_cast<std::size_t>(item) < count;
     });
     fllm::require(inside, "a user has an item without a vector", "items that have one");
-    for_parts(n, rows_of_part(dim), [&](std::size_t first, std::size_t last) {
-      std::vector<double> sums(dim);
-      for (std::size_t user = first; user < last; ++user) {
-        std::fill(sums.begin(), sums.end(), 0.0);
-        for (std::int64_t at = starts[user]; at < starts[user + 1]; ++at)
-          kernels().writing.add_floats(vectors + static_cast<std::size_t>(items[at]) * dim, dim, sums.data());
-        float* row = rows + user * dim;
-        for (std::size_t j = 0; j < dim; ++j) row[j] = static_cast<float>(sums[j] * factors[user]);
-      }
-    });
+    fllm::writing::sum_user_rows(kernels().writing, vectors, count, dim, {items, starts, n}, factors, rows);
   });
 }
