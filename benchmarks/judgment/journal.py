@@ -1,0 +1,38 @@
+"""Measurements on disk, one JSON line each, so that an interrupted run continues."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fllm_export.files import publish_text
+
+Record = dict[str, Any]
+
+
+class Journal:
+    """The lines of one file.
+
+    Args:
+        path: the file; made with its first line.
+
+    Attributes:
+        records: all of them, in order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.records: list[Record] = []
+        if path.exists():
+            self.records = [json.loads(line) for line in path.read_text().splitlines()]
+
+    def find(self, key: Record) -> Record | None:
+        """Return the record that has all values of ``key``, or None."""
+        matching = (each for each in self.records if all(each.get(name) == value for name, value in key.items()))
+        return next(matching, None)
+
+    def add(self, record: Record) -> None:
+        """Keep a record. The whole file is replaced, so that an interruption leaves no half of a line."""
+        self.records.append(record)
+        publish_text(self._path, "".join(f"{json.dumps(each)}\n" for each in self.records))
