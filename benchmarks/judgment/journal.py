@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fllm_export.files import publish_text
+from fllm_export.errors import UsageError
+from fllm_export.files import locked, publish_text
 
 Record = dict[str, Any]
 
@@ -19,10 +20,14 @@ class Journal:
 
     Attributes:
         records: all of them, in order.
+
+    Raises:
+        UsageError: another process writes the same file.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        busy = UsageError(f"another process measures into {path}", fix="Wait until it ends, or choose another WORK")
+        self._path, self._held = path, locked(path.with_suffix(".lock"), busy)
         self.records: list[Record] = []
         if path.exists():
             self.records = [json.loads(line) for line in path.read_text().splitlines()]
@@ -36,3 +41,7 @@ class Journal:
         """Keep a record. The whole file is replaced, so that an interruption leaves no half of a line."""
         self.records.append(record)
         publish_text(self._path, "".join(f"{json.dumps(each)}\n" for each in self.records))
+
+    def close(self) -> None:
+        """Let other processes measure into the file."""
+        self._held.close()

@@ -17,6 +17,7 @@ YES = ("Yes", " Yes", "yes", " yes", "YES", " YES")
 NO = ("No", " No", "no", " no", "NO", " NO")
 
 _TOKENS_AT_ONCE = 1_024
+_SPREAD = 1.5
 
 
 class Judge:
@@ -108,10 +109,14 @@ def common_prefix(ids: Sequence[Sequence[int]]) -> int:
 
 
 def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield places of sequences, shortest first, so that no batch of several has more than 1,024 tokens, padded."""
+    """Yield places of sequences, shortest first.
+
+    A batch of several has at most 1,024 tokens, padding included, and its longest sequence is at most half as long
+    again as its shortest.
+    """
     rows: list[int] = []
     for row in np.argsort(lengths, kind="stable").tolist():
-        if rows and lengths[row] * (len(rows) + 1) > _TOKENS_AT_ONCE:
+        if rows and (lengths[row] * (len(rows) + 1) > _TOKENS_AT_ONCE or lengths[row] > _SPREAD * lengths[rows[0]]):
             yield rows
             rows = []
         rows.append(row)
