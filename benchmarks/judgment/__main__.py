@@ -1,8 +1,8 @@
 """Text-to-judgment beside text-to-distribution: time per item on the same machine, and how both rank users.
 
     python -m benchmarks.judgment wordings DATASET WORK CHECKPOINT... [--items 15]
-    python -m benchmarks.judgment rank     DATASET WORK CHECKPOINT... [--items 30] [--wording ...]
-    python -m benchmarks.judgment time     DATASET WORK CHECKPOINT... [--items 3] [--histories 5 10 20]
+    python -m benchmarks.judgment rank     DATASET WORK CHECKPOINT... [--items 30]
+    python -m benchmarks.judgment time     DATASET WORK CHECKPOINT... [--items 3]
 
 Text-to-judgment filters all users to --candidates by two towers, and asks a decoder one yes/no question per candidate.
 The item tower is the frozen encoder of the first CHECKPOINT, a user's tower is the direction of the sum of the vectors
@@ -78,8 +78,14 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16", help="of the decoder")
     found.add_argument("--threads", type=int, default=2)
     found.add_argument("--items", type=int)
-    found.add_argument("--wording", choices=WORDINGS, default=next(iter(WORDINGS)))
-    found.add_argument("--histories", type=int, nargs="+", default=[5], help="titles per user; rank takes the first")
+    found.add_argument("--wording", choices=WORDINGS, default="examples")
+    found.add_argument(
+        "--histories",
+        type=int,
+        nargs="+",
+        default=[5, 10, 20],
+        help="titles per user; the first, or each for time",
+    )
     found.add_argument("--candidates", type=int, default=20, help="users per item that the filter leaves")
     found.add_argument("--others", type=int, default=3, help="likers, and drawn users, that are judged beside them")
     found.add_argument("--json", action="store_true")

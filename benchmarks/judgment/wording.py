@@ -60,6 +60,15 @@ WORDINGS = {
             'Question: Is the paper "{text}" about the same topic as these papers? Answer Yes or No.\nAnswer:',
             chat=False,
         ),
+        Wording(
+            "examples",
+            "Papers of a reader:\n- Network motifs in yeast\n- Gene expression and regulation\n"
+            'New paper: "Protein interaction networks"\nDoes the new paper fit this reader? Yes\n\n'
+            "Papers of a reader:\n- Web search engines\n- Ranking of pages by their links\n"
+            'New paper: "Molecular dynamics of membranes"\nDoes the new paper fit this reader? No\n\n'
+            'Papers of a reader:\n{history}\nNew paper: "{text}"\nDoes the new paper fit this reader?',
+            chat=False,
+        ),
     )
 }
 """Those that were compared on ``cold_val``, by name."""
