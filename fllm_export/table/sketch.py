@@ -39,6 +39,7 @@ FULL_UNBIASED = 1.011
 
 _DTYPES = {"U8": np.uint8, "U16": np.uint16}
 _KEPT = 8
+_NONE = np.empty((0, 0))
 _STEPS = (0.27, 0.285, 0.30, 0.32, 0.45)
 _LARGEST_NORM = 2.0**60
 _LARGEST_FACTOR = np.uint16(0x7F7F)
@@ -76,13 +77,20 @@ def make_basis(dim: int, sketch_dims: int, rows: F32 | None = None, queries: F32
         queries: item vectors of the kind to come, when there are any; they sharpen the choice.
         seed: of the rotation.
     """
+    return _basis(dim, sketch_dims, _directions(rows, queries) if sketch_dims < dim else _NONE, seed)
+
+
+def _basis(dim: int, sketch_dims: int, directions: F64, seed: int) -> F32:
     generator = np.random.default_rng(seed)
     rotation = np.linalg.qr(generator.standard_normal((sketch_dims, sketch_dims)))[0]
-    if sketch_dims >= dim:
-        return _snapped(rotation[:, :dim])
+    return _snapped(rotation[:, :dim] if sketch_dims >= dim else rotation @ directions[:, :sketch_dims].T)
+
+
+def _directions(rows: F32 | None, queries: F32 | None) -> F64:
+    """Return the directions [d, d] of rows and queries, in columns, those that matter most first."""
     moments = [_moment(part) for part in (rows, queries) if part is not None]
     _, vectors = np.linalg.eigh(np.sum(moments, 0))
-    return _snapped(rotation @ vectors[:, ::-1][:, :sketch_dims].T)
+    return vectors[:, ::-1]
 
 
 def _snapped(matrix: F64) -> F32:
@@ -110,7 +118,8 @@ def choose_dims(rows: F32, queries: F32 | None = None, *, seed: int = 0) -> int:
     asked, table, known = (rows[::2], rows[1::2], None) if queries is None else (queries[::2], rows, queries[1::2])
     asked = asked[np.linspace(0, len(asked) - 1, min(len(asked), 32)).astype(int)]
     candidates = sorted({-(-whole * part // (4 * GROUP_DIMS)) * GROUP_DIMS for part in (2, 3, 4)})
-    best: int = min(candidates, key=lambda dims: _bytes_read(table, asked, make_basis(dim, dims, table, known, seed)))
+    directions = _directions(table, known) if candidates[0] < dim else _NONE
+    best: int = min(candidates, key=lambda dims: _bytes_read(table, asked, _basis(dim, dims, directions, seed)))
     return best
 
 
@@ -130,20 +139,36 @@ def _bytes_read(rows: F32, queries: F32, basis: F32) -> float:
     return float(sketch_dims / 2 + factor_bytes + survivors / (len(rows) * len(queries)) * (dim + 4 + 64))
 
 
-def encode(values: F32, basis: F32) -> dict[str, Array]:
-    """Return the sketch tensors of rows float32 [n, d], without the basis; the last block is filled up with zeros."""
-    sketch_dims, dim = basis.shape
-    matrix = basis.astype(np.float64)
-    snapped = float(np.linalg.norm(matrix - weights(basis) / WEIGHT))
-    if sketch_dims < dim:
-        defect = float(np.linalg.norm(np.eye(sketch_dims) - matrix @ matrix.T)) + _NORM_SLACK
-    else:
-        defect = 3 * float(np.linalg.norm(np.eye(dim) - matrix.T @ matrix)) + _NORM_SLACK
-    if native.takes(values):
-        made = {name: np.empty(shape, _DTYPES[dtype]) for name, (dtype, shape) in _made(len(values), basis).items()}
-        native.sketch(values, basis, defect, snapped, made)
+class Encoder:
+    """Encodes rows by one basis, float32 [m, d]: what the basis itself loses is measured once, in O(m^2 d).
+
+    Attributes:
+        basis: that basis.
+    """
+
+    def __init__(self, basis: F32) -> None:
+        self.basis = basis
+        sketch_dims, dim = basis.shape
+        matrix = basis.astype(np.float64)
+        self._snapped = float(np.linalg.norm(matrix - weights(basis) / WEIGHT))
+        if sketch_dims < dim:
+            self._defect = float(np.linalg.norm(np.eye(sketch_dims) - matrix @ matrix.T)) + _NORM_SLACK
+        else:
+            self._defect = 3 * float(np.linalg.norm(np.eye(dim) - matrix.T @ matrix)) + _NORM_SLACK
+
+    def encode(self, values: F32) -> dict[str, Array]:
+        """Return the sketch tensors of rows float32 [n, d], without the basis; the last block is filled up with 0."""
+        if not native.takes(values):
+            return _encode(values, self.basis, self._defect, self._snapped)
+        shapes = _made(len(values), self.basis).items()
+        made = {name: np.empty(shape, _DTYPES[dtype]) for name, (dtype, shape) in shapes}
+        native.sketch(values, self.basis, self._defect, self._snapped, made)
         return made
-    return _encode(values, basis, defect, snapped)
+
+
+def encode(values: F32, basis: F32) -> dict[str, Array]:
+    """Return what :meth:`Encoder.encode` does."""
+    return Encoder(basis).encode(values)
 
 
 def _made(rows: int, basis: F32) -> dict[str, tuple[str, tuple[int, ...]]]:

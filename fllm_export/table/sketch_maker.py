@@ -44,12 +44,12 @@ class SketchMaker:
         self._wanted = self._always or (choice == "auto" and quant == "int8" and dim >= _AUTO_DIM)
         self._dim = dim
         self._items = None if items is None else arguments.vectors(items, "items", dim)
-        self._basis: npt.NDArray[np.float32] | None = None
+        self._encoder: sketch.Encoder | None = None
 
     @property
     def dims(self) -> int:
         """Dimensions of the sketch; 0 as long as there is none."""
-        return 0 if self._basis is None else len(self._basis)
+        return 0 if self._encoder is None else len(self._encoder.basis)
 
     @property
     def row_bytes(self) -> int:
@@ -60,7 +60,7 @@ class SketchMaker:
 
     def take_up(self, stored: Mapping[str, Array]) -> None:
         """Go on with the basis of a shard that was written before."""
-        self._basis = stored["sketch_basis"].view(np.float32)
+        self._encoder = sketch.Encoder(stored["sketch_basis"].view(np.float32))
 
     def makes(self, *, whole_table: bool) -> bool:
         """Return whether a shard gets a sketch; ``whole_table`` tells that it is the table's only one."""
@@ -68,12 +68,12 @@ class SketchMaker:
 
     def tensors(self, rows: ShardRows) -> dict[str, Array]:
         """Return the sketch tensors of a shard's rows; the first shard's rows choose the basis."""
-        if self._basis is None:
-            self._basis = self._choose(rows)
+        if self._encoder is None:
+            self._encoder = sketch.Encoder(self._choose(rows))
         step = max(1, _CHUNK_NUMBERS // self._dim // BLOCK_ROWS) * BLOCK_ROWS
-        parts = [sketch.encode(rows.part(at, at + step), self._basis) for at in range(0, len(rows), step)]
+        parts = [self._encoder.encode(rows.part(at, at + step)) for at in range(0, len(rows), step)]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return {**joined, "sketch_basis": self._basis}
+        return {**joined, "sketch_basis": self._encoder.basis}
 
     def _choose(self, rows: ShardRows) -> npt.NDArray[np.float32]:
         sample = rows.sample(sample_rows(self._dim))
