@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from fllm_export.planning.quantity import Quantity
 from fllm_export.table.bit_planes import BLOCK_ROWS
+from fllm_export.table.clusters import FEATURES
 from fllm_export.table.footprint import HEADER, LAYOUT, PADDING, REFINEMENT, Footprint
+from fllm_export.table.tile_maker import SAMPLE_ROWS
 
 PROCESS_BYTES = 64 << 20
 """A Python process that serves a table, with its libraries and without the rows; libfllm alone takes less."""
@@ -16,6 +18,12 @@ SHARD_COPIES = 3
 """A shard while it is written: its parts, their concatenation, and the reordered copy where ids do not ascend."""
 
 FLOAT_BYTES = 4
+
+_SAMPLE_BYTES = 4 + 8
+"""Of a number of the rows by which tiles are made: in fp32 and in fp64."""
+
+_POINT_BYTES = 4 * (FEATURES + 1) + 8
+"""Of a row while rows are put in order: what it is told apart by, and its place."""
 
 
 def disk(footprint: Footprint) -> dict[str, Quantity]:
@@ -76,13 +84,16 @@ def writing_memory(footprint: Footprint) -> Quantity:
     """Return the bytes that writing the table takes at its peak."""
     rows = footprint.largest_shard
     shard = rows * (footprint.read // footprint.rows + 8 + footprint.parts.get(REFINEMENT, 0) // footprint.rows)
-    decoded = rows * footprint.dim * FLOAT_BYTES if footprint.sketch_dims or footprint.clustered else 0
-    return _bytes(
-        SHARD_COPIES * shard + decoded + WRITER_BYTES,
-        f"{SHARD_COPIES} x {rows:,} rows x {shard // rows:,} bytes (a shard and its copies)"
-        + (f" + {rows:,} rows x {footprint.dim:,} x {FLOAT_BYTES} bytes (its rows in fp32)" if decoded else "")
-        + f" + {WRITER_BYTES:,} process",
+    size, words = (
+        SHARD_COPIES * shard,
+        f"{SHARD_COPIES} x {rows:,} rows x {shard // rows:,} bytes (a shard and its copies)",
     )
+    if footprint.clustered:
+        sampled = min(rows, SAMPLE_ROWS)
+        size += rows * _POINT_BYTES + sampled * footprint.dim * _SAMPLE_BYTES
+        words += f" + {rows:,} rows x {_POINT_BYTES} bytes (their order)"
+        words += f" + {sampled:,} rows x {footprint.dim:,} x {_SAMPLE_BYTES} bytes (a sample)"
+    return _bytes(size + WRITER_BYTES, f"{words} + {WRITER_BYTES:,} process")
 
 
 def _bytes(value: int, arithmetic: str) -> Quantity:

@@ -21,7 +21,7 @@ from fllm_export.planning.machine import median_seconds
 from fllm_export.runtime.user_table import UserTable
 from fllm_export.table import sketch
 from fllm_export.table.clusters import features, principal_directions
-from fllm_export.table.codecs import codec
+from fllm_export.table.codecs import Tensors, codec
 from fllm_export.table.footprint import Footprint
 from fllm_export.table.options import TableOptions
 from fllm_export.table.shard_rows import ShardRows
@@ -50,17 +50,15 @@ class WriteRates:
         encode: per row, of the codec and of checking the numbers.
         publish: per byte, of joining, writing, syncing and hashing a shard.
         shard: per shard whatever its size: its syncs, renames and records.
-        decode: per row, where rows get a sketch or are clustered.
         cluster: per row and halving of the rows of a shard.
-        bounds: per row of a clustered table, besides its halvings.
-        sketch: per row.
+        bounds: per row of a clustered table, besides its halvings: decoding, coordinates and bounds.
+        sketch: per row, decoding included.
         sketch_once: per table, for choosing the sketch's dimensions.
     """
 
     encode: float
     publish: float
     shard: float
-    decode: float = 0.0
     cluster: float = 0.0
     bounds: float = 0.0
     sketch: float = 0.0
@@ -177,30 +175,32 @@ def _described(footprint: Footprint, rows: F32, plain: WriteRates) -> WriteRates
         return plain
     rows = rows[:, : footprint.dim]
     stored = codec(footprint.quant).encode(rows)
-    rates = replace(plain, decode=_seconds(lambda: codec(footprint.quant).decode(stored, footprint.dim)) / len(rows))
+    rates = plain
     if footprint.clustered:
-        rates = _clustered(footprint, rows, rates)
-    return _sketched(footprint, rows, rates) if footprint.sketch_dims else rates
+        rates = _clustered(footprint, stored, rates)
+    return _sketched(footprint, rows, stored, rates) if footprint.sketch_dims else rates
 
 
-def _clustered(footprint: Footprint, rows: F32, rates: WriteRates) -> WriteRates:
+def _clustered(footprint: Footprint, stored: Tensors, rates: WriteRates) -> WriteRates:
     tiles = TileMaker("yes", footprint.dim, footprint.tile_rows)
     tiles.decide(whole_table=False)
-    shard = ShardRows(rows)
-    directions = principal_directions(rows[: len(rows) // 4 + 1])
-    before = _seconds(lambda: features(rows, directions))
+    known, shard = codec(footprint.quant), ShardRows(codec(footprint.quant), stored, footprint.dim)
+    rows = len(shard)
+    directions = principal_directions(shard.sample(rows // 4 + 1))
+    before = _seconds(lambda: features(shard.part(0, rows), directions))
     order, ordering = _timed(lambda: tiles.order(shard))
-    shard.reorder(order)
-    bounding = _seconds(lambda: tiles.tensors(shard, None))
-    count = len(rows) * halvings(len(rows), footprint.tile_rows)
+    ordered = ShardRows(known, {name: array[order] for name, array in stored.items()}, footprint.dim)
+    bounding = _seconds(lambda: tiles.tensors(ordered, None))
+    count = rows * halvings(rows, footprint.tile_rows)
     cluster = max(0.0, ordering - before) / count if count else 0.0
-    return replace(rates, cluster=cluster, bounds=(before + bounding) / len(rows))
+    return replace(rates, cluster=cluster, bounds=(before + bounding) / rows)
 
 
-def _sketched(footprint: Footprint, rows: F32, rates: WriteRates) -> WriteRates:
+def _sketched(footprint: Footprint, rows: F32, stored: Tensors, rates: WriteRates) -> WriteRates:
     maker = SketchMaker("yes", footprint.quant, footprint.dim)
     maker.take_up({"sketch_basis": sketch.make_basis(footprint.dim, footprint.sketch_dims, rows)})
-    part = ShardRows(rows[: len(rows) // _SHARE + 1])
+    count = len(rows) // _SHARE + 1
+    part = ShardRows(codec(footprint.quant), {name: array[:count] for name, array in stored.items()}, footprint.dim)
     sample = rows[: sample_rows(footprint.dim) // _SHARE]
     return replace(
         rates,

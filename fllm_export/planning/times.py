@@ -17,8 +17,6 @@ def writing(footprint: Footprint, rates: WriteRates) -> dict[str, Quantity]:
     """Return the seconds of each stage of writing a table from rows in memory, and at the end their sum, ``build``."""
     rows, shards = footprint.rows, len(footprint.shard_rows)
     found = {"encode": _per(rows, "rows", rates.encode)}
-    if rates.decode:
-        found["decode"] = _per(rows, "rows", rates.decode)
     if footprint.clustered:
         splits = sum(count * halvings(count, footprint.tile_rows) for count in footprint.shard_rows)
         depth = splits / rows

@@ -33,7 +33,7 @@ class TableOptions:
     Attributes:
         quant: how a row is stored: fp32, fp16, int8, fp8, int4, int4row or int2.
         shard_bytes: size of a shard at most. About three shards are held in memory while they are written, and where
-            rows get a sketch or are clustered also one shard's rows as float32.
+            rows are clustered also 140 bytes per row of one shard.
         sketch: ``yes`` stores a sketch beside each row, half as many bytes again, by which a search that needs no
             exact log-probabilities rules most rows out unread; ``no`` does not; ``auto`` does for int8 tables of
             more than one shard. int4row and int2 tables have none.

@@ -111,13 +111,13 @@ class SegmentMaker:
 
     def _described(self, tensors: RowTensors) -> RowTensors:
         """Return a shard's tensors in tile order, with what rules rows and tiles out."""
-        rows = ShardRows(self._codec.decode(tensors, self._layout.dim))
+        rows = ShardRows(self._codec, tensors, self._layout.dim)
         beside: RowTensors = {}
         if self._layout.tile_bounds:
             if len(rows) > self._layout.tile_rows:  # else one tile holds them all
                 order = self._tiles.order(rows)
                 tensors = {name: array[order] for name, array in tensors.items()}
-                rows.reorder(order)
+                rows = ShardRows(self._codec, tensors, self._layout.dim)
             bias = tensors["bias"].view(np.float32) if self._layout.bias else None
             beside |= self._tiles.tensors(rows, bias)
         if self._layout.sketch_dims:

@@ -1,32 +1,42 @@
-"""The rows of a shard while it is written: decoded once, for everything that is made of them."""
+"""The rows of a shard while it is written: decoded part by part, for everything that is made of them."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.table.codecs import Codec, Tensors
+
 F32 = npt.NDArray[np.float32]
 
 
 class ShardRows:
-    """What a shard's codes stand for, float32 [n, d], in the order in which the rows will be stored."""
+    """What a shard's codes stand for, float32 [n, d], in the order of the codes.
 
-    def __init__(self, decoded: F32) -> None:
-        self._decoded = decoded
-        self._order: npt.NDArray[np.int64] | None = None
+    Rows are decoded again whenever they are read: decoding a part that stays in the processor's cache takes less time
+    than reading it from a copy of all rows, which would be as large as several shards.
+
+    Args:
+        codec: the codec.
+        tensors: its stored tensors, whose first extent is n, and others, which are not read.
+        dim: d.
+    """
+
+    def __init__(self, codec: Codec, tensors: Tensors, dim: int) -> None:
+        self._codec = codec
+        self._stored = {name: tensors[name] for name in codec.tensors(dim)}
+        self._dim = dim
 
     def __len__(self) -> int:
-        return len(self._decoded)
-
-    def reorder(self, order: npt.NDArray[np.int64]) -> None:
-        """Change the order, int64 [n], once; rows are gathered when they are read, so that no copy of all is made."""
-        self._order = order
+        return len(self._stored["scales"])
 
     def part(self, start: int, stop: int) -> F32:
         """Return rows ``start`` to ``stop``, fewer at the end."""
-        return self._decoded[start:stop] if self._order is None else self._decoded[self._order[start:stop]]
+        return self._decoded(slice(start, stop))
 
     def sample(self, count: int) -> F32:
         """Return at most ``count`` evenly spaced rows."""
-        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.int64)
-        return self._decoded[chosen if self._order is None else self._order[chosen]]
+        return self._decoded(np.linspace(0, len(self) - 1, min(count, len(self))).astype(np.int64))
+
+    def _decoded(self, chosen: slice | npt.NDArray[np.int64]) -> F32:
+        return self._codec.decode({name: array[chosen] for name, array in self._stored.items()}, self._dim)

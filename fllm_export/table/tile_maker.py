@@ -15,8 +15,11 @@ Array = npt.NDArray[np.generic]
 TILE_ROWS = 1_024
 """Rows of a clustered tile: smaller ones are more coherent, and cost more to bound (docs/internals/tiles.md)."""
 
-_CHUNK_NUMBERS = 1 << 22
-_SAMPLE_ROWS = 16_384
+SAMPLE_ROWS = 16_384
+"""Rows of a shard, if it has as many, that its principal directions are found by."""
+
+_CHUNK_NUMBERS = 1 << 20
+"""Decoded at once: what a processor's caches hold."""
 
 
 class TileMaker:
@@ -56,7 +59,7 @@ class TileMaker:
 
     def order(self, rows: ShardRows) -> npt.NDArray[np.int64]:
         """Return the order in which rows, given by ascending id, are stored; ids ascend within each tile."""
-        directions = principal_directions(rows.sample(_SAMPLE_ROWS))
+        directions = principal_directions(rows.sample(SAMPLE_ROWS))
         step = max(1, _CHUNK_NUMBERS // self._dim)
         points = np.empty((len(rows), FEATURES + 1), np.float32)
         for start in range(0, len(rows), step):

@@ -246,12 +246,12 @@ class TableWriter:
 
     def _described(self, tensors: dict[str, Array], *, whole_table: bool) -> dict[str, Array]:
         """Return a shard's tensors in tile order, with what rules rows and tiles out."""
-        rows = ShardRows(self._codec.decode(tensors, self._dim))
+        rows = ShardRows(self._codec, tensors, self._dim)
         beside: dict[str, Array] = {}
         if self._tiles.clusters:
             order = self._tiles.order(rows)
             tensors = {name: array[order] for name, array in tensors.items()}
-            rows.reorder(order)
+            rows = ShardRows(self._codec, tensors, self._dim)
             bias = tensors["bias"].view(np.float32) if self._bias else None
             beside |= self._tiles.tensors(rows, bias)
         if self._sketch.makes(whole_table=whole_table):

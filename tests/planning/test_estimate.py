@@ -20,9 +20,7 @@ from fllm_export.table.layout import TableLayout
 from fllm_export.table.options import TableOptions
 
 MACHINE = Machine(threads=2, memory_read=2e9, disk_read=1e8, probe_bytes=1, load=0.5, processors=2)
-WRITE = WriteRates(
-    encode=1e-6, publish=1e-9, shard=0.5, decode=2e-6, cluster=3e-6, bounds=4e-6, sketch=5e-6, sketch_once=7
-)
+WRITE = WriteRates(encode=1e-6, publish=1e-9, shard=0.5, cluster=3e-6, bounds=4e-6, sketch=5e-6, sketch_once=7)
 SCAN = ScanRates(rows=1000, seconds={1: 1e-7, 8: 4e-7}, merge={1: 0.25, 8: 0.5})
 PLENTY = 1 << 60
 
@@ -59,11 +57,10 @@ def test_times_are_the_rates_times_the_counts() -> None:
     seconds = {name: quantity.value for name, quantity in found.seconds.items()}
     splits = sum(count * halvings(count, footprint.tile_rows) for count in footprint.shard_rows)
     assert seconds["encode"] == pytest.approx(4)
-    assert seconds["decode"] == pytest.approx(8)
     assert seconds["cluster"] == pytest.approx(3e-6 * splits + 16)
     assert seconds["sketch"] == pytest.approx(20 + 7)
     assert seconds["write, sync and hash"] == pytest.approx(footprint.disk * 1e-9 + 1)
-    stages = ("encode", "decode", "cluster", "sketch", "write, sync and hash")
+    stages = ("encode", "cluster", "sketch", "write, sync and hash")
     assert seconds["build"] == pytest.approx(sum(seconds[name] for name in stages))
     one, eight = found.scans
     assert one.call.value == pytest.approx(4_000_000 * 1e-7 + 0.25)
@@ -124,7 +121,7 @@ def test_a_probe_measures_and_leaves_nothing(tmp_path: Path) -> None:
     found = estimate(3000, 64, batches=(1, 4), sketch="yes", cluster="yes", folder=tmp_path, threads=1)
     assert not list(tmp_path.iterdir())
     rates = found.write
-    assert min(rates.encode, rates.shard, rates.decode, rates.bounds, rates.sketch, rates.sketch_once) > 0
+    assert min(rates.encode, rates.shard, rates.bounds, rates.sketch, rates.sketch_once) > 0
     assert found.scan.rows == 3000
     assert all(scan.call.value > 0 for scan in found.scans)
     assert found.machine.memory_read > found.machine.disk_read / 100 > 0
