@@ -115,8 +115,12 @@ def measure_create(work: Path, rows: int, dim: int) -> None:
         began, used = time.perf_counter(), time.process_time()
         UserTable.create(Path(folder) / "t", mixture.chunks())
         wall, processor = time.perf_counter() - began - mixture.seconds, time.process_time() - used - mixture.processor
+    chunk = next(mixture.chunks())
+    copy = np.empty_like(chunk)
+    copying = per_row(lambda: np.copyto(copy, chunk), len(chunk), REPEATS)["us"] * rows / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    show(create=rows, dim=dim, seconds=round(wall, 2), processor_s=round(processor, 2), peak_rss_gib=round(peak, 2))
+    times = {"seconds": round(wall, 2), "processor_s": round(processor, 2), "memcpy_s": round(copying, 2)}
+    show(create=rows, dim=dim, **times, peak_rss_gib=round(peak, 2))
 
 
 def measure_rate(work: Path, rows: int, dim: int) -> None:
