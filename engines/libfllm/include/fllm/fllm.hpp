@@ -161,7 +161,8 @@ class Table {
 
   // The same into the caller's arrays.
   void search(std::span<const float> z, std::size_t items, const SearchOptions& options, fllm_answer& out) const {
-    if (z.size() != items * describe().dim) throw Error(FLLM_USAGE, "the item vectors (z) do not hold items * dim values.");
+    if (z.size() != items * describe().dim)
+      throw Error(FLLM_USAGE, "the item vectors (z) do not hold items * dim values.");
     if (!options.seeds.empty() && options.seeds.size() != items) {
       throw Error(FLLM_USAGE, "seeds does not hold one seed per item.");
     }
