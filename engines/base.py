@@ -104,6 +104,8 @@ class Answer:
         exact: bool [B], whether these are provably the best users of the table; of a refined answer, whether its
             candidates were.
         log_probs_exact: bool [B], whether the denominator is the sum over every row.
+        log_prob_error: float32 [B], the most by which the logsumexp is off; NaN where that is not known.
+        log_probs_certified: bool [B], whether that is proven; otherwise it holds with a probability of 95%.
         rows: users in the table that the pass read.
         generation: version number of that table.
         scan_ms: time spent scoring and selecting within tiles.
@@ -118,10 +120,21 @@ class Answer:
     complete: npt.NDArray[np.bool_]
     exact: npt.NDArray[np.bool_]
     log_probs_exact: npt.NDArray[np.bool_]
+    log_prob_error: npt.NDArray[np.float32]
+    log_probs_certified: npt.NDArray[np.bool_]
     rows: int
     generation: int
     scan_ms: float
     merge_ms: float
+
+
+_ROUNDING = 1e-5
+"""By how much float32 scores and sums put a logsumexp off at most, relative to it, or to 1 if that is more."""
+
+
+def told_errors(errors: npt.NDArray[np.float64], logsumexp: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Return the ``log_prob_error`` of an answer, [B]: what the sum lacks, NaN where that is unknown, and rounding."""
+    return (errors + _ROUNDING * np.maximum(1.0, np.abs(logsumexp))).astype(np.float32)
 
 
 def joined(answers: Sequence[Answer]) -> Answer:

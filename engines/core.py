@@ -93,7 +93,7 @@ class CoreEngine:
         """Scan the table for a batch of item vectors, float32 [B, d]."""
         began = time.perf_counter()
         budget_ms = 0.0 if request.deadline is None else max(1e-6, (request.deadline - time.monotonic()) * 1e3)
-        ids, keys, scores, logsumexp, rows_scored, complete, log_probs_exact, generation, rows = self._filtered(
+        found = self._filtered(
             request.filter,
             np.ascontiguousarray(z),
             request.k,
@@ -104,6 +104,7 @@ class CoreEngine:
             budget_ms=budget_ms,
             refine=request.refine,
         )
+        ids, keys, scores, logsumexp, rows_scored, complete, log_probs_exact, error, certified, generation, rows = found
         return Answer(
             ids=ids,
             keys=keys,
@@ -113,6 +114,8 @@ class CoreEngine:
             complete=complete.astype(bool),
             exact=complete.astype(bool) & request.exact,
             log_probs_exact=log_probs_exact.astype(bool),
+            log_prob_error=error,
+            log_probs_certified=certified.astype(bool),
             rows=rows,
             generation=generation,
             scan_ms=(time.perf_counter() - began) * 1e3,

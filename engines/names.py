@@ -13,6 +13,7 @@ Mode = Literal["topk", "sample"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 """What is returned: the K best users, or K users drawn from the distribution."""
 
-LogProbs = Literal["exact", "estimate", "none"]
+LogProbs = Literal["exact", "estimate", "none", "certified"]
 LOG_PROBS: tuple[LogProbs, ...] = get_args(LogProbs)
-"""Where the softmax denominator comes from: every row, what the search reads anyway, or it is left out."""
+"""Where the softmax denominator comes from: every row; a sample; nowhere; every row not proven to be negligible. In the
+order of fllm_log_probs."""

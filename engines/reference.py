@@ -16,7 +16,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.base import Request
+from fllm_export.engines.base import Answer, Request
+from fllm_export.engines.estimator import Estimator, estimates
 from fllm_export.engines.gumbel import gumbel
 from fllm_export.engines.partial import Partial
 from fllm_export.engines.query import Query
@@ -29,7 +30,19 @@ Noise = Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.float64]]
 
 
 class NumpyEngine(TiledEngine):
-    """Scores with one float64 matrix product per tile."""
+    """Scores with one float64 matrix product per tile, and estimates denominators as libfllm does."""
+
+    def __init__(self, table: Table) -> None:
+        super().__init__(table)
+        self._estimator: Estimator | None = None
+
+    def _scan(self, z: npt.NDArray[np.float32], request: Request) -> Answer:
+        """Scan every row; where an estimate is requested, it takes the place of the sum."""
+        found = super()._scan(z, request)
+        if not estimates(self.table, len(z), request):
+            return found
+        self._estimator = self._estimator or Estimator(self.table)
+        return self._estimator.estimate(self.query(z), request, found)
 
     def score_tile(self, tile: Tile, query: Query, request: Request) -> Partial:
         """Score, perturb when sampling, select."""

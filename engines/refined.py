@@ -66,12 +66,16 @@ class Refiner:
             )
         keys = scores if request.mode == "topk" else _perturbed(scores, found.ids, request.seeds)
         order = np.lexsort((found.ids, -keys), axis=1)[:, : request.k]
+        logsumexp = corrected(found.logsumexp, found.scores, scores)
+        # The sum is off by as much as before, which is another share of it.
+        off = np.expm1(found.log_prob_error.astype(np.float64)) * np.exp(found.logsumexp - logsumexp)
         return replace(
             found,
             ids=np.take_along_axis(found.ids, order, 1),
             keys=np.take_along_axis(keys, order, 1),
             scores=np.take_along_axis(scores, order, 1),
-            logsumexp=corrected(found.logsumexp, found.scores, scores),
+            logsumexp=logsumexp,
+            log_prob_error=np.log1p(off).astype(np.float32),
             log_probs_exact=np.zeros_like(found.log_probs_exact),
         )
 

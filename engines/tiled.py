@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.base import Answer, Request, TableFacts
+from fllm_export.engines.base import Answer, Request, TableFacts, told_errors
 from fllm_export.engines.partial import Partial, merge
 from fllm_export.engines.query import Query
 from fllm_export.engines.refined import Refiner, candidates
@@ -47,13 +47,17 @@ class TiledEngine(ABC):
         refined = self._refiner.refine(z, request, found)
         return replace(refined, merge_ms=found.merge_ms + (time.perf_counter() - began) * 1e3)
 
+    def query(self, z: npt.NDArray[np.float32]) -> Query:
+        """Return item vectors as the table's codec scores them."""
+        return Query.quantised(z) if self.table.codec.exact_query else Query.exact(z)
+
     def _scan(self, z: npt.NDArray[np.float32], request: Request) -> Answer:
         """Scan tile by tile and merge as it goes, so that memory does not grow with the table.
 
         Raises:
             BundleError: a row holds a number that is not finite, or a score is beyond float32's range.
         """
-        query = Query.quantised(z) if self.table.codec.exact_query else Query.exact(z)
+        query = self.query(z)
         best: Partial | None = None
         rows_scored, scan_s, merge_s = 0, 0.0, 0.0
         for number, tile in enumerate(self.table.tiles()):
@@ -82,6 +86,8 @@ class TiledEngine(ABC):
             complete=complete,
             exact=complete & self.exact,
             log_probs_exact=complete,
+            log_prob_error=told_errors(np.where(complete, 0.0, np.nan), best.logsumexp),
+            log_probs_certified=complete,
             rows=self.facts.rows,
             generation=self.facts.generation,
             scan_ms=scan_s * 1e3,

@@ -44,6 +44,8 @@ class Table:
         npt.NDArray[np.uint64],
         npt.NDArray[np.uint8],
         npt.NDArray[np.uint8],
+        npt.NDArray[np.float32],
+        npt.NDArray[np.uint8],
         int,
         int,
     ]: ...

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fllm_export.engines.base import Answer, Request
+from fllm_export.engines.base import Answer, Request, told_errors
 from fllm_export.engines.partial import F32, F64, I64, Partial
 from fllm_export.engines.query import Query
 from fllm_export.engines.tensorrt.device_table import Block, DeviceTable
@@ -63,15 +63,18 @@ class HeadPass:
         ids, scores = exact.users()
         m, total = _at_least(scores, *found.denominator())
         rows_scored = np.full(len(ids), scored)
+        logsumexp = Partial(ids, scores, scores, m, total).logsumexp
         return Answer(
             ids=ids,
             keys=scores,
             scores=scores,
-            logsumexp=Partial(ids, scores, scores, m, total).logsumexp,
+            logsumexp=logsumexp,
             rows_scored=rows_scored,
             complete=complete,
             exact=complete & (request.exact and layout.codec not in ASSUMED),
             log_probs_exact=rows_scored == layout.rows,
+            log_prob_error=told_errors(np.where(rows_scored == layout.rows, 0.0, np.nan), logsumexp),
+            log_probs_certified=rows_scored == layout.rows,
             rows=layout.rows,
             generation=layout.generation,
             scan_ms=(scanned - began) * 1e3,

@@ -31,6 +31,10 @@ class TopK:
         log_probs_exact: bool [B], whether logsumexp is the sum over every user; otherwise it covers the rows scored, or
             is an estimate, or is NaN because it was not requested. Of a refined answer it is an estimate: the sum has
             refined scores for the candidates alone.
+        log_prob_error: float32 [B], the most by which logsumexp, and so each log-probability, is off; NaN where that is
+            not known because the budget left rows out of the sum, or where there is no sum.
+        log_probs_certified: bool [B], whether ``log_prob_error`` is proven. Otherwise it holds with a probability of
+            95%.
         generation: version number of the table that answered.
         timings_ms: wall time of each stage of this call: ``scan`` and ``merge``, and from texts also ``tokenise``
             and ``encode``.
@@ -44,6 +48,8 @@ class TopK:
     complete: npt.NDArray[np.bool_]
     exact: npt.NDArray[np.bool_]
     log_probs_exact: npt.NDArray[np.bool_]
+    log_prob_error: npt.NDArray[np.float32]
+    log_probs_certified: npt.NDArray[np.bool_]
     generation: int
     timings_ms: dict[str, float] = field(default_factory=dict)
 
@@ -68,6 +74,8 @@ class TopK:
                     "complete": bool(self.complete[row]),
                     "exact": bool(self.exact[row]),
                     "log_probs_exact": bool(self.log_probs_exact[row]),
+                    "log_prob_error": _known(self.log_prob_error[row]),
+                    "log_probs_certified": bool(self.log_probs_certified[row]),
                 }
             )
         return {"items": items, "generation": self.generation, "timings_ms": self.timings_ms}

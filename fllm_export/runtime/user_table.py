@@ -214,9 +214,10 @@ class UserTable(LivingUsers):
             exact: whether the users must be provably the best of the quantised table. Otherwise a table with a sketch
                 is scanned by the sketch's statistical bounds, which read less. When not given, that of the operating
                 point that the table was opened with, or else True.
-            log_probs: ``exact`` scores every row for the softmax denominator; ``estimate`` takes what the search reads
-                anyway; ``none`` leaves log-probabilities out (NaN). When not given, that of the operating point, or
-                else ``exact`` if ``exact``, else ``estimate``.
+            log_probs: ``exact`` scores every row for the softmax denominator; ``certified`` leaves out tiles that
+                change no log-probability by more than 0.001, as their bounds prove; ``estimate`` takes a sample;
+                ``none`` leaves log-probabilities out (NaN). ``log_prob_error`` of the answer bounds what that costs.
+                When not given, that of the operating point, or else ``exact`` if ``exact``, else ``estimate``.
             filter: the users that can be returned, from :meth:`filter`; probabilities stay those over all users.
             refine: c, for tables with refinement rows: the c x k best users by the rows that are scanned are ranked
                 again by their refinement rows, whose scores are returned. 0 takes the rows that are scanned alone. When
@@ -323,7 +324,9 @@ def _top_k(answer: Answer, request: Request) -> TopK:
         coverage=(answer.rows_scored / answer.rows).astype(np.float32),
         complete=answer.complete,
         exact=answer.exact,
-        log_probs_exact=np.zeros(len(scores), np.bool_) if unknown else answer.log_probs_exact,
+        log_probs_exact=answer.log_probs_exact & (not unknown),
+        log_prob_error=np.where(unknown, np.float32(np.nan), answer.log_prob_error),
+        log_probs_certified=answer.log_probs_certified & (not unknown),
         generation=answer.generation,
         timings_ms={"scan": answer.scan_ms, "merge": answer.merge_ms},
     )
@@ -353,8 +356,8 @@ def _search(exact: bool | None, log_probs: LogProbs | None, point: OperatingPoin
     wanted: LogProbs = "exact" if proven else "estimate"
     if log_probs is not None:
         wanted = arguments.one_of(log_probs, "log_probs", LOG_PROBS)
-    if wanted == "exact" and not proven:
-        raise UsageError("log_probs is 'exact' while exact is False", expected="'estimate' or 'none'")
+    if wanted in ("exact", "certified") and not proven:
+        raise UsageError(f"log_probs is {wanted!r} while exact is False", expected="'estimate' or 'none'")
     return proven, wanted
 
 

@@ -12,6 +12,7 @@ from fllm_export.engines.base import Answer
 from fllm_export.engines.partial import NO_USER
 from fllm_export.errors import UsageError
 
+F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 
@@ -27,7 +28,8 @@ def merge(answers: Sequence[Answer], k: int, rows: int) -> Answer:
         rows: users of the whole table. Where the parts that answered hold fewer, the answer is not complete.
 
     Returns:
-        The answer. ``scan_ms`` is that of the slowest part; ``merge_ms`` is for the caller to set.
+        The answer. ``log_prob_error`` merges as in :func:`merged_error`. ``scan_ms`` is that of the slowest part;
+        ``merge_ms`` is for the caller to set.
 
     Raises:
         UsageError: there is no answer, the answers are of several generations, or of other numbers of items.
@@ -42,9 +44,13 @@ def merge(answers: Sequence[Answer], k: int, rows: int) -> Answer:
     }
     for name in ("complete", "exact", "log_probs_exact"):
         found[name] = np.all([getattr(answer, name) for answer in answers], axis=0) & whole
+    sums, errors = [answer.logsumexp for answer in answers], [answer.log_prob_error for answer in answers]
+    error = np.where(whole, merged_error(sums, errors), np.float32(np.nan))
     return Answer(
         **found,
-        logsumexp=log_sum([answer.logsumexp for answer in answers]),
+        logsumexp=log_sum(sums),
+        log_prob_error=error,
+        log_probs_certified=np.all([answer.log_probs_certified for answer in answers], axis=0) & ~np.isnan(error),
         rows_scored=np.sum([answer.rows_scored for answer in answers], axis=0),
         rows=rows,
         generation=generation,
@@ -70,6 +76,25 @@ def log_sum(parts: Sequence[F64]) -> F64:
     return found
 
 
+def merged_error(sums: Sequence[F64], errors: Sequence[F32]) -> F32:
+    """Return the most by which :func:`log_sum` of ``sums`` is off, given that of each part, float32 [B].
+
+    Off by e_i each, the sum is off by no more than log(sum of w_i exp(e_i)), w_i being the part's share of it: below,
+    it is off by less. Bounds of independent samples that hold with 95% each also hold with 95% together: each is a
+    Bernstein bound, the deviations and ranges of all add up to no less than those of one sample of all rows
+    (:mod:`fllm_export.engines.estimator`).
+
+    Args:
+        sums: logsumexp of the parts, float64 [B] each.
+        errors: the most by which each is off, float32 [B] each; NaN, which stands for "not known", stays NaN.
+    """
+    whole = log_sum(sums)
+    with np.errstate(invalid="ignore", over="ignore"):
+        grown = log_sum([np.asarray(total + error, np.float64) for total, error in zip(sums, errors, strict=True)])
+        found: F32 = (grown - whole).astype(np.float32)
+    return found
+
+
 def nothing(items: int, rows: int, generation: int) -> Answer:
     """Return the answer of a part of which no row was scored, for so many items."""
     no_users = np.zeros((items, 0), np.float32)
@@ -83,6 +108,8 @@ def nothing(items: int, rows: int, generation: int) -> Answer:
         complete=never,
         exact=never,
         log_probs_exact=never,
+        log_prob_error=np.full(items, 0.0 if rows == 0 else np.nan, np.float32),
+        log_probs_certified=never,
         rows=rows,
         generation=generation,
         scan_ms=0.0,

@@ -214,7 +214,9 @@ class ShardedEngine:
             answers = [*answers, *(nothing(items, opened.rows[part], facts.generation) for part in lost)]
         merged = merge(answers, request.k, facts.rows)
         if request.log_probs == "none":
-            merged = replace(merged, logsumexp=np.full(items, np.nan))
+            merged = replace(
+                merged, logsumexp=np.full(items, np.nan), log_prob_error=np.full(items, np.nan, np.float32)
+            )
         return replace(merged, merge_ms=(time.perf_counter() - began) * 1e3)
 
     def _read(self) -> _Opened:

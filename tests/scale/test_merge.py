@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fllm_export import UsageError
 from fllm_export.engines.base import Answer
 from fllm_export.engines.gumbel import gumbel
-from fllm_export.scale.merge import log_sum, merge, nothing
+from fllm_export.scale.merge import log_sum, merge, merged_error, nothing
 
 
 def one_pass(scores: np.ndarray, ids: np.ndarray, k: int, allowed: np.ndarray, seed: int | None) -> Answer:
@@ -36,6 +36,8 @@ def one_pass(scores: np.ndarray, ids: np.ndarray, k: int, allowed: np.ndarray, s
         complete=full,
         exact=full,
         log_probs_exact=full,
+        log_prob_error=np.full(len(scores), 1e-5, np.float32),
+        log_probs_certified=full,
         rows=len(ids),
         generation=3,
         scan_ms=1.0,
@@ -117,3 +119,18 @@ def test_answers_that_do_not_belong_together_are_refused() -> None:
         merge([], 2, 8)
     with pytest.raises(UsageError, match="number of items"):
         merge([part, nothing(3, 4, 3)], 2, 8)
+
+
+def test_errors_of_parts_bound_that_of_the_whole() -> None:
+    generator = np.random.default_rng(0)
+    sums = generator.standard_normal((3, 500)) * 4
+    errors = generator.exponential(0.3, (3, 500)).astype(np.float32)
+    told = merged_error(list(sums), list(errors))
+    for side in (-1, 1, generator.uniform(-1, 1, sums.shape)):
+        off = np.abs(log_sum(list(sums + side * errors)) - log_sum(list(sums)))
+        assert (off <= told + 1e-6).all()
+    assert (told <= errors.max(0) + 1e-6).all()
+    assert np.isnan(merged_error(list(sums), [*errors[:2], np.full(500, np.nan, np.float32)])).all()
+    empty = nothing(500, 0, 3)
+    with_empty = merged_error([*sums, empty.logsumexp], [*errors, empty.log_prob_error])
+    np.testing.assert_allclose(with_empty, told, rtol=1e-6)

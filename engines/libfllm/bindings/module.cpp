@@ -74,7 +74,8 @@ fllm::Table open(const std::string& directory, unsigned threads, bool pin_thread
   return fllm::Table(directory, {threads, pin_threads, resident, window, {}, engine, gpus, gpu_bytes, {}, part, parts});
 }
 
-// user_ids, keys, scores [items, k]; logsumexp, rows_scored, complete, log_probs_exact [items]; generation, rows.
+// user_ids, keys, scores [items, k]; logsumexp, rows_scored, complete, log_probs_exact, log_prob_error,
+// log_probs_certified [items]; generation, rows.
 nb::tuple search(const fllm::Table& table, Vectors z, std::size_t k, bool sample, std::optional<Seeds> seeds,
                  bool exact, int log_probs, double budget_ms, const fllm::Filter* filter, std::uint32_t refine) {
   const std::size_t items = z.shape(0);
@@ -83,6 +84,8 @@ nb::tuple search(const fllm::Table& table, Vectors z, std::size_t k, bool sample
   auto logsumexp = make<double>(items, 1, 1);
   auto rows_scored = make<std::uint64_t>(items, 1, 1);
   auto complete = make<std::uint8_t>(items, 1, 1), log_probs_exact = make<std::uint8_t>(items, 1, 1);
+  auto log_prob_error = make<float>(items, 1, 1);
+  auto log_probs_certified = make<std::uint8_t>(items, 1, 1);
   fllm::SearchOptions options;
   options.k = k;
   options.mode = sample ? FLLM_SAMPLE : FLLM_TOPK;
@@ -100,12 +103,15 @@ nb::tuple search(const fllm::Table& table, Vectors z, std::size_t k, bool sample
   out.rows_scored = rows_scored.data;
   out.complete = complete.data;
   out.log_probs_exact = log_probs_exact.data;
+  out.log_prob_error = log_prob_error.data;
+  out.log_probs_certified = log_probs_certified.data;
   {
     nb::gil_scoped_release release;
     table.search({z.data(), z.size()}, items, options, out);
   }
   return nb::make_tuple(user_ids.array, keys.array, scores.array, logsumexp.array, rows_scored.array, complete.array,
-                        log_probs_exact.array, out.generation, out.rows);
+                        log_probs_exact.array, log_prob_error.array, log_probs_certified.array, out.generation,
+                        out.rows);
 }
 
 nb::dict describe(const fllm::Table& table) {

@@ -115,6 +115,36 @@ void filters_leave_users_out(const fllm::Table& table, const std::vector<float>&
   CHECK((few.user_ids == std::vector<std::int64_t>{all[3], all[7], -1, -1, -1}));
 }
 
+double logsumexp_of_all(const fllm::Table& table, const float* z) {
+  const fllm::Answer all = table.search({z, kDim}, 1, best(kRows));
+  double sum = 0;
+  for (const float score : all.scores) sum += std::exp(static_cast<double>(score) - all.scores[0]);
+  return all.scores[0] + std::log(sum);
+}
+
+// Items as they are, and so short that every user counts.
+void log_probabilities_are_off_by_no_more_than_told(const fllm::Table& table, std::vector<float> z) {
+  for (const float length : {1.0f, 1e-6f}) {
+    for (float& number : z) number *= length;
+    for (const fllm_log_probs kind : {FLLM_LOG_PROBS_EXACT, FLLM_LOG_PROBS_ESTIMATE, FLLM_LOG_PROBS_CERTIFIED}) {
+      fllm::SearchOptions options = best(kUsers);
+      options.log_probs = kind;
+      const fllm::Answer answer = table.search(z, kItems, options);
+      for (std::size_t item = 0; item < kItems; ++item) {
+        const double off = answer.logsumexp[item] - logsumexp_of_all(table, z.data() + item * kDim);
+        CHECK(std::abs(off) <= answer.log_prob_error[item]);
+        CHECK((answer.log_probs_exact[item] == 1) == (kind == FLLM_LOG_PROBS_EXACT));
+        if (kind != FLLM_LOG_PROBS_ESTIMATE) CHECK(answer.log_probs_certified[item] == 1);
+        if (kind == FLLM_LOG_PROBS_EXACT) CHECK(answer.log_prob_error[item] < 1e-3 + 1e-5 * answer.logsumexp[item]);
+      }
+    }
+  }
+  fllm::SearchOptions options = best(kUsers);
+  options.log_probs = FLLM_LOG_PROBS_NONE;
+  const fllm::Answer without = table.search(z, kItems, options);
+  CHECK(std::isnan(without.log_prob_error[0]) && without.log_probs_certified[0] == 0);
+}
+
 fllm_status status_of(const fllm::Table& table, const fllm_search_options& options, const float* z, fllm_error* error) {
   fllm_answer answer = FLLM_ANSWER_INIT;
   return fllm_table_search(table.get(), z, 1, &options, &answer, error);
@@ -130,7 +160,12 @@ void unfit_arguments_are_told(const fllm::Table& table, std::vector<float> z) {
   options.k = 5;
   options.exact = 0;
   CHECK(status_of(table, options, z.data(), &error) == FLLM_USAGE);
+  options.log_probs = FLLM_LOG_PROBS_CERTIFIED;
+  CHECK(status_of(table, options, z.data(), &error) == FLLM_USAGE);
   options.exact = 1;
+  options.log_probs = FLLM_LOG_PROBS_CERTIFIED + 1;
+  CHECK(status_of(table, options, z.data(), &error) == FLLM_USAGE);
+  options.log_probs = FLLM_LOG_PROBS_EXACT;
   options.size += 8;
   CHECK(status_of(table, options, z.data(), &error) == FLLM_USAGE);
   // An older caller's struct, without its last members.
@@ -155,6 +190,7 @@ int main() {
   many_threads_share_passes(directory.path(), z);
   a_search_can_be_cancelled_or_cut(table, z);
   filters_leave_users_out(table, z);
+  log_probabilities_are_off_by_no_more_than_told(table, z);
   unfit_arguments_are_told(table, z);
   return check::result();
 }

@@ -83,9 +83,10 @@ ItemAnswer CudaEngine::merge(const Search& search, std::vector<std::vector<Devic
   ItemAnswer answer = ranked(std::move(users), search.k);
   answer.rows_scored = rows;
   answer.complete = rows == rows_;
-  if (search.wants_denominator()) {
+  if (search.wants_log_probs()) {
     answer.logsumexp = at_least_of(answer.users, denominator);
     answer.log_probs_exact = answer.complete;
+    if (answer.complete) answer.tell_error(0.0, true);
   }
   return answer;
 }

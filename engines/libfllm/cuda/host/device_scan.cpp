@@ -35,15 +35,15 @@ std::vector<DeviceAnswer> DeviceScan::run(const std::vector<Column>& columns) {
   samples_ = search.mode == Mode::sample;
   filters_.begin_pass();
   room_.begin(columns, table_.dim(), turns.size(), filters_, scans_);
-  const std::size_t scored = score_turns(turns, columns, search.wants_denominator());
+  const std::size_t scored = score_turns(turns, columns, search.wants_log_probs());
   room_.fetch_states(scans_);
-  if (search.wants_denominator()) sum_again(turns, scored);
+  if (search.wants_log_probs()) sum_again(turns, scored);
   std::uint64_t rows = 0;
   for (std::size_t turn = 0; turn < scored; ++turn) rows += turns[turn].rows;
   std::vector<DeviceAnswer> answers(columns.size());
   for (std::size_t i = 0; i < columns.size(); ++i) {
     answers[i].rows_scored = rows;
-    if (search.wants_denominator()) answers[i].denominator = room_.denominator(i);
+    if (search.wants_log_probs()) answers[i].denominator = room_.denominator(i);
   }
   make_up(turns, scored);
   std::vector<std::vector<Candidate>> users = room_.fetch_users(scans_);

@@ -161,18 +161,20 @@ typedef struct fllm_cancel {
 
 typedef enum fllm_mode { FLLM_TOPK = 0, FLLM_SAMPLE = 1 } fllm_mode;
 
-/* How log-probabilities are computed: from every row, estimated from the rows that are read anyway, or not at all. */
+/* How log-probabilities are computed: from every row; estimated from a sample of the rows; not at all; or from every
+ * row but those of tiles that are proven to change no log-probability by more than 0.001. */
 typedef enum fllm_log_probs {
   FLLM_LOG_PROBS_EXACT = 0,
   FLLM_LOG_PROBS_ESTIMATE = 1,
-  FLLM_LOG_PROBS_NONE = 2
+  FLLM_LOG_PROBS_NONE = 2,
+  FLLM_LOG_PROBS_CERTIFIED = 3
 } fllm_log_probs;
 
 typedef struct fllm_search_options {
   size_t size;
-  size_t k;              /* users per item, from 1 to the number of rows of the table */
-  int32_t mode;          /* fllm_mode */
-  int32_t exact;         /* 0: the sketch's statistical bounds may rule rows out; not with FLLM_LOG_PROBS_EXACT */
+  size_t k;      /* users per item, from 1 to the number of rows of the table */
+  int32_t mode;  /* fllm_mode */
+  int32_t exact; /* 0: the sketch's statistical bounds may rule rows out; not with FLLM_LOG_PROBS_EXACT or _CERTIFIED */
   int32_t log_probs;     /* fllm_log_probs */
   double budget_ms;      /* milliseconds from the call on, after which no further rows are started; 0 or less: none */
   const uint64_t* seeds; /* [items] for FLLM_SAMPLE; NULL: all 0 */
@@ -191,19 +193,23 @@ typedef struct fllm_search_options {
 /* The answer. The caller owns all arrays; each may be NULL if it is not needed. */
 typedef struct fllm_answer {
   size_t size;
-  int64_t* user_ids;        /* [items, k], sorted by key descending, then by id ascending; -1 where fewer were found */
-  float* keys;              /* [items, k], the sort key: the score, or score plus noise; -infinity where none */
-  float* scores;            /* [items, k]; -infinity where none */
-  float* log_probs;         /* [items, k], score - logsumexp; NaN for FLLM_LOG_PROBS_NONE */
-  double* logsumexp;        /* [items], logsumexp of the scores of the rows scored; NaN for FLLM_LOG_PROBS_NONE */
+  int64_t* user_ids; /* [items, k], sorted by key descending, then by id ascending; -1 where fewer were found */
+  float* keys;       /* [items, k], the sort key: the score, or score plus noise; -infinity where none */
+  float* scores;     /* [items, k]; -infinity where none */
+  float* log_probs;  /* [items, k], score - logsumexp; NaN for FLLM_LOG_PROBS_NONE */
+  double* logsumexp; /* [items], logsumexp of the scores of all rows or of those scored, or an estimate of it; NaN for
+                      * FLLM_LOG_PROBS_NONE */
   uint64_t* rows_scored;    /* [items], rows that were scored or ruled out */
   uint8_t* complete;        /* [items], 1: the answer is the one that an unlimited budget gives */
   uint8_t* log_probs_exact; /* [items], 1: every row was scored, and none was refined */
   int64_t generation;       /* generation of the table that answered */
   uint64_t rows;            /* number of rows of that table */
+  float* log_prob_error;    /* [items], the most by which logsumexp, and so each log-probability, is off; NaN where that
+                             * is not known: where the budget left rows out of the sum, or there is none */
+  uint8_t* log_probs_certified; /* [items], 1: log_prob_error is proven; 0: it holds with a probability of 95% */
 } fllm_answer;
 
-#define FLLM_ANSWER_INIT {sizeof(fllm_answer), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0}
+#define FLLM_ANSWER_INIT {sizeof(fllm_answer), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL}
 
 /* Finds the best users for the item vectors z, float32 [items, dim], all finite. Blocks until the answer is complete,
  * the budget is used up or the search is cancelled. Concurrent searches share passes over the table. */

@@ -87,6 +87,8 @@ struct Answer {
   std::vector<std::uint8_t> complete, log_probs_exact;
   std::int64_t generation = 0;
   std::uint64_t rows = 0;
+  std::vector<float> log_prob_error;
+  std::vector<std::uint8_t> log_probs_certified;
 };
 
 // A table handle. Copies own the same table; each may be used from any thread.
@@ -148,6 +150,8 @@ class Table {
     out.rows_scored = answer.rows_scored.data();
     out.complete = answer.complete.data();
     out.log_probs_exact = answer.log_probs_exact.data();
+    out.log_prob_error = answer.log_prob_error.data();
+    out.log_probs_certified = answer.log_probs_certified.data();
     search(z, items, options, out);
     answer.generation = out.generation;
     answer.rows = out.rows;
@@ -197,7 +201,9 @@ class Table {
                   std::vector<std::uint8_t>(items),
                   std::vector<std::uint8_t>(items),
                   0,
-                  0};
+                  0,
+                  std::vector<float>(items),
+                  std::vector<std::uint8_t>(items)};
     return answer;
   }
 

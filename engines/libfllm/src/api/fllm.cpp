@@ -63,10 +63,12 @@ fllm::Search wanted(const float* z, std::size_t items, const fllm_search_options
                                         "an integer from 1 to " + std::to_string(rows) + ", the users of this table"));
   }
   require(options.mode == FLLM_TOPK || options.mode == FLLM_SAMPLE, "the mode is invalid", "FLLM_TOPK or FLLM_SAMPLE");
-  require(options.log_probs >= FLLM_LOG_PROBS_EXACT && options.log_probs <= FLLM_LOG_PROBS_NONE, "log_probs is invalid",
-          "a value of fllm_log_probs");
-  require(options.exact != 0 || options.log_probs != FLLM_LOG_PROBS_EXACT,
-          "exact is 0 and log_probs is FLLM_LOG_PROBS_EXACT", "FLLM_LOG_PROBS_ESTIMATE or FLLM_LOG_PROBS_NONE");
+  require(options.log_probs >= FLLM_LOG_PROBS_EXACT && options.log_probs <= FLLM_LOG_PROBS_CERTIFIED,
+          "log_probs is invalid", "a value of fllm_log_probs");
+  require(
+      options.exact != 0 || options.log_probs == FLLM_LOG_PROBS_ESTIMATE || options.log_probs == FLLM_LOG_PROBS_NONE,
+      "exact is 0 and log_probs is FLLM_LOG_PROBS_EXACT or FLLM_LOG_PROBS_CERTIFIED",
+      "FLLM_LOG_PROBS_ESTIMATE or FLLM_LOG_PROBS_NONE");
   require(!std::isnan(options.budget_ms), "budget_ms is NaN", "a number of milliseconds");
   require(options.filter == nullptr || options.filter->rows.table() == &open.table(),
           "the filter was made for another table, or before the table was opened again", "a filter of this table");
@@ -129,6 +131,8 @@ void write(const std::vector<fllm::ItemAnswer>& answers, std::size_t k, const fl
     if (out.rows_scored != nullptr) out.rows_scored[item] = found.rows_scored;
     if (out.complete != nullptr) out.complete[item] = found.complete ? 1 : 0;
     if (out.log_probs_exact != nullptr) out.log_probs_exact[item] = found.log_probs_exact ? 1 : 0;
+    if (out.log_prob_error != nullptr) out.log_prob_error[item] = found.log_prob_error;
+    if (out.log_probs_certified != nullptr) out.log_probs_certified[item] = found.log_probs_certified ? 1 : 0;
   }
   out.generation = open.table().layout().generation;
   out.rows = open.table().layout().rows;
@@ -263,7 +267,7 @@ fllm_status fllm_table_search(const fllm_table* table, const float* z, size_t it
     check_vectors(z, items, open->table().layout().item_dim());
     const fllm::Search search = wanted(z, items, given, *open, began);
     const std::vector<fllm::ItemAnswer> found = fllm::search_refined(*open, table->kernels(), search);
-    check_finite(found, search.wants_denominator());
+    check_finite(found, search.wants_log_probs());
     write(found, search.k, *open, out);
     std::memcpy(answer, &out, out.size);
   });

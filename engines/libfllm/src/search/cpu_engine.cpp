@@ -21,8 +21,15 @@ std::unique_ptr<Engine> make_cpu_engine(const Table& table, const EngineOptions&
 CpuEngine::CpuEngine(const Table& table, const kernels::Kernels& kernels, std::size_t threads, bool pin_threads)
     : table_(table), kernels_(kernels), pool_(threads, pin_threads), level_(kernels.isa) {}
 
+bool CpuEngine::alike(const Search& a, const Search& b) const {
+  return Engine::alike(a, b) && Pass::sums_rows(table_, a) == Pass::sums_rows(table_, b);
+}
+
 std::vector<ItemAnswer> CpuEngine::scan(std::vector<Column> columns) {
-  return Pass(table_, kernels_, std::move(columns)).run(pool_);
+  return Pass(table_, kernels_, std::move(columns)).run(pool_, [this]() -> const Panel& {
+    if (!panel_) panel_.emplace(table_);
+    return *panel_;
+  });
 }
 
 std::size_t CpuEngine::most_columns() const {

@@ -4,6 +4,10 @@
 
 namespace fllm {
 
+bool Engine::alike(const Search& a, const Search& b) const {
+  return a.mode == b.mode && a.log_probs == b.log_probs && a.exact == b.exact;
+}
+
 bool any_goes_on(const std::vector<Column>& columns) {
   return std::any_of(columns.begin(), columns.end(),
                      [](const Column& column) { return !column.search->is_cancelled() && !column.search->expired(); });

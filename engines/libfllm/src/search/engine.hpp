@@ -15,7 +15,10 @@ class Engine {
  public:
   virtual ~Engine() = default;
 
-  // One pass for columns that want the same mode, kind of log-probabilities and exactness; the answers in their order.
+  // Whether searches may share a pass: they want the same mode, kind of log-probabilities and exactness.
+  virtual bool alike(const Search& a, const Search& b) const;
+
+  // One pass for columns of searches that are alike; the answers in their order.
   // A search that was cancelled has incomplete ones. One call at a time.
   virtual std::vector<ItemAnswer> scan(std::vector<Column> columns) = 0;
 

@@ -9,7 +9,6 @@
 #include "format/table.hpp"
 #include "machine/aligned.hpp"
 #include "search/rows.hpp"
-#include "search/sketch_scan.hpp"
 
 namespace fllm {
 
@@ -22,7 +21,7 @@ class LiveRows {
   explicit LiveRows(const Tombstones& tombstones)
       : tombstones_(tombstones),
         scales_(tombstones.empty() ? 0 : kernels::kBlockRows),
-        bias_(tombstones.empty() ? 0 : SketchScan::kChunkRows) {}
+        bias_(tombstones.empty() ? 0 : kernels::kBlockRows) {}
 
   bool holds(const Tile& tile, std::size_t row) const { return !tombstones_.holds(tile.first_row + row); }
 
@@ -52,24 +51,6 @@ class LiveRows {
     if (rows.block.row_errors == rows.block.scales) rows.block.row_errors = scales_.data();
     rows.block.scales = scales_.data();
     rows.block.bias = bias_.data();
-  }
-
-  // The biases by which the sketch bounds rows [first, first + count) of a tile, at most SketchScan::kChunkRows.
-  const float* bias(const Tile& tile, std::size_t first, std::size_t count) {
-    const float* const stored = tile.bias == nullptr ? nullptr : tile.bias + first;
-    if (!tile.has_deleted || tombstones_.count(tile.first_row + first, count) == 0) return stored;
-    for (std::size_t at = 0; at < count; at += Tombstones::kWordRows) {
-      const std::size_t rows = std::min(Tombstones::kWordRows, count - at);
-      if (stored == nullptr) {
-        std::fill_n(bias_.data() + at, rows, 0.0f);
-      } else {
-        std::copy_n(stored + at, rows, bias_.data() + at);
-      }
-      for (std::uint64_t left = bits(tile, first + at, rows); left != 0; left &= left - 1) {
-        bias_[at + static_cast<std::size_t>(std::countr_zero(left))] = kLowest;
-      }
-    }
-    return bias_.data();
   }
 
  private:

@@ -1,11 +1,13 @@
 #include "search/pass.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <mutex>
 #include <numeric>
 
 #include "search/engine.hpp"
+#include "search/estimator.hpp"
 
 namespace fllm {
 
@@ -18,14 +20,17 @@ constexpr std::size_t kTurnProducts = std::size_t{1} << 26;  // multiply-adds, a
 // sketch has all dimensions, without one for rows that are decoded to float32 first, and with it for those. Measured on
 // rows whose bounds rule nothing out by tiles; a sketch of fewer dimensions costs less in proportion.
 constexpr std::size_t kSketchColumns = 4, kSketchColumnsOfDecoded = 6;
-// With estimated denominators every row counts, in all columns.
-constexpr std::size_t kEstimatedColumns = 8;
+// What tiles that are left out may add to a denominator, relative to it: far less than float32 sums lose, or what makes
+// a logarithm of up to 30 certain to 1e-3 with what these lose (docs/internals/log_probabilities.md).
+constexpr double kNegligible = 0x1p-20, kNegligibleCertified = 7e-4;
+
+// Where neither a sketch nor bounds spare a row, so few items are summed up at little cost.
+constexpr std::size_t kSummedItems = 4;
 
 // Of how many columns the sketch is read; where more want a span, its rows are scored.
 std::size_t sketch_columns(const Table& table, const std::vector<Column>& columns) {
   const Search& search = *columns.front().search;
-  if (table.sketches().empty() || search.mode != Mode::topk || search.log_probs == LogProbs::exact) return 0;
-  if (search.wants_denominator()) return columns.size() <= kEstimatedColumns ? kEstimatedColumns : 0;
+  if (table.sketches().empty() || search.mode != Mode::topk || Pass::sums_rows(table, search)) return 0;
   const Layout& layout = table.layout();
   const bool decoded = facts_of(layout.codec).decode != nullptr;
   return std::max<std::size_t>(1,
@@ -34,7 +39,8 @@ std::size_t sketch_columns(const Table& table, const std::vector<Column>& column
 
 PassFacts facts(const Table& table, const kernels::Kernels& kernels, std::vector<Column> columns) {
   const Search& search = *columns.front().search;
-  const bool wants_denominator = search.wants_denominator();
+  const bool wants_denominator = Pass::sums_rows(table, search);
+  const double share = search.log_probs == LogProbs::certified ? kNegligibleCertified : kNegligible;
   const std::size_t sketched = sketch_columns(table, columns);
   Queries queries(table.layout(), kernels, columns, !wants_denominator);
   const std::size_t count = columns.size();
@@ -45,7 +51,9 @@ PassFacts facts(const Table& table, const kernels::Kernels& kernels, std::vector
           search.mode == Mode::sample,
           sketched,
           std::move(queries),
-          SharedThresholds(count)};
+          SharedThresholds(count),
+          SharedThresholds(count),
+          static_cast<float>(std::log(share / static_cast<double>(table.layout().stored_rows)))};
 }
 
 // Brings tiles in before they are wanted. Asking costs time, so where tiles turn out to be in memory it asks ever less.
@@ -152,9 +160,18 @@ class Pass::Turns {
 Pass::Pass(const Table& table, const kernels::Kernels& kernels, std::vector<Column> columns)
     : facts_(facts(table, kernels, std::move(columns))) {}
 
+bool Pass::sums_rows(const Table& table, const Search& search) {
+  if (search.log_probs != LogProbs::estimate) return search.wants_log_probs();
+  if (search.mode == Mode::sample) return true;  // noise has no bound: every row is scored
+  if (table.layout().tile_bounds) return false;
+  // Nothing bounds the scores of rows that a filter refuses.
+  return search.filter != nullptr || (table.sketches().empty() && search.items <= kSummedItems);
+}
+
 bool Pass::rules_out(const Tile& tile, std::size_t column, float threshold) const {
-  if (!bounds_ || facts_.wants_denominator) return false;
-  return bounds_->upper(static_cast<std::size_t>(&tile - facts_.table.tiles().data()), column) < threshold;
+  if (!bounds_) return false;
+  const float upper = bounds_->upper(static_cast<std::size_t>(&tile - facts_.table.tiles().data()), column);
+  return upper < threshold && (!facts_.wants_denominator || upper < facts_.negligible.of(column));
 }
 
 std::size_t Pass::rows_of_a_turn() const {
@@ -187,7 +204,7 @@ std::vector<Span> Pass::cut_spans(Pool& pool) {
   return spans;
 }
 
-std::vector<ItemAnswer> Pass::run(Pool& pool) {
+std::vector<ItemAnswer> Pass::run(Pool& pool, const std::function<const Panel&()>& panel) {
   std::vector<Span> spans = cut_spans(pool);
   const std::size_t threads = std::min(pool.threads(), spans.size());
   Turns turns(*this, std::move(spans), threads);
@@ -200,6 +217,9 @@ std::vector<ItemAnswer> Pass::run(Pool& pool) {
   std::vector<ItemAnswer> answers;
   for (std::size_t column = 0; column < facts_.columns.size(); ++column) {
     answers.push_back(merge(column, workers, turns));
+  }
+  if (facts_.columns.front().search->log_probs == LogProbs::estimate && !facts_.wants_denominator) {
+    Estimator(facts_, panel(), bounds_ ? &*bounds_ : nullptr).estimate(answers, pool);
   }
   return answers;
 }
@@ -221,7 +241,8 @@ ItemAnswer Pass::merge(std::size_t column, const std::vector<std::unique_ptr<Wor
   answer.complete = answer.rows_scored == facts_.table.layout().rows;
   if (facts_.wants_denominator) {
     answer.logsumexp = at_least_of(answer.users, denominator);
-    answer.log_probs_exact = answer.complete && facts_.sketch_columns == 0;
+    answer.log_probs_exact = answer.complete && facts_.columns[column].search->log_probs != LogProbs::certified;
+    if (answer.complete) answer.tell_error(answer.log_probs_exact ? 0.0 : kNegligibleCertified, true);
   }
   return answer;
 }

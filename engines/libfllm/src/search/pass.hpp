@@ -3,12 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "format/table.hpp"
 #include "machine/pool.hpp"
+#include "search/panel.hpp"
 #include "search/pass_facts.hpp"
 #include "search/query.hpp"
 #include "search/search.hpp"
@@ -22,8 +24,13 @@ class Pass {
   // All columns want the same mode, the same kind of log-probabilities and the same exactness.
   Pass(const Table& table, const kernels::Kernels& kernels, std::vector<Column> columns);
 
+  // Whether a search sums rows up as they are scored; the columns of a pass agree on it. Otherwise it has no
+  // denominator, or an estimate.
+  static bool sums_rows(const Table& table, const Search& search);
+
   // Scores the table. The answers are those of the columns, in order. A search that was cancelled has incomplete ones.
-  std::vector<ItemAnswer> run(Pool& pool);
+  // `panel` makes the table's panel or has it; it is called where log-probabilities are estimated.
+  std::vector<ItemAnswer> run(Pool& pool, const std::function<const Panel&()>& panel);
 
  private:
   class Turns;

@@ -20,7 +20,8 @@ struct Span {
   std::size_t live;  // rows that are not deleted, at least 1
 };
 
-// The best K-th key that any thread knows of a column: a row below it cannot be among the K best.
+// The greatest number that any thread knows of a column, such as its K-th best key: a row below that cannot be among
+// the K best.
 class SharedThresholds {
  public:
   explicit SharedThresholds(std::size_t columns) : known_(columns) {
@@ -43,10 +44,14 @@ struct PassFacts {
   const Table& table;
   const kernels::Kernels& kernels;
   std::vector<Column> columns;
-  bool wants_denominator, samples;
+  bool wants_denominator;  // rows are summed up as they are scored
+  bool samples;
   std::size_t sketch_columns;  // spans that at most so many columns want are read by the sketch; 0: none is
   Queries queries;
   SharedThresholds thresholds;
+  // With denominators: a tile none of whose scores exceeds this adds a negligible share, and may be left out.
+  SharedThresholds negligible;
+  float negligible_share;  // the logarithm of what all that is left out may add, relative to the mean row's share
 };
 
 }  // namespace fllm

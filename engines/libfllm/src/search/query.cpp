@@ -106,6 +106,11 @@ QueryGroup Queries::gather(const std::uint32_t* columns, std::size_t count, Gath
     if (room.high.size() == 0) room.high = Aligned<std::uint8_t>(group_bytes_);
     kernels_.int8_many_gather(many_high_.data(), columns, count, code_dims_, room.high.data());
     group.high = room.high.data();
+    if (!first_limb_only_) {
+      if (room.low.size() == 0) room.low = Aligned<std::uint8_t>(group_bytes_);
+      kernels_.int8_many_gather(many_low_.data(), columns, count, code_dims_, room.low.data());
+      group.low = room.low.data();
+    }
   }
   return group;
 }

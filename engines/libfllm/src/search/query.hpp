@@ -47,7 +47,7 @@ struct QueryGroup {
 
 // Room for a group of any columns.
 struct GatheredGroup {
-  Aligned<std::uint8_t> high;
+  Aligned<std::uint8_t> high, low;
   Aligned<float> floats, scales, errors;
 };
 
@@ -76,7 +76,7 @@ class Queries {
 
   // Columns [64 number, 64 number + 64), as far as there are any.
   QueryGroup group(std::size_t number) const;
-  // Any columns, at most kGroupColumns, packed into `room`; their low limbs are left out.
+  // Any columns, at most kGroupColumns, packed into `room`.
   QueryGroup gather(const std::uint32_t* columns, std::size_t count, GatheredGroup& room) const;
 
  private:

@@ -11,10 +11,6 @@ namespace {
 
 constexpr std::size_t kCandidateBytes = 512u << 20;  // of all items' candidates at most
 
-bool of_one_kind(const Search& a, const Search& b) {
-  return a.mode == b.mode && a.log_probs == b.log_probs && a.exact == b.exact;
-}
-
 }  // namespace
 
 Queue::Queue(std::unique_ptr<Engine> engine, std::chrono::microseconds window)
@@ -64,7 +60,7 @@ std::vector<Queue::Share> Queue::take_shares() {
     const std::size_t each = engine_->candidate_bytes(search.k);
     std::size_t items = std::min({free_columns, free_bytes / each, search.items - ticket->begun});
     if (shares.empty()) items = std::max<std::size_t>(items, 1);
-    if (!of_one_kind(first, search) || items == 0) {
+    if (!engine_->alike(first, search) || items == 0) {
       rest.push_back(ticket);
       continue;
     }

@@ -115,7 +115,13 @@ void refine(ItemAnswer& answer, const Refinement& refinement, const kernels::Ker
   std::vector<Candidate> users = answer.users;
   Scorer(refinement, kernels, search, item).score(users);
   give_keys(users, search, item);
-  if (search.wants_denominator()) answer.logsumexp = corrected(answer.logsumexp, answer.users, users);
+  if (search.wants_log_probs()) {
+    const double scanned = answer.logsumexp;
+    answer.logsumexp = corrected(scanned, answer.users, users);
+    // The sum is off by as much as before, which is another share of it.
+    const double off = std::expm1(static_cast<double>(answer.log_prob_error)) * std::exp(scanned - answer.logsumexp);
+    answer.log_prob_error = static_cast<float>(std::log1p(off));
+  }
   answer.log_probs_exact = false;
   answer.users = ranked(std::move(users), search.k).users;
 }

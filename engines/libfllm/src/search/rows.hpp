@@ -9,6 +9,7 @@
 #include "kernels/kernels.hpp"
 #include "search/backlog.hpp"
 #include "search/query.hpp"
+#include "status.hpp"
 
 namespace fllm {
 
@@ -49,6 +50,15 @@ class Rows {
     }
   }
 };
+
+// Of the codec's kind.
+std::unique_ptr<Rows> make_rows(const Layout& layout, const kernels::Kernels& kernels, const Queries& queries);
+
+// Whether all n numbers are finite, or there are none.
+bool all_finite(const float* numbers, std::size_t n);
+
+// A row without a finite score, as Error (Status::bundle).
+Error not_finite(const Table& table, const Tile& tile, std::size_t row);
 
 std::unique_ptr<Rows> make_int8_rows(const Layout& layout, const kernels::Kernels& kernels, const Queries& queries);
 std::unique_ptr<Rows> make_plane_rows(const Layout& layout, const kernels::Kernels& kernels, const Queries& queries);

@@ -1,8 +1,10 @@
 // One search: what is wanted, and where the answer goes.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -16,7 +18,7 @@ namespace fllm {
 using Clock = std::chrono::steady_clock;
 
 enum class Mode { topk, sample };
-enum class LogProbs { exact, estimate, none };
+enum class LogProbs { exact, estimate, none, certified };
 
 struct Search {
   const float* z = nullptr;  // [items, dim]; of a search that is not for one engine yet, [items, item_dim]
@@ -32,9 +34,12 @@ struct Search {
   const volatile std::int32_t* cancelled = nullptr;
 
   bool expired() const { return deadline && Clock::now() >= *deadline; }
-  bool wants_denominator() const { return log_probs != LogProbs::none; }
+  bool wants_log_probs() const { return log_probs != LogProbs::none; }
   bool is_cancelled() const { return cancelled != nullptr && *cancelled != 0; }
 };
+
+// By how much float32 scores and sums put a logsumexp off at most, relative to it, or to 1 if that is more.
+inline constexpr double kLogSumExpError = 1e-5;
 
 // The K best users of one item and the softmax denominator, as far as rows were scored.
 struct Candidate {
@@ -55,6 +60,16 @@ struct ItemAnswer {
   std::uint64_t rows_scored = 0;
   bool complete = false;
   bool log_probs_exact = false;
+  float log_prob_error = std::numeric_limits<float>::quiet_NaN();  // the most by which logsumexp is off; NaN: unknown
+  bool log_probs_certified = false;                                // whether that is proven, and not merely likely
+
+  // Tells by how much the exact logsumexp may differ, rounding apart, and whether that is proven. An error without a
+  // bound stays unknown.
+  void tell_error(double error, bool proven) {
+    if (!std::isfinite(error)) return;
+    log_prob_error = static_cast<float>(error + kLogSumExpError * std::max(1.0, std::abs(logsumexp)));
+    log_probs_certified = proven;
+  }
 };
 
 }  // namespace fllm

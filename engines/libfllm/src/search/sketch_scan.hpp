@@ -1,4 +1,4 @@
-// The sketch pass of one item: which rows may be among the best, and what the others add to the softmax denominator.
+// The sketch pass of one item: which rows may be among the best.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,6 @@
 #include "format/sketch.hpp"
 #include "format/table.hpp"
 #include "kernels/kernels.hpp"
-#include "search/denominator.hpp"
 #include "search/query.hpp"
 
 namespace fllm {
@@ -22,26 +21,19 @@ class SketchScan {
   SketchScan(const Table& table, const kernels::Kernels& kernels, const Column& column);
 
   // The rows of [first, first + rows) of a tile, at most kChunkRows, whose upper bound reaches `threshold`, counted
-  // from `first`; `bias` has one for each of them, or is null, and `out` has room for them all. Unless `denominator` is
-  // null, the estimates of all others are added to it.
-  //
-  // The estimate of exp(score): given its code, a row's score is about normal around the least-squares estimate, with
-  // the standard deviation of what the code leaves out, so its expectation is exp(estimate + variance / 2).
+  // from `first`; `bias` has one for each of them, or is null, and `out` has room for them all.
   std::size_t survivors(const Tile& tile, std::size_t first, std::size_t rows, const float* bias, float threshold,
-                        LogSumExp* denominator, std::uint16_t* out);
+                        std::uint16_t* out);
 
   // The upper bound of a row of the last call.
   float upper(std::size_t row) const { return uppers_[row]; }
 
  private:
-  void expect(const float* bias, std::size_t rows);
-
   const kernels::Kernels& kernels_;
   bool exact_;
   std::vector<SketchQuery> queries_;        // one a basis
   std::vector<kernels::SketchItem> items_;  // what the kernel reads of each
-  float shrink_, spread_;                   // of estimates to least squares, and from bounds to standard deviations
-  std::vector<float> estimates_, uppers_, expected_;
+  std::vector<float> estimates_, uppers_;
 };
 
 }  // namespace fllm

@@ -150,13 +150,18 @@ std::vector<std::size_t> TileBounds::most_promising(std::size_t column, std::siz
   return found;
 }
 
-std::vector<std::size_t> TileBounds::order(Pool& pool) const {
+std::vector<std::size_t> TileBounds::promising(std::size_t column, std::size_t count) const {
+  if (best_.empty() || best_[column].size() < count) return most_promising(column, count);
+  return {best_[column].begin(), best_[column].begin() + static_cast<std::ptrdiff_t>(count)};
+}
+
+std::vector<std::size_t> TileBounds::order(Pool& pool) {
   const std::size_t tiles = table_.tiles().size();
   const std::size_t sought = std::min(tiles, std::max(kLeastSought, tiles / columns_));
-  std::vector<std::vector<std::size_t>> best(columns_);
+  best_.resize(columns_);
   const std::size_t threads = std::min(pool.threads(), columns_);
   pool.run(threads, [&](std::size_t n) {
-    for (std::size_t c = n; c < columns_; c += threads) best[c] = most_promising(c, sought);
+    for (std::size_t c = n; c < columns_; c += threads) best_[c] = most_promising(c, sought);
   });
   std::vector<std::size_t> order;
   std::vector<bool> taken(tiles, false);
@@ -165,7 +170,7 @@ std::vector<std::size_t> TileBounds::order(Pool& pool) const {
     taken[tile] = true;
   };
   for (std::size_t rank = 0; rank < sought; ++rank) {
-    for (const std::vector<std::size_t>& of_column : best) take(of_column[rank]);
+    for (const std::vector<std::size_t>& of_column : best_) take(of_column[rank]);
   }
   for (std::size_t tile = 0; tile < tiles; ++tile) take(tile);
   return order;

@@ -22,9 +22,12 @@ class TileBounds {
   // What no score of the tile's rows exceeds, rounded to float32 as they are.
   float upper(std::size_t tile, std::size_t column) const { return uppers_[tile * columns_ + column]; }
 
+  // The `count` tiles that promise the most to a column, the best first; at most all of them.
+  std::vector<std::size_t> promising(std::size_t column, std::size_t count) const;
+
   // All tiles: those first that promise the most to some column. With many columns only the best of each are sought
   // out, and the rest follow as they are stored.
-  std::vector<std::size_t> order(Pool& pool) const;
+  std::vector<std::size_t> order(Pool& pool);
 
  private:
   struct Item {
@@ -45,6 +48,7 @@ class TileBounds {
   std::vector<Item> items_;
   Aligned<float> one_, many_;             // [columns, padded dim]; by groups of columns, [padded dim, padded columns]
   std::vector<float> uppers_, promises_;  // [tiles, columns]
+  std::vector<std::vector<std::size_t>> best_;  // by column, as many as the order needed
 };
 
 }  // namespace fllm

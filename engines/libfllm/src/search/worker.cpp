@@ -22,27 +22,11 @@ constexpr std::size_t kFewColumnsOfTwoLimbs = 7;
 // Rows of a sketch that wait to be scored: as many as lie in a near cache.
 constexpr std::size_t kLongestBacklog = 1 << 13;
 
-// Whether all n numbers are, or there are none.
-bool all_finite(const float* numbers, std::size_t n) {
-  if (numbers == nullptr) return true;
-  constexpr std::uint32_t kExponent = 0x7f800000;
-  std::uint32_t others = 0;
-  for (std::size_t i = 0; i < n; ++i) others |= (std::bit_cast<std::uint32_t>(numbers[i]) & kExponent) == kExponent;
-  return others == 0;
-}
-
 // What a float32 score must reach for its exact score to be able to reach `threshold`: the exact score was rounded to
 // float32 itself, and numbers near 0 carry an absolute error from underflow.
 float lowered(float threshold) {
   if (threshold == -kInfinity) return threshold;
   return static_cast<float>(threshold - std::abs(static_cast<double>(threshold)) * 0x1p-21 - 1e-30);
-}
-
-std::unique_ptr<Rows> make_rows(const PassFacts& pass) {
-  const Layout& layout = pass.table.layout();
-  const CodecFacts& codec = facts_of(layout.codec);
-  auto* const make = codec.decode != nullptr ? make_decoded_rows : codec.planes > 0 ? make_plane_rows : make_int8_rows;
-  return make(layout, pass.kernels, pass.queries);
 }
 
 }  // namespace
@@ -51,7 +35,7 @@ Worker::Worker(PassFacts& pass)
     : pass_(pass),
       kernels_(pass.kernels),
       queries_(pass.queries),
-      rows_(make_rows(pass)),
+      rows_(make_rows(pass.table.layout(), pass.kernels, pass.queries)),
       live_(pass.table.tombstones()),
       denominators_(queries_.count()),
       span_denominators_(queries_.count()),
@@ -69,13 +53,13 @@ Worker::Worker(PassFacts& pass)
       backlogs_(sketches_.size()) {
   for (const Column& column : pass.columns) best_.emplace_back(column.search->k);
   std::fill_n(thresholds_.data(), thresholds_.size(), kInfinity);
-  std::fill_n(exp_sums_.data(), exp_sums_.size(), 0.0f);
 }
 
 void Worker::scan(const Span& span, const std::vector<bool>& active) {
   active_ = active;
   // Every span begins afresh, so that its sums do not depend on which spans this thread happened to get before.
   std::fill_n(references_.data(), references_.size(), -kInfinity);
+  std::fill_n(exp_sums_.data(), exp_sums_.size(), 0.0f);
   std::fill(span_denominators_.begin(), span_denominators_.end(), LogSumExp());
   for (std::size_t column = 0; column < best_.size(); ++column) refresh_threshold(column);
   const auto wanting = static_cast<std::size_t>(std::count(active_.begin(), active_.end(), true));
@@ -85,7 +69,10 @@ void Worker::scan(const Span& span, const std::vector<bool>& active) {
     score_rows(span);
   }
   for (std::size_t column = 0; column < best_.size(); ++column) {
-    if (active_[column]) denominators_[column].add(span_denominators_[column].m, span_denominators_[column].l);
+    if (!pass_.wants_denominator || !active_[column]) continue;
+    LogSumExp& denominator = denominators_[column];
+    denominator.add(span_denominators_[column].m, span_denominators_[column].l);
+    pass_.negligible.raise(column, static_cast<float>(denominator.value()) + pass_.negligible_share);
   }
 }
 
@@ -93,8 +80,7 @@ void Worker::scan(const Span& span, const std::vector<bool>& active) {
 void Worker::choose_groups() {
   groups_.clear();
   const auto lanes = [](std::size_t columns) { return (columns + kernels::kItemLanes - 1) / kernels::kItemLanes; };
-  // Denominators are kept by column, in the order of the pass.
-  if (pass_.wants_denominator || lanes(chosen_.size()) == lanes(queries_.count())) {
+  if (lanes(chosen_.size()) == lanes(queries_.count())) {
     for (std::size_t number = 0; number < queries_.groups(); ++number) groups_.push_back(queries_.group(number));
     return;
   }
@@ -125,7 +111,7 @@ void Worker::score_rows(const Span& span) {
       for (const std::uint32_t column : chosen_) score_one(block, column, deleted);
     } else {
       if (pass_.wants_denominator) live_.mask(block, deleted);
-      for (const QueryGroup& group : groups_) score_group(block, group);
+      for (std::size_t number = 0; number < groups_.size(); ++number) score_group(block, number);
     }
   }
 }
@@ -133,14 +119,8 @@ void Worker::score_rows(const Span& span) {
 // A float32 norm may also overflow where the numbers of a row are finite, and so is its score.
 void Worker::require_finite_scores(const RowBlock& rows) {
   for (std::size_t r = 0; r < rows.count; ++r) {
-    if (!std::isfinite(rows_->exact_score(rows, r, 0))) refuse_row(*rows.tile, rows.first + r);
+    if (!std::isfinite(rows_->exact_score(rows, r, 0))) throw not_finite(pass_.table, *rows.tile, rows.first + r);
   }
-}
-
-void Worker::refuse_row(const Tile& tile, std::size_t row) const {
-  throw Error(Status::bundle,
-              sentence(pass_.table.place_of(tile, row) + " has no finite score",
-                       "finite values, scale and bias in every row", "Write the table again from finite rows"));
 }
 
 void Worker::scan_sketch(const Span& span) {
@@ -151,21 +131,18 @@ void Worker::scan_sketch(const Span& span) {
     }
   }
   for (std::size_t column = 0; column < queries_.count(); ++column) {
-    // A deadline leaves no time for what waits; and what the denominator lacks as an estimate must be scored.
-    if (pass_.wants_denominator || pass_.columns[column].search->deadline) settle(column);
+    // A deadline leaves no time for what waits.
+    if (pass_.columns[column].search->deadline) settle(column);
   }
 }
 
 void Worker::put_off_survivors(const Span& span, std::size_t offset, std::size_t rows, std::size_t column) {
-  LogSumExp* denominator = pass_.wants_denominator ? &span_denominators_[column] : nullptr;
-  const UserFilter* filter = denominator == nullptr ? pass_.columns[column].search->filter : nullptr;
+  const UserFilter* filter = pass_.columns[column].search->filter;
   if (!sketches_[column]) sketches_[column].emplace(pass_.table, kernels_, pass_.columns[column]);
   SketchScan& sketch = *sketches_[column];
   const std::size_t first = span.first + offset;
   const float* bias = span.tile->bias == nullptr ? nullptr : span.tile->bias + first;
-  if (denominator != nullptr) bias = live_.bias(*span.tile, first, rows);
-  const std::size_t found =
-      sketch.survivors(*span.tile, first, rows, bias, thresholds_[column], denominator, survivors_.data());
+  const std::size_t found = sketch.survivors(*span.tile, first, rows, bias, thresholds_[column], survivors_.data());
   Backlog& backlog = backlogs_[column];
   for (std::size_t i = 0; i < found; ++i) {
     const auto row = static_cast<std::uint32_t>(offset + survivors_[i]);
@@ -175,7 +152,6 @@ void Worker::put_off_survivors(const Span& span, std::size_t offset, std::size_t
     const float upper = sketch.upper(survivors_[i]);
     backlog.add({&span, row, std::isnan(upper) ? kInfinity : upper});
   }
-  if (denominator != nullptr) return;
   if (backlog.doubled(rows)) settle_best(column, first_of_backlog(column));
   if (backlog.size() >= kLongestBacklog) settle(column);
 }
@@ -190,7 +166,7 @@ void Worker::finish() {
 }
 
 void Worker::settle(std::size_t column) {
-  if (!pass_.wants_denominator) settle_best(column, first_of_backlog(column));
+  settle_best(column, first_of_backlog(column));
   settle_best(column, backlogs_[column].size());
 }
 
@@ -198,7 +174,7 @@ void Worker::settle(std::size_t column) {
 std::size_t Worker::first_of_backlog(std::size_t column) const { return 2 * pass_.columns[column].search->k + 32; }
 
 void Worker::settle_best(std::size_t column, std::size_t count) {
-  backlogs_[column].take(count, pass_.wants_denominator ? -kInfinity : thresholds_[column], waiting_);
+  backlogs_[column].take(count, thresholds_[column], waiting_);
   for (std::size_t first = 0; first < waiting_.size(); first += kBlockRows) {
     score_waiting(column, first, std::min(kBlockRows, waiting_.size() - first));
   }
@@ -208,8 +184,7 @@ void Worker::score_waiting(std::size_t column, std::size_t first, std::size_t co
   rows_->score_apart(waiting_, first, count, column, scores_.data());
   for (std::size_t r = 0; r < count; ++r) {
     const Backlog::Row& row = waiting_[first + r];
-    if (!std::isfinite(scores_[r])) refuse_row(*row.span->tile, row.in_tile());
-    if (pass_.wants_denominator) span_denominators_[column].add(scores_[r], 1.0);
+    if (!std::isfinite(scores_[r])) throw not_finite(pass_.table, *row.span->tile, row.in_tile());
     if (scores_[r] >= thresholds_[column]) offer(*row.span->tile, row.in_tile(), column, scores_[r], scores_[r]);
   }
 }
@@ -219,7 +194,7 @@ void Worker::score_one(const RowBlock& rows, std::size_t column, std::uint64_t d
   if (pass_.wants_denominator) {
     LiveRows::lower(scores_.data(), deleted);
     kernels_.accumulate_one(scores_.data(), rows.count, references_.data() + column, exp_sums_.data() + column);
-    fold(column, 1);
+    fold(column, column);
   }
   if (pass_.samples) {
     keep_sampled(rows, column, uppers);
@@ -252,12 +227,13 @@ float Worker::exact_score(const RowBlock& rows, std::size_t row, std::size_t col
   return uppers == scores_.data() ? scores_[row] : rows_->exact_score(rows, row, column);
 }
 
-void Worker::score_group(const RowBlock& rows, const QueryGroup& group) {
+void Worker::score_group(const RowBlock& rows, std::size_t number) {
+  const QueryGroup& group = groups_[number];
   std::fill_n(lane_thresholds_.data(), kGroupColumns, kInfinity);
   for (std::size_t i = 0; i < group.count; ++i) lane_thresholds_[i] = thresholds_[group.columns[i]];
   const kernels::Items wanted{group.items, group.scales, group.errors, lane_thresholds_.data()};
-  // With denominators, groups hold successive columns.
-  const std::size_t first = group.columns[0];
+  // References stay with the places that columns have in the groups of a span.
+  const std::size_t first = number * kGroupColumns;
   const kernels::Denominator running{references_.data() + first, exp_sums_.data() + first};
   const kernels::Denominator* denominator = pass_.wants_denominator ? &running : nullptr;
   const std::size_t found = rows_->select(rows, group, wanted, denominator, hits_.data());
@@ -266,7 +242,8 @@ void Worker::score_group(const RowBlock& rows, const QueryGroup& group) {
     const float score = rows_->exact_score(rows, hits_[i].row, column);
     offer(*rows.tile, rows.first + hits_[i].row, column, score, score);
   }
-  if (denominator != nullptr) fold(first, group.count);
+  if (denominator == nullptr) return;
+  for (std::size_t i = 0; i < group.count; ++i) fold(group.columns[i], first + i);
 }
 
 void Worker::offer(const Tile& tile, std::size_t row, std::size_t column, float key, float score) {
@@ -287,11 +264,9 @@ void Worker::refresh_threshold(std::size_t column) {
       active_[column] ? lowered(std::max(best_[column].threshold(), pass_.thresholds.of(column))) : kInfinity;
 }
 
-void Worker::fold(std::size_t first, std::size_t count) {
-  for (std::size_t column = first; column < first + count; ++column) {
-    span_denominators_[column].add(references_[column], exp_sums_[column]);
-    exp_sums_[column] = 0.0f;
-  }
+void Worker::fold(std::size_t column, std::size_t place) {
+  span_denominators_[column].add(references_[place], exp_sums_[place]);
+  exp_sums_[place] = 0.0f;
 }
 
 }  // namespace fllm

@@ -34,8 +34,6 @@ class Worker {
  private:
   void score_rows(const Span& span);
   void require_finite_scores(const RowBlock& rows);
-  // Throws Error (Status::bundle).
-  [[noreturn]] void refuse_row(const Tile& tile, std::size_t row) const;
   void choose_groups();
   void scan_sketch(const Span& span);
   void put_off_survivors(const Span& span, std::size_t offset, std::size_t rows, std::size_t column);
@@ -43,14 +41,14 @@ class Worker {
   std::size_t first_of_backlog(std::size_t column) const;
   void settle_best(std::size_t column, std::size_t count);
   void score_waiting(std::size_t column, std::size_t first, std::size_t count);
-  void score_group(const RowBlock& rows, const QueryGroup& group);
+  void score_group(const RowBlock& rows, std::size_t number);
   void score_one(const RowBlock& rows, std::size_t column, std::uint64_t deleted);
   void keep_sampled(const RowBlock& rows, std::size_t column, const float* uppers);
   void keep_hits(const RowBlock& rows, std::size_t column, const float* uppers);
   float exact_score(const RowBlock& rows, std::size_t row, std::size_t column, const float* uppers);
   void offer(const Tile& tile, std::size_t row, std::size_t column, float key, float score);
   void refresh_threshold(std::size_t column);
-  void fold(std::size_t first, std::size_t count);
+  void fold(std::size_t column, std::size_t place);
 
   PassFacts& pass_;
   const kernels::Kernels& kernels_;
@@ -64,7 +62,7 @@ class Worker {
   std::vector<QueryGroup> groups_;
   std::vector<GatheredGroup> gathered_;
   Aligned<float> thresholds_, lane_thresholds_;  // [padded columns], lowered by the rounding of scores; of one group
-  Aligned<float> references_, exp_sums_;         // [padded columns], of the block under way
+  Aligned<float> references_, exp_sums_;         // [padded columns], by column or by its place in the groups
   Aligned<float> scores_;                        // [rows]
   std::vector<double> noise_;
   std::vector<kernels::Hit> hits_;

@@ -97,7 +97,7 @@ const HeadScan::Pieces& HeadScan::pieces_for(std::size_t batch) {
 // Two blocks are on their way at once, one a lane; before a third is begun the first has ended, and the clock is looked
 // at.
 void HeadScan::score_blocks(const std::vector<Column>& columns, Answer& answer) {
-  const bool denominator = columns.front().search->wants_denominator();
+  const bool denominator = columns.front().search->wants_log_probs();
   const Pieces& pieces = pieces_for(sizes_.batch_for(columns.size()));
   const std::vector<Block>& blocks = pieces.blocks;
   std::size_t begun = 0, collected = 0;

@@ -57,9 +57,10 @@ std::vector<ItemAnswer> TensorRtEngine::scan(std::vector<Column> columns) {
     ItemAnswer answer = ranked(found.items[i].best(), search.k);
     answer.rows_scored = found.rows;
     answer.complete = found.rows == layout_.rows && found.proven[i];
-    if (search.wants_denominator()) {
+    if (search.wants_log_probs()) {
       answer.logsumexp = at_least_of(answer.users, found.items[i].denominator());
       answer.log_probs_exact = found.rows == layout_.rows && found.summed[i];
+      if (answer.log_probs_exact) answer.tell_error(0.0, true);
     }
     answers.push_back(std::move(answer));
   }
