@@ -66,8 +66,8 @@ exact_option = click.option(
 log_probs_option = click.option(
     "--log-probs",
     type=click.Choice(LOG_PROBS),
-    help="exact reads every row. estimate uses only what the search reads anyway. none omits probabilities and is "
-    "fastest. Default: exact; with --no-exact: estimate.",
+    help="exact reads every row. certified leaves out rows that are proven to change no log-probability by more than "
+    "0.001. estimate reads a sample. none omits probabilities. Default: exact; with --no-exact: estimate.",
 )
 
 

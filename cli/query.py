@@ -96,6 +96,9 @@ def _item_text(name: str, found: dict[str, Any]) -> str:
     heading = name if len(name) <= _HEADING else name[: _HEADING - 3] + "..."
     probability = "probability" if found["log_probs_exact"] or found["logsumexp"] is None else "probability (estimate)"
     lines = [heading, columns(["rank", "user", probability, "score"], rows, left=0)]
+    if found["log_prob_error"] is not None and not found["log_probs_exact"]:
+        likely = "" if found["log_probs_certified"] else ", with a probability of 95%"
+        lines.append(f"log-probabilities are off by at most {found['log_prob_error']:.2g}{likely}")
     if not found["complete"]:
         lines.append(f"cut short by the budget: {found['coverage']:.1%} of the users were scored")
     return "\n".join(lines)

@@ -58,6 +58,9 @@ void append_item(std::string& text, const fllm::Answer& answer, std::size_t item
   append(text, "complete", complete);
   append(text, "exact", exact && complete);
   append(text, "log_probs_exact", answer.log_probs_exact[item] != 0);
+  text += ",\"log_prob_error\":";
+  append(text, static_cast<double>(answer.log_prob_error[item]));
+  append(text, "log_probs_certified", answer.log_probs_certified[item] != 0);
   text += '}';
 }
 

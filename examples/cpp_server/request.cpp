@@ -97,7 +97,8 @@ fllm_log_probs log_probs_of(const json& value) {
   if (value == "exact") return FLLM_LOG_PROBS_EXACT;
   if (value == "estimate") return FLLM_LOG_PROBS_ESTIMATE;
   if (value == "none") return FLLM_LOG_PROBS_NONE;
-  refuse("log_probs is " + shown(value) + "; expected exact, estimate or none.");
+  if (value == "certified") return FLLM_LOG_PROBS_CERTIFIED;
+  refuse("log_probs is " + shown(value) + "; expected exact, estimate, none or certified.");
 }
 
 // Options that null leaves at their defaults.
@@ -173,8 +174,10 @@ Request Request::parse(std::string_view body, const Options& limits) {
   }
   if (sources != 1) refuse("expected exactly one of text, texts, token_ids and item_vectors.");
   request.log_probs = log_probs.value_or(request.exact ? FLLM_LOG_PROBS_EXACT : FLLM_LOG_PROBS_ESTIMATE);
-  if (request.log_probs == FLLM_LOG_PROBS_EXACT && !request.exact) {
-    refuse("log_probs is exact while exact is false; expected estimate or none.");
+  const bool certified = request.log_probs == FLLM_LOG_PROBS_CERTIFIED;
+  if (!request.exact && (certified || request.log_probs == FLLM_LOG_PROBS_EXACT)) {
+    refuse(std::string("log_probs is ") + (certified ? "certified" : "exact") +
+           " while exact is false; expected estimate or none.");
   }
   if (request.seeds.empty()) request.seeds.push_back(0);
   if (request.seeds.size() == 1) request.seeds.resize(request.size(), request.seeds[0]);

@@ -21,6 +21,8 @@ def answer_json(answer: TopK, timings_ms: dict[str, float]) -> bytes:
         answer.complete.tolist(),
         answer.exact.tolist(),
         answer.log_probs_exact.tolist(),
+        answer.log_prob_error.tolist(),
+        answer.log_probs_certified.tolist(),
     )
     items = [_item(*row) for row in zip(*columns, strict=True)]
     return to_json({"items": items, "generation": answer.generation, "timings_ms": timings_ms})
@@ -35,6 +37,8 @@ def _item(
     complete: bool,
     exact: bool,
     log_probs_exact: bool,
+    log_prob_error: float,
+    log_probs_certified: bool,
 ) -> dict[str, Any]:
     known = not math.isnan(logsumexp)
     return {
@@ -48,4 +52,6 @@ def _item(
         "complete": complete,
         "exact": exact,
         "log_probs_exact": log_probs_exact,
+        "log_prob_error": None if math.isnan(log_prob_error) else log_prob_error,
+        "log_probs_certified": log_probs_certified,
     }

@@ -26,7 +26,7 @@ _KINDS = {
     "seed": ("number list", "an integer, or a list of one per item"),
     "budget_ms": ("number null", "a number above 0, or null"),
     "exact": ("boolean null", "true, false or null"),
-    "log_probs": ("string null", '"exact", "estimate", "none" or null'),
+    "log_probs": ("string null", '"exact", "estimate", "none", "certified" or null'),
     "refine": ("number null", "an integer of 0 or more, or null"),
     "allow": ("list null", "a list of user ids, or null"),
     "deny": ("list null", "a list of user ids, or null"),

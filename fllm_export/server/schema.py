@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fllm_export.engines.names import LogProbs
 from fllm_export.server.options import ServerOptions
 
 _UserId = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -29,7 +30,7 @@ class TopkRequest(BaseModel):
     seed: _Seed | list[_Seed] = Field(0, description="For `sample`: one for all items, or one per item.")
     budget_ms: float | None = Field(None, gt=0, description="Milliseconds from the beginning of the request.")
     exact: bool | None = Field(None, description="Whether the users must be provably the best.")
-    log_probs: Literal["exact", "estimate", "none"] | None = Field(None, description="Where probabilities come from.")
+    log_probs: LogProbs | None = Field(None, description="Where probabilities come from.")
     refine: int | None = Field(
         None, ge=0, description="Candidates per user wanted that refinement rows rank again; 0 ranks none again."
     )
@@ -54,6 +55,8 @@ class Item(BaseModel):
     complete: bool = Field(description="Whether an unlimited budget gives the same answer.")
     exact: bool = Field(description="Whether these are provably the best users of the table.")
     log_probs_exact: bool = Field(description="Whether every row was scored.")
+    log_prob_error: float | None = Field(description="The most by which a log-probability is off; null: not known.")
+    log_probs_certified: bool = Field(description="Whether that is proven; otherwise it holds with 95% probability.")
 
 
 class TopkAnswer(BaseModel):

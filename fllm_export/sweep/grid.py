@@ -132,8 +132,8 @@ def _impossible(asked: dict[str, Any], limits: Limits) -> str | None:
         return _not_cut(asked["dim"], limits)
     if asked["batch"] > limits.items:
         return f"batch {asked['batch']} is above {limits.items}, the number of items"
-    if not asked["exact"] and asked["log_probs"] == "exact":
-        return "exact log-probabilities need an exact search"
+    if not asked["exact"] and asked["log_probs"] in ("exact", "certified"):
+        return f"{asked['log_probs']} log-probabilities need an exact search"
     return None
 
 
@@ -157,9 +157,9 @@ def _plainest(asked: dict[str, Any]) -> tuple[dict[str, Any], str]:
     if asked["engine"] in FULL_PASS_ENGINES and (asked["sketch"] or asked["cluster"]):
         found["sketch"] = found["cluster"] = False
         reasons.append(f"the engine {asked['engine']} reads every row, with or without a sketch and clusters")
-    if found["sketch"] and found["log_probs"] == "exact":
+    if found["sketch"] and found["log_probs"] in ("exact", "certified"):
         found["sketch"] = False
-        reasons.append("exact log-probabilities read every row, with or without a sketch")
+        reasons.append(f"{found['log_probs']} log-probabilities read rows whole, with or without a sketch")
     if not found["sketch"] and not found["exact"]:
         found["exact"] = True
         reasons.append("without a sketch that it can use, a statistical search is an exact one")

@@ -31,8 +31,9 @@ def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
             rtol=1e-5,
             atol=1e-5,
         )
-        for field in ("coverage", "complete", "exact", "log_probs_exact"):
+        for field in ("coverage", "complete", "exact", "log_probs_exact", "log_probs_certified"):
             assert ours[field] == theirs[field]
+        np.testing.assert_allclose(ours["log_prob_error"] or 0, theirs["log_prob_error"] or 0, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,7 @@ def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
         {"k": 3000},
         {"k": 4, "mode": "sample", "seed": [1, 2, 2**64 - 1]},
         {"k": 4, "log_probs": "none"},
+        {"k": 4, "log_probs": "certified"},
         {"k": 4, "exact": False},
         {"k": 4, "budget_ms": 1e6},
     ],
