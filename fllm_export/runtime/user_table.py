@@ -211,13 +211,11 @@ class UserTable(LivingUsers):
             mode: ``topk``, or ``sample`` for k users drawn without replacement from the distribution.
             seed: for ``sample``: the noise of a user depends on the seed and the user id alone, so one seed gives
                 all items the same noise; a sequence gives each item its own.
-            exact: whether the users must be provably the best of the quantised table. Otherwise a table with a sketch
-                is scanned by the sketch's statistical bounds, which read less. When not given, that of the operating
-                point that the table was opened with, or else True.
-            log_probs: ``exact`` scores every row for the softmax denominator; ``certified`` leaves out tiles that
-                change no log-probability by more than 0.001, as their bounds prove; ``estimate`` takes a sample;
-                ``none`` leaves log-probabilities out (NaN). ``log_prob_error`` of the answer bounds what that costs.
-                When not given, that of the operating point, or else ``exact`` if ``exact``, else ``estimate``.
+            exact: whether the users must be provably the best of the quantised table, or those that the statistical
+                bounds of its sketch find. When not given, that of the operating point, or else True.
+            log_probs: ``exact``: every row counts. ``certified``: tiles that change no log-probability by more than
+                0.001 are left out. ``estimate``: a sample. ``none``: NaN. ``log_prob_error`` of the answer bounds the
+                error. When not given, that of the operating point, or else ``exact`` or ``estimate``, by ``exact``.
             filter: the users that can be returned, from :meth:`filter`; probabilities stay those over all users.
             refine: c, for tables with refinement rows: the c x k best users by the rows that are scanned are ranked
                 again by their refinement rows, whose scores are returned. 0 takes the rows that are scanned alone. When

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from fllm_export.engines.names import LogProbs
 from fllm_export.server.options import ServerOptions
 
 _UserId = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -30,7 +29,9 @@ class TopkRequest(BaseModel):
     seed: _Seed | list[_Seed] = Field(0, description="For `sample`: one for all items, or one per item.")
     budget_ms: float | None = Field(None, gt=0, description="Milliseconds from the beginning of the request.")
     exact: bool | None = Field(None, description="Whether the users must be provably the best.")
-    log_probs: LogProbs | None = Field(None, description="Where probabilities come from.")
+    log_probs: Literal["exact", "estimate", "none", "certified"] | None = Field(
+        None, description="Where probabilities come from."
+    )
     refine: int | None = Field(
         None, ge=0, description="Candidates per user wanted that refinement rows rank again; 0 ranks none again."
     )
