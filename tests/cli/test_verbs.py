@@ -196,7 +196,7 @@ def test_bench_measures_a_table_with_the_chosen_options(table: Path) -> None:
     [
         (["query", "--engine"], "na", ["native"]),
         (["bench", "--encoder"], "tensorrt-b", ["tensorrt-bf16"]),
-        (["query", "--log-probs"], "", ["exact", "estimate", "none"]),
+        (["query", "--log-probs"], "", ["exact", "estimate", "none", "certified"]),
         (["users"], "cr", ["create"]),
     ],
 )
