@@ -15,6 +15,7 @@ from fllm_export.strict_json import read_object, read_versioned
 from fllm_export.table.bit_planes import BLOCK_ROWS, GROUP_DIMS, whole_groups
 from fllm_export.table.codec_names import REFINE_CODECS
 from fllm_export.table.codecs import CODECS
+from fllm_export.table.options import SHARD_BYTES
 
 FORMAT_VERSION = 1
 FILE_NAME = "table.json"
@@ -23,13 +24,10 @@ PREVIOUS_NAME = "table.previous.json"
 GENERATION_MAX = 1 << 53
 """The largest that may be given: every reader of JSON holds it exactly, and there is room to count on."""
 
-
 REFINEMENT, TOMBSTONES = "refinement", "tombstones"
 READER_FEATURES: frozenset[str] = frozenset({REFINEMENT, TOMBSTONES})
 """Features that this reader knows. A table names those that a reader must know to read it right."""
 
-SHARD_BYTES = 256 << 20
-"""Size of a shard at most, where nothing else is chosen."""
 _MOST = (1 << 63) - 1
 _TILE_BYTES = 8 << 20
 _TILE_ROWS_MAX = 65_536

@@ -8,10 +8,11 @@ from typing import Literal, TypedDict, get_args
 from fllm_export.arguments import integer, one_of
 from fllm_export.errors import UsageError
 from fllm_export.table.codec_names import CODEC_NAMES, REFINE_NAMES, UNSKETCHED, CodecName, RefineName
-from fllm_export.table.layout import SHARD_BYTES
 
 Choice = Literal["auto", "yes", "no"]
 CHOICES: tuple[Choice, ...] = get_args(Choice)
+SHARD_BYTES = 256 << 20
+"""Size of a shard at most, where nothing else is chosen."""
 
 
 class TableChoices(TypedDict, total=False):
