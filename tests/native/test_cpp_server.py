@@ -120,7 +120,7 @@ BAD = [
     (b'{"text": "a", "k": 400, "refine": 4294967297}', "request fewer"),
     (b'{"text": "a", "user": 1}', "'user' is unknown"),
     (b'{"text": "a", "exact": 1}', "exact is 1"),
-    (b'{"text": "a", "log_probs": "some"}', "exact, estimate or none"),
+    (b'{"text": "a", "log_probs": "some"}', "exact, estimate, none or certified"),
     (b'{"text": "a", "exact": false, "log_probs": "exact"}', "log_probs is exact while exact is false"),
     (b'{"text": "a", "allow": 3}', "allow is not a list"),
     (b'{"text": "a", "deny": [-1]}', "not a user id"),
