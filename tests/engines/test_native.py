@@ -259,8 +259,9 @@ def test_the_sketch_proves_the_exact_answer(
                 assert found.complete.all()
                 assert not found.log_probs_exact.any()
             if kind in ("full rank", "low rank"):
-                # The estimate's error, in log-probability; docs/internals/sketch.md has it for trained tables.
-                np.testing.assert_allclose(found.logsumexp, expected.logsumexp, atol=0.05)
+                # Of 3,000 users with a steep distribution, 1,500 are drawn: the error is told, and is not small.
+                assert (np.abs(found.logsumexp - expected.logsumexp) <= found.log_prob_error).all()
+                assert (np.abs(found.logsumexp - expected.logsumexp) < 0.5).all()
         assert native.topk(z, 10).log_probs_exact.all()
 
 

@@ -134,7 +134,7 @@ void bounds_hold_and_order(const fllm::Table& table, const Rows& rows, const fll
   for (const std::size_t items : {1, 3, 20, 130}) {
     const std::vector<float> z = draw_items(items);
     const fllm::Search search{z.data(), items, 10};
-    const fllm::TileBounds bounds(table, kernels, columns_of(search), pool);
+    fllm::TileBounds bounds(table, kernels, columns_of(search), pool);
     double uppers = 0, products = 0;  // of bounds, and of the norms of item and longest row
     for (std::size_t item = 0; item < items; ++item) {
       for (std::size_t tile = 0; tile < kTiles; ++tile) {
@@ -172,7 +172,7 @@ void extents_that_are_no_numbers_rule_nothing_out(const Rows& rows, Bounds bound
   for (const std::size_t items : {1, 20}) {
     const std::vector<float> z(items * kDim, 2.0f);
     const fllm::Search search{z.data(), items, 10};
-    const fllm::TileBounds found(table, *fllm::kernels::find(""), columns_of(search), pool);
+    fllm::TileBounds found(table, *fllm::kernels::find(""), columns_of(search), pool);
     for (std::size_t tile = 0; tile < 4; ++tile) CHECK(found.upper(tile, 0) == infinity);
     CHECK(found.order(pool).size() == kTiles);
   }
