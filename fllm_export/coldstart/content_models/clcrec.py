@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fllm_export.coldstart.content_models.content_model import Material, Scoring, state_file
+from fllm_export.coldstart.content_models.content_model import Material, Scoring
+from fllm_export.coldstart.content_models.fitting import fitted
 from fllm_export.coldstart.content_models.layers import Scale, dense
-from fllm_export.coldstart.early_stopping import EarlyStopping, epoch_generator
+from fllm_export.coldstart.early_stopping import epoch_generator
 from fllm_export.evaluation.baselines.known import require_scipy
 from fllm_export.progress import Progress, silent
 
@@ -68,17 +69,7 @@ class Clcrec:
             HardwareError: SciPy is not installed.
         """
         run = _Run(self, material, seed)
-        EarlyStopping(self.epochs, self.patience).train(
-            run.model,
-            run.adam,
-            run.epoch,
-            lambda: material.validation.measure(*run.vectors()),
-            file=state_file(workspace, self.name, seed),
-            key=material.key(self, seed),
-            stage=f"training {self.name}, seed {seed}",
-            progress=progress,
-        )
-        return Scoring(*run.vectors())
+        return fitted(self, run, material, seed=seed, workspace=workspace, progress=progress)
 
 
 class _Model(nn.Module):

@@ -103,8 +103,3 @@ class ContentModel(Protocol):
             progress: is told how far it is.
         """
         ...
-
-
-def state_file(workspace: Path | None, name: str, seed: int) -> Path | None:
-    """Return where a run keeps its state, or None for a run that keeps nothing."""
-    return None if workspace is None else workspace / f"{name}-{seed}.state"

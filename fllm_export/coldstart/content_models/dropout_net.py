@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fllm_export.coldstart.content_models.content_model import Material, Scoring, state_file
+from fllm_export.coldstart.content_models.content_model import Material, Scoring
+from fllm_export.coldstart.content_models.fitting import fitted
 from fllm_export.coldstart.content_models.layers import Scale, dense
-from fllm_export.coldstart.early_stopping import EarlyStopping, epoch_generator
+from fllm_export.coldstart.early_stopping import epoch_generator
 from fllm_export.progress import Progress, silent
 
 
@@ -54,17 +55,7 @@ class DropoutNet:
     ) -> Scoring:
         """Train, and return what the nets make of all users and items; see :class:`ContentModel`."""
         run = _Run(self, material, seed)
-        EarlyStopping(self.epochs, self.patience).train(
-            run.nets,
-            run.adam,
-            run.epoch,
-            lambda: material.validation.measure(*run.vectors()),
-            file=state_file(workspace, self.name, seed),
-            key=material.key(self, seed),
-            stage=f"training {self.name}, seed {seed}",
-            progress=progress,
-        )
-        return Scoring(*run.vectors())
+        return fitted(self, run, material, seed=seed, workspace=workspace, progress=progress)
 
 
 class _Nets(nn.Module):
@@ -93,8 +84,8 @@ class _Run:
         self._user_inputs, self._item_inputs = Scale.of(material.users)(material.users), _sized(material.items)
         generator = torch.Generator().manual_seed(seed)
         self._unit, self._least = self._measured(generator)
-        self.nets = _Nets(self._users.shape[1], self._content.shape[1], options, generator)
-        self.adam = torch.optim.Adam(self.nets.parameters(), lr=options.rate, fused=True)
+        self.model = _Nets(self._users.shape[1], self._content.shape[1], options, generator)
+        self.adam = torch.optim.Adam(self.model.parameters(), lr=options.rate, fused=True)
 
     def _measured(self, generator: torch.Generator) -> tuple[float, Tensor]:
         """Return the size of scores, and the lowest score of each user's best items; both of drawn items."""
@@ -105,7 +96,7 @@ class _Run:
     def epoch(self, epoch: int) -> None:
         generator = epoch_generator(self._seed, epoch)
         size, users = self._options.batch, torch.empty(0, dtype=torch.int64)
-        self.nets.train()
+        self.model.train()
         for items in torch.split(torch.randperm(len(self._items), generator=generator), size):
             if len(items) < 2:
                 continue  # Batch normalisation needs two.
@@ -122,19 +113,19 @@ class _Run:
         wanted = self._users[users] @ self._items[items].T
         best = wanted >= self._least[users, None]
         inputs = torch.cat([self._item_inputs[items] * kept[:, None], self._content[items]], 1)
-        found = self.nets.users(self._user_inputs[users]) @ self.nets.items(inputs).T
+        found = self.model.users(self._user_inputs[users]) @ self.model.items(inputs).T
         misses = (found - wanted / self._unit).square()
         shares = [misses[side].sum() / side.sum().clamp_min(1) for side in (best, ~best)]
         return torch.stack(shares).mean()
 
     def vectors(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return what the nets make of users, training items and cold items."""
-        self.nets.eval()
+        self.model.eval()
         nothing = torch.zeros(len(self._cold), self._items.shape[1])
         with torch.no_grad():
-            users = self.nets.users(self._user_inputs)
-            warm = self.nets.items(torch.cat([self._item_inputs, self._content], 1))
-            cold = self.nets.items(torch.cat([nothing, self._cold], 1))
+            users = self.model.users(self._user_inputs)
+            warm = self.model.items(torch.cat([self._item_inputs, self._content], 1))
+            cold = self.model.items(torch.cat([nothing, self._cold], 1))
         return users.numpy(), warm.numpy(), cold.numpy()
 
 
