@@ -13,7 +13,7 @@ from fllm_export.calibration.tensor_file import read_tensors, write_tensors
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
-_SHAPES: dict[str, tuple[str, ...]] = {
+SHAPES: dict[str, tuple[str, ...]] = {
     "count": (),
     "fourth": (),
     "mean": ("d",),
@@ -21,6 +21,7 @@ _SHAPES: dict[str, tuple[str, ...]] = {
     "lowest": ("d",),
     "highest": ("d",),
 }
+"""Names and shapes of the numbers of a pass, in its file and in that of the moments."""
 
 
 @dataclass(eq=False)
@@ -64,7 +65,7 @@ class MomentSums:
 
     def save(self, path: Path) -> None:
         """Write the sums of at least one vector, all in float64, so that a resumed pass ends with the same bits."""
-        tensors = {name: np.asarray(getattr(self, name), np.float64) for name in _SHAPES}
+        tensors = {name: np.asarray(getattr(self, name), np.float64) for name in SHAPES}
         write_tensors(path, tensors, {"format": "fllm-moment-sums"})
 
     @classmethod
@@ -74,5 +75,5 @@ class MomentSums:
         Raises:
             BundleError: the file is missing or damaged.
         """
-        found = read_tensors(path, _SHAPES)
+        found = read_tensors(path, SHAPES)
         return cls(count=int(found.pop("count")), fourth=float(found.pop("fourth")), **found)

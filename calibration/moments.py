@@ -9,21 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.calibration.moment_sums import MomentSums
+from fllm_export.calibration.moment_sums import SHAPES, MomentSums
 from fllm_export.calibration.tensor_file import read_tensors, write_tensors
 from fllm_export.errors import UsageError
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
-_SHAPES: dict[str, tuple[str, ...]] = {
-    "count": (),
-    "fourth": (),
-    "mean": ("d",),
-    "second": ("d", "d"),
-    "lowest": ("d",),
-    "highest": ("d",),
-}
 _LEAST_SHARE = 1e-6
 
 
@@ -107,7 +99,7 @@ class Moments:
 
     def save(self, path: Path) -> None:
         """Write a tensor per attribute; E[xx'] is rounded to float32."""
-        tensors = {name: np.asarray(getattr(self, name), np.float64) for name in _SHAPES}
+        tensors = {name: np.asarray(getattr(self, name), np.float64) for name in SHAPES}
         tensors["second"] = self.second.astype(np.float32)
         write_tensors(path, tensors, {"format": "fllm-moments"})
 
@@ -118,6 +110,6 @@ class Moments:
         Raises:
             BundleError: the file is missing or damaged.
         """
-        found = read_tensors(path, _SHAPES)
+        found = read_tensors(path, SHAPES)
         count, fourth = int(found.pop("count")), float(found.pop("fourth"))
         return cls(count=count, fourth=fourth, **found)
