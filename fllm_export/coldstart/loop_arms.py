@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fllm_export import arguments
+from fllm_export.checkpoint.spec import SPEC_FILE
 from fllm_export.coldstart.content_models.content_file import ContentFile
 from fllm_export.coldstart.content_models.content_model import ContentModel
 from fllm_export.coldstart.pseudo_pairs import PseudoPairs
@@ -23,6 +24,7 @@ from fllm_export.evaluation.evaluation import text_vectors
 from fllm_export.evaluation.item_vectors import ItemVectors
 from fllm_export.evaluation.ranker import Ranker, Rows, encode_items, open_ranker, rows_of_users
 from fllm_export.files import publish_text
+from fllm_export.manifest import Manifest
 from fllm_export.progress import Progress
 
 NO_PAIRS = "no pseudo pairs"
@@ -40,6 +42,8 @@ class Arm:
         own: a model's own vectors of users and cold items, ascending, in place of a recommender's.
         learner: a content model, which is trained beside each trained recommender.
         content: what it reads.
+        follows: the arm whose choices it takes over: that of the checkpoint from which a bundle was built, so that the
+            two differ in precision alone.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Arm:
     own: Vectors | None = None
     learner: ContentModel | None = None
     content: ContentFile | None = None
+    follows: str | None = None
 
 
 def arms_of(
@@ -61,7 +66,7 @@ def arms_of(
 ) -> list[Arm]:
     """Return the controls, the content models, then two arms per model: its pseudo-interactions, and its own ranking.
 
-    Without a checkpoint there are no contents, and content models are left out.
+    Checkpoints come before bundles. Without a checkpoint there are no contents, and content models are left out.
 
     Raises:
         UsageError: there is no model, or two arms have the same name.
@@ -71,7 +76,7 @@ def arms_of(
     opened = _Opened({name: arguments.path(path, "model") for name, path in models.items()}, texts, dataset, progress)
     arms = [Arm(NO_PAIRS, NO_PAIRS), *_controls(opened, dataset, folder, k, progress)]
     arms += _learners(learners, opened, dataset, folder)
-    for name in models:
+    for name in sorted(models, key=opened.is_bundle):
         arms += _of_model(name, opened, dataset, folder, k, progress)
     names = [arm.name for arm in arms]
     repeated = next((name for name in names if names.count(name) > 1), None)
@@ -99,6 +104,23 @@ class _Opened:
         if name not in self._rankers:
             self._rankers[name] = open_ranker(self.paths[name])
         return self._rankers[name]
+
+    def is_bundle(self, name: str) -> bool:
+        return not (self.paths[name] / SPEC_FILE).is_file()
+
+    def origin(self, name: str) -> str | None:
+        """Return the checkpoint among the models that a bundle was built from, or None."""
+        if not self.is_bundle(name):
+            return None
+        made_of = Manifest.load(self.paths[name]).provenance.get("checkpoint_sha256")
+        return next((each for each, made in self._checkpoints.items() if made == made_of), None)
+
+    @cached_property
+    def _checkpoints(self) -> dict[str, str]:
+        from fllm_export.checkpoint.checkpoint import Checkpoint
+
+        found = {name: path for name, path in self.paths.items() if not self.is_bundle(name)}
+        return {name: Checkpoint.load(path).fingerprint() for name, path in found.items()}
 
     @cached_property
     def vectors(self) -> ItemVectors | None:
@@ -132,7 +154,7 @@ def _learners(learners: Sequence[ContentModel], opened: _Opened, dataset: Datase
 
 
 def _of_model(name: str, opened: _Opened, dataset: Dataset, folder: Path, k: int, progress: Progress) -> Iterator[Arm]:
-    key = _key("model", dataset.sha256, str(k), fingerprint(opened.paths[name]))
+    key, origin = _key("model", dataset.sha256, str(k), fingerprint(opened.paths[name])), opened.origin(name)
     pairs, own, done = _file(folder, name), _file(folder, f"{name} own"), folder / f"pairs-{file_name(name)}.json"
     if not (done.is_file() and json.loads(done.read_text()) == {"key": key}):
         ranker, items = opened.ranker(name), cold_items(dataset)
@@ -142,7 +164,7 @@ def _of_model(name: str, opened: _Opened, dataset: Dataset, folder: Path, k: int
         users, vectors = _joined(rows, z, bias)
         Vectors(dataset.user_ids, users, dataset.item_ids[items], vectors).save(own)
         publish_text(done, json.dumps({"key": key}))
-    yield Arm(name, key, PseudoPairs.load(pairs))
+    yield Arm(name, key if origin is None else _key(key, origin), PseudoPairs.load(pairs), follows=origin)
     yield Arm(f"{name}, {OWN}", key, own=Vectors.load(own))
 
 

@@ -55,8 +55,9 @@ def evaluate_loop(
     The recommender is trained once per seed, on ``train`` alone. Each arm then replaces the vectors of the cold items
     and nothing else, so that the ranking of warm items is the same in all of them. Content models are arms too: they
     are trained beside each recommender, from its vectors, and rank warm items by vectors of their own. What an arm
-    chooses, it chooses with the first seed on ``cold_val`` and ``warm_val``. The test splits are read only when the
-    lists are complete.
+    chooses, it chooses with the first seed on ``cold_val`` and ``warm_val``; a bundle takes the choices of the
+    checkpoint from which it was built, if that is among the models. The test splits are read only when the lists are
+    complete.
 
     Args:
         models: directories of checkpoints and bundles by the names they have in the result.
@@ -133,7 +134,7 @@ class _Loop:
         known = journal.get(arm.name, seed)
         if known is not None:
             return known
-        first = journal.get(arm.name, 0)
+        first = journal.get(arm.follows or arm.name, 0)
         if arm.own is not None:
             facts = first or self._by_own_vectors(arm.own)
         elif arm.learner is not None:

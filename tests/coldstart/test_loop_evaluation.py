@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("scipy")
 
+from fllm_export import build
 from fllm_export.coldstart import loop_arms as arms_module
 from fllm_export.coldstart import loop_evaluation as module
 from fllm_export.coldstart.content_models import clcrec as module_of_clcrec
@@ -24,6 +25,7 @@ from fllm_export.coldstart.recommender_options import RecommenderOptions
 from fllm_export.coldstart.vectors import Vectors
 from fllm_export.errors import UsageError
 from fllm_export.evaluation.dataset import Pairs
+from fllm_export.progress import silent
 
 from .small_loop import USERS, save_model, taught_dataset
 
@@ -195,3 +197,24 @@ def test_what_cannot_be_evaluated_is_refused(world, tmp_path, options, words):
         evaluate_loop({}, data, LIGHTGCN, tmp_path)
     with pytest.raises(UsageError, match="two arms are called 'text kNN'"):
         evaluate_loop({"text kNN": folder / "model"}, data, LIGHTGCN, folder / "out", k=K)
+
+
+def test_a_bundle_takes_the_choices_of_its_checkpoint(world, tmp_path):
+    folder, data, found = world
+    build(folder / "model", tmp_path / "bundle", calibration=list(data.texts), k=K, min_recall=0)
+    models = {"int8": tmp_path / "bundle", "model": folder / "model"}
+    both = evaluate_loop(models, data, LIGHTGCN, tmp_path / "out", **SETTING)
+    assert list(both.metrics)[-4:] == ["model", f"model, {OWN}", "int8", f"int8, {OWN}"], "checkpoints come first"
+    assert both.params["int8"] == both.params["model"] == found.params["model"]
+    assert both.values("int8", "cold", "ndcg") == pytest.approx(both.values("model", "cold", "ndcg"), rel=0.05)
+    arms = arms_module.arms_of(models, (), data, tmp_path / "out", None, K, silent)
+    assert {arm.name: arm.follows for arm in arms if arm.name in models} == {"model": None, "int8": "model"}
+
+
+def test_a_bundle_of_another_checkpoint_chooses_by_itself(world, tiny_checkpoint, tmp_path):
+    folder, data, _ = world
+    save_model(tiny_checkpoint("bert", users=USERS, dim=16, lora=True), tmp_path / "other")
+    build(tmp_path / "other", tmp_path / "bundle", calibration=list(data.texts), k=K, min_recall=0)
+    models = {"model": folder / "model", "int8": tmp_path / "bundle"}
+    arms = arms_module.arms_of(models, (), data, tmp_path, None, K, silent)
+    assert {arm.name: arm.follows for arm in arms if arm.name in models} == {"model": None, "int8": None}
