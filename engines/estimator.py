@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.engines.base import Answer, Request, told_errors
-from fllm_export.engines.panel import Panel
+from fllm_export.engines.panel import SUMMED_ROWS, Panel
 from fllm_export.engines.query import Query
 from fllm_export.engines.scores import score_rows
 from fllm_export.table import tile_bounds
@@ -45,6 +45,8 @@ _CERTIFIED = 1e-3
 def estimates(table: Table, items: int, request: Request) -> bool:
     """Whether a request is answered by an estimate, and not by the sum over every row."""
     if request.log_probs != "estimate" or request.mode != "topk":
+        return False
+    if table.layout.stored_rows <= SUMMED_ROWS:
         return False
     if table.layout.tile_bounds:
         return True
@@ -78,8 +80,6 @@ class Estimator:
 
     def estimate(self, query: Query, request: Request, found: Answer) -> Answer:
         """Return an answer whose logsumexp, [B], is that of an estimate, with the bound of its error."""
-        if self._panel.part_rows == 1:
-            return found
         items = [self._item(query.part(slice(i, i + 1)), request, found, i) for i in range(len(found.ids))]
         logsumexp, error, certified = (np.array(values) for values in zip(*items, strict=True))
         return replace(

@@ -18,6 +18,9 @@ U64 = npt.NDArray[np.uint64]
 
 _ROWS_OF_ONE, _FEWEST, _MOST = 384, 2048, 65_536
 
+SUMMED_ROWS = 16_384
+"""Of a table with at most so many stored rows the sum over every row takes no longer than a panel."""
+
 
 @dataclass(frozen=True)
 class Panel:

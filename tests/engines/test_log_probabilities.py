@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fllm_export import TopK, UsageError, UserTable, _core
-from fllm_export.engines.panel import Panel
+from fllm_export.engines.panel import SUMMED_ROWS, Panel
 from fllm_export.engines.registry import ENGINES
 from fllm_export.table.table import Table
 
@@ -108,12 +109,17 @@ def test_the_panel_has_one_row_of_each_part(tmp_path: Path) -> None:
     assert (np.abs(places - len(panel.rows) / panel.part_rows) < 5 * np.sqrt(len(panel.rows))).all()
 
 
-def test_a_small_table_is_summed_up(tmp_path: Path) -> None:
-    UserTable.create(tmp_path / "t", ROWS[:1500], cluster="yes")
-    native, reference = both(tmp_path / "t")
-    found = native.topk(ITEMS, 10, log_probs="estimate")
-    assert found.log_probs_exact.all()
-    np.testing.assert_allclose(found.logsumexp, reference.topk(ITEMS, 10).logsumexp, rtol=1e-5)
+@pytest.mark.parametrize("options", [{}, {"cluster": "yes", "sketch": "yes"}])
+def test_a_small_table_is_summed_up(tmp_path: Path, options: dict[str, Any]) -> None:
+    for rows, summed in ((SUMMED_ROWS, True), (SUMMED_ROWS + 1, False)):
+        UserTable.create(tmp_path / str(rows), ROWS[:rows], **options)
+        for table in both(tmp_path / str(rows)):
+            for items in (1, 70):
+                exact = table.topk(ITEMS[:items] * FLAT, 10)
+                found = table.topk(ITEMS[:items] * FLAT, 10, log_probs="estimate")
+                assert (found.log_probs_exact == summed).all()
+                assert found.log_probs_certified.all() == summed
+                assert np.allclose(found.logsumexp, exact.logsumexp, rtol=1e-6) == summed
 
 
 def test_certified_log_probabilities_need_an_exact_search(tmp_path: Path) -> None:

@@ -214,10 +214,6 @@ void Estimator::finish(std::size_t column, ItemAnswer& answer) {
   const double known = relative(counted, m), sum = relative(drawn.sum, m);
   const double total = known + part * sum;
   answer.logsumexp = m + std::log(total);
-  if (panel_.part_rows() == 1) {
-    answer.log_probs_exact = answer.complete;
-    return answer.tell_error(0.0, true);
-  }
   const double most = ceiling(column, answer);
   const double off = part * (kDeviations * std::sqrt(relative(drawn.variance, 2 * m)) + kRanges * std::exp(most - m));
   const double least = known + sum;  // these rows are there

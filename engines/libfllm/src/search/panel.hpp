@@ -17,6 +17,9 @@ class Panel {
  public:
   static constexpr std::uint64_t kEmpty = ~std::uint64_t{0};
 
+  // Of a table with at most so many stored rows the sum over every row takes no longer than a panel.
+  static constexpr std::uint64_t kSummedRows = 16384;
+
   // Reads the rows drawn, at most 65,536.
   explicit Panel(const Table& table);
 

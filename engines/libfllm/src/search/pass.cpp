@@ -163,6 +163,7 @@ Pass::Pass(const Table& table, const kernels::Kernels& kernels, std::vector<Colu
 bool Pass::sums_rows(const Table& table, const Search& search) {
   if (search.log_probs != LogProbs::estimate) return search.wants_log_probs();
   if (search.mode == Mode::sample) return true;  // noise has no bound: every row is scored
+  if (table.layout().stored_rows <= Panel::kSummedRows) return true;
   if (table.layout().tile_bounds) return false;
   // Nothing bounds the scores of rows that a filter refuses.
   return search.filter != nullptr || (table.sketches().empty() && search.items <= kSummedItems);
