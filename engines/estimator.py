@@ -29,8 +29,6 @@ _TILES_READ, _TILES_OF_ONE = 16, 512
 """One tile in so many, or begun, is read in full, at most so many."""
 _BOUND_SHARE = 0.3
 """Of the way from the score of a tile's middle to its bound, where its promise lies."""
-_SUMMED_ITEMS = 4
-"""Where neither a sketch nor bounds spare a row, so few items are summed up at little cost."""
 _LOG_OF_MISS = math.log(3 / 0.05)
 _DEVIATIONS = math.sqrt(2 * _LOG_OF_MISS)
 _RANGES = (1 / 3 + 2 * math.sqrt(_BLOCK / (_BLOCK - 1))) * _LOG_OF_MISS
@@ -42,16 +40,17 @@ _CERTIFIED = 1e-3
 """A proven error up to this is told in place of a smaller one that is merely likely."""
 
 
-def estimates(table: Table, items: int, request: Request) -> bool:
-    """Whether a request is answered by an estimate, and not by the sum over every row."""
+def estimates(table: Table, request: Request) -> bool:
+    """Whether a request is answered by an estimate, and not by the sum over every row.
+
+    It does not depend on the items, so that an item's answer is the same in any company.
+    """
     if request.log_probs != "estimate" or request.mode != "topk":
         return False
     if table.layout.stored_rows <= SUMMED_ROWS:
         return False
-    if table.layout.tile_bounds:
-        return True
-    # Nothing bounds the scores of rows that a filter refuses.
-    return request.filter is None and (bool(table.layout.sketch_dims) or items > _SUMMED_ITEMS)
+    # Without bounds of tiles, nothing bounds the scores of rows that a filter refuses.
+    return table.layout.tile_bounds or request.filter is None
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class NumpyEngine(TiledEngine):
     def _scan(self, z: npt.NDArray[np.float32], request: Request) -> Answer:
         """Scan every row; where an estimate is requested, it takes the place of the sum."""
         found = super()._scan(z, request)
-        if not estimates(self.table, len(z), request):
+        if not estimates(self.table, request):
             return found
         self._estimator = self._estimator or Estimator(self.table)
         return self._estimator.estimate(self.query(z), request, found)

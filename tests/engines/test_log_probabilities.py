@@ -122,6 +122,20 @@ def test_a_small_table_is_summed_up(tmp_path: Path, options: dict[str, Any]) -> 
                 assert np.allclose(found.logsumexp, exact.logsumexp, rtol=1e-6) == summed
 
 
+@pytest.mark.parametrize("options", [{}, {"sketch": "yes"}, {"cluster": "yes"}, {"cluster": "yes", "sketch": "yes"}])
+def test_the_estimate_of_an_item_is_the_same_in_any_company(tmp_path: Path, options: dict[str, Any]) -> None:
+    UserTable.create(tmp_path / "t", ROWS, bias=ROWS[:, 0] / 8, **options)
+    for table in both(tmp_path / "t"):
+        for length in (FLAT, STEEP):
+            together = table.topk(ITEMS * length, 20, log_probs="estimate")
+            for i in range(0, len(ITEMS), 6):
+                alone = table.topk(ITEMS[i : i + 1] * length, 20, log_probs="estimate")
+                np.testing.assert_array_equal(alone.user_ids[0], together.user_ids[i])
+                np.testing.assert_array_equal(alone.scores[0], together.scores[i])
+                np.testing.assert_array_equal(alone.log_probs[0], together.log_probs[i])
+                np.testing.assert_allclose(alone.log_prob_error[0], together.log_prob_error[i], rtol=1e-6)
+
+
 def test_certified_log_probabilities_need_an_exact_search(tmp_path: Path) -> None:
     table = UserTable.create(tmp_path / "t", ROWS[:100])
     with pytest.raises(UsageError, match="'certified' while exact is False"):

@@ -24,9 +24,6 @@ constexpr std::size_t kSketchColumns = 4, kSketchColumnsOfDecoded = 6;
 // a logarithm of up to 30 certain to 1e-3 with what these lose (docs/internals/log_probabilities.md).
 constexpr double kNegligible = 0x1p-20, kNegligibleCertified = 7e-4;
 
-// Where neither a sketch nor bounds spare a row, so few items are summed up at little cost.
-constexpr std::size_t kSummedItems = 4;
-
 // Of how many columns the sketch is read; where more want a span, its rows are scored.
 std::size_t sketch_columns(const Table& table, const std::vector<Column>& columns) {
   const Search& search = *columns.front().search;
@@ -164,9 +161,8 @@ bool Pass::sums_rows(const Table& table, const Search& search) {
   if (search.log_probs != LogProbs::estimate) return search.wants_log_probs();
   if (search.mode == Mode::sample) return true;  // noise has no bound: every row is scored
   if (table.layout().stored_rows <= Panel::kSummedRows) return true;
-  if (table.layout().tile_bounds) return false;
-  // Nothing bounds the scores of rows that a filter refuses.
-  return search.filter != nullptr || (table.sketches().empty() && search.items <= kSummedItems);
+  // Without bounds of tiles, nothing bounds the scores of rows that a filter refuses.
+  return !table.layout().tile_bounds && search.filter != nullptr;
 }
 
 bool Pass::rules_out(const Tile& tile, std::size_t column, float threshold) const {
