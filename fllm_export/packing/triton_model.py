@@ -35,10 +35,10 @@ class Question(NamedTuple):
     def shared(self) -> str:
         """Return what requests must have in common to be searched in one pass.
 
-        A budget belongs to one request, and answers with ``estimate`` or without ``exact`` depend on who is in a pass.
+        A budget belongs to one request, and answers without ``exact`` depend on who is in a pass.
         """
         alone = self.options.get("budget_ms") is not None or self.options.get("exact") is False
-        alone |= self.options.get("log_probs") == "estimate" or "seed" in self.options
+        alone |= "seed" in self.options
         return str(self.place) if alone else json.dumps(self.options, sort_keys=True) + "shared"
 
 

@@ -74,9 +74,9 @@ class Waiting:
     def alone(self) -> bool:
         """Whether other items in its pass could change its answer, beyond the last digits of log-probabilities.
 
-        Statistical bounds and estimates depend on how many items share a pass.
+        Whether rows are ruled out by statistical bounds depends on how many items share a pass.
         """
-        return not self.search.exact or self.search.log_probs == "estimate" or self.rerun
+        return not self.search.exact or self.rerun
 
 
 class Expired(Exception):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fllm_export import BundleError, UserTable
+from fllm_export.engines.panel import SUMMED_ROWS
 from fllm_export.server.batcher import Batcher, Client, Expired, Waiting
 from fllm_export.server.served import Served
 
@@ -137,15 +138,34 @@ def test_requests_that_differ_do_not_share_a_pass(asking: Any, table: UserTable)
     assert sorted(one.passes.items[1:]) == [1, 1, 1, 1, 1, 2, 2]
 
 
-def test_estimates_and_statistical_bounds_have_passes_of_their_own(asking: Any) -> None:
+def test_statistical_bounds_have_passes_of_their_own(asking: Any) -> None:
     one = asking(most=64)
     one.hold()
-    futures = [one.ask(vectors(1, i), log_probs="estimate") for i in range(3)]
-    futures += [one.ask(vectors(1, i), exact=False) for i in range(3)]
+    futures = [one.ask(vectors(1, i), exact=False) for i in range(3)]
     one.go_on()
     assert all(future.result(30).user_ids.shape == (1, 5) for future in futures)
-    assert one.passes.items == [1] * 7
-    assert one.reasons[1:] == ["alone"] * 6
+    assert one.passes.items == [1] * 4
+    assert one.reasons[1:] == ["alone"] * 3
+
+
+def test_estimates_share_a_pass_and_are_those_of_a_request_alone(tmp_path: Path) -> None:
+    """Log-probabilities bit for bit, on a table that is too large to be summed up, with a filter and without."""
+    rows = np.random.default_rng(2).standard_normal((SUMMED_ROWS + 1000, DIM)).astype(np.float32)
+    table = UserTable.create(tmp_path / "users", rows, cluster="yes", sketch="yes")
+    deny = table.filter(deny=table.topk(vectors(1, 0), 3).user_ids[0])
+    one = Asking(table, most=64)
+    one.hold()
+    asked = [(vectors(1 + i % 3, i), {"filter": deny} if i % 2 else {}) for i in range(12)]
+    futures = [one.ask(z, log_probs="estimate", **options) for z, options in asked]
+    one.go_on()
+    for (z, options), future in zip(asked, futures, strict=True):
+        found, alone = future.result(30), table.topk(z, 5, log_probs="estimate", **options)
+        assert_same(found, alone)
+        assert not found.log_probs_exact.any()
+        np.testing.assert_array_equal(found.log_probs, alone.log_probs)
+        np.testing.assert_allclose(found.log_prob_error, alone.log_prob_error, rtol=1e-6)
+    assert sorted(one.passes.items) == [1, 12, 12]
+    one.batcher.close()
 
 
 def test_a_pass_has_no_more_items_than_it_may(asking: Any) -> None:
