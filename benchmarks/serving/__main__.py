@@ -1,11 +1,12 @@
 """Throughput of a server beside the library's own in the same run, then latency under open-loop load.
 
     python -m benchmarks.serving [--users 1000000] [--dim 128] [--threads 2] [--k 100] [--items 1] [--log-probs exact]
+        [--connections 160]
     python -m benchmarks.serving --cpp build/server/fllm_server --bundle bundle
 
-The library answers batches of 64 items in a row; the server answers requests with --items items from 160 connections.
-The two take turns. The client runs on the same CPUs, and what it takes is missing to the server. `--cpp` measures the
-C++ server on a bundle in place of a table made here. Prints one JSON line, then a table.
+The library answers batches of 64 items in a row; the server answers requests with --items items from --connections
+of them. The two take turns. The client runs on the same CPUs, and what it takes is missing to the server. `--cpp`
+measures the C++ server on a bundle in place of a table made here. Prints one JSON line, then a table.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from benchmarks.serving.places import Served, serving
 from fllm_export import UserTable
 from fllm_export.cli.output import columns
 
-CONNECTIONS = 160
 BATCH = 64
 BODIES = 256
 SHARES = (0.5, 0.8, 1.5)
@@ -41,7 +41,7 @@ def main() -> None:
         z = item_vectors(table.dim, options.items)
         further = [part for option in options.option for part in f"--{option}".split("=", 1)]
         with serving(source, options.threads, options.cpp, *further) as served:
-            client = Client(served.port, "/v1/topk", bodies(z, options), CONNECTIONS)
+            client = Client(served.port, "/v1/topk", bodies(z, options), options.connections)
             found = measured(table, client, served, z, options)
             client.close()
     print(json.dumps({"benchmark": "serving", "machine": describe(), **vars(options), **found}, default=str))
@@ -57,6 +57,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--items", type=int, default=1, help="items per request")
     parser.add_argument("--log-probs", default="exact")
+    parser.add_argument("--connections", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each turn and of each load")
     parser.add_argument("--cpp", type=Path, help="the C++ server's program")
