@@ -3,7 +3,8 @@
     python -m benchmarks.scale FOLDER [--users 400000] [--dim 128] [--calls 200]
 
 Prints JSON lines. `fan_out`: a search over 4 actors of Ray on this machine, without the scan of the slowest part,
-beside a plain round trip to one actor and to 4 actors; calls take turns. `plan`: for 1, 2 and 4 machines, the time
+beside round trips of the item vector to one and to 4 actors by Ray, and to one and to 4 processes by TCP; calls take
+turns. `plan`: for 1, 2 and 4 machines, the time
 of a call that the figure of one machine foretells (its scan divided by the machines, and the merge), beside the
 measured one: the slowest of the parts, each searched while the others rest, as on a machine of its own, and the merge
 of their answers. These are first deciles; parts take turns. `estimate_ms` is what `fllm-export estimate` says then.
@@ -13,15 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
+import socket
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from fllm_export import UserTable
+from fllm_export import TopK, UserTable
 from fllm_export.engines.base import Answer
 from fllm_export.planning.estimate import estimate
 from fllm_export.scale.merge import merge
@@ -81,6 +86,42 @@ def plan(place: Path, table: UserTable, calls: int) -> None:
         print(json.dumps({"plan": parts, **figures}), flush=True)
 
 
+def echo(listener: socket.socket) -> None:
+    """Send back what comes on one connection."""
+    connection, _ = listener.accept()
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while data := connection.recv(1 << 16):
+        connection.sendall(data)
+
+
+@contextmanager
+def processes_that_echo() -> Iterator[list[socket.socket]]:
+    """Start a process per part that sends back what it gets, and yield connections to them."""
+    started, sockets = [], []
+    for _ in range(PARTS):
+        listener = socket.create_server(("127.0.0.1", 0))
+        started.append(multiprocessing.get_context("fork").Process(target=echo, args=(listener,), daemon=True))
+        started[-1].start()
+        sockets.append(socket.create_connection(listener.getsockname()))
+        sockets[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.close()
+    try:
+        yield sockets
+    finally:
+        for process in started:
+            process.kill()
+
+
+def round_trips(sockets: list[socket.socket], data: bytes) -> None:
+    """Send to all, then wait for all."""
+    for each in sockets:
+        each.sendall(data)
+    for each in sockets:
+        left = len(data)
+        while left:
+            left -= len(each.recv(left))
+
+
 def fan_out(place: Path, calls: int) -> None:
     """Compare a search over actors with plain round trips."""
     import ray
@@ -99,18 +140,23 @@ def fan_out(place: Path, calls: int) -> None:
     table = open_sharded_table(place, fleet)
     echoes = [Echo.remote() for _ in range(PARTS)]
     z = np.random.default_rng(1).standard_normal((1, table.dim), dtype=np.float32)
-    for _ in range(20):
-        table.topk(z, K)
-        ray.get([echo.back.remote(z) for echo in echoes])
-    one, several, own, whole = [], [], [], []
-    for _ in range(calls):
-        one.append(timed(lambda: ray.get(echoes[0].back.remote(z))))
-        several.append(timed(lambda: ray.get([echo.back.remote(z) for echo in echoes])))
-        began = time.perf_counter()
-        answer = table.topk(z, K)
-        whole.append((time.perf_counter() - began) * 1e3)
-        own.append(whole[-1] - answer.timings_ms["scan"])
-    named = {"round_trip_ms": one, "four_round_trips_ms": several, "fan_out_and_merge_ms": own, "search_ms": whole}
+    answers: list[TopK] = []
+    with processes_that_echo() as sockets:
+        work = {
+            "ray_round_trip_ms": lambda: ray.get(echoes[0].back.remote(z)),
+            "four_ray_round_trips_ms": lambda: ray.get([echo.back.remote(z) for echo in echoes]),
+            "tcp_round_trip_ms": lambda: round_trips(sockets[:1], z.tobytes()),
+            "four_tcp_round_trips_ms": lambda: round_trips(sockets, z.tobytes()),
+            "search_ms": lambda: answers.append(table.topk(z, K)),
+        }
+        named: dict[str, list[float]] = {name: [] for name in work}
+        for call in range(20 + calls):
+            for name, each in work.items():
+                took = timed(each)
+                if call >= 20:
+                    named[name].append(took)
+    scans = [answer.timings_ms["scan"] for answer in answers[20:]]
+    named["fan_out_and_merge_ms"] = [took - scan for took, scan in zip(named["search_ms"], scans, strict=True)]
     p50 = {name: round(statistics.median(times), 3) for name, times in named.items()}
     least = {name: round(float(np.percentile(times, 10)), 3) for name, times in named.items()}
     print(json.dumps({"fan_out": PARTS, "p50": p50, "p10": least, "load": round(os.getloadavg()[0], 1)}), flush=True)

@@ -1,42 +1,52 @@
-"""Ray as the transport to the machines that hold the parts of a table: plain actors, or deployments of Ray Serve."""
+"""Ray places, supervises and replaces the processes that hold the parts of a table; searches reach them directly.
+
+A call to a Ray actor takes longer than merging a search, so Ray is asked for addresses alone.
+"""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
-from fllm_export.scale.part_host import PartHost, PartOptions, PartRequest, Reply
+from fllm_export.scale.frames import Address
+from fllm_export.scale.part_fleet import PartFleet
+from fllm_export.scale.part_host import PartHost, PartOptions
+from fllm_export.scale.part_server import PartServer
 
-_CALLS_AT_ONCE = 16
-
-
-class _ActorReply:
-    def __init__(self, reference: Any) -> None:
-        self._reference = reference
-
-    def result(self, *, timeout_s: float | None) -> Reply:
-        reply: Reply = ray.get(self._reference, timeout=timeout_s)
-        return reply
+_ANSWER_S = 5.0
+_OTHERS_S = 0.5
 
 
-class ActorFleet:
-    """Plain Ray actors, each with a part open. Ray starts an actor again that has died.
-
-    A call to an actor takes less time than one through Ray Serve, and nothing balances load between replicas: they
-    take turns.
+class RayPart:
+    """What runs in a process of Ray: a part, and the port that searches reach it by.
 
     Args:
-        replicas: by part, the handles of its actors.
+        options: how the part is opened.
+    """
+
+    def __init__(self, options: PartOptions) -> None:
+        self._server = PartServer(PartHost(options), ray.util.get_node_ip_address())
+
+    def address(self) -> Address:
+        """Return where the part takes requests, and the key that it expects."""
+        return self._server.address
+
+
+class ActorFleet(PartFleet):
+    """Plain Ray actors, each with a part open. Ray starts an actor again that has died.
+
+    Args:
+        replicas: by part, the handles of its actors, which are of :class:`RayPart`.
     """
 
     def __init__(self, replicas: Sequence[Sequence[Any]]) -> None:
-        self.parts = len(replicas)
+        super().__init__([partial(_of_actors, actors) for actors in replicas])
         self.replicas = replicas
-        self._turns = [itertools.cycle(actors) for actors in replicas]
 
     @classmethod
     def start(cls, options: PartOptions, replicas: int = 1, resources: dict[str, Any] | None = None) -> ActorFleet:
@@ -48,31 +58,42 @@ class ActorFleet:
             resources: options of Ray for each actor, for example ``num_cpus`` or ``scheduling_strategy``.
         """
         count = options.part[1]
-        host = ray.remote(PartHost).options(
-            max_restarts=-1, max_concurrency=_CALLS_AT_ONCE, **({"num_cpus": 1} | (resources or {}))
-        )
+        host = ray.remote(RayPart).options(max_restarts=-1, **({"num_cpus": 1} | (resources or {})))
         return cls(
             [[host.remote(replace(options, part=(part, count))) for _ in range(replicas)] for part in range(count)]
         )
 
-    def ask(self, part: int, asked: PartRequest) -> _ActorReply:
-        """Send a request to the next replica of a part."""
-        return _ActorReply(next(self._turns[part]).answer.remote(asked))
 
-
-class ServeFleet:
+class ServeFleet(PartFleet):
     """Deployments of Ray Serve, one per part, each with any number of replicas.
 
-    Ray Serve takes the less loaded of two replicas, and starts replicas again that have died.
+    Ray Serve starts replicas again that have died.
 
     Args:
-        handles: by part, the handle of its deployment.
+        handles: by part, the handle of its deployment, whose replicas have the method ``address`` of
+            :class:`RayPart`.
     """
 
     def __init__(self, handles: Sequence[Any]) -> None:
-        self.parts = len(handles)
-        self._handles = handles
+        super().__init__([partial(_of_deployment, handle) for handle in handles])
 
-    def ask(self, part: int, asked: PartRequest) -> Any:
-        """Send a request to some replica of a part."""
-        return self._handles[part].answer.remote(asked)
+
+def _of_actors(actors: Sequence[Any]) -> list[Address]:
+    """Return the addresses of the actors that answer; one that is being started is waited for if alone."""
+    asked = [actor.address.remote() for actor in actors]
+    ray.wait(asked, num_returns=1, timeout=_ANSWER_S)
+    ready, _ = ray.wait(asked, num_returns=len(asked), timeout=_OTHERS_S)
+    return [address for reference in ready if (address := _address(reference)) is not None]
+
+
+def _address(reference: Any) -> Address | None:
+    try:
+        found: Address = ray.get(reference)
+    except RayError:  # this actor is gone
+        return None
+    return found
+
+
+def _of_deployment(handle: Any) -> list[Address]:
+    found = handle.broadcast("address").results(timeout_s=_ANSWER_S, return_exceptions=True)
+    return [address for address in found if isinstance(address, Address)]

@@ -5,8 +5,6 @@ It takes the same HTTP requests as ``fllm-export serve`` (docs/guides/ray.md).
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,16 +15,14 @@ from ray import serve
 
 from fllm_export.engines.registry import NativeOptions
 from fllm_export.runtime.places import table_of
-from fllm_export.scale.part_host import PartHost, PartOptions, PartRequest, Reply
-from fllm_export.scale.ray_fleet import ServeFleet
+from fllm_export.scale.part_host import PartOptions
+from fllm_export.scale.ray_fleet import RayPart, ServeFleet
 from fllm_export.scale.sharded_engine import ShardedOptions
 from fllm_export.scale.sharded_source import opens
 from fllm_export.server.access import bearer, read_token
 from fllm_export.server.app import create_app
 from fllm_export.server.options import ServerOptions, SourceOptions
 from fllm_export.server.service import Access, Service
-
-_CALLS_AT_ONCE = 16
 
 
 class Arguments(BaseModel):
@@ -48,21 +44,13 @@ class Arguments(BaseModel):
     token_file: Path | None = None
 
 
-@serve.deployment(max_ongoing_requests=_CALLS_AT_ONCE)
-class Part:
+@serve.deployment
+class Part(RayPart):
     """A replica that holds one part of a table.
 
     Args:
         options: how the part is opened.
     """
-
-    def __init__(self, options: PartOptions) -> None:
-        self._host = PartHost(options)
-        self._threads = ThreadPoolExecutor(_CALLS_AT_ONCE)
-
-    async def answer(self, asked: PartRequest) -> Reply:
-        """Answer beside the event loop: searches at the same time share passes over the rows."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._host.answer, asked)
 
 
 @serve.deployment(max_ongoing_requests=1000)
