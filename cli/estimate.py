@@ -10,6 +10,7 @@ import click
 
 from fllm_export.cli.options import DIRECTORY, log_probs_option, table_options, threads_option
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
+from fllm_export.counted import counted
 
 if TYPE_CHECKING:
     from fllm_export.engines.names import LogProbs
@@ -124,8 +125,9 @@ def _text(plan: Plan) -> str:
     asked, footprint = plan.question, plan.footprint
     some = "one machine" if asked.machines == 1 else f"each of {asked.machines:,} machines"
     parts = [
-        f"{asked.shape.rows:,} users x {asked.shape.dim:,}, {asked.options.quant}; {footprint.rows:,} rows on {some} "
-        f"({asked.shape.rows:,} / {asked.machines:,}), in {len(footprint.shard_rows):,} shards",
+        f"{counted(asked.shape.rows, 'user')} x {asked.shape.dim:,}, {asked.options.quant}; "
+        f"{counted(footprint.rows, 'row')} on {some} "
+        f"({asked.shape.rows:,} / {asked.machines:,}), in {counted(len(footprint.shard_rows), 'shard')}",
         f"Bytes\n{_lines(plan.bytes)}",
         f"Time, as measured on this machine{_load(plan)}\n{_lines(plan.seconds)}",
         f"Search of every row: top-{asked.k:,}, log-probabilities: {asked.log_probs}\n{_scans(plan)}",
@@ -166,7 +168,7 @@ def _scans(plan: Plan) -> str:
         ]
         for scan in plan.scans
     ]
-    steps = "\n".join(f"{scan.batch:,} items: {scan.call.arithmetic}" for scan in plan.scans)
+    steps = "\n".join(f"{counted(scan.batch, 'item')}: {scan.call.arithmetic}" for scan in plan.scans)
     return f"{columns(header, rows)}\n{steps}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fllm_export.counted import counted
 from fllm_export.planning.quantity import Quantity
 from fllm_export.table.bit_planes import BLOCK_ROWS
 from fllm_export.table.clusters import FEATURES
@@ -34,24 +35,27 @@ def disk(footprint: Footprint) -> dict[str, Quantity]:
     found = {
         "codes and scales": _bytes(
             footprint.read,
-            f"{rows:,} rows x {row_bytes:,} bytes ({footprint.quant})" + (f" + {over:,} (last blocks)" if over else ""),
+            f"{counted(rows, 'row')} x {row_bytes:,} bytes ({footprint.quant})"
+            + (f" + {over:,} (last blocks)" if over else ""),
         ),
-        "ids": _bytes(footprint.parts["ids"], f"{rows:,} rows x 8 bytes"),
+        "ids": _bytes(footprint.parts["ids"], f"{counted(rows, 'row')} x 8 bytes"),
     }
     if footprint.sketch_dims:
         found["sketch"] = _sketch(footprint)
     if footprint.clustered:
         size = footprint.parts["tile_directions"] + footprint.parts["tile_extents"]
         each = FLOAT_BYTES * (footprint.dim + 4)
-        found["tile bounds"] = _bytes(size, f"{size // each:,} tiles x {each:,} bytes")
+        found["tile bounds"] = _bytes(size, f"{counted(size // each, 'tile')} x {each:,} bytes")
     files = shards
     if footprint.refine != "no":
         files, size = 2 * shards, footprint.parts[REFINEMENT]
-        words = f"{rows:,} rows x {size // rows:,} bytes ({footprint.refine}, {footprint.item_dim:,} dimensions)"
+        words = (
+            f"{counted(rows, 'row')} x {size // rows:,} bytes ({footprint.refine}, {footprint.item_dim:,} dimensions)"
+        )
         found["refinement rows"] = _bytes(size, words)
     beside = footprint.parts[HEADER] + footprint.parts[PADDING]
-    found["headers and padding"] = _bytes(beside, f"{files:,} files, every tensor on a page of 4,096 bytes")
-    found[LAYOUT] = _bytes(footprint.parts[LAYOUT], f"{files:,} files with name, rows, bytes and hash")
+    found["headers and padding"] = _bytes(beside, f"{counted(files, 'file')}, every tensor on a page of 4,096 bytes")
+    found[LAYOUT] = _bytes(footprint.parts[LAYOUT], f"{counted(files, 'file')} with name, rows, bytes and hash")
     found["disk"] = _bytes(footprint.disk, " + ".join(f"{part.value:,}" for part in found.values()))
     return found
 
@@ -63,8 +67,9 @@ def _sketch(footprint: Footprint) -> Quantity:
     each = sum(parts.values()) // blocks
     return _bytes(
         sum(parts.values()) + basis,
-        f"{blocks:,} blocks of {BLOCK_ROWS} rows x {each:,} bytes + {len(footprint.shard_rows):,} shards x "
-        f"{basis // len(footprint.shard_rows):,} bytes (basis, {footprint.sketch_dims} of {footprint.dim} dimensions)",
+        f"{counted(blocks, 'block')} of {BLOCK_ROWS} rows x {each:,} bytes + "
+        f"{counted(len(footprint.shard_rows), 'shard')} x {basis // len(footprint.shard_rows):,} bytes "
+        f"(basis, {footprint.sketch_dims} of {footprint.dim} dimensions)",
     )
 
 
@@ -86,13 +91,13 @@ def writing_memory(footprint: Footprint) -> Quantity:
     shard = rows * (footprint.read // footprint.rows + 8 + footprint.parts.get(REFINEMENT, 0) // footprint.rows)
     size, words = (
         SHARD_COPIES * shard,
-        f"{SHARD_COPIES} x {rows:,} rows x {shard // rows:,} bytes (a shard and its copies)",
+        f"{SHARD_COPIES} x {counted(rows, 'row')} x {shard // rows:,} bytes (a shard and its copies)",
     )
     if footprint.clustered:
         sampled = min(rows, SAMPLE_ROWS)
         size += rows * _POINT_BYTES + sampled * footprint.dim * _SAMPLE_BYTES
-        words += f" + {rows:,} rows x {_POINT_BYTES} bytes (their order)"
-        words += f" + {sampled:,} rows x {footprint.dim:,} x {_SAMPLE_BYTES} bytes (a sample)"
+        words += f" + {counted(rows, 'row')} x {_POINT_BYTES} bytes (their order)"
+        words += f" + {counted(sampled, 'row')} x {footprint.dim:,} x {_SAMPLE_BYTES} bytes (a sample)"
     return _bytes(size + WRITER_BYTES, f"{words} + {WRITER_BYTES:,} process")
 
 

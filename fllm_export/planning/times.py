@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fllm_export.counted import counted
 from fllm_export.planning.machine import Machine
 from fllm_export.planning.quantity import Quantity
 from fllm_export.planning.table_probe import ScanRates, WriteRates, halvings
@@ -23,18 +24,19 @@ def writing(footprint: Footprint, rates: WriteRates) -> dict[str, Quantity]:
         found["cluster"] = Quantity(
             splits * rates.cluster + rows * rates.bounds,
             "seconds",
-            f"{rows:,} rows x ({depth:.2f} halvings x {_short(rates.cluster)} + {_short(rates.bounds)})",
+            f"{counted(rows, 'row')} x ({depth:.2f} halvings x {_short(rates.cluster)} + {_short(rates.bounds)})",
         )
     if footprint.sketch_dims:
         found["sketch"] = Quantity(
             rows * rates.sketch + rates.sketch_once,
             "seconds",
-            f"{rows:,} rows x {_short(rates.sketch)} + {rates.sketch_once:.1f} s (choice of dimensions)",
+            f"{counted(rows, 'row')} x {_short(rates.sketch)} + {rates.sketch_once:.1f} s (choice of dimensions)",
         )
     found["write, sync and hash"] = Quantity(
         footprint.disk * rates.publish + shards * rates.shard,
         "seconds",
-        f"{footprint.disk:,} bytes x {rates.publish * 1e9:.2f} ns + {shards:,} shards x {rates.shard * 1e3:.1f} ms",
+        f"{footprint.disk:,} bytes x {rates.publish * 1e9:.2f} ns + "
+        f"{counted(shards, 'shard')} x {rates.shard * 1e3:.1f} ms",
     )
     found["build"] = Quantity(
         sum(part.value for part in found.values()),
@@ -67,7 +69,7 @@ def scan(footprint: Footprint, rates: ScanRates, batch: int, machine: Machine, *
     """Return the time of a call with ``batch`` items, over the rows of one machine."""
     rows, each, merging = footprint.rows, rates.seconds[batch], rates.merge[batch]
     seconds, plain = rows * each, footprint.read / machine.memory_read
-    words = f"{rows:,} rows x {each * 1e9:.3f} ns"
+    words = f"{counted(rows, 'row')} x {each * 1e9:.3f} ns"
     bound = "memory" if seconds <= _MEMORY_BOUND * plain else "arithmetic"
     words += f" (a plain read of {footprint.read:,} bytes at {machine.memory_read / 1e9:.1f} GB/s: {_short(plain)})"
     from_disk = 0.0 if in_memory else footprint.read / machine.disk_read
@@ -80,8 +82,8 @@ def scan(footprint: Footprint, rates: ScanRates, batch: int, machine: Machine, *
     return Scan(
         batch,
         Quantity(total, "seconds", words),
-        Quantity(total / batch, "seconds", f"{_short(total)} / {batch:,} items"),
-        Quantity(batch / total, "items/s", f"{batch:,} items / {_short(total)}"),
+        Quantity(total / batch, "seconds", f"{_short(total)} / {counted(batch, 'item')}"),
+        Quantity(batch / total, "items/s", f"{counted(batch, 'item')} / {_short(total)}"),
         bound,
     )
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from fllm_export import page
+from fllm_export.counted import counted
 from fllm_export.sweep.choice import Choice
 from fllm_export.sweep.fronts import fronts, groups
 from fllm_export.sweep.pictures import Curves, curves_of
 from fllm_export.sweep.record import Record
 from fllm_export.sweep.sweep import Sweep
-from fllm_export.sweep.wording import counted, group_words, milliseconds, point_words
+from fllm_export.sweep.wording import group_words, milliseconds, point_words
 
 FILE_NAME = "report.html"
 

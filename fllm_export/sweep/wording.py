@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fllm_export.counted import counted
 from fllm_export.engines.registry import DEFAULT
 from fllm_export.sweep.record import Record
 
@@ -70,8 +71,3 @@ def details(record: Record, number: int, k: int) -> list[str]:
         f"{milliseconds(found.median_high_ms)}), p99 {milliseconds(found.p99_ms)}",
         f"{found.items_per_s:,.0f} items/s, {found.bytes_per_user:,.1f} bytes per user",
     ]
-
-
-def counted(number: int, what: str) -> str:
-    """Return a number and what it counts, in the plural where it is not 1."""
-    return f"{number} {what}" + "s" * (number != 1)

@@ -165,3 +165,13 @@ def test_invalid_arguments_are_named(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
         estimate(**arguments)
+
+
+def test_what_is_one_is_told_in_the_singular() -> None:
+    one, several = plan(1, 64), plan(8_000_000, 64)
+    assert one.bytes["ids"].arithmetic == "1 row x 8 bytes"
+    assert one.bytes["headers and padding"].arithmetic.startswith("1 file, ")
+    assert several.bytes["ids"].arithmetic == "8,000,000 rows x 8 bytes"
+    assert several.bytes["headers and padding"].arithmetic.startswith("4 files, ")
+    assert any("+ 1 shard x" in each.arithmetic for each in one.seconds.values())
+    assert [scan.item.arithmetic.split(" / ")[1] for scan in one.scans] == ["1 item", "8 items"]
