@@ -85,6 +85,7 @@ def _table_facts(path: Path) -> dict[str, Any]:
         "refinement": None if layout.refinement is None else layout.refinement.codec,
         "item_dim": layout.item_dim,
         "bias": layout.bias,
+        "link": str(layout.link),
         "generation": layout.generation,
     }
 
@@ -93,7 +94,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     from fllm_export.checkpoint.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.load(path)
-    facts = {"features": [], **checkpoint.spec.to_json()}
+    facts = {"features": [], **checkpoint.spec.to_json(), "link": str(checkpoint.spec.link)}
     return {"kind": "checkpoint", **facts, "adapter": checkpoint.adapter is not None}
 
 

@@ -48,6 +48,12 @@ if TYPE_CHECKING:
     help="closed_form: epochs of a softmax head that the closed form teaches; 0 for none.  [default: 6]",
 )
 @click.option(
+    "--link",
+    type=click.Choice(["auto", "exponential"]),
+    help="closed_form: how scores become probabilities. auto chooses by likelihood; GPU engines need exponential.  "
+    "[default: auto]",
+)
+@click.option(
     "--mapper",
     type=click.Choice(["linear", "linear_relu", "mlp"]),
     help="bpr: what maps the encoder's hidden state to the item vector.  [default: linear]",
@@ -204,4 +210,4 @@ def _comparison(report: TrainingReport) -> str:
         note += " (--max-steps keeps the last epoch, better or not)"
     elif max(candidates.values(), key=lambda figures: figures["ndcg"]) is not candidates[kept]:
         note += ". A head is kept only where it gains 0.5 %: rows in closed form can be updated one by one"
-    return f"{note}."
+    return f"{note}.\nLink from scores to probabilities: {report.findings['link']}."

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.engines.names import LogProbs, Mode
+from fllm_export.errors import UsageError
+from fllm_export.link import EXPONENTIAL, Link
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -75,6 +77,7 @@ class TableFacts:
         codec: how a row that is scanned is stored.
         generation: version number of the table.
         refinement: codec of the refinement rows, or None.
+        link: how scores become probabilities; it stays when the table is opened again.
     """
 
     rows: int
@@ -82,12 +85,13 @@ class TableFacts:
     codec: str
     generation: int
     refinement: str | None = None
+    link: Link = EXPONENTIAL
 
     @classmethod
     def of(cls, layout: TableLayout) -> TableFacts:
         """Return the facts of a table's layout."""
         finer = None if layout.refinement is None else layout.refinement.codec
-        return cls(layout.rows, layout.item_dim, layout.codec, layout.generation, finer)
+        return cls(layout.rows, layout.item_dim, layout.codec, layout.generation, finer, layout.link)
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,9 @@ class Answer:
 
     Attributes:
         ids: int64 [B, j], ordered by (key descending, id ascending); j may be less than K.
-        keys: float32 [B, j], what the order is by: the score, or the score plus noise.
+        keys: float32 [B, j], what the order is by: the score, or its logit plus noise.
         scores: float32 [B, j].
-        logsumexp: float64 [B], over the rows scored; NaN where log-probabilities were not requested.
+        logsumexp: float64 [B], of the logits of the rows scored; NaN where log-probabilities were not requested.
         rows_scored: int64 [B], rows that were scored, or proven not to matter, before the deadline.
         complete: bool [B], whether an unlimited budget would give the same answer.
         exact: bool [B], whether these are provably the best users of the table; of a refined answer, whether its
@@ -152,6 +156,18 @@ def joined_arrays(parts: Sequence[DataclassInstance]) -> dict[str, Any]:
     }
 
 
+def check_reopened(before: TableFacts, now: TableFacts) -> None:
+    """Check that a table can take the place of the one that was open.
+
+    Raises:
+        UsageError: its rows have another dimension, or it has another link.
+    """
+    if now.dim != before.dim:
+        raise UsageError(f"the table now holds rows of dimension {now.dim}", expected=f"{before.dim}, as before")
+    if now.link != before.link:
+        raise UsageError(f"the table now has the link {now.link}", expected=f"{before.link}, as before")
+
+
 class Engine(Protocol):
     """Scores item vectors against a whole table. Safe to call from many threads at once."""
 
@@ -174,6 +190,6 @@ class Engine(Protocol):
 
         Raises:
             BundleError: the new table is damaged.
-            UsageError: its rows have another dimension.
+            UsageError: its rows have another dimension, or it has another link.
         """
         ...

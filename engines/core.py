@@ -17,6 +17,7 @@ from fllm_export.engines.base import Answer, Request, TableFacts, UserFilter
 from fllm_export.engines.names import LOG_PROBS
 from fllm_export.environment import BYTES_MAX, GPUS_MAX, positive_integer
 from fllm_export.library_errors import translated
+from fllm_export.link import Link
 from fllm_export.table.layout import PREVIOUS_NAME
 
 
@@ -82,7 +83,8 @@ class CoreEngine:
         """What is open now."""
         found = self._table.describe()
         finer = found["refinement"] or None
-        return TableFacts(found["rows"], found["dim"], found["codec"], found["generation"], finer)
+        link = Link(found["link_exponent"])
+        return TableFacts(found["rows"], found["dim"], found["codec"], found["generation"], finer, link)
 
     @property
     def isa(self) -> str:

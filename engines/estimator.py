@@ -19,6 +19,7 @@ from fllm_export.engines.panel import SUMMED_ROWS, Panel
 from fllm_export.engines.query import Query
 from fllm_export.engines.scores import score_rows
 from fllm_export.table import tile_bounds
+from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
 
 F64 = npt.NDArray[np.float64]
@@ -70,6 +71,7 @@ class Estimator:
 
     def __init__(self, table: Table) -> None:
         self._table = table
+        self._link = table.layout.link
         self._panel = Panel.of(table)
         stored = np.cumsum([0] + [shard.rows for shard in table.shards])
         step = table.layout.tile_rows
@@ -94,15 +96,17 @@ class Estimator:
         bounds = self._bounds(query)
         read = self._tiles_read(bounds)
         apart, known = self._counted_apart(query, read, found.ids[item], found.scores[item])
-        drawn = score_rows(self._table.codec, self._table.layout.dim, self._panel.tile, query)[0].astype(np.float64)
+        drawn = self._logits(self._panel.tile, query)
         drawn[apart] = -np.inf
         m = float(max(drawn.max(initial=-np.inf), known.max(initial=-np.inf)))
         sums, variance = self._drawn(np.exp(drawn - m))
         counted, part = float(np.exp(known - m).sum()), self._panel.part_rows
         total, least = counted + part * sums, counted + sums
-        others = np.delete(bounds.upper, read) if bounds is not None else np.full(1, np.inf)
+        uppers = bounds.upper if bounds is not None else np.full(1, np.inf)
+        others = np.delete(self._link.logits(uppers), read)
         full = bool(found.complete[item]) and request.filter is None and len(found.ids[item]) == request.k
-        most = float(found.scores[item][-1]) if full else float(others.max(initial=-np.inf))
+        last = self._link.logits(found.scores[item][-1:])
+        most = float(last[0]) if full else float(others.max(initial=-np.inf))
         with np.errstate(over="ignore"):
             off = part * (_DEVIATIONS * math.sqrt(variance) + _RANGES * float(np.exp(most - m)))
             capped = np.minimum(others, most if full and request.exact else np.inf)
@@ -150,14 +154,17 @@ class Estimator:
     def _counted_apart(
         self, query: Query, read: I64, ids: I64, scores: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.bool_], F64]:
-        """Return which rows drawn are counted apart, bool [n], and the scores of all rows that are, float64."""
+        """Return which rows drawn are counted apart, bool [n], and the logits of all rows that are, float64."""
         numbers = [np.arange(self._starts[t], self._starts[t] + self._sizes[t]) for t in read]
         rows = np.concatenate([*numbers, np.zeros(0, np.int64)])
         rows = rows[~self._table.tombstones.marks(rows)]
         apart = np.isin(self._panel.rows, rows) | np.isin(self._panel.tile.ids, ids)
         if not len(rows):
-            return apart, scores.astype(np.float64)
+            return apart, self._link.logits(scores)
         tile = self._table.gather(rows)
         others = ~np.isin(ids, tile.ids)
-        found = score_rows(self._table.codec, self._table.layout.dim, tile, query)[0]
-        return apart, np.concatenate([found, scores[others]]).astype(np.float64)
+        return apart, np.concatenate([self._logits(tile, query), self._link.logits(scores[others])])
+
+    def _logits(self, tile: Tile, query: Query) -> F64:
+        """Return the logits of the rows of a tile for one item, float64 [rows]."""
+        return self._link.logits(score_rows(self._table.codec, self._table.layout.dim, tile, query)[0])

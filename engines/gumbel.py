@@ -1,14 +1,15 @@
 """Counter-based Gumbel noise: a number for each (seed, user id), the same on every tile, thread and machine.
 
 Bits come from Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) with the user
-id as counter and the seed as key. The logarithms use nothing but IEEE additions, multiplications and divisions in a
-fixed order, so that no math library can make two machines disagree.
+id as counter and the seed as key, and logarithms from :mod:`fllm_export.portable_log`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
+from fllm_export.portable_log import log
 
 F64 = npt.NDArray[np.float64]
 U64 = npt.NDArray[np.uint64]
@@ -18,12 +19,6 @@ _SHIFT = np.uint64(32)
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
-
-# ln 2 as a sum whose first part has trailing zeros, so that exponent * _LN2_HIGH is exact.
-_LN2_HIGH = float.fromhex("0x1.62e42feep-1")
-_LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-_SQRT_HALF = float.fromhex("0x1.6a09e667f3bcdp-1")
-_SERIES = tuple(1.0 / (2 * k + 1) for k in range(12))
 
 
 def philox(seed: int, ids: npt.NDArray[np.int64]) -> U64:
@@ -46,21 +41,4 @@ def philox(seed: int, ids: npt.NDArray[np.int64]) -> U64:
 def gumbel(seed: int, ids: npt.NDArray[np.int64]) -> F64:
     """Return standard Gumbel noise for each id, float64 [n]: -log(-log(u)), u uniform in the open (0, 1)."""
     uniform = ((philox(seed, ids) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
-    return -_log(-_log(uniform))
-
-
-def _log(x: F64) -> F64:
-    """Return the natural logarithm of positive numbers, the same bits everywhere (within 2 ulp of the truth).
-
-    x = 2^e m with m in [sqrt(1/2), sqrt(2)); log m = 2 artanh(s), s = (m - 1) / (m + 1), by its power series.
-    """
-    mantissa, exponent = np.frexp(x)
-    low = mantissa < _SQRT_HALF
-    mantissa = np.where(low, mantissa * 2.0, mantissa)
-    exponent = (exponent - low).astype(np.float64)
-    s = (mantissa - 1.0) / (mantissa + 1.0)
-    square = s * s
-    series = np.full_like(s, _SERIES[-1])
-    for coefficient in reversed(_SERIES[:-1]):
-        series = series * square + coefficient
-    return exponent * _LN2_HIGH + (2.0 * s * series + exponent * _LN2_LOW)
+    return -log(-log(uniform))

@@ -15,6 +15,7 @@ from fllm_export.engines.query import Query
 from fllm_export.engines.reference import perturb
 from fllm_export.engines.tiled import TiledEngine
 from fllm_export.errors import BundleError, HardwareError, UsageError
+from fllm_export.link import EXPONENTIAL
 from fllm_export.onnx_session import cpu_session
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
@@ -69,16 +70,20 @@ class OnnxRuntimeEngine(TiledEngine):
         if request.mode == "sample":
             return self._sample(tile, feed, request)
         feed["k"] = np.array(min(request.k, tile.rows), np.int64)
+        if self.facts.link != EXPONENTIAL:
+            scores, rows, padded = self._run(["scores", "rows", "tile_scores"], feed)
+            m, total = self.facts.link.log_sums(padded[:, : tile.rows])
+            return Partial(tile.ids[rows], scores, scores, m, total)
         scores, rows, m, total = self._run(["scores", "rows", "m", "l"], feed)
         return Partial(tile.ids[rows], scores, scores, m.astype(np.float64), total.astype(np.float64))
 
     def _sample(self, tile: Tile, feed: dict[str, Any], request: Request) -> Partial:
-        """Let the graph score and normalise; add the noise and select here."""
+        """Let the graph score; add the noise, normalise and select here."""
         feed["k"] = np.array(1, np.int64)
-        padded, m, total = self._run(["tile_scores", "m", "l"], feed)
-        scores = padded[:, : tile.rows]
-        keys = perturb(scores, tile.ids, request.seeds, _core.gumbel)
-        return Partial.best(keys, scores, tile.ids, request.k, m.astype(np.float64), total.astype(np.float64))
+        scores = self._run(["tile_scores"], feed)[0][:, : tile.rows]
+        m, total = self.facts.link.log_sums(scores)
+        keys = perturb(self.facts.link.logits(scores), tile.ids, request.seeds, _core.gumbel)
+        return Partial.best(keys, scores, tile.ids, request.k, m, total)
 
     def _run(self, outputs: list[str], feed: dict[str, Any]) -> Any:
         import onnxruntime

@@ -21,10 +21,10 @@ class Partial:
 
     Attributes:
         ids: int64 [B, j], ordered by (key descending, id ascending); j may be less than K.
-        keys: float32 [B, j], what the order is by: the score, or the score plus noise.
+        keys: float32 [B, j], what the order is by: the score, or its logit plus noise.
         scores: float32 [B, j].
-        m: float64 [B], the largest score of the rows.
-        l: float64 [B], sum of exp(score - m) over the rows.
+        m: float64 [B], the largest logit of the rows, or another number near it.
+        l: float64 [B], sum of exp(logit - m) over the rows.
     """
 
     ids: I64

@@ -23,6 +23,7 @@ from fllm_export.engines.partial import Partial
 from fllm_export.engines.query import Query
 from fllm_export.engines.scores import score_rows
 from fllm_export.engines.tiled import TiledEngine
+from fllm_export.link import EXPONENTIAL, Link
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
 
@@ -46,7 +47,7 @@ class NumpyEngine(TiledEngine):
 
     def score_tile(self, tile: Tile, query: Query, request: Request) -> Partial:
         """Score, perturb when sampling, select."""
-        return select_users(score(self.table, tile, query), tile.ids, request)
+        return select_users(score(self.table, tile, query), tile.ids, request, self.facts.link)
 
 
 def score(table: Table, tile: Tile, query: Query) -> npt.NDArray[np.float32]:
@@ -54,11 +55,12 @@ def score(table: Table, tile: Tile, query: Query) -> npt.NDArray[np.float32]:
     return score_rows(table.codec, table.layout.dim, tile, query)
 
 
-def select_users(scores: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], request: Request) -> Partial:
+def select_users(
+    scores: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], request: Request, link: Link = EXPONENTIAL
+) -> Partial:
     """Return the best users of scored rows, [B, rows], whose ids ascend."""
-    keys = scores if request.mode == "topk" else perturb(scores, ids, request.seeds, gumbel)
-    m = scores.max(1).astype(np.float64)
-    total = np.exp(scores.astype(np.float64) - m[:, None]).sum(1)
+    keys = scores if request.mode == "topk" else perturb(link.logits(scores), ids, request.seeds, gumbel)
+    m, total = link.log_sums(scores)
     if request.filter is not None:
         allowed = request.filter.allows(ids)
         keys, scores, ids = keys[:, allowed], scores[:, allowed], ids[allowed]
@@ -66,9 +68,9 @@ def select_users(scores: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], re
 
 
 def perturb(
-    scores: npt.NDArray[np.float32], ids: npt.NDArray[np.int64], seeds: tuple[int, ...], noise: Noise
+    logits: npt.NDArray[np.float64], ids: npt.NDArray[np.int64], seeds: tuple[int, ...], noise: Noise
 ) -> npt.NDArray[np.float32]:
-    """Return score plus noise, float32 [B, rows]; the noise of a row is that of (the item's seed, the user id)."""
+    """Return logit plus noise, float32 [B, rows]; the noise of a row is that of (the item's seed, the user id)."""
     by_seed = {seed: noise(seed, ids) for seed in set(seeds)}
-    perturbed = np.stack([row + by_seed[seed] for row, seed in zip(scores, seeds, strict=True)])
+    perturbed = np.stack([row + by_seed[seed] for row, seed in zip(logits, seeds, strict=True)])
     return perturbed.astype(np.float32)

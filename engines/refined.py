@@ -2,13 +2,13 @@
 
 A search with ``refine`` = c finds the c x K best users by the rows that are scanned, and gives each of them the score
 of its refinement row with the whole item vector (:mod:`fllm_export.engines.scores`). In the mode ``sample`` the key is
-that score plus the noise that the user had in the search. The K largest keys are the answer; of equal ones, those of
+its logit plus the noise that the user had in the search. The K largest keys are the answer; of equal ones, those of
 the smaller ids.
 
 The denominator is a sum over all users of the best score that is known of each: with L the logsumexp of the search, s
-the scores of the candidates in the search and r those by their refinement rows,
+the scores of the candidates in the search, r those by their refinement rows and w the link (:mod:`fllm_export.link`),
 
-    logsumexp = log( exp(L) - sum exp(s) + sum exp(r) )
+    logsumexp = log( exp(L) - sum w(s) + sum w(r) )
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ class Refiner:
                 expected="finite numbers in every row, and finite scores",
                 fix="Scale the item vector, or build the table again",
             )
-        keys = scores if request.mode == "topk" else _perturbed(scores, found.ids, request.seeds)
+        link = self._table.layout.link
+        keys = scores if request.mode == "topk" else _perturbed(link.logits(scores), found.ids, request.seeds)
         order = np.lexsort((found.ids, -keys), axis=1)[:, : request.k]
-        logsumexp = corrected(found.logsumexp, found.scores, scores)
+        logsumexp = corrected(found.logsumexp, link.logits(found.scores), link.logits(scores))
         # The sum is off by as much as before, which is another share of it.
         off = np.expm1(found.log_prob_error.astype(np.float64)) * np.exp(found.logsumexp - logsumexp)
         return replace(
@@ -106,21 +107,20 @@ def candidates(request: Request, rows: int) -> Request:
     return replace(request, k=min(rows, request.k * request.refine), refine=0)
 
 
-def corrected(logsumexp: F64, searched: F32, refined: F32) -> F64:
+def corrected(logsumexp: F64, old: F64, new: F64) -> F64:
     """Return the logsumexp [B] of all users in which the candidates count by their refined scores.
 
     Args:
         logsumexp: of the search, float64 [B].
-        searched: scores of the candidates in the search, float32 [B, n].
-        refined: their refined scores, float32 [B, n].
+        old: logits of the candidates in the search, float64 [B, n].
+        new: their refined logits, float64 [B, n].
     """
-    old, new = searched.astype(np.float64), refined.astype(np.float64)
     reference = np.maximum(logsumexp, new.max(1, initial=-np.inf))
     others = np.exp(logsumexp - reference) - np.exp(old - reference[:, None]).sum(1)
     found: F64 = reference + np.log(np.maximum(others, 0.0) + np.exp(new - reference[:, None]).sum(1))
     return found
 
 
-def _perturbed(scores: F32, ids: I64, seeds: tuple[int, ...]) -> F32:
+def _perturbed(logits: F64, ids: I64, seeds: tuple[int, ...]) -> F32:
     noise = np.stack([gumbel(seed, users) for seed, users in zip(seeds, ids, strict=True)])
-    return (scores + noise).astype(np.float32)
+    return (logits + noise).astype(np.float32)

@@ -8,8 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.base import Answer, Request, TableFacts
-from fllm_export.errors import UsageError
+from fllm_export.engines.base import Answer, Request, TableFacts, check_reopened
 
 
 class Searcher(Protocol):
@@ -48,8 +47,7 @@ class ReopenedEngine:
         return self._current.search(z, request)
 
     def reopen(self) -> None:
-        """Open the directory again, and make it current if its rows have the same dimension."""
-        fresh, dim = self._make(), self.facts.dim
-        if fresh.facts.dim != dim:
-            raise UsageError(f"the table now holds rows of dimension {fresh.facts.dim}", expected=f"{dim}, as before")
+        """Open the directory again, and make it current if its rows have the same dimension and the same link."""
+        fresh = self._make()
+        check_reopened(self.facts, fresh.facts)
         self._current = fresh

@@ -25,6 +25,7 @@ from fllm_export.engines.tensorrt.lane import Lane
 from fllm_export.engines.tensorrt.staging import Staging
 from fllm_export.environment import BYTES_MAX, positive_integer
 from fllm_export.errors import UsageError
+from fllm_export.link import EXPONENTIAL
 from fllm_export.plan_forms import PLAN_FORMS
 from fllm_export.table.table import Table
 
@@ -57,24 +58,7 @@ class TensorRtEngine:
     def __init__(self, table: Table, plans: Path) -> None:
         layout = table.layout
         self.facts = TableFacts.of(layout)
-        if layout.codec not in PLAN_FORMS:
-            raise UsageError(
-                f"the engine `tensorrt` does not scan {layout.codec} rows",
-                expected=" or ".join(PLAN_FORMS),
-                fix="Use the engine `native`",
-            )
-        if layout.refinement is not None:
-            raise UsageError(
-                f"the engine `tensorrt` does not read refinement rows, which {table.directory} has",
-                expected="a table without them",
-                fix="Use the engine `native`",
-            )
-        if layout.tombstones is not None:
-            raise UsageError(
-                "the engine `tensorrt` cannot scan a table with deleted rows",
-                expected="a table without",
-                fix="Compact it (fllm-export users compact TABLE), or use the engine `native`",
-            )
+        _check(table)
         self._head = HeadPlan(plans, layout)
         for tile in table.tiles():
             table.check_finite(tile)
@@ -151,3 +135,32 @@ def _plain(query: Query) -> Query:
             fix="Scale the vectors, or use the engine `native`",
         )
     return query
+
+
+def _check(table: Table) -> None:
+    """Refuse a table that head plans cannot serve."""
+    layout = table.layout
+    if layout.codec not in PLAN_FORMS:
+        raise UsageError(
+            f"the engine `tensorrt` does not scan {layout.codec} rows",
+            expected=" or ".join(PLAN_FORMS),
+            fix="Use the engine `native`",
+        )
+    if layout.refinement is not None:
+        raise UsageError(
+            f"the engine `tensorrt` does not read refinement rows, which {table.directory} has",
+            expected="a table without them",
+            fix="Use the engine `native`",
+        )
+    if layout.link != EXPONENTIAL:
+        raise UsageError(
+            f"the engine `tensorrt` computes exponentials, and {table.directory} has the link {layout.link}",
+            expected="a table whose link is the exponential",
+            fix="Use the engine `native`",
+        )
+    if layout.tombstones is not None:
+        raise UsageError(
+            "the engine `tensorrt` cannot scan a table with deleted rows",
+            expected="a table without",
+            fix="Compact it (fllm-export users compact TABLE), or use the engine `native`",
+        )

@@ -13,6 +13,7 @@ from fllm_export.checkpoint.users import UserRows
 from fllm_export.engines.base import Request, joined_arrays
 from fllm_export.engines.partial import Partial, merge
 from fllm_export.engines.reference import select_users
+from fllm_export.link import EXPONENTIAL, Link
 from fllm_export.progress import Progress, silent
 from fllm_export.runtime.runtime import Runtime
 from fllm_export.runtime.topk import TopK
@@ -89,8 +90,8 @@ class Truth:
     spread: float
 
 
-def true_top(z: F32, users: UserRows, k: int, progress: Progress = silent) -> Truth:
-    """Rank all users for item vectors [B, d], a chunk of rows at a time."""
+def true_top(z: F32, users: UserRows, k: int, progress: Progress = silent, *, link: Link = EXPONENTIAL) -> Truth:
+    """Rank all users for item vectors [B, d], a chunk of rows at a time; the denominators are those of a link."""
     best: Partial | None = None
     squares, total, count, done = 0.0, 0.0, 0, 0
     request = Request(k, "topk", (), None)
@@ -100,7 +101,7 @@ def true_top(z: F32, users: UserRows, k: int, progress: Progress = silent) -> Tr
         if bias is not None:
             scores += bias
         total, squares, count = total + scores.sum(), squares + (scores**2).sum(), count + scores.size
-        part = select_users(scores[:, order].astype(np.float32), ids[order], request)
+        part = select_users(scores[:, order].astype(np.float32), ids[order], request, link)
         best = part if best is None else merge([best, part], k)
         done += len(rows)
         progress("fp32 ranking", done, users.rows)

@@ -118,6 +118,7 @@ def users(job: Job, staging: Path) -> list[Path]:
         items=items,
         resume_key=job.users_key,
         rounding=nearest if job.metric is None else Feedback(job.metric[: job.row_dim, : job.row_dim]),
+        link=job.checkpoint.spec.link,
     )
     chunks = (
         (part if transform is None else transform.rows(part), ids, bias) for ids, part, bias in rows.labelled_chunks()
@@ -134,7 +135,8 @@ def parity(job: Job, staging: Path) -> list[Path]:
     costs.
     """
     k, precision = job.options.k, job.options.encoder_precision
-    truth = true_top(job.item_vectors, job.reference.users, k, job.progress)
+    reference, link = job.reference.users, job.checkpoint.spec.link
+    truth = true_top(job.item_vectors, reference, k, job.progress, link=link)
     measured = compare(truth, ask(_staged(job, staging, "cpu"), job.sample, k, job.progress), job.sample, k)
     found: dict[str, Any] = {"parity": measured.to_dict(), "quant": job.options.table.quant}
     if precision != "fp32":

@@ -8,10 +8,11 @@ from typing import Any, Literal, get_args
 
 from fllm_export.checkpoint.feature_spec import FeatureSpec, read_features
 from fllm_export.errors import BundleError
+from fllm_export.link import EXPONENTIAL, Link
 from fllm_export.prompt import PADDING_SIDES, PLACEHOLDER, PaddingSide
 from fllm_export.strict_json import read_object
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The newest schema version that is read. A checkpoint is written with the oldest one that can express it."""
 
 SPEC_FILE = "filterllm.json"
@@ -29,8 +30,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "mapper": MAPPER_KINDS,
     "padding_side": PADDING_SIDES,
 }
-_FIRST, _FEATURES = "first_user_row", "features"
-_OPTIONAL = {_FIRST, _FEATURES}
+_FIRST, _FEATURES, _LINK = "first_user_row", "features", "link"
+_OPTIONAL = {_FIRST, _FEATURES, _LINK}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class CheckpointSpec:
             number 0: the users are rows ``first_user_row`` to ``first_user_row + users - 1``, and the
             checkpoint holds no user rows of its own. None when the user rows are files of the checkpoint.
         features: the steps between pooling and mapper; none for most models.
+        link: how scores become probabilities.
     """
 
     base_model: str
@@ -64,17 +66,23 @@ class CheckpointSpec:
     users: int
     first_user_row: int | None = None
     features: tuple[FeatureSpec, ...] = ()
+    link: Link = EXPONENTIAL
 
     @property
     def schema_version(self) -> int:
-        """The oldest schema version that can express this checkpoint: 2 for features and ``kernel``, else 1."""
+        """The oldest schema version that can express this checkpoint: 3 for a link, 2 for features and ``kernel``."""
+        if self.link != EXPONENTIAL:
+            return 3
         return 2 if self.features or self.mapper == "kernel" else 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of ``filterllm.json``."""
-        fields = {key: value for key, value in asdict(self).items() if value is not None and key != _FEATURES}
+        others = (_FEATURES, _LINK)
+        fields = {key: value for key, value in asdict(self).items() if value is not None and key not in others}
         if self.features:
             fields[_FEATURES] = [step.to_json() for step in self.features]
+        if self.link != EXPONENTIAL:
+            fields[_LINK] = self.link.to_json()
         return {"schema_version": self.schema_version, **fields}
 
     @classmethod
@@ -105,9 +113,9 @@ class CheckpointSpec:
             fields[_FEATURES] = read_features(fields[_FEATURES], str(source))
         if fields.get(_FIRST) is not None:
             _check_extended(source, fields)
-        spec = cls(**fields)
+        spec = cls(**{**fields, _LINK: _read_link(fields, source)})
         if content["schema_version"] < spec.schema_version:
-            expected = f"{spec.schema_version}, because of the mapper kernel or the key {_FEATURES}"
+            expected = f"{spec.schema_version}, because of the mapper kernel or the keys {_FEATURES} or {_LINK}"
             raise _wrong(source, "schema_version", content["schema_version"], expected)
         return spec
 
@@ -119,6 +127,10 @@ class CheckpointSpec:
             BundleError: the file is not JSON or breaks a rule of :meth:`from_json`.
         """
         return cls.from_json(read_object(path), path)
+
+
+def _read_link(fields: dict[str, Any], source: Path) -> Link:
+    return Link.read(fields[_LINK], str(source)) if _LINK in fields else EXPONENTIAL
 
 
 def _check_version(version: object, source: Path) -> None:

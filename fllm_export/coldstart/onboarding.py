@@ -145,7 +145,7 @@ class Onboarder:
         answer = self._table.topk(
             z, self.options.k, mode=self.options.mode, seed=seeds, exact=True, log_probs="none", filter=self._filter
         )
-        shares = _shares(answer.scores, self.options.weights)
+        shares = _shares(self._table.link.logits(answer.scores), self.options.weights)
         selected = time.monotonic()
         pseudo = self._recommender.user_places(answer.user_ids.reshape(-1)).reshape(answer.user_ids.shape)
         users = [
@@ -221,12 +221,11 @@ def _unknown_users(table: UserTable, recommender: Vectors, k: int) -> UserFilter
     return table.filter(deny=unknown) if len(unknown) else None
 
 
-def _shares(scores: F32, weights: str) -> F64:
-    """Return the softmax over the K scores, where the denominator over all users cancels; or equal shares."""
+def _shares(logits: F64, weights: str) -> F64:
+    """Return the softmax over the K logits, where the denominator over all users cancels; or equal shares."""
     if weights == "uniform":
-        return np.full(scores.shape, 1 / scores.shape[1])
-    wide = scores.astype(np.float64)
-    powers = np.exp(wide - wide.max(1, keepdims=True))
+        return np.full(logits.shape, 1 / logits.shape[1])
+    powers = np.exp(logits - logits.max(1, keepdims=True))
     shares: F64 = powers / powers.sum(1, keepdims=True)
     return shares
 

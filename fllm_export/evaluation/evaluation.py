@@ -163,7 +163,7 @@ def _model(name: str, ranker: Ranker, dataset: Dataset, cold: ColdSplit, k: int,
         found: Rows = z[window] @ rows.T
         return found if bias is None else found + bias
 
-    return Method(name, scores, np.searchsorted(dataset.user_ids, ids), logits=True)
+    return Method(name, scores, np.searchsorted(dataset.user_ids, ids), ranker.link)
 
 
 def text_vectors(

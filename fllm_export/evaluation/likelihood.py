@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.evaluation.dataset import Positions
+from fllm_export.link import EXPONENTIAL, Link
 
 BINS = 10
 _DECADES = 12
@@ -39,10 +40,10 @@ class Bin:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The fit of p(u | item) = exp(s_u) / sum over all users of exp(s_v) to cold pairs.
+    """The fit of p(u | item) = w(s_u) / sum over all users of w(s_v) to cold pairs, w being the link.
 
     Attributes:
-        per_pair: negative log-likelihood per pair in nats: mean of -log p(u | item), log-sum-exp over all users.
+        per_pair: negative log-likelihood per pair in nats: mean of -log p(u | item), the sum being over all users.
         uniform: the same of a model that knows nothing, ln U.
         calibration_error: half the sum over bins of |mass - observed_mass|: the part of the probability that lies in
             the wrong bin, from 0 (calibrated) to 1. It is the usual expected calibration error over pairs, times half
@@ -69,9 +70,13 @@ class LikelihoodMeter:
 
     Probabilities are counted in cells of a fiftieth of a decade from 1e-12 to 1; smaller ones go to the first cell.
     Bins are made of whole cells.
+
+    Args:
+        link: how scores become probabilities.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, link: Link = EXPONENTIAL) -> None:
+        self._link = link
         cells = _DECADES * _CELLS_PER_DECADE
         self._pairs = np.zeros(cells, np.int64)
         self._predicted, self._observed = np.zeros(cells), np.zeros(cells)
@@ -86,20 +91,20 @@ class LikelihoodMeter:
         """
         self._users = scores.shape[1]
         for row, liked in zip(scores, users, strict=True):
-            top = row.max()
-            total = float(top) + float(np.log(np.exp(row - top, dtype=np.float64).sum()))
-            self._loss += float((total - row[liked].astype(np.float64)).sum())
+            m, sums = self._link.log_sums(row[None])
+            total = float(m[0] + np.log(sums[0]))
+            self._loss += float((total - self._link.logits(row[liked])).sum())
             self._count += len(liked)
             self._spread(row, total, liked)
 
     def _spread(self, row: npt.NDArray[np.float32], total: float, liked: Positions) -> None:
         size = len(self._pairs)
         for start in range(0, len(row), _USERS_AT_ONCE):
-            log_p = row[start : start + _USERS_AT_ONCE].astype(np.float64) - total
+            log_p = self._link.logits(row[start : start + _USERS_AT_ONCE]) - total
             cells = _cells(log_p)
             self._pairs += np.bincount(cells, minlength=size)
             self._predicted += np.bincount(cells, np.exp(log_p), size)
-        right = _cells(row[liked].astype(np.float64) - total)
+        right = _cells(self._link.logits(row[liked]) - total)
         self._observed += np.bincount(right, minlength=size) / len(liked)
 
     def result(self) -> Likelihood:

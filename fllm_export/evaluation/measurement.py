@@ -14,6 +14,7 @@ from fllm_export.evaluation.cold_split import ColdSplit
 from fllm_export.evaluation.dataset import Positions
 from fllm_export.evaluation.likelihood import Likelihood, LikelihoodMeter
 from fllm_export.evaluation.metrics import Hits, Ranking
+from fllm_export.link import Link
 
 Scores = npt.NDArray[np.float32]
 ScoresOf = Callable[[slice], Scores]
@@ -31,7 +32,7 @@ class Measurement:
         users_of_items: for each item of the split all users are ranked; averaged over those items.
         items_of_users: for each user with an item in the split all cold items are ranked by the same scores; averaged
             over those users. ``A`` and ``B`` are the evaluators of :class:`ColdSplit`.
-        likelihood: of its probabilities; None where scores are not logits.
+        likelihood: of its probabilities; None where scores make none.
         best: the best users of each item of the split, positions in :attr:`Dataset.user_ids`, int64 [I, K]; K is 100,
             or the length of the lists where that is more, or the number of users where that is less.
         hits: which of them are right.
@@ -72,14 +73,14 @@ class Method:
         scores: of all users for a window of candidates.
         best: the best users of each item of the split, int64 [I, K], where something else than ``scores`` finds them,
             such as an engine over quantised rows.
-        logits: whether softmax of the scores is the method's own distribution.
+        link: how scores become the method's own probabilities; None where it has none.
         params: hyper-parameters that were chosen on ``cold_val``.
     """
 
     name: str
     scores: ScoresOf
     best: Positions | None = None
-    logits: bool = False
+    link: Link | None = None
     params: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -98,7 +99,7 @@ def measure(method: Method, split: ColdSplit, k: int) -> Measurement:
     """
     ranked = [] if method.best is None else [method.best]
     lists = {name: BestItems(split, masked, k) for name, masked in split.masks.items()}
-    meter = LikelihoodMeter() if method.logits else None
+    meter = None if method.link is None else LikelihoodMeter(method.link)
     for window in split.blocks():
         scores = method.scores(window)
         for each in lists.values():

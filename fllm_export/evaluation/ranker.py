@@ -14,6 +14,7 @@ from fllm_export import arguments, manifest
 from fllm_export.checkpoint.spec import SPEC_FILE
 from fllm_export.errors import HardwareError, UsageError
 from fllm_export.item_texts import as_texts
+from fllm_export.link import Link
 from fllm_export.progress import Progress, silent
 
 Rows = npt.NDArray[np.float32]
@@ -24,6 +25,11 @@ _ENCODE_ITEMS = 64
 
 class Ranker(Protocol):
     """Item texts to vectors, vectors to users."""
+
+    @property
+    def link(self) -> Link:
+        """How scores become probabilities."""
+        ...
 
     def encode(self, texts: Sequence[str]) -> Rows:
         """Return item vectors z, float32 [B, d]."""
@@ -56,6 +62,7 @@ class CheckpointRanker:
                 fix="Run pip install 'fllm-export[train]', or evaluate a bundle",
             ) from error
         checkpoint = Checkpoint.load(directory)
+        self.link = checkpoint.spec.link
         self._model = load_unmerged(checkpoint)
         self._prompt, self._tokenizer, self._users = checkpoint.prompt(), checkpoint.tokenizer(), self._model.users
         self._encode = partial(encode, self._model.encoder, self._prompt)
@@ -77,12 +84,13 @@ class CheckpointRanker:
             chunk = z @ rows.T
             if bias is not None:
                 chunk += bias
-            normaliser = np.logaddexp(normaliser, _logsumexp(chunk))
+            m, total = self.link.log_sums(chunk)
+            normaliser = np.logaddexp(normaliser, m + np.log(total))
             scores = np.concatenate([scores, chunk], 1)
             best = np.concatenate([best, np.broadcast_to(ids, chunk.shape)], 1)
             order = np.lexsort((best, -scores))[:, :k]
             scores, best = np.take_along_axis(scores, order, 1), np.take_along_axis(best, order, 1)
-        return best, (scores - normaliser[:, None]).astype(np.float32)
+        return best, (self.link.logits(scores) - normaliser[:, None]).astype(np.float32)
 
     def rows(self) -> Iterator[tuple[Ids, Rows, Rows | None]]:
         """Yield user ids int64 [n], their rows float32 [n, d], and their biases float32 [n] or None."""
@@ -100,6 +108,7 @@ class BundleRanker:
         from fllm_export.runtime.runtime import Runtime
 
         self._runtime = Runtime.open(directory)
+        self.link = self._runtime.users.link
 
     def encode(self, texts: Sequence[str]) -> Rows:
         """Return item vectors z, float32 [B, d]."""
@@ -117,13 +126,6 @@ class BundleRanker:
     def rows(self) -> Iterator[tuple[Ids, Rows, Rows | None]]:
         """Yield user ids int64 [n], the rows that their codes stand for, float32 [n, d], and their biases or None."""
         return self._runtime.users.labelled_chunks()
-
-
-def _logsumexp(scores: Rows) -> npt.NDArray[np.float64]:
-    """Return ln sum exp of each row, [B, n] -> float64 [B]."""
-    largest = scores.max(1).astype(np.float64)
-    found: npt.NDArray[np.float64] = largest + np.log(np.exp(scores - largest[:, None]).sum(1))
-    return found
 
 
 def rows_of_users(ranker: Ranker, user_ids: Ids) -> tuple[Rows, Rows | None]:

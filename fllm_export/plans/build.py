@@ -13,6 +13,7 @@ from fllm_export.engines.tensorrt.plan import Plan, plan_name, read_plans
 from fllm_export.environment import thread_count
 from fllm_export.errors import ParityError, UsageError
 from fllm_export.extras import require
+from fllm_export.link import EXPONENTIAL
 from fllm_export.manifest import TABLE_FOLDER, Manifest
 from fllm_export.plan_forms import PLAN_FORMS
 from fllm_export.plans.draft import Draft
@@ -119,10 +120,10 @@ def _encoder_plans(
 def _head_plans(
     draft: Draft, manifest: Manifest, layout: TableLayout, targets: tuple[str, ...], options: PlanOptions
 ) -> list[Plan]:
-    """Build the head of free tile size; a codec that TensorRT does not multiply has none."""
+    """Build the head of free tile size; a codec that TensorRT does not multiply has none, and neither has a power."""
     heads, library = require("fllm_export.graphs.heads"), draft.library
     form, k = PLAN_FORMS.get(layout.codec), options.k
-    if form is None:
+    if form is None or layout.link != EXPONENTIAL:
         return []
     graph = f"head/{form.name}.onnx" if k == heads.TENSORRT_K else f"head/{form.name}-k{k}.onnx"
     model = draft.bundle / graph

@@ -8,21 +8,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.engines.base import Answer, Request
 from fllm_export.engines.partial import NO_USER
+from fllm_export.link import Link
 
 
 @dataclass(frozen=True)
 class TopK:
     """The K best users, or K sampled users, of B items.
 
-    Ordered by score descending, then user id ascending (``sample``: by score plus noise). Where the budget ended
+    Ordered by score descending, then user id ascending (``sample``: by logit plus noise). Where the budget ended
     before K rows were scored, the rest of a row holds user id -1 and scores of minus infinity.
 
     Attributes:
         user_ids: int64 [B, k].
         scores: float32 [B, k], the scores s_u.
-        log_probs: float32 [B, k], log p_u = s_u - logsumexp of the rows scored; exact when ``complete``.
-        logsumexp: float32 [B], over the rows scored.
+        log_probs: float32 [B, k], log p_u = logit of s_u - logsumexp of the rows scored; exact when ``complete``. The
+            logit is s_u itself, or what the table's link (:mod:`fllm_export.link`) makes of it.
+        logsumexp: float32 [B], of the logits of the rows scored.
         coverage: float32 [B], rows scored / rows of the table that answered.
         complete: bool [B], whether an unlimited budget would give the same answer.
         exact: bool [B], whether these are provably the best users of the table that answered. Of a refined answer:
@@ -52,6 +55,28 @@ class TopK:
     log_probs_certified: npt.NDArray[np.bool_]
     generation: int
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, answer: Answer, request: Request, link: Link) -> TopK:
+        """Return what an engine answered to a request, for a table with that link."""
+        missing = ((0, 0), (0, request.k - answer.ids.shape[1]))
+        scores = np.pad(answer.scores, missing, constant_values=-np.inf)
+        unknown = request.log_probs == "none"
+        logsumexp = np.full(len(scores), np.nan) if unknown else answer.logsumexp
+        return cls(
+            user_ids=np.pad(answer.ids, missing, constant_values=NO_USER),
+            scores=scores,
+            log_probs=(link.logits(scores) - logsumexp[:, None]).astype(np.float32),
+            logsumexp=logsumexp.astype(np.float32),
+            coverage=(answer.rows_scored / answer.rows).astype(np.float32),
+            complete=answer.complete,
+            exact=answer.exact,
+            log_probs_exact=answer.log_probs_exact & (not unknown),
+            log_prob_error=np.where(unknown, np.float32(np.nan), answer.log_prob_error),
+            log_probs_certified=answer.log_probs_certified & (not unknown),
+            generation=answer.generation,
+            timings_ms={"scan": answer.scan_ms, "merge": answer.merge_ms},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as JSON-ready values, one entry per item.

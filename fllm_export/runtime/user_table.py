@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export import arguments
-from fllm_export.engines.base import Answer, Engine, Request, UserFilter
+from fllm_export.engines.base import Engine, Request, UserFilter
 from fllm_export.engines.names import LOG_PROBS, MODES, LogProbs, Mode
-from fllm_export.engines.partial import NO_USER
 from fllm_export.engines.registry import NativeOptions, Source, checked_options, engine_name, open_engine
 from fllm_export.environment import thread_count
 from fllm_export.errors import UsageError
+from fllm_export.link import Link
 from fllm_export.operating_point import OperatingPoint
 from fllm_export.runtime.living_users import LivingUsers
 from fllm_export.runtime.topk import TopK
@@ -174,6 +174,11 @@ class UserTable(LivingUsers):
         return self._engine.facts.codec
 
     @property
+    def link(self) -> Link:
+        """How scores become probabilities."""
+        return self._engine.facts.link
+
+    @property
     def engine(self) -> str:
         """Name of the engine that scans."""
         return self._engine.name
@@ -248,7 +253,7 @@ class UserTable(LivingUsers):
 
         Raises:
             BundleError: the new table is damaged; the old one stays in use.
-            UsageError: its rows have another dimension; the old one stays in use.
+            UsageError: its rows have another dimension, or it has another link; the old one stays in use.
         """
         self._engine.reopen()
 
@@ -306,28 +311,7 @@ class UserTable(LivingUsers):
         Raises:
             BundleError: a row holds a number that is not finite, or a score is beyond float32's range.
         """
-        return _top_k(self._engine.search(z, request), request)
-
-
-def _top_k(answer: Answer, request: Request) -> TopK:
-    missing = ((0, 0), (0, request.k - answer.ids.shape[1]))
-    scores = np.pad(answer.scores, missing, constant_values=-np.inf)
-    unknown = request.log_probs == "none"
-    logsumexp = np.full(len(scores), np.nan) if unknown else answer.logsumexp
-    return TopK(
-        user_ids=np.pad(answer.ids, missing, constant_values=NO_USER),
-        scores=scores,
-        log_probs=(scores - logsumexp[:, None]).astype(np.float32),
-        logsumexp=logsumexp.astype(np.float32),
-        coverage=(answer.rows_scored / answer.rows).astype(np.float32),
-        complete=answer.complete,
-        exact=answer.exact,
-        log_probs_exact=answer.log_probs_exact & (not unknown),
-        log_prob_error=np.where(unknown, np.float32(np.nan), answer.log_prob_error),
-        log_probs_certified=answer.log_probs_certified & (not unknown),
-        generation=answer.generation,
-        timings_ms={"scan": answer.scan_ms, "merge": answer.merge_ms},
-    )
+        return TopK.of(self._engine.search(z, request), request, self.link)
 
 
 def _opened(engine: str, source: Source, point: OperatingPoint | None = None) -> UserTable:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.engines.base import Answer, Request, TableFacts
+from fllm_export.engines.base import Answer, Request, TableFacts, check_reopened
 from fllm_export.errors import BudgetError, FllmError, UsageError
 from fllm_export.files import open_whole
 from fllm_export.scale.merge import merge, nothing
@@ -118,13 +118,11 @@ class ShardedEngine:
 
         Raises:
             BundleError: the new table is damaged.
-            UsageError: its rows have another dimension.
+            UsageError: its rows have another dimension, or it has another link.
         """
         with self._reopening:
-            fresh, dim = self._read(), self.facts.dim
-            if fresh.facts.dim != dim:
-                found = f"the table now holds rows of dimension {fresh.facts.dim}"
-                raise UsageError(found, expected=f"{dim}, as before")
+            fresh = self._read()
+            check_reopened(self.facts, fresh.facts)
             self._opened = fresh
 
     def search(self, z: npt.NDArray[np.float32], request: Request) -> Answer:

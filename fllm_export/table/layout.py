@@ -11,6 +11,7 @@ from typing import Any
 
 from fllm_export.errors import BundleError
 from fllm_export.files import json_text, publish_text
+from fllm_export.link import EXPONENTIAL, Link
 from fllm_export.strict_json import read_object, read_versioned
 from fllm_export.table.bit_planes import BLOCK_ROWS, GROUP_DIMS, whole_groups
 from fllm_export.table.codec_names import REFINE_CODECS
@@ -24,8 +25,8 @@ PREVIOUS_NAME = "table.previous.json"
 GENERATION_MAX = 1 << 53
 """The largest that may be given: every reader of JSON holds it exactly, and there is room to count on."""
 
-REFINEMENT, TOMBSTONES = "refinement", "tombstones"
-READER_FEATURES: frozenset[str] = frozenset({REFINEMENT, TOMBSTONES})
+LINK, REFINEMENT, TOMBSTONES = "link", "refinement", "tombstones"
+READER_FEATURES: frozenset[str] = frozenset({LINK, REFINEMENT, TOMBSTONES})
 """Features that this reader knows. A table names those that a reader must know to read it right."""
 
 _MOST = (1 << 63) - 1
@@ -93,6 +94,7 @@ class TableLayout:
         histories: files of the items that users' rows are made of, each overriding those before it
             (:mod:`fllm_export.table.histories`); their ``rows`` are users. Searching does not need them.
         shard_bytes: size of a shard at most, which changes and compactions keep to.
+        link: how scores become probabilities.
     """
 
     codec: str
@@ -109,6 +111,7 @@ class TableLayout:
     tombstones: TombstonesEntry | None = None
     histories: tuple[ShardEntry, ...] = ()
     shard_bytes: int = SHARD_BYTES
+    link: Link = EXPONENTIAL
 
     @property
     def stored_rows(self) -> int:
@@ -137,7 +140,8 @@ class TableLayout:
     @property
     def reader_features(self) -> list[str]:
         """What a reader must know to read the table right, sorted."""
-        return [name for name in (REFINEMENT, TOMBSTONES) if getattr(self, name) is not None]
+        members = self._members()
+        return [name for name in sorted(READER_FEATURES) if name in members]
 
     def save(self, directory: Path) -> None:
         """Publish ``table.json``; until it is there, the directory is not a table."""
@@ -159,9 +163,12 @@ class TableLayout:
 
     def _members(self) -> dict[str, Any]:
         members = asdict(self)
-        for name in READER_FEATURES:
+        for name in (REFINEMENT, TOMBSTONES):
             if members[name] is None:
                 del members[name]
+        del members[LINK]
+        if self.link != EXPONENTIAL:
+            members[LINK] = self.link.to_json()
         if not self.histories:
             del members["histories"]
         if self.shard_bytes == SHARD_BYTES:
@@ -222,6 +229,7 @@ class TableLayout:
             tombstones=_tombstones(document, path),
             histories=_entries(document, "histories", path) if "histories" in document else (),
             shard_bytes=shard_bytes,
+            link=_link(document, path),
         )
 
     @staticmethod
@@ -328,17 +336,27 @@ def _entries(document: dict[str, Any], key: str, path: Path) -> tuple[ShardEntry
 
 def _refinement(document: dict[str, Any], path: Path) -> RefinementLayout | None:
     """Return the refinement of a document. A reader that does not know it would take item vectors of another dim."""
-    announced = REFINEMENT in document.get("reader_features", [])
-    if announced != (REFINEMENT in document):
-        raise BundleError(
-            f"{path}: `{REFINEMENT}` is " + ("missing" if announced else "not one of the reader features"),
-            expected="both or neither",
-        )
-    if not announced:
+    if not _announced(document, REFINEMENT, path):
         return None
     found = _typed(document, REFINEMENT, dict, path)
     codec, dim = _typed(found, "codec", str, path), _typed(found, "dim", int, path)
     return RefinementLayout(codec, dim, _entries(found, "shards", path))
+
+
+def _link(document: dict[str, Any], path: Path) -> Link:
+    """Return the link of a document. A reader that does not know it would give other probabilities."""
+    return Link.read(document[LINK], str(path)) if _announced(document, LINK, path) else EXPONENTIAL
+
+
+def _announced(document: dict[str, Any], feature: str, path: Path) -> bool:
+    """Whether a document has a member that readers must know; it is listed as a reader feature then, and only then."""
+    announced = feature in document.get("reader_features", [])
+    if announced != (feature in document):
+        raise BundleError(
+            f"{path}: `{feature}` is " + ("missing" if announced else "not one of the reader features"),
+            expected="both or neither",
+        )
+    return announced
 
 
 def _is_object(path: Path) -> bool:
@@ -351,13 +369,7 @@ def _is_object(path: Path) -> bool:
 
 def _tombstones(document: dict[str, Any], path: Path) -> TombstonesEntry | None:
     """Return the entry of the tombstones. A reader that does not know them would return deleted users."""
-    announced = TOMBSTONES in document.get("reader_features", [])
-    if announced != (TOMBSTONES in document):
-        raise BundleError(
-            f"{path}: `{TOMBSTONES}` is " + ("missing" if announced else "not one of the reader features"),
-            expected="both or neither",
-        )
-    if not announced:
+    if not _announced(document, TOMBSTONES, path):
         return None
     found = _typed(document, TOMBSTONES, dict, path)
     fields = {"name": str, "rows": int, "bytes": int, "sha256": str, "deleted": int}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fllm_export.arguments import integer, vectors
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish_name, publish_text, sha256_file
+from fllm_export.link import EXPONENTIAL, Link
 from fllm_export.progress import Progress, silent
 from fllm_export.strict_json import parse
 from fllm_export.system_errors import check_place
@@ -59,6 +60,7 @@ class TableWriter:
         items: item vectors [n, d] like those to come, by which the sketch is chosen.
         resume_key: fingerprint of the rows; shards of another fingerprint are removed.
         rounding: how numbers become codes.
+        link: how scores become probabilities.
 
     Raises:
         UsageError: items are invalid, or the directory holds a table, files of other origin, or cannot be written.
@@ -75,6 +77,7 @@ class TableWriter:
         items: npt.ArrayLike | None = None,
         resume_key: str | None = None,
         rounding: Rounding = nearest,
+        link: Link = EXPONENTIAL,
     ) -> None:
         check_place(directory, "directory")
         if directory.exists() and not directory.is_dir():
@@ -82,6 +85,7 @@ class TableWriter:
         self._directory = directory
         self._codec = codec(options.quant)
         self._rounding = rounding
+        self._link = link
         self._item_dim = dim
         self._dim = dim if scan_dim is None else integer(scan_dim, "scan_dim", least=1, most=dim)
         self._bias = bias
@@ -147,6 +151,7 @@ class TableWriter:
             shards=tuple(self._entries),
             refinement=self._refinement.layout,
             shard_bytes=self._shard_bytes,
+            link=self._link,
         )
         layout = layout.born()
         layout.save(self._directory)

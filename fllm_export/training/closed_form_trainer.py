@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ class ClosedFormTrainer(LoraTrainer):
         biased = bool(bias.any())
         users = UserRows.from_array(rows, ids=material.dataset.user_ids, bias=bias if biased else None)
         adapter = self._adapter(workspace) if self._kept else None
-        spec = material.spec("kernel", fitted.form.dim)
+        spec = replace(material.spec("kernel", fitted.form.dim), link=fitted.link)
         item_ids = material.dataset.item_ids[material.items]
         rule = fitted.rule(item_ids, material.users, bias=biased)
         return Checkpoint(spec, choice.path, adapter, fitted.form.mapper(), users, choice.features, rule)

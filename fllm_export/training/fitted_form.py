@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from fllm_export.checkpoint.user_rule import UserRule
 from fllm_export.errors import UsageError
 from fllm_export.evaluation.metrics import Ranking
+from fllm_export.link import Link
 from fllm_export.progress import Progress, silent
 from fllm_export.training import probabilities
 from fllm_export.training.closed_form import ClosedForm, Setting
@@ -123,7 +125,7 @@ class FittedForm:
         form, found = _projected(whole, vectors, recipe.dim)
         z = form.item_vectors(vectors.cold.items).astype(np.float32)
         rows_to_teach = form.rows(vectors.users)
-        logits = _logits(whole, form, vectors, z)
+        logits = _logits(whole, form, vectors, z, recipe.links)
         served = form.with_user_power(logits.user_power)
         rows, bias = served.rows(vectors.users), logits.bias(vectors.users.sizes) / logits.scale
         closed = ranking(torch.from_numpy(z), torch.from_numpy(rows), vectors.cold.truth, torch.from_numpy(bias))
@@ -141,8 +143,13 @@ class FittedForm:
         """User NDCG@20 on cold_val of what is served."""
         return (self.taught or self).ranking.ndcg
 
+    @property
+    def link(self) -> Link:
+        """From the scores of what is served to probabilities."""
+        return self.probabilities.link if self.taught is None else self.taught.link
+
     def rows(self, users: UserItems) -> FloatArray:
-        """Return the rows of logits of all users, float32 [U, d]."""
+        """Return the rows of all users, float32 [U, d]."""
         if self.taught is not None:
             return self.taught.rows
         return self.form.rows(users) * np.float32(self.probabilities.scale)
@@ -173,6 +180,7 @@ class FittedForm:
             "setting": self.form.setting.to_json(),
             "ndcg_by_dim": {str(dim): round(value, 6) for dim, value in self.ndcg_by_dim.items()},
             "probabilities": self.probabilities.to_json(),
+            "link": str(self.link),
             "head": None if self.taught is None else self.taught.to_json(),
         }
 
@@ -197,7 +205,7 @@ def _head(
         validation=z,
         truth=vectors.cold.truth,
     )
-    return TaughtHead.train(pupil, recipe.head_epochs, vectors.seed, workspace, progress)
+    return TaughtHead.train(pupil, recipe.head_epochs, vectors.seed, workspace, progress, recipe.links)
 
 
 def _projected(whole: ClosedForm, vectors: Vectors, dim: int | None) -> tuple[ClosedForm, dict[int, float]]:
@@ -222,7 +230,9 @@ def _widest(whole: ClosedForm, vectors: Vectors) -> ClosedForm:
     return whole.project(fitting[-1], vectors.users, seed=vectors.seed)
 
 
-def _logits(whole: ClosedForm, form: ClosedForm, vectors: Vectors, z: FloatArray) -> Probabilities:
+def _logits(
+    whole: ClosedForm, form: ClosedForm, vectors: Vectors, z: FloatArray, links: Sequence[Link]
+) -> Probabilities:
     """Fit the logits on training items that are left out; NDCG is the projected form's, with ``z`` of cold_val."""
     users, items = vectors.users, len(vectors.items)
     left_out = LeftOut(whole.with_user_power(0), users)
@@ -239,4 +249,4 @@ def _logits(whole: ClosedForm, form: ClosedForm, vectors: Vectors, z: FloatArray
         return vectors.ndcg(cold, rows * (scale * (-power * logs).exp())[:, None], beta * logs)
 
     liked = [left_out.users_of(int(item)) for item in some]
-    return probabilities.fit(scores, liked, users.sizes, ndcg)
+    return probabilities.fit(scores, liked, users.sizes, ndcg, links)

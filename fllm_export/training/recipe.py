@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Literal, get_args
 from fllm_export import arguments
 from fllm_export.checkpoint.spec import MapperKind
 from fllm_export.errors import UsageError
+from fllm_export.link import EXPONENTIAL, LINKS, Link
 
 Precision = Literal["float32", "bfloat16", "float16"]
+LinkChoice = Literal["auto", "exponential"]
 
 _TRAINED: tuple[MapperKind, ...] = ("linear", "linear_relu", "mlp")
 _MOST = (1 << 63) - 1
@@ -89,6 +91,8 @@ class ClosedFormRecipe(Recipe):
             all of up to 24,576 items, and 8,192 of more: with m landmarks the features of T items cost about 6 T m^2
             operations, the exact solution T^3 / 3, and its memory, about 24 T^2 bytes, is what limits it.
         head_epochs: passes over the training items that train a softmax head taught by the closed form; 0 for none.
+        link: from scores to probabilities: ``auto`` chooses by likelihood, ``exponential`` is the one that engines on
+            GPUs serve.
     """
 
     vocabulary = "closed_form"
@@ -98,6 +102,16 @@ class ClosedFormRecipe(Recipe):
     lora_rank: int = 16
     landmarks: int | None = None
     head_epochs: int = 6
+    link: LinkChoice = "auto"
+
+    def __post_init__(self) -> None:
+        arguments.one_of(self.link, "link", get_args(LinkChoice))
+        super().__post_init__()
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The links to choose from."""
+        return LINKS if self.link == "auto" else (EXPONENTIAL,)
 
     def landmarks_of(self, items: int) -> int:
         """Return how many landmarks at most the kernel of so many training items has."""

@@ -18,6 +18,7 @@ and the epoch and a of the highest NDCG@20 on cold_val are taken.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,10 +28,11 @@ import numpy as np
 import torch
 
 from fllm_export.evaluation.metrics import Ranking
+from fllm_export.link import EXPONENTIAL, LINKS, Link
 from fllm_export.progress import Progress, silent
 from fllm_export.training.full_lesson import FullLesson
 from fllm_export.training.lesson import Lesson, Pupil, items_of_scale, pairs
-from fllm_export.training.probabilities import best_scale
+from fllm_export.training.probabilities import best_link
 from fllm_export.training.ranked_users import ranking
 from fllm_export.training.sampled_lesson import SampledLesson
 from fllm_export.training.user_sums import FloatArray
@@ -52,6 +54,7 @@ class TaughtHead:
         share: a, how much of the closed form is in the rows.
         rank: r, the dimensions that the head sees.
         ranking: of the users of the validation items.
+        link: from scores to probabilities.
     """
 
     rows: FloatArray
@@ -60,9 +63,18 @@ class TaughtHead:
     share: float
     rank: int
     ranking: Ranking
+    link: Link = EXPONENTIAL
 
     @classmethod
-    def train(cls, pupil: Pupil, epochs: int, seed: int, workspace: Path, progress: Progress = silent) -> TaughtHead:
+    def train(
+        cls,
+        pupil: Pupil,
+        epochs: int,
+        seed: int,
+        workspace: Path,
+        progress: Progress = silent,
+        links: Sequence[Link] = LINKS,
+    ) -> TaughtHead:
         """Train for some epochs and return the best of them, at least 1.
 
         Args:
@@ -71,6 +83,7 @@ class TaughtHead:
             seed: of the order of the items and of all draws.
             workspace: where the rows of very many users are while they are trained.
             progress: counts steps.
+            links: to choose from, the exponential among them.
         """
         with TemporaryDirectory(prefix="head-", dir=workspace) as directory:
             lesson = _lesson(pupil, epochs, seed, Path(directory))
@@ -85,19 +98,19 @@ class TaughtHead:
                     if best is None or found.ndcg > best.ranking.ndcg:
                         best = cls(mixed.numpy(), bias.numpy(), epoch, share, lesson.rank, found)
         assert best is not None
-        return best._calibrated(pupil)
+        return best._calibrated(pupil, links)
 
-    def _calibrated(self, pupil: Pupil) -> TaughtHead:
-        """Return the head with rows and biases times what makes the users of the validation items most likely."""
+    def _calibrated(self, pupil: Pupil, links: Sequence[Link]) -> TaughtHead:
+        """Return the head with the link, and the factor of rows and biases, that make the validation pairs likely."""
         most = items_of_scale(len(self.rows))
         z, truth = torch.from_numpy(pupil.validation[:most]), pupil.truth[:most]
         scores = z @ torch.from_numpy(self.rows).T + torch.from_numpy(self.bias)
-        scale = best_scale(scores, torch.zeros(len(self.rows)), pairs(truth))[0]
-        return replace(self, rows=self.rows * np.float32(scale), bias=self.bias * np.float32(scale))
+        link, scale, _ = best_link(scores, pairs(truth), links)
+        return replace(self, rows=self.rows * np.float32(scale), bias=self.bias * np.float32(scale), link=link)
 
     def to_json(self) -> dict[str, Any]:
         """Return what was chosen."""
-        return {"epoch": self.epoch, "share": self.share, "rank": self.rank}
+        return {"epoch": self.epoch, "share": self.share, "rank": self.rank, "link": str(self.link)}
 
 
 def _lesson(pupil: Pupil, epochs: int, seed: int, directory: Path) -> Lesson:

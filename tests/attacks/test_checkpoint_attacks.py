@@ -39,7 +39,7 @@ def test_spec_that_is_a_list(folder: Path) -> None:
 
 def test_newer_schema(folder: Path) -> None:
     edit_json(folder / "filterllm.json", schema_version=7)
-    refused(load(folder), folder / "filterllm.json", "schema_version is 7", "at most 2", "Upgrade fllm-export")
+    refused(load(folder), folder / "filterllm.json", "schema_version is 7", "at most 3", "Upgrade fllm-export")
 
 
 def test_unknown_key(folder: Path) -> None:

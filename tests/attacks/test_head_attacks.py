@@ -65,10 +65,10 @@ def test_features_of_a_checkpoint_that_declares_none(head: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 4])
 def test_another_schema_version(version: int, head: Path) -> None:
     edit_json(head / "filterllm.json", schema_version=version)
-    expected = "expected 2, because of the mapper kernel" if version == 1 else "at most 2"
+    expected = "expected 2, because of the mapper kernel" if version == 1 else "at most 3"
     refused(load(head), head / "filterllm.json", f"schema_version is {version}", expected)
 
 

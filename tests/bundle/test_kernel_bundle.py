@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fllm_export import Bundle, Checkpoint, Runtime
+from fllm_export import Bundle, Checkpoint, Runtime, build
 from fllm_export.bundle.bundle import ENCODER_REPORT
 from fllm_export.bundle.estimate import estimate
 from fllm_export.bundle.job import Job, Options
 from fllm_export.item_texts import ItemTexts
+from fllm_export.link import Link
 from fllm_export.progress import silent
 from fllm_export.table.options import TableOptions
 
@@ -40,6 +42,20 @@ def test_the_model_card_tells_features_and_mapper(kernel_bundle: Bundle) -> None
     card = (kernel_bundle.path / "README.md").read_text()
     for row in ("| pooling | mean |", "| features | dense tanh, then normalize |", "| mapper | kernel |"):
         assert row in card
+
+
+def test_the_link_is_the_checkpoint_s(checkpoint: Checkpoint, item_texts: list[str], tmp_path: Path) -> None:
+    power = replace(checkpoint, spec=replace(checkpoint.spec, link=Link(2)))
+    assert power.fingerprint() != checkpoint.fingerprint()
+    bundle = build(power, tmp_path / "bundle", calibration=item_texts, min_recall=0.9)
+    runtime = Runtime.open(bundle.path)
+    answer = runtime.topk(item_texts[:3], k=400)
+    weights = 1 + np.maximum(answer.scores.astype(np.float64), 0) ** 2
+    np.testing.assert_allclose(np.exp(answer.log_probs), weights / weights.sum(1, keepdims=True), rtol=1e-4)
+    assert bundle.parity().logsumexp_error_max < 0.05
+    assert runtime.users.link == Link(2)
+    # The exponential's log-normaliser of the same scores is another one.
+    assert np.abs(np.log(np.exp(answer.scores).sum(1)) - answer.logsumexp).min() > 0.05
 
 
 def test_the_estimate_counts_every_weight(

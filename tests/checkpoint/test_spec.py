@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fllm_export.checkpoint.feature_spec import ACTIVATIONS, FeatureSpec
-from fllm_export.checkpoint.spec import MAPPER_KINDS, POOLINGS, SCHEMA_VERSION, CheckpointSpec
+from fllm_export.checkpoint.spec import MAPPER_KINDS, POOLINGS, CheckpointSpec
 from fllm_export.errors import BundleError
+from fllm_export.link import LINKS
 
 FILE = Path("folder/filterllm.json")
 
@@ -26,6 +27,7 @@ GOOD: dict[str, Any] = {
     "users": 1000,
 }
 
+LINK = {"kind": "power", "exponent": 2}
 FEATURES = [{"kind": "dense", "activation": "tanh"}, {"kind": "normalize"}]
 
 steps = st.one_of(
@@ -42,6 +44,7 @@ specs = st.builds(
     dim=st.integers(1, 10**5),
     users=st.integers(1, 10**10),
     features=st.lists(steps, max_size=4).map(tuple),
+    link=st.sampled_from(LINKS),
 )
 
 
@@ -60,9 +63,29 @@ def test_first_user_row_round_trip_and_absence() -> None:
 
 def test_the_version_written_is_the_version_read() -> None:
     assert CheckpointSpec.from_json(GOOD, FILE).to_json() == GOOD
-    for newer in ({"mapper": "kernel"}, {"features": FEATURES}):
-        content = {**GOOD, **newer, "schema_version": SCHEMA_VERSION}
+    for version, newer in ((2, {"mapper": "kernel"}), (2, {"features": FEATURES}), (3, {"link": LINK})):
+        content = {**GOOD, **newer, "schema_version": version}
         assert CheckpointSpec.from_json(content, FILE).to_json() == content
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_link_needs_version_3(version: int) -> None:
+    with pytest.raises(BundleError, match=f"schema_version is {version}; expected 3, because of"):
+        CheckpointSpec.from_json({**GOOD, "link": LINK, "schema_version": version}, FILE)
+
+
+def test_an_older_release_refuses_a_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads schema versions up to 2."""
+    content = CheckpointSpec.from_json({**GOOD, "link": LINK, "schema_version": 3}, FILE).to_json()
+    monkeypatch.setattr("fllm_export.checkpoint.spec.SCHEMA_VERSION", 2)
+    with pytest.raises(BundleError, match=r"schema_version is 3; expected at most 2.*Upgrade fllm-export"):
+        CheckpointSpec.from_json(content, FILE)
+
+
+@pytest.mark.parametrize("link", [None, "power", {"kind": "sigmoid"}, {"kind": "power", "exponent": 2.5}], ids=str)
+def test_what_is_not_a_link_is_refused(link: Any) -> None:
+    with pytest.raises(BundleError, match=r"filterllm.json: .*`link`"):
+        CheckpointSpec.from_json({**GOOD, "link": link, "schema_version": 3}, FILE)
 
 
 def test_what_needs_version_2_is_not_read_as_version_1() -> None:
@@ -75,7 +98,7 @@ def test_what_needs_version_2_is_not_read_as_version_1() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("schema_version", 3, ["schema_version is 3", "at most 2"]),
+        ("schema_version", 4, ["schema_version is 4", "at most 3"]),
         ("schema_version", 0, ["schema_version is 0"]),
         ("schema_version", "1", ["schema_version is '1'", "integer"]),
         ("base_model", "", ["base_model is ''", "string"]),

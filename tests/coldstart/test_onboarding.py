@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from fllm_export import Bundle, Runtime, UserTable
 from fllm_export.coldstart import Onboarded, Onboarder, OnboardOptions, Vectors, onboard
 from fllm_export.coldstart.onboard_options import METHODS
 from fllm_export.errors import UsageError
+from tests.linked import set_link
 
 from .small_platform import DIM, SPACE, make_platform
 
@@ -59,6 +61,16 @@ def test_shares_are_the_probabilities_of_the_distribution_among_the_k(platform: 
     assert found.generation == table.generation
     uniform = onboard(table, z, recommender, options=OnboardOptions(k=9, weights="uniform"))
     np.testing.assert_allclose(uniform.shares, 1 / 9)
+
+
+def test_shares_follow_the_link_of_the_table(platform: tuple[UserTable, Vectors], tmp_path: Path) -> None:
+    table, recommender = platform
+    shutil.copytree(table.directory, tmp_path / "users")
+    set_link(tmp_path / "users", 2)
+    powers = UserTable.open(tmp_path / "users")
+    found = onboard(powers, items(4), recommender, options=OnboardOptions(k=9))
+    weights = 1 + np.maximum(table.topk(items(4), 9).scores.astype(np.float64), 0) ** 2
+    np.testing.assert_allclose(found.shares, weights / weights.sum(1, keepdims=True), rtol=1e-6)
 
 
 def test_pseudo_users_score_an_item_above_others(platform: tuple[UserTable, Vectors]) -> None:

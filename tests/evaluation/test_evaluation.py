@@ -12,6 +12,7 @@ from fllm_export.evaluation.cold_split import ColdSplit
 from fllm_export.evaluation.dataset import SPLITS, Dataset, Pairs
 from fllm_export.evaluation.evaluation import evaluate
 from fllm_export.evaluation.ranker import CheckpointRanker, encode_items, open_ranker
+from fllm_export.link import EXPONENTIAL, Link
 from fllm_export.progress import silent
 
 VECTORS = {"a": [1.0, 0.0], "bb": [0.0, 1.0], "ccc": [0.6, 0.6], "dddd": [-1.0, 0.0]}
@@ -20,6 +21,8 @@ USERS = {10: [1.0, 0.0], 20: [0.0, 1.0], 30: [1.0, 1.0]}
 
 class Fixed:
     """A ranker whose vectors are written down above."""
+
+    link = EXPONENTIAL
 
     def __init__(self, users=USERS, bias=None):
         self.users = users
@@ -146,7 +149,7 @@ class FixedRows:
     """A ranker that is no checkpoint, as a bundle is."""
 
     def __init__(self, ranker):
-        self.encode, self.topk, self.rows = ranker.encode, ranker.topk, ranker.rows
+        self.encode, self.topk, self.rows, self.link = ranker.encode, ranker.topk, ranker.rows, ranker.link
 
 
 @pytest.mark.parametrize(
@@ -184,13 +187,17 @@ def test_a_checkpoint_ranks_users_by_score(tiny_checkpoint, tmp_path):
     assert np.array_equal(ranker.topk(z, 7), np.argsort(-scores, axis=1, kind="stable")[:, :7])
 
 
-def test_likely_users_come_with_the_logarithms_of_their_probabilities(tiny_checkpoint, tmp_path):
+@pytest.mark.parametrize("exponent", [0, 2])
+def test_likely_users_come_with_the_logarithms_of_their_probabilities(tiny_checkpoint, tmp_path, exponent):
     checkpoint = tiny_checkpoint("bert", users=50, dim=16)
+    checkpoint = replace(checkpoint, spec=replace(checkpoint.spec, link=Link(exponent)))
     checkpoint.save(tmp_path / "checkpoint")
     ranker = open_ranker(tmp_path / "checkpoint")
     z = ranker.encode(["jazz", "a running shoe for wet roads"])
     scores = (z @ checkpoint.users.read(0, 50).T).astype(float)
     users, log_probs = ranker.likely_users(z, 7)
-    expected = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+    weights = 1 + np.maximum(scores, 0) ** exponent if exponent else np.exp(scores)
+    expected = np.log(weights / weights.sum(1, keepdims=True))
+    assert ranker.link == Link(exponent)
     assert np.array_equal(users, ranker.topk(z, 7))
     np.testing.assert_allclose(log_probs, np.take_along_axis(expected, users, 1), atol=1e-5)

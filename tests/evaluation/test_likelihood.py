@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fllm_export.evaluation.likelihood import LikelihoodMeter
+from fllm_export.link import EXPONENTIAL, Link
 
 
-def measured(scores, users):
-    meter = LikelihoodMeter()
+def measured(scores, users, link=EXPONENTIAL):
+    meter = LikelihoodMeter(link)
     meter.add(scores, users)
     return meter.result()
 
@@ -17,6 +18,20 @@ def measured(scores, users):
 def probabilities(scores):
     raised = np.exp(scores.astype(float) - scores.max(1, keepdims=True))
     return raised / raised.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 4])
+def test_figures_of_a_power_are_those_of_its_probabilities(exponent):
+    generator = np.random.default_rng(exponent)
+    scores = (3 * generator.standard_normal((5, 200))).astype(np.float32)
+    liked = [np.sort(generator.choice(200, 9, replace=False)) for _ in range(5)]
+    found = measured(scores, liked, Link(exponent))
+    p = 1 + np.maximum(scores.astype(float), 0) ** exponent
+    p /= p.sum(1, keepdims=True)
+    assert found.per_pair == pytest.approx(np.mean([-np.log(p[i, at]) for i, at in enumerate(liked)]), rel=1e-9)
+    assert found.uniform == pytest.approx(np.log(200))
+    assert sum(each.mass for each in found.bins) == pytest.approx(1)
+    assert found.bins[-1].predicted <= p.max() + 1e-12
 
 
 @given(seed=st.integers(0, 2**32 - 1), items=st.integers(1, 6), users=st.integers(2, 300), scale=st.floats(0, 30))

@@ -9,6 +9,7 @@ import pytest
 from fllm_export.evaluation.evaluation import Evaluation, evaluate
 from fllm_export.evaluation.examples import EXPLAINED, examples
 from fllm_export.evaluation.quality_page import quality_page
+from fllm_export.link import EXPONENTIAL
 
 from ..drawn import check, measured
 
@@ -17,6 +18,8 @@ HOSTILE = "</blockquote><script>alert(1)</script> & <b>"
 
 class Linear:
     """A ranker that knows the vectors of the items, and users that point somewhere."""
+
+    link = EXPONENTIAL
 
     def __init__(self, small, seed=0):
         self.small = small

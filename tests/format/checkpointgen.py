@@ -23,13 +23,18 @@ from fllm_export.checkpoint.features import Dense, Features, Normalize
 from fllm_export.checkpoint.mapper import Mapper
 from fllm_export.checkpoint.spec import CheckpointSpec, MapperKind
 from fllm_export.checkpoint.users import UserRows
+from fllm_export.link import EXPONENTIAL, Link
 
 WORDS = ["[PAD]", "a", "film", "about", "graphs", "genes", "jazz", "?"]
 TEXTS = ["a film about jazz", "graphs about genes", "jazz"]
 HIDDEN, WIDTH, LANDMARKS, DIM, USERS = 8, 6, 5, 4, 7
 
-HEADS: dict[str, tuple[MapperKind, bool]] = {"v1": ("linear_relu", False), "v2": ("kernel", True)}
-"""Folder -> the mapper's kind, and whether there are features."""
+HEADS: dict[str, tuple[MapperKind, bool, Link]] = {
+    "v1": ("linear_relu", False, EXPONENTIAL),
+    "v2": ("kernel", True, EXPONENTIAL),
+    "v3": ("kernel", True, Link(2)),
+}
+"""Folder -> the mapper's kind, whether there are features, and the link."""
 
 
 def base_model(folder: Path) -> None:
@@ -50,7 +55,7 @@ def base_model(folder: Path) -> None:
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]").save_pretrained(folder)
 
 
-def checkpoint(kind: MapperKind, featured: bool, base: Path) -> Checkpoint:
+def checkpoint(kind: MapperKind, featured: bool, link: Link, base: Path) -> Checkpoint:
     """Return a checkpoint of a version's features and mapper."""
     generator = np.random.default_rng(11)
     draw = generator.standard_normal
@@ -62,18 +67,19 @@ def checkpoint(kind: MapperKind, featured: bool, base: Path) -> Checkpoint:
     else:
         shapes = {"weight": (DIM, width), "bias": (DIM,)}
     mapper = Mapper(kind, {name: draw(shape) for name, shape in shapes.items()})
-    spec = CheckpointSpec(str(base), "{text} ?", "mean", 12, "right", kind, DIM, USERS, features=features.specs)
+    facts = (str(base), "{text} ?", "mean", 12, "right", kind, DIM, USERS)
+    spec = CheckpointSpec(*facts, features=features.specs, link=link)
     users = UserRows.from_array(draw((USERS, DIM)).astype(np.float32), generator.permutation(99)[:USERS])
     return Checkpoint(spec, base, None, mapper, users, features)
 
 
 def make(folder: Path) -> None:
     """Write a checkpoint for each version that is not there yet, and what it computes."""
-    for version, (kind, featured) in HEADS.items():
+    for version, (kind, featured, link) in HEADS.items():
         if (folder / version).exists():
             continue
         base_model(folder / "base")
-        checkpoint(kind, featured, folder / "base").save(folder / version)
+        checkpoint(kind, featured, link, folder / "base").save(folder / version)
         for file in (folder / "base").iterdir():
             file.unlink()
         (folder / "base").rmdir()

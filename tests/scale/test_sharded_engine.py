@@ -15,6 +15,7 @@ from fllm_export.engines.registry import Source
 from fllm_export.scale.part_host import OtherGeneration, PartRequest
 from fllm_export.scale.sharded_engine import ShardedEngine, ShardedOptions
 from fllm_export.table.living import LivingTable
+from tests.linked import set_link
 
 from .local_fleet import LocalFleet, NeverInTime
 
@@ -57,6 +58,16 @@ def test_parts_answer_as_the_whole_table(place: Path, engine: str, parts: int) -
         assert_same(table.topk(Z, k, log_probs="none"), whole.topk(Z, k, log_probs="none"))
     for seed in (7, [1, 2, 3, 4]):
         assert_same(table.topk(Z, 50, mode="sample", seed=seed), whole.topk(Z, 50, mode="sample", seed=seed))
+
+
+def test_parts_of_a_table_whose_link_is_a_power(place: Path) -> None:
+    set_link(place, 2)
+    whole, table = UserTable.open(place, engine="numpy"), sharded(LocalFleet(place, 4))
+    assert table.link == whole.link
+    assert_same(table.topk(Z, 100), whole.topk(Z, 100))
+    assert_same(table.topk(Z, 50, mode="sample", seed=7), whole.topk(Z, 50, mode="sample", seed=7))
+    estimated, exact = table.topk(Z, 100, log_probs="estimate"), whole.topk(Z, 100)
+    assert (np.abs(estimated.logsumexp - exact.logsumexp) <= estimated.log_prob_error).all()
 
 
 def test_deleted_and_appended_users_and_parts_without_any(place: Path) -> None:

@@ -116,7 +116,10 @@ def test_what_was_found_is_in_the_report(trained):
     assert findings["setting"]["gamma"] in GRID.gammas
     held = {int(dim): value for dim, value in findings["ndcg_by_dim"].items()}
     assert report.dim == min(dim for dim, value in held.items() if value >= 0.995 * max(held.values()))
-    assert findings["probabilities"]["activity"] in probabilities.BETAS
+    link = Checkpoint.load(out).spec.link
+    assert findings["link"] == str(link)
+    if findings["probabilities"]["link"] == "exponential":
+        assert findings["probabilities"]["activity"] in probabilities.BETAS
     assert set(content["seconds"]) == {"frozen_states", "grid", "closed_form"}
 
 
@@ -292,7 +295,8 @@ def test_it_builds_to_a_bundle_with_biases_that_answers_alike(data, tiny_bert_di
     answer = Runtime.open(tmp_path / "bundle").topk(texts, k=20)
     rows = np.concatenate(list(checkpoint.users.chunks())).astype(float)
     scores = load_unmerged(checkpoint).item_vectors(texts) @ rows.T + checkpoint.users.bias
-    logs = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+    m, total = checkpoint.spec.link.log_sums(scores)
+    logs = checkpoint.spec.link.logits(scores) - (m + np.log(total))[:, None]
     best = np.sort(logs, 1)[:, ::-1][:, :20]
     assert np.allclose(answer.log_probs, best, atol=0.1)
     # A user may take the place of another only where their scores are within what int8 rounds.
@@ -308,6 +312,7 @@ def test_it_builds_to_a_bundle_with_biases_that_answers_alike(data, tiny_bert_di
         ("closed_form", "--guidance", "5"),
         ("bpr", "--landmarks", "100"),
         ("bpr", "--head-epochs", "2"),
+        ("bpr", "--link", "auto"),
     ],
 )
 def test_options_of_the_other_way_are_refused(small_dataset, tmp_path, vocabulary, option, value):

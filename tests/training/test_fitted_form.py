@@ -72,10 +72,10 @@ def ndcg(scores, vectors):
     return Ranking.of(np.argsort(-scores, 1, kind="stable")[:, :20], vectors.validation.truth).ndcg
 
 
-def negative_log(scores, truth):
-    top = scores.max(1, keepdims=True)
-    logs = scores - top - np.log(np.exp(scores - top).sum(1, keepdims=True))
-    return -np.mean(np.concatenate([logs[item, users] for item, users in enumerate(truth)]))
+def negative_log(scores, truth, link):
+    m, total = link.log_sums(scores)
+    logs = link.logits(scores) - (m + np.log(total))[:, None]
+    return -np.mean(np.concatenate([logs[item, liked] for item, liked in enumerate(truth)]))
 
 
 def test_the_dimension_is_the_smallest_that_holds_the_ndcg(fitted):
@@ -127,11 +127,11 @@ def test_logits_are_probabilities_of_users(fitted, vectors):
     found, chosen = logits(fitted, vectors), fitted.probabilities
     uniform = np.log(USERS)
     assert chosen.loss < uniform - 0.1
-    assert negative_log(found, vectors.validation.truth) < uniform - 0.1
+    assert negative_log(found, vectors.validation.truth, fitted.link) < uniform - 0.1
     # Near the best scale of the cold items themselves, which the fit has not seen.
     plain = found - chosen.bias(vectors.users.sizes)
     around = [
-        negative_log(plain * factor + chosen.bias(vectors.users.sizes), vectors.validation.truth)
+        negative_log(plain * factor + chosen.bias(vectors.users.sizes), vectors.validation.truth, fitted.link)
         for factor in (0.25, 1, 4)
     ]
     assert around[1] < min(around[0], around[2])
@@ -147,6 +147,7 @@ def test_what_was_chosen_is_said(fitted):
     assert said["setting"]["gamma"] in (2.0, 4.0)
     assert list(said["ndcg_by_dim"]) == [str(dim) for dim in fitted.ndcg_by_dim]
     assert said["probabilities"]["scale"] == fitted.probabilities.scale
+    assert said["link"] == said["probabilities"]["link"] == str(fitted.link)
 
 
 def test_few_landmarks_are_kept_to(vectors):

@@ -6,7 +6,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
-from fllm_export.training.probabilities import BETAS, USER_POWERS, Probabilities, fit  # noqa: E402
+from fllm_export.link import EXPONENTIAL  # noqa: E402
+from fllm_export.training.probabilities import (  # noqa: E402
+    BETAS,
+    LINK_GAIN,
+    USER_POWERS,
+    Probabilities,
+    best_link,
+    fit,
+)
 
 ITEMS, USERS = 400, 80
 
@@ -114,3 +122,49 @@ def test_a_user_of_one_item_has_none_when_it_is_left_out():
     sums = np.array([[0.0, 0.3, 0.1], [0.2, 0.0, 0.3]], np.float32)
     found = fit(sums, [np.array([0]), np.array([1])], np.array([1, 1, 5]), all_alike)
     assert np.isfinite([found.scale, found.loss]).all()
+
+
+def power_world(exponent, factor, beta, seed=3):
+    """Sums, and users drawn with probabilities in proportion to 1 + max(s, 0)^g of scores s."""
+    generator = np.random.default_rng(seed)
+    sums = (generator.standard_t(4, (ITEMS, USERS)) * 0.02).astype(np.float32)
+    sizes = np.exp(generator.uniform(4, 9, USERS)).astype(np.int64)
+    weights = 1 + np.maximum(factor * (60 * sums + beta * np.log(sizes)), 0) ** exponent
+    users = [generator.choice(USERS, 20, replace=True, p=row / row.sum()) for row in weights]
+    return sums, users, sizes
+
+
+@pytest.mark.parametrize("exponent", [2, 4])
+def test_the_power_that_made_the_pairs_is_found(exponent):
+    sums, users, sizes = power_world(exponent, 2.0, 0.0)
+    found = fit(sums, users, sizes, all_alike)
+    plain = fit(sums, users, sizes, all_alike, (EXPONENTIAL,))
+    assert plain.link == EXPONENTIAL
+    assert found.link.exponent in (exponent, exponent - 1)
+    assert found.loss < plain.loss - LINK_GAIN
+    scores = found.scale * sums.astype(float) * sizes**-found.user_power + found.activity * np.log(sizes)
+    weights = 1 + np.maximum(scores, 0) ** found.link.exponent
+    logs = np.log(weights / weights.sum(1, keepdims=True))
+    # An item does not count among its users' items in the fit.
+    loss = -np.mean([logs[item, liked] for item, liked in enumerate(users)])
+    assert found.loss == pytest.approx(loss, abs=5e-3)
+
+
+def test_a_power_ranks_as_the_exponential_does():
+    """One factor multiplies scores and biases alike."""
+    sums, users, sizes = power_world(2, 2.0, 0.1)
+    asked = []
+    found = fit(sums, users, sizes, lambda *numbers: asked.append(numbers) or 1.0)
+    assert found.link.exponent > 0
+    assert any(
+        power == found.user_power and found.activity * scale == pytest.approx(found.scale * beta)
+        for scale, power, beta in asked
+    )
+
+
+def test_a_power_must_gain_enough():
+    sums, users, sizes = world(60.0, 0.0, 0.0)
+    assert fit(sums, users, sizes, all_alike).link == EXPONENTIAL
+    scores = torch.zeros(3, 5)
+    pairs = torch.tensor([0, 1, 2]), torch.tensor([4, 4, 0])
+    assert best_link(scores, pairs) == (EXPONENTIAL, 1.0, pytest.approx(np.log(5)))

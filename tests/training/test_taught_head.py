@@ -12,9 +12,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("scipy")
 
 from fllm_export.evaluation.metrics import Ranking  # noqa: E402
+from fllm_export.link import EXPONENTIAL, LINKS  # noqa: E402
 from fllm_export.training import full_lesson, lesson, taught_head  # noqa: E402
 from fllm_export.training.full_lesson import FullLesson  # noqa: E402
 from fllm_export.training.lesson import Pupil  # noqa: E402
+from fllm_export.training.probabilities import LINK_GAIN  # noqa: E402
 from fllm_export.training.taught_head import SHARES, TaughtHead  # noqa: E402
 
 USERS, ITEMS, COLD, DIM = 120, 200, 150, 8
@@ -32,9 +34,9 @@ def world(noise=0.0, shown=2):
     return Pupil(z[:ITEMS], rows, liked[:ITEMS], z[ITEMS:], liked[ITEMS:])
 
 
-def train(pupil, epochs, seed=0):
+def train(pupil, epochs, seed=0, links=(EXPONENTIAL,)):
     with TemporaryDirectory() as workspace:
-        return TaughtHead.train(pupil, epochs, seed, Path(workspace))
+        return TaughtHead.train(pupil, epochs, seed, Path(workspace), links=links)
 
 
 def likelihood(scores, truth):
@@ -108,6 +110,27 @@ def test_of_very_many_users_some_are_scored_in_a_step(monkeypatch):
     served = pupil.validation @ sampled.rows.T + sampled.bias
     ranked = Ranking.of(np.argsort(-served, 1)[:, :20], pupil.truth)
     assert ranked.ndcg == pytest.approx(sampled.ranking.ndcg, abs=1e-6)
+
+
+def test_the_likeliest_link_is_taken():
+    """Tails of the scores are long: a few users of each item are far above all others, and like it rarely."""
+    pupil = world()
+    rows = pupil.rows * np.exp(np.random.default_rng(2).standard_normal((USERS, 1))).astype(np.float32)
+    plain, linked = (train(replace(pupil, rows=rows), 1, links=links) for links in ((EXPONENTIAL,), LINKS))
+    assert plain.link == EXPONENTIAL
+    assert linked.ranking == plain.ranking
+    factor = linked.rows[0, 0] / plain.rows[0, 0]
+    np.testing.assert_allclose(linked.rows, factor * plain.rows, rtol=1e-4)
+    np.testing.assert_allclose(linked.bias, factor * plain.bias, rtol=1e-4, atol=1e-9)
+    losses = {}
+    for head in (plain, linked):
+        scores = pupil.validation @ head.rows.T + head.bias
+        m, total = head.link.log_sums(scores)
+        logs = head.link.logits(scores) - (m + np.log(total))[:, None]
+        losses[head.link] = -np.mean([logs[item, users].mean() for item, users in enumerate(pupil.truth)])
+    assert linked.link != EXPONENTIAL
+    assert losses[linked.link] < losses[EXPONENTIAL] - LINK_GAIN
+    assert linked.to_json()["link"] == str(linked.link)
 
 
 def test_nothing_is_left_in_the_workspace(tmp_path, monkeypatch):

@@ -129,6 +129,7 @@ nb::dict describe(const fllm::Table& table) {
   facts["recovered"] = info.recovered != 0;
   facts["engine"] = info.engine;
   facts["refinement"] = info.refinement;
+  facts["link_exponent"] = info.link_exponent;
   return facts;
 }
 

@@ -42,12 +42,18 @@ struct Items {
   const float* thresholds;  // [count]; -infinity while fewer than K users are known
 };
 
+// The largest score that powers are taken of: the sum of a block of fourth powers stays within float32.
+inline constexpr float kLargestScore = 0x1p30f;
+
 // The softmax denominator of a block: sums[item] += exp(score - references[item]). A reference is raised, and the sum
 // rescaled, when a score exceeds it by more than 4; it starts at -infinity and then is a whole number near a score.
-// Padding items are accumulated too and ignored by the caller. Relative error of sums: at most 1e-6 a block.
+// With an exponent from 1 to 4, sums[item] += max(score, 0)^exponent, scores above kLargestScore being that, and the
+// references are not used. Padding items are accumulated too and ignored by the caller. Relative error of sums: at most
+// 1e-6 a block.
 struct Denominator {
   float* references;  // [items]
   float* sums;        // [items]
+  int exponent;       // 0: exponentials
 };
 
 // Turns rows of a codec into float32 values [rows, padded dim], padded with zeros to a multiple of 16; `groups` holds
@@ -115,6 +121,8 @@ struct Kernels {
   std::size_t (*not_below)(const float* values, std::size_t n, float threshold, std::uint16_t* indices);
   // Adds exp(scores[i] - reference) over n <= kBlockRows scores, by the rules of Denominator for a single item.
   void (*accumulate_one)(const float* scores, std::size_t n, float* reference, float* sum);
+  // The same of powers: returns the sum of max(score, 0)^exponent.
+  float (*powers_one)(const float* scores, std::size_t n, int exponent);
   // Many items: hits of a block in row order, then item order; returns how many (out has room for rows * items).
   // sum = 128 high + low (low may be null: 128 high). `denominator` may be null.
   std::size_t (*select_int8_many)(const std::int32_t* high, const std::int32_t* low, const Block& block,

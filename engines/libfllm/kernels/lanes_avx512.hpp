@@ -32,6 +32,7 @@ struct Lanes {
   static Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
   static Float fnma(Float a, Float b, Float c) { return _mm512_fnmadd_ps(a, b, c); }
   static Float larger(Float a, Float b) { return _mm512_max_ps(a, b); }  // b where a is not a number
+  static Float smaller(Float a, Float b) { return _mm512_min_ps(a, b); }
   static Float nearest(Float x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   static Float times_power(Float x, Float shifted) {  // x * 2^n, n the low bits of `shifted`
     const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);

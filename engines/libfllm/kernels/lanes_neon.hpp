@@ -59,6 +59,9 @@ struct Lanes {
   static Float larger(const Float& a, const Float& b) {  // b where a is not a number
     return each([&](int i) { return vmaxnmq_f32(a.part[i], b.part[i]); });
   }
+  static Float smaller(const Float& a, const Float& b) {
+    return each([&](int i) { return vminq_f32(a.part[i], b.part[i]); });
+  }
   static Float nearest(const Float& x) {
     return each([&](int i) { return vrndnq_f32(x.part[i]); });
   }

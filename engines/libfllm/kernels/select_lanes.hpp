@@ -88,6 +88,38 @@ inline void accumulate(const typename V::Float (&scores)[R], float* reference, f
   V::store(sum, V::add(V::load(sum), sum_of_exp<V, R>(scores, V::load(reference))));
 }
 
+// max(score, 0)^G; scores above kLargestScore are that, and what is not a number is 0.
+template <class V, int G>
+inline typename V::Float power_of(typename V::Float score) {
+  const auto x = V::smaller(V::larger(score, V::zero()), V::broadcast(kLargestScore));
+  if constexpr (G == 1) return x;
+  const auto square = V::multiply(x, x);
+  if constexpr (G == 3) return V::multiply(square, x);
+  return G == 2 ? square : V::multiply(square, square);
+}
+
+// The sum of R powers in a tree, as sum_of_exp.
+template <class V, int R, int G>
+inline typename V::Float sum_of_powers(const typename V::Float* scores) {
+  if constexpr (R == 1) {
+    return power_of<V, G>(scores[0]);
+  } else {
+    return V::add(sum_of_powers<V, R / 2, G>(scores), sum_of_powers<V, R / 2, G>(scores + R / 2));
+  }
+}
+
+// Adds powers of R scores of each of sixteen items to their denominators.
+template <class V, int R>
+inline void accumulate_powers(const typename V::Float (&scores)[R], int exponent, float* sum) {
+  const auto before = V::load(sum);
+  switch (exponent) {
+    case 1: return V::store(sum, V::add(before, sum_of_powers<V, R, 1>(scores)));
+    case 2: return V::store(sum, V::add(before, sum_of_powers<V, R, 2>(scores)));
+    case 3: return V::store(sum, V::add(before, sum_of_powers<V, R, 3>(scores)));
+    default: return V::store(sum, V::add(before, sum_of_powers<V, R, 4>(scores)));
+  }
+}
+
 // The n < 16 lanes at `p`, and `fill` in the others; reads nothing else.
 template <class V>
 inline typename V::Float load_some(const float* p, std::size_t n, float fill) {
@@ -117,6 +149,24 @@ void accumulate_one(const float* scores, std::size_t n, float* reference, float*
   for (std::size_t i = 0; i < whole; i += kItemLanes)
     total = V::add(total, exp_below<V>(V::subtract(V::load(scores + i), origin)));
   *sum += V::sum(total);
+}
+
+template <class V, int G>
+float powers_one(const float* scores, std::size_t n) {
+  const std::size_t whole = n / kItemLanes * kItemLanes;
+  auto total = whole < n ? power_of<V, G>(load_some<V>(scores + whole, n - whole, 0.0f)) : V::zero();
+  for (std::size_t i = 0; i < whole; i += kItemLanes) total = V::add(total, power_of<V, G>(V::load(scores + i)));
+  return V::sum(total);
+}
+
+template <class V>
+float powers_one(const float* scores, std::size_t n, int exponent) {
+  switch (exponent) {
+    case 1: return powers_one<V, 1>(scores, n);
+    case 2: return powers_one<V, 2>(scores, n);
+    case 3: return powers_one<V, 3>(scores, n);
+    default: return powers_one<V, 4>(scores, n);
+  }
 }
 
 // ---- scores and hits
@@ -154,7 +204,12 @@ inline std::size_t scan(const Sums& sums, std::size_t first, const Rows<V, R>& r
     }
     hot[hot_groups] = static_cast<std::uint16_t>(item / kItemLanes);
     if (!V::every(below)) ++hot_groups;
-    if (denominator != nullptr) accumulate<V, R>(scores, denominator->references + item, denominator->sums + item);
+    if (denominator == nullptr) continue;
+    if (denominator->exponent == 0) {
+      accumulate<V, R>(scores, denominator->references + item, denominator->sums + item);
+    } else {
+      accumulate_powers<V, R>(scores, denominator->exponent, denominator->sums + item);
+    }
   }
   return hot_groups;
 }
@@ -286,6 +341,7 @@ void fill_select(Kernels& kernels) {
   kernels.finish_float_one = finish_float_one<V>;
   kernels.not_below = not_below<V>;
   kernels.accumulate_one = accumulate_one<V>;
+  kernels.powers_one = powers_one<V>;
   kernels.select_int8_many = select_int8_many<V>;
   kernels.select_float_many = select_float_many<V>;
 }

@@ -56,6 +56,17 @@ void accumulate_one(const float* scores, std::size_t n, float* reference, float*
   *sum = static_cast<float>(total);
 }
 
+float powers_one(const float* scores, std::size_t n, int exponent) {
+  double total = 0.0;
+  for (std::size_t i = 0; i < n; ++i) {
+    const double x = scores[i] > 0.0f ? (scores[i] < kLargestScore ? scores[i] : kLargestScore) : 0.0;
+    double power = x;
+    for (int k = 1; k < exponent; ++k) power *= x;
+    total += power;
+  }
+  return static_cast<float>(total);
+}
+
 void finish_int8_one(const std::int32_t* high, const std::int32_t* low, const Block& block, double item_scale,
                      float* scores) {
   for (std::size_t r = 0; r < block.rows; ++r) {
@@ -96,7 +107,11 @@ void accumulate(const Block& block, const Items& items, const Denominator& denom
   for (std::size_t i = 0; i < items.count; ++i) {
     float scores[kBlockRows];
     for (std::size_t r = 0; r < block.rows; ++r) scores[r] = fast_score(sum_at(r, i), block, r, items.scales[i]);
-    accumulate_one(scores, block.rows, denominator.references + i, denominator.sums + i);
+    if (denominator.exponent == 0) {
+      accumulate_one(scores, block.rows, denominator.references + i, denominator.sums + i);
+    } else {
+      denominator.sums[i] += powers_one(scores, block.rows, denominator.exponent);
+    }
   }
 }
 
@@ -136,6 +151,7 @@ void fill_select_scalar(Kernels& kernels) {
   kernels.finish_float_one = finish_float_one;
   kernels.not_below = not_below;
   kernels.accumulate_one = accumulate_one;
+  kernels.powers_one = powers_one;
   kernels.select_int8_many = select_int8_many;
   kernels.select_float_many = select_float_many;
   kernels.gumbel = gumbel;

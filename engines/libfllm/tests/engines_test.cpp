@@ -1,6 +1,7 @@
 // The table of engines: what it lists is what is served, and what it does not list is refused by name.
 #include <cstring>
 #include <fllm/fllm.hpp>
+#include <fstream>
 #include <string>
 
 #include "check.hpp"
@@ -57,6 +58,21 @@ void what_is_not_listed_is_refused(const RandomTable& table) {
   }
 }
 
+void powers_are_refused_where_exponentials_are_computed() {
+  const RandomTable table({{64}});
+  writer::Json json = writer::Json::parse(std::ifstream(table.directory().path() + "/table.json"));
+  json["reader_features"] = writer::Json::array({"link"});
+  json["link"] = {{"kind", "power"}, {"exponent", 2}};
+  std::ofstream(table.directory().path() + "/table.json") << json.dump();
+  CHECK(table.open({}).describe().link_exponent == 2);
+  fllm::TableOptions options = named("tensorrt");
+  options.plan = "no such file";
+  for (const fllm::TableOptions& each : {named("cuda"), options}) {
+    CHECK(status_of([&] { table.open(each); }, "computes exponentials, and the link of this table is a power") ==
+          FLLM_USAGE);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -64,5 +80,6 @@ int main() {
   engines_are_listed();
   an_open_table_knows_its_engine(table);
   what_is_not_listed_is_refused(table);
+  powers_are_refused_where_exponentials_are_computed();
   return check::result();
 }

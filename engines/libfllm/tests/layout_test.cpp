@@ -163,9 +163,40 @@ void codec_sizes() {
   CHECK(fllm::code_dims(Codec::int2, 17) == 32 && fllm::code_dims(Codec::int8, 17) == 17);
 }
 
+Json linked(const Json& link) {
+  Json document = with("reader_features", Json::array({"link"}));
+  document["link"] = link;
+  return document;
+}
+
+void links() {
+  CHECK(fllm::Layout::parse(good().dump(), kPath).link.exponential());
+  for (int exponent = 1; exponent <= 4; ++exponent) {
+    const Json document = linked({{"kind", "power"}, {"exponent", exponent}});
+    CHECK(fllm::Layout::parse(document.dump(), kPath).link.exponent == exponent);
+  }
+  for (const Json& exponent : {Json(0), Json(5), Json(99), Json(-1), Json(UINT64_MAX), Json(2.5), Json(2.0), Json("2"),
+                               Json(true), Json(nullptr), Json::array({2})}) {
+    REFUSED(parse(linked({{"kind", "power"}, {"exponent", exponent}})), Status::bundle, "users/table.json: `");
+  }
+  for (const Json& kind : {Json("exponential"), Json("sigmoid"), Json("Power")}) {
+    REFUSED(parse(linked({{"kind", kind}, {"exponent", 2}})), Status::bundle, "the kind of `link` is");
+  }
+  for (const Json& kind : {Json(1), Json(nullptr), Json::object()}) {
+    REFUSED(parse(linked({{"kind", kind}, {"exponent", 2}})), Status::bundle, "`kind` is");
+  }
+  REFUSED(parse(linked({{"kind", "power"}})), Status::bundle, "`exponent` is None");
+  REFUSED(parse(linked({{"kind", "power"}, {"exponent", 2}, {"offset", 1}})), Status::bundle, "`link` is");
+  REFUSED(parse(linked("power")), Status::bundle, "`link` is 'power'");
+  REFUSED(parse(with("link", Json{{"kind", "power"}, {"exponent", 2}})), Status::bundle,
+          "`link` is not one of the reader features; expected both or neither");
+  REFUSED(parse(with("reader_features", Json::array({"link"}))), Status::bundle, "`link` is missing");
+}
+
 }  // namespace
 
 int main() {
+  links();
   a_good_layout();
   documents_and_versions();
   fields();

@@ -154,7 +154,7 @@ void hostile_scales(const Kernels& kernels) {
     std::fill(scene.item_scales.begin(), scene.item_scales.begin() + 20, 1e10f);
     scene.scales[3] = scene.row_errors[5] = scale;
     std::vector<float> references(scene.count, -kInfinity), sums(scene.count);
-    const Denominator denominator{references.data(), sums.data()};
+    const Denominator denominator{references.data(), sums.data(), 0};
     std::size_t of_row_3 = 0;
     for (const Hit& hit : select_integers(kernels, scene, &denominator)) {
       CHECK(hit.item < 20 && hit.row < 9);
@@ -293,7 +293,7 @@ void accumulates_many(const Kernels& kernels) {
       scene.scales.assign(rows, 1.0f);
       scene.item_scales.assign(32, 1.0f);
       std::vector<float> references(32, -kInfinity), sums(32);
-      const Denominator denominator{references.data(), sums.data()};
+      const Denominator denominator{references.data(), sums.data(), 0};
       std::vector<std::vector<double>> seen(32);
       for (int block = 0; block < 3; ++block) {
         scene.sums = floats(rows * 32, range.low + 35 * block, range.high + 35 * block);
@@ -317,7 +317,7 @@ void accumulates_integers(const Kernels& kernels) {
   for (const bool with_low : {false, true}) {
     scene.with_low = with_low;
     std::vector<float> references(48, -kInfinity), sums(48);
-    const Denominator denominator{references.data(), sums.data()};
+    const Denominator denominator{references.data(), sums.data(), 0};
     select_integers(kernels, scene, &denominator);
     for (std::size_t i = 0; i < 48; ++i) {
       std::vector<double> seen;
@@ -325,6 +325,41 @@ void accumulates_integers(const Kernels& kernels) {
       check_denominator(references[i], sums[i], seen);
     }
   }
+}
+
+double power_of(double score, int exponent) { return std::pow(std::clamp(score, 0.0, 0x1p30), exponent); }
+
+// Sums of powers of one item and of many, scores beyond the largest among them.
+void sums_powers(const Kernels& kernels) {
+  for (int exponent = 1; exponent <= 4; ++exponent) {
+    for (const float most : {0x1p-20f, 3.0f, 100.0f, 0x1p32f}) {
+      for (std::size_t rows = 1; rows <= kBlockRows; ++rows) {
+        Scene scene(rows, 16, 900);
+        scene.with_bias = false;
+        scene.scales.assign(rows, 1.0f);
+        scene.item_scales.assign(16, 1.0f);
+        scene.sums = floats(rows * 16, -most, most);
+        std::vector<float> references(16, -kInfinity), sums(16, 0.0f);
+        const Denominator denominator{references.data(), sums.data(), exponent};
+        select_floats(kernels, scene, &denominator);
+        for (std::size_t i = 0; i < 16; ++i) {
+          std::vector<float> scores(rows);
+          double expected = 0;
+          for (std::size_t r = 0; r < rows; ++r) {
+            scores[r] = scene.sums[r * 16 + i];
+            expected += power_of(scores[r], exponent);
+          }
+          const Guarded guarded(scores.data(), 4 * rows);
+          const float one = kernels.powers_one(guarded.as<float>(), rows, exponent);
+          CHECK(std::abs(one - expected) <= 1e-6 * expected && std::abs(sums[i] - expected) <= 1e-6 * expected);
+        }
+        CHECK(references == std::vector<float>(16, -kInfinity));
+      }
+    }
+  }
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float some[] = {nan, 2.0f, -kInfinity, -3e38f, kInfinity};
+  CHECK(kernels.powers_one(some, 4, 3) == 8.0f && kernels.powers_one(some, 5, 4) == 0x1p120f + 16.0f);
 }
 
 void survives_no_numbers(const Kernels& kernels) {
@@ -351,6 +386,7 @@ int main() {
     finishes_floats(*kernels);
     finds_not_below(*kernels);
     exponentials(*kernels);
+    sums_powers(*kernels);
     accumulates_one(*kernels);
     accumulates_many(*kernels);
     accumulates_integers(*kernels);

@@ -20,6 +20,7 @@ from fllm_export.engines.tensorrt.plan import RECORDS, Plan, plan_name
 from fllm_export.files import publish_json
 from fllm_export.plans.builder import build_plan
 from fllm_export.plans.profiles import head_profiles
+from tests.linked import set_link
 
 Emulate = Callable[..., Any]
 
@@ -314,6 +315,11 @@ def test_plans_that_do_not_fit_are_told_in_words(emulate: Emulate, tmp_path: Pat
         UserTable.open(users, engine="tensorrt", head=users.parent / "head")
     fp16 = tmp_path / "fp16" / "users"
     UserTable.create(fp16, ROWS, quant="fp16")
+    set_link(other, 2)
+    with pytest.raises(
+        UsageError, match=r"computes exponentials, and .* has the link power 2.*Use the engine `native`"
+    ):
+        UserTable.open(other, engine="tensorrt", head=users.parent / "head")
     with pytest.raises(UsageError, match="does not scan fp16 rows"):
         UserTable.open(fp16, engine="tensorrt", head=tmp_path / "head")
 

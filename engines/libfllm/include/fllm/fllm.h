@@ -130,9 +130,10 @@ typedef struct fllm_table_info {
   char refinement[8];    /* codec of the refinement rows, for example "int8"; empty: there are none */
   uint64_t deleted_rows; /* rows that are stored and marked as deleted; `rows` does not count them */
   int32_t recovered;     /* not 0: table.json cannot be read, and the layout before it was taken */
+  int32_t link_exponent; /* g of the link: a probability is proportional to 1 + max(score, 0)^g; 0: to exp(score) */
 } fllm_table_info;
 
-#define FLLM_TABLE_INFO_INIT {sizeof(fllm_table_info), 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}, {0}, 0, 0}
+#define FLLM_TABLE_INFO_INIT {sizeof(fllm_table_info), 0, 0, 0, 0, 0, 0, 0, {0}, {0}, {0}, {0}, 0, 0, 0}
 
 FLLM_API fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, fllm_error* error);
 
@@ -194,10 +195,11 @@ typedef struct fllm_search_options {
 typedef struct fllm_answer {
   size_t size;
   int64_t* user_ids; /* [items, k], sorted by key descending, then by id ascending; -1 where fewer were found */
-  float* keys;       /* [items, k], the sort key: the score, or score plus noise; -infinity where none */
+  float* keys;       /* [items, k], the sort key: the score, or its logit plus noise; -infinity where none */
   float* scores;     /* [items, k]; -infinity where none */
-  float* log_probs;  /* [items, k], score - logsumexp; NaN for FLLM_LOG_PROBS_NONE */
-  double* logsumexp; /* [items], logsumexp of the scores of all rows or of those scored, or an estimate of it; NaN for
+  float* log_probs;  /* [items, k], logit - logsumexp; the logit is what link_exponent makes of the score; NaN for
+                      * FLLM_LOG_PROBS_NONE */
+  double* logsumexp; /* [items], logsumexp of the logits of all rows or of those scored, or an estimate of it; NaN for
                       * FLLM_LOG_PROBS_NONE */
   uint64_t* rows_scored;    /* [items], rows that were scored or ruled out */
   uint8_t* complete;        /* [items], 1: the answer is the one that an unlimited budget gives */

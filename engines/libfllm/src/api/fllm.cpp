@@ -110,7 +110,8 @@ void check_finite(const std::vector<fllm::ItemAnswer>& answers, bool wants_denom
   }
 }
 
-void write_users(const fllm::ItemAnswer& found, std::size_t item, std::size_t k, const fllm_answer& answer) {
+void write_users(const fllm::ItemAnswer& found, std::size_t item, std::size_t k, const fllm::Link& link,
+                 const fllm_answer& answer) {
   constexpr float kNone = -std::numeric_limits<float>::infinity();
   for (std::size_t rank = 0; rank < k; ++rank) {
     const bool known = rank < found.users.size();
@@ -119,14 +120,15 @@ void write_users(const fllm::ItemAnswer& found, std::size_t item, std::size_t k,
     if (answer.user_ids != nullptr) answer.user_ids[at] = user.id;
     if (answer.keys != nullptr) answer.keys[at] = user.key;
     if (answer.scores != nullptr) answer.scores[at] = user.score;
-    if (answer.log_probs != nullptr) answer.log_probs[at] = static_cast<float>(user.score - found.logsumexp);
+    if (answer.log_probs != nullptr)
+      answer.log_probs[at] = static_cast<float>(link.logit(user.score) - found.logsumexp);
   }
 }
 
 void write(const std::vector<fllm::ItemAnswer>& answers, std::size_t k, const fllm::OpenTable& open, fllm_answer& out) {
   for (std::size_t item = 0; item < answers.size(); ++item) {
     const fllm::ItemAnswer& found = answers[item];
-    write_users(found, item, k, out);
+    write_users(found, item, k, open.table().layout().link, out);
     if (out.logsumexp != nullptr) out.logsumexp[item] = found.logsumexp;
     if (out.rows_scored != nullptr) out.rows_scored[item] = found.rows_scored;
     if (out.complete != nullptr) out.complete[item] = found.complete ? 1 : 0;
@@ -235,6 +237,7 @@ fllm_status fllm_table_describe(const fllm_table* table, fllm_table_info* info, 
     std::snprintf(facts.isa, sizeof facts.isa, "%s", open->engine().level().c_str());
     facts.deleted_rows = layout.stored_rows - layout.rows;
     facts.recovered = layout.recovered ? 1 : 0;
+    facts.link_exponent = layout.link.exponent;
     std::memcpy(info, &facts, size);
   });
 }

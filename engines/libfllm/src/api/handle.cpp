@@ -58,6 +58,11 @@ void Handle::reopen(const std::string& directory) {
     throw Error(Status::usage, sentence(next + " holds rows of dimension " + std::to_string(found),
                                         std::to_string(dim) + ", like the open table"));
   }
+  const int exponent = current_->table().layout().link.exponent, now = opened->table().layout().link.exponent;
+  if (now != exponent) {
+    throw Error(Status::usage, sentence(next + " has a link of exponent " + std::to_string(now) + " (0: exponential)",
+                                        std::to_string(exponent) + ", like the open table"));
+  }
   directory_ = next;
   // The old table goes when its last search has returned, outside this lock.
   std::swap(current_, opened);

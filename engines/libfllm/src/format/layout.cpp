@@ -122,11 +122,11 @@ void read_sketch(const json& document, const std::string& path, Layout& layout) 
   layout.sketch_dims = static_cast<std::size_t>(dims);
 }
 
-constexpr const char *kRefinement = "refinement", *kTombstones = "tombstones";
+constexpr const char *kLink = "link", *kRefinement = "refinement", *kTombstones = "tombstones";
 
 // What a reader must know to read a table right.
 void check_features(const json& document, const std::string& path) {
-  constexpr std::array<std::string_view, 2> kKnown{kRefinement, kTombstones};
+  constexpr std::array<std::string_view, 3> kKnown{kLink, kRefinement, kTombstones};
   if (!document.contains("reader_features")) return;
   const json& needed = member(document, "reader_features");
   std::set<std::string> unknown;
@@ -242,6 +242,25 @@ void read_refinement(const json& document, const std::string& path, Layout& layo
   layout.refinement = std::move(refinement);
 }
 
+// A reader that does not know it would give other probabilities.
+void read_link(const json& document, const std::string& path, Layout& layout) {
+  const bool announced = announces(document, kLink);
+  if (announced != document.contains(kLink)) {
+    refuse(path + ": `link` is " + (announced ? "missing" : "not one of the reader features"), "both or neither");
+  }
+  if (!announced) return;
+  const json& found = member(document, kLink);
+  if (!found.is_object()) refuse_type(path, kLink, found, "dict");
+  const std::string kind = string(found, "kind", path);
+  if (kind != "power") refuse(path + ": the kind of `link` is " + shown(kind), "power", "Upgrade fllm-export");
+  const std::int64_t exponent = integer(found, "exponent", path);
+  if (exponent < 1 || exponent > Link::kLargestExponent || found.size() != 2) {
+    refuse(path + ": `link` is " + shown(found),
+           "kind, and an exponent from 1 to " + std::to_string(Link::kLargestExponent));
+  }
+  layout.link.exponent = static_cast<int>(exponent);
+}
+
 }  // namespace
 
 Layout Layout::parse(std::string_view text, const std::string& path) {
@@ -268,6 +287,7 @@ Layout Layout::parse(std::string_view text, const std::string& path) {
            std::to_string(layout.rows) + ", as `rows` says");
   }
   read_refinement(document, path, layout);
+  read_link(document, path, layout);
   return layout;
 }
 

@@ -12,6 +12,7 @@
 #include "format/codec.hpp"
 #include "format/sketch.hpp"
 #include "format/tombstones.hpp"
+#include "link.hpp"
 #include "machine/mapping.hpp"
 
 namespace fllm {
@@ -64,6 +65,7 @@ struct Layout {
   TombstonesEntry tombstones;  // none when no row is deleted
   bool recovered = false;      // it is the layout before the one in table.json, which cannot be read
   std::optional<RefinementLayout> refinement;
+  Link link;  // how scores become probabilities
 
   // Keeps the shards of one of `parts` contiguous parts: those whose middle row lies in it. `rows` stays that of the
   // table. Returns the number of the first stored row that is kept. As fllm_export.table.part.

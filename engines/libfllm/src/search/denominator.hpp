@@ -6,7 +6,7 @@
 
 namespace fllm {
 
-// sum of exp(score - m) over the rows seen; m is a reference near the largest score.
+// sum of exp(logit - m) over the rows seen; m is a reference near the largest logit, or 0 for sums of powers.
 struct LogSumExp {
   double m = -std::numeric_limits<double>::infinity();
   double l = 0.0;

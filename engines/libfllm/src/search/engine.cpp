@@ -23,9 +23,9 @@ ItemAnswer ranked(std::vector<Candidate> users, std::size_t k) {
   return answer;
 }
 
-double at_least_of(const std::vector<Candidate>& users, const LogSumExp& denominator) {
+double at_least_of(const std::vector<Candidate>& users, const LogSumExp& denominator, const Link& link) {
   LogSumExp sum;
-  for (const Candidate& user : users) sum.add(user.score, 1.0);
+  for (const Candidate& user : users) sum.add(link.logit(user.score), 1.0);
   return std::max(denominator.value(), sum.value());
 }
 

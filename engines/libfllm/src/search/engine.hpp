@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "link.hpp"
 #include "search/denominator.hpp"
 #include "search/query.hpp"
 #include "search/search.hpp"
@@ -43,6 +44,6 @@ ItemAnswer ranked(std::vector<Candidate> users, std::size_t k);
 
 // The logarithm of a denominator that float32 scores make up. The users found are scored exactly: of a distribution
 // that these make up almost alone, their own sum is the better part of the truth, and no probability may exceed 1.
-double at_least_of(const std::vector<Candidate>& users, const LogSumExp& denominator);
+double at_least_of(const std::vector<Candidate>& users, const LogSumExp& denominator, const Link& link = {});
 
 }  // namespace fllm

@@ -23,10 +23,10 @@ constexpr auto kAll = [] {
 constexpr Codec kEightBits[] = {Codec::int8, Codec::fp8};
 
 constexpr EngineKind kEngines[] = {
-    // name, codecs, whether it takes a plan, serves refinement rows, leaves deleted rows out, maker
-    {"native", kAll, false, true, true, make_cpu_engine},
-    {"cuda", kEightBits, false, false, false, make_cuda_engine},
-    {"tensorrt", kEightBits, true, false, false, make_tensorrt_engine},
+    // name, codecs, whether it takes a plan, serves refinement rows, leaves deleted rows out, serves every link, maker
+    {"native", kAll, false, true, true, true, make_cpu_engine},
+    {"cuda", kEightBits, false, false, false, false, make_cuda_engine},
+    {"tensorrt", kEightBits, true, false, false, false, make_tensorrt_engine},
 };
 
 // "'native', 'cuda' or 'tensorrt'"
@@ -89,6 +89,11 @@ std::unique_ptr<Engine> EngineKind::open(const Table& table, const EngineOptions
     refuse("the engine '" + std::string(name) + "' cannot scan a table with deleted rows", "a table without",
            "Compact it (fllm-export users compact TABLE), or use the engine " +
                engines_that([](const EngineKind& kind) { return kind.skips_deleted; }));
+  }
+  if (!links && !table.layout().link.exponential()) {
+    refuse("the engine '" + std::string(name) + "' computes exponentials, and the link of this table is a power",
+           "a table whose link is the exponential",
+           "Use the engine " + engines_that([](const EngineKind& kind) { return kind.links; }));
   }
   if (serves(*this, codec)) return make(table, options);
   std::vector<std::string> served;

@@ -28,6 +28,7 @@ struct EngineKind {
   bool takes_plan;                // and cannot do without
   bool refines;                   // whether it serves tables with refinement rows
   bool skips_deleted;             // serves tables with deleted rows
+  bool links;                     // serves tables whose link is not the exponential
   std::unique_ptr<Engine> (*make)(const Table&, const EngineOptions&);
 
   // Throws Error (Status::usage) for a table or for options that this engine does not serve, and what `make` throws.

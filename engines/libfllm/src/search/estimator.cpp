@@ -94,18 +94,41 @@ class Estimator::Scorer {
   }
 
   LogSumExp sum_of(const float* scores, std::size_t count) const {
+    if (!pass_.link.exponential()) return {0.0, weights(scores, count).sum};
     float reference = -std::numeric_limits<float>::infinity(), sum = 0.0f;
     pass_.kernels.accumulate_one(scores, count, &reference, &sum);
     return {reference, sum};
   }
 
+  struct Weights {
+    double sum = 0.0, squares = 0.0;
+  };
+
+  // Of a power; rows that count for nothing have the lowest score.
+  Weights weights(const float* scores, std::size_t count) const {
+    Weights found;
+    for (std::size_t r = 0; r < count; ++r) {
+      const double weight = scores[r] > LiveRows::kLowest ? 1.0 + pass_.link.excess(scores[r]) : 0.0;
+      found.sum += weight;
+      found.squares += weight * weight;
+    }
+    return found;
+  }
+
   // The variance of a sum of n numbers drawn: n / (n - 1) (sum of squares - square of sum / n). Of a block that is not
   // whole it is no more than the sum of squares.
   void add_up(std::size_t count, Drawn& drawn) {
-    const LogSumExp sum = sum_of(scores_.data(), kBlockRows);
+    LogSumExp sum, squares;
+    if (pass_.link.exponential()) {
+      sum = sum_of(scores_.data(), kBlockRows);
+      for (std::size_t r = 0; r < kBlockRows; ++r) doubled_[r] = std::max(2 * scores_[r], LiveRows::kLowest);
+      squares = sum_of(doubled_.data(), kBlockRows);
+    } else {
+      const Weights found = weights(scores_.data(), kBlockRows);
+      sum = {0.0, found.sum};
+      squares = {0.0, found.squares};
+    }
     drawn.sum.add(sum.m, sum.l);
-    for (std::size_t r = 0; r < kBlockRows; ++r) doubled_[r] = std::max(2 * scores_[r], LiveRows::kLowest);
-    const LogSumExp squares = sum_of(doubled_.data(), kBlockRows);
     if (count < kBlockRows) return drawn.variance.add(squares.m, squares.l);
     constexpr double n = kBlockRows;
     const double mean = sum.l * sum.l / n * std::exp(2 * sum.m - squares.m);
@@ -167,7 +190,7 @@ void Estimator::prepare(std::size_t column, const ItemAnswer& answer) {
   }
   for (const Candidate& user : answer.users) {
     if (is_read(known, user.row)) continue;
-    known.sum.add(user.score, 1.0);
+    known.sum.add(pass_.link.logit(user.score), 1.0);
     const std::size_t slot = panel_.slot_of(user.row);
     if (panel_.row(slot) == user.row) known.excluded.push_back(static_cast<std::uint32_t>(slot));
   }
@@ -232,17 +255,19 @@ bool Estimator::proves_ceiling(std::size_t column, const ItemAnswer& answer) con
   return answer.complete && search.exact && search.filter == nullptr && answer.users.size() == search.k;
 }
 
-// What no score of a row that is not counted apart exceeds, or +infinity.
+// What no logit of a row that is not counted apart exceeds, or +infinity.
 double Estimator::ceiling(std::size_t column, const ItemAnswer& answer) const {
   const Search& search = *pass_.columns[column].search;
-  if (answer.complete && search.filter == nullptr && answer.users.size() == search.k) return answer.users.back().score;
+  if (answer.complete && search.filter == nullptr && answer.users.size() == search.k) {
+    return pass_.link.logit(answer.users.back().score);
+  }
   double highest = bounds_ == nullptr ? kInfinity : -kInfinity;
   const std::vector<std::size_t>& read = known_[column].tiles;
   for (std::size_t tile = 0; bounds_ != nullptr && tile < pass_.table.tiles().size(); ++tile) {
     const double upper = bounds_->upper(tile, column);
     if (upper > highest && !std::binary_search(read.begin(), read.end(), tile)) highest = upper;
   }
-  return highest;
+  return pass_.link.logit(highest);
 }
 
 double Estimator::upper_sum(std::size_t column, double known, double m, double ceiling, double enough) const {
@@ -251,7 +276,7 @@ double Estimator::upper_sum(std::size_t column, double known, double m, double c
   double sum = known;
   for (std::size_t tile = 0; tile < pass_.table.tiles().size(); ++tile) {
     if (std::binary_search(read.begin(), read.end(), tile)) continue;
-    const double upper = std::min(static_cast<double>(bounds_->upper(tile, column)), ceiling);
+    const double upper = std::min(pass_.link.logit(bounds_->upper(tile, column)), ceiling);
     sum += static_cast<double>(pass_.table.tiles()[tile].rows) * std::exp(upper - m);
     if (sum > enough) return kInfinity;
   }

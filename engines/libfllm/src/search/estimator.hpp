@@ -26,7 +26,7 @@ class Estimator {
  private:
   class Scorer;
 
-  // Sums over rows drawn: of exp(score), and of its variance within blocks.
+  // Sums over rows drawn: of weights w(score), and of their variance within blocks.
   struct Drawn {
     LogSumExp sum, variance;
   };

@@ -43,6 +43,7 @@ PassFacts facts(const Table& table, const kernels::Kernels& kernels, std::vector
   const std::size_t count = columns.size();
   return {table,
           kernels,
+          table.layout().link,
           std::move(columns),
           wants_denominator,
           search.mode == Mode::sample,
@@ -168,7 +169,8 @@ bool Pass::sums_rows(const Table& table, const Search& search) {
 bool Pass::rules_out(const Tile& tile, std::size_t column, float threshold) const {
   if (!bounds_) return false;
   const float upper = bounds_->upper(static_cast<std::size_t>(&tile - facts_.table.tiles().data()), column);
-  return upper < threshold && (!facts_.wants_denominator || upper < facts_.negligible.of(column));
+  if (!(upper < threshold)) return false;
+  return !facts_.wants_denominator || facts_.link.logit(upper) < facts_.negligible.of(column);
 }
 
 std::size_t Pass::rows_of_a_turn() const {
@@ -237,7 +239,7 @@ ItemAnswer Pass::merge(std::size_t column, const std::vector<std::unique_ptr<Wor
       turns.rows_decided(column, full ? answer.users.back().key : -std::numeric_limits<float>::infinity());
   answer.complete = answer.rows_scored == facts_.table.layout().rows;
   if (facts_.wants_denominator) {
-    answer.logsumexp = at_least_of(answer.users, denominator);
+    answer.logsumexp = at_least_of(answer.users, denominator, facts_.link);
     answer.log_probs_exact = answer.complete && facts_.columns[column].search->log_probs != LogProbs::certified;
     if (answer.complete) answer.tell_error(answer.log_probs_exact ? 0.0 : kNegligibleCertified, true);
   }

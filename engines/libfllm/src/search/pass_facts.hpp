@@ -43,6 +43,7 @@ class SharedThresholds {
 struct PassFacts {
   const Table& table;
   const kernels::Kernels& kernels;
+  Link link;
   std::vector<Column> columns;
   bool wants_denominator;  // rows are summed up as they are scored
   bool samples;

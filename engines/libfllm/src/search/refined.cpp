@@ -87,17 +87,18 @@ class Scorer {
   Aligned<float> scales_, bias_, scores_;
 };
 
-// The sum over all users in which candidates count by their new scores: log(exp(L) - sum exp(old) + sum exp(new)).
-double corrected(double logsumexp, const std::vector<Candidate>& old, const std::vector<Candidate>& fresh) {
+// The sum over all users in which candidates count by their new scores: log(exp(L) - sum w(old) + sum w(new)).
+double corrected(double logsumexp, const std::vector<Candidate>& old, const std::vector<Candidate>& fresh,
+                 const Link& link) {
   double reference = logsumexp;
-  for (const Candidate& user : fresh) reference = std::max(reference, static_cast<double>(user.score));
+  for (const Candidate& user : fresh) reference = std::max(reference, link.logit(user.score));
   double others = std::exp(logsumexp - reference), candidates = 0;
-  for (const Candidate& user : old) others -= std::exp(user.score - reference);
-  for (const Candidate& user : fresh) candidates += std::exp(user.score - reference);
+  for (const Candidate& user : old) others -= std::exp(link.logit(user.score) - reference);
+  for (const Candidate& user : fresh) candidates += std::exp(link.logit(user.score) - reference);
   return reference + std::log(std::max(others, 0.0) + candidates);
 }
 
-void give_keys(std::vector<Candidate>& users, const Search& search, std::size_t item) {
+void give_keys(std::vector<Candidate>& users, const Search& search, std::size_t item, const Link& link) {
   if (search.mode == Mode::topk) {
     for (Candidate& user : users) user.key = user.score;
     return;
@@ -106,18 +107,18 @@ void give_keys(std::vector<Candidate>& users, const Search& search, std::size_t 
   for (Candidate& user : users) {
     double noise;
     gumbel(seed, &user.id, 1, &noise);
-    user.key = static_cast<float>(static_cast<double>(user.score) + noise);
+    user.key = static_cast<float>(link.logit(user.score) + noise);
   }
 }
 
 void refine(ItemAnswer& answer, const Refinement& refinement, const kernels::Kernels& kernels, const Search& search,
-            std::size_t item) {
+            std::size_t item, const Link& link) {
   std::vector<Candidate> users = answer.users;
   Scorer(refinement, kernels, search, item).score(users);
-  give_keys(users, search, item);
+  give_keys(users, search, item, link);
   if (search.wants_log_probs()) {
     const double scanned = answer.logsumexp;
-    answer.logsumexp = corrected(scanned, answer.users, users);
+    answer.logsumexp = corrected(scanned, answer.users, users, link);
     // The sum is off by as much as before, which is another share of it.
     const double off = std::expm1(static_cast<double>(answer.log_prob_error)) * std::exp(scanned - answer.logsumexp);
     answer.log_prob_error = static_cast<float>(std::log1p(off));
@@ -142,7 +143,9 @@ std::vector<ItemAnswer> search_refined(OpenTable& open, const kernels::Kernels& 
   const auto rows = static_cast<std::size_t>(layout.rows);
   scanned.k = search.k > rows / search.refine ? rows : search.k * search.refine;
   std::vector<ItemAnswer> answers = open.search(scanned);
-  for (std::size_t item = 0; item < answers.size(); ++item) refine(answers[item], *refinement, kernels, search, item);
+  for (std::size_t item = 0; item < answers.size(); ++item) {
+    refine(answers[item], *refinement, kernels, search, item, layout.link);
+  }
   return answers;
 }
 

@@ -43,7 +43,7 @@ Worker::Worker(PassFacts& pass)
       thresholds_(queries_.groups() * kGroupColumns),
       lane_thresholds_(kGroupColumns),
       references_(queries_.groups() * kGroupColumns),
-      exp_sums_(queries_.groups() * kGroupColumns),
+      sums_(queries_.groups() * kGroupColumns),
       scores_(kBlockRows),
       noise_(kBlockRows),
       hits_(kBlockRows * kGroupColumns),
@@ -59,7 +59,7 @@ void Worker::scan(const Span& span, const std::vector<bool>& active) {
   active_ = active;
   // Every span begins afresh, so that its sums do not depend on which spans this thread happened to get before.
   std::fill_n(references_.data(), references_.size(), -kInfinity);
-  std::fill_n(exp_sums_.data(), exp_sums_.size(), 0.0f);
+  std::fill_n(sums_.data(), sums_.size(), 0.0f);
   std::fill(span_denominators_.begin(), span_denominators_.end(), LogSumExp());
   for (std::size_t column = 0; column < best_.size(); ++column) refresh_threshold(column);
   const auto wanting = static_cast<std::size_t>(std::count(active_.begin(), active_.end(), true));
@@ -111,7 +111,8 @@ void Worker::score_rows(const Span& span) {
       for (const std::uint32_t column : chosen_) score_one(block, column, deleted);
     } else {
       if (pass_.wants_denominator) live_.mask(block, deleted);
-      for (std::size_t number = 0; number < groups_.size(); ++number) score_group(block, number);
+      const std::size_t live = block.count - static_cast<std::size_t>(std::popcount(deleted));
+      for (std::size_t number = 0; number < groups_.size(); ++number) score_group(block, number, live);
     }
   }
 }
@@ -193,8 +194,12 @@ void Worker::score_one(const RowBlock& rows, std::size_t column, std::uint64_t d
   const float* uppers = rows_->score_one(rows, column, scores_.data());
   if (pass_.wants_denominator) {
     LiveRows::lower(scores_.data(), deleted);
-    kernels_.accumulate_one(scores_.data(), rows.count, references_.data() + column, exp_sums_.data() + column);
-    fold(column, column);
+    if (pass_.link.exponential()) {
+      kernels_.accumulate_one(scores_.data(), rows.count, references_.data() + column, sums_.data() + column);
+    } else {
+      sums_[column] = kernels_.powers_one(scores_.data(), rows.count, pass_.link.exponent);
+    }
+    fold(column, column, rows.count - static_cast<std::size_t>(std::popcount(deleted)));
   }
   if (pass_.samples) {
     keep_sampled(rows, column, uppers);
@@ -216,9 +221,9 @@ void Worker::keep_sampled(const RowBlock& rows, std::size_t column, const float*
   const std::uint64_t seed = wanted.search->seeds == nullptr ? 0 : wanted.search->seeds[wanted.item];
   kernels_.gumbel(seed, rows.tile->ids + rows.first, rows.count, noise_.data());
   for (std::size_t row = 0; row < rows.count; ++row) {
-    if (!(static_cast<double>(uppers[row]) + noise_[row] >= thresholds_[column])) continue;
+    if (!(pass_.link.logit(uppers[row]) + noise_[row] >= thresholds_[column])) continue;
     const float score = exact_score(rows, row, column, uppers);
-    offer(*rows.tile, rows.first + row, column, static_cast<float>(static_cast<double>(score) + noise_[row]), score);
+    offer(*rows.tile, rows.first + row, column, static_cast<float>(pass_.link.logit(score) + noise_[row]), score);
   }
 }
 
@@ -227,14 +232,14 @@ float Worker::exact_score(const RowBlock& rows, std::size_t row, std::size_t col
   return uppers == scores_.data() ? scores_[row] : rows_->exact_score(rows, row, column);
 }
 
-void Worker::score_group(const RowBlock& rows, std::size_t number) {
+void Worker::score_group(const RowBlock& rows, std::size_t number, std::size_t live) {
   const QueryGroup& group = groups_[number];
   std::fill_n(lane_thresholds_.data(), kGroupColumns, kInfinity);
   for (std::size_t i = 0; i < group.count; ++i) lane_thresholds_[i] = thresholds_[group.columns[i]];
   const kernels::Items wanted{group.items, group.scales, group.errors, lane_thresholds_.data()};
   // References stay with the places that columns have in the groups of a span.
   const std::size_t first = number * kGroupColumns;
-  const kernels::Denominator running{references_.data() + first, exp_sums_.data() + first};
+  const kernels::Denominator running{references_.data() + first, sums_.data() + first, pass_.link.exponent};
   const kernels::Denominator* denominator = pass_.wants_denominator ? &running : nullptr;
   const std::size_t found = rows_->select(rows, group, wanted, denominator, hits_.data());
   for (std::size_t i = 0; i < found; ++i) {
@@ -243,7 +248,7 @@ void Worker::score_group(const RowBlock& rows, std::size_t number) {
     offer(*rows.tile, rows.first + hits_[i].row, column, score, score);
   }
   if (denominator == nullptr) return;
-  for (std::size_t i = 0; i < group.count; ++i) fold(group.columns[i], first + i);
+  for (std::size_t i = 0; i < group.count; ++i) fold(group.columns[i], first + i, live);
 }
 
 void Worker::offer(const Tile& tile, std::size_t row, std::size_t column, float key, float score) {
@@ -264,9 +269,14 @@ void Worker::refresh_threshold(std::size_t column) {
       active_[column] ? lowered(std::max(best_[column].threshold(), pass_.thresholds.of(column))) : kInfinity;
 }
 
-void Worker::fold(std::size_t column, std::size_t place) {
-  span_denominators_[column].add(references_[place], exp_sums_[place]);
-  exp_sums_[place] = 0.0f;
+void Worker::fold(std::size_t column, std::size_t place, std::size_t live) {
+  LogSumExp& denominator = span_denominators_[column];
+  if (pass_.link.exponential()) {
+    denominator.add(references_[place], sums_[place]);
+  } else {
+    denominator.add(0.0, static_cast<double>(live) + static_cast<double>(sums_[place]));
+  }
+  sums_[place] = 0.0f;
 }
 
 }  // namespace fllm

@@ -41,14 +41,15 @@ class Worker {
   std::size_t first_of_backlog(std::size_t column) const;
   void settle_best(std::size_t column, std::size_t count);
   void score_waiting(std::size_t column, std::size_t first, std::size_t count);
-  void score_group(const RowBlock& rows, std::size_t number);
+  void score_group(const RowBlock& rows, std::size_t number, std::size_t live);
   void score_one(const RowBlock& rows, std::size_t column, std::uint64_t deleted);
   void keep_sampled(const RowBlock& rows, std::size_t column, const float* uppers);
   void keep_hits(const RowBlock& rows, std::size_t column, const float* uppers);
   float exact_score(const RowBlock& rows, std::size_t row, std::size_t column, const float* uppers);
   void offer(const Tile& tile, std::size_t row, std::size_t column, float key, float score);
   void refresh_threshold(std::size_t column);
-  void fold(std::size_t column, std::size_t place);
+  // Adds what a block of `live` rows that are not deleted has summed up at a place.
+  void fold(std::size_t column, std::size_t place, std::size_t live);
 
   PassFacts& pass_;
   const kernels::Kernels& kernels_;
@@ -62,7 +63,7 @@ class Worker {
   std::vector<QueryGroup> groups_;
   std::vector<GatheredGroup> gathered_;
   Aligned<float> thresholds_, lane_thresholds_;  // [padded columns], lowered by the rounding of scores; of one group
-  Aligned<float> references_, exp_sums_;         // [padded columns], by column or by its place in the groups
+  Aligned<float> references_, sums_;             // [padded columns], by column or by its place in the groups
   Aligned<float> scores_;                        // [rows]
   std::vector<double> noise_;
   std::vector<kernels::Hit> hits_;
