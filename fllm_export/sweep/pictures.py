@@ -19,6 +19,8 @@ _COLOURS = (0, 1, 2, 3, 5, 6, 7, 8, 4)
 _TICKS = sorted(-math.log10(part * 10.0**power) for power in range(-9, 0) for part in (1, 2, 5, 10))
 _FINE = 1.6
 """Powers of ten that an axis of recall may span and still have ticks between them."""
+_FIRST = 0.2
+"""Powers of ten from the first tick to a recall of 1, at least."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,15 @@ class Curves:
         return -math.log10(max(1.0 - recall, self._least))
 
     def recall_axis(self, records: Sequence[Record]) -> Axis:
-        """Return an axis on which each step to the right halves what is missed, or nearly."""
-        places = [self.nines(record.measured.recall) for record in records]
-        decades = max(places) - min(places) > _FINE
+        """Return an axis on which each step to the right halves what is missed, or nearly, with at least two ticks."""
+        places, end = [self.nines(record.measured.recall) for record in records], self.nines(1.0)
+        first = min(*places, end - _FIRST)
+        decades = max(places) - first > _FINE
         steps = [place for place in _TICKS if not decades or math.isclose(place, round(place), abs_tol=1e-9)]
-        low = max((place for place in steps if place <= min(places) + 1e-9), default=0.0)
-        high = max(max(places), low + 0.3)
+        low = max((place for place in steps if place <= first + 1e-9), default=0.0)
+        second = min((place for place in steps if place > low + 1e-9), default=end)
+        high = min(max(*places, second), end)
         ticks = {place: f"{1 - 10**-place:.9g}" for place in steps if low <= place <= high + 1e-9}
-        end = self.nines(1.0)
         if high >= end:
             ticks = {place: label for place, label in ticks.items() if end - place > 0.14 * (end - low)}
             ticks[end] = "1"

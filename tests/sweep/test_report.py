@@ -132,6 +132,17 @@ def test_recall_stands_where_its_misses_say(swept):
     assert all(b - a > 0.1 * (axis.high - axis.low) for a, b in pairwise(places))
 
 
+@pytest.mark.parametrize(("k", "asked"), [(1, 1), (5, 100), (100, 20), (100, 100), (1000, 1000)])
+@pytest.mark.parametrize("recalls", [[0.0], [0.618], [0.5], [0.9], [0.98], [0.998], [1.0], [0.49, 0.51], [0.2, 1.0]])
+def test_an_axis_of_recall_has_two_ticks_and_holds_its_points(recalls, k, asked, swept):
+    curves = curves_of(swept.records, k, asked)
+    axis = curves.recall_axis([record(recall=recall) for recall in recalls])
+    assert len(set(axis.ticks.values())) >= 2
+    places = [*axis.ticks, *map(curves.nines, recalls)]
+    assert all(axis.low - 1e-9 <= place <= axis.high + 1e-9 for place in places)
+    assert all(b - a > 0.1 * (axis.high - axis.low) for a, b in pairwise(sorted(axis.ticks)))
+
+
 @pytest.mark.parametrize("values", [[3.0], [0.9, 1.1], [2.0, 50.0], [0.004, 900.0], [1.0, 10.0]])
 def test_ratios_surround_their_values(values):
     axis = Axis.ratios("ms", values)
