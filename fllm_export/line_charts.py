@@ -73,7 +73,7 @@ class Axis:
         if len(ticks) > 8:
             powers_only = [step for step in ticks if math.isclose(math.log10(step), round(math.log10(step)))]
             ticks = list(dict.fromkeys([steps[first], *powers_only, steps[last]]))
-        return cls(title, steps[first], steps[last], {tick: f"{tick:,.10g}" for tick in ticks}, True)
+        return cls(title, steps[first], steps[last], {tick: _short(tick) for tick in ticks}, True)
 
     def share(self, value: float) -> float:
         """Return where a value stands, from 0 to 1; values outside stand at the ends."""
@@ -215,6 +215,14 @@ def _across(share: float) -> float:
 
 def _down(share: float) -> float:
     return _TOP + 20 + _HEIGHT * (1 - share)
+
+
+def _short(value: float) -> str:
+    """Return a value in few letters, which the margin of a narrow page has room for."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:,.10g} {name}"
+    return f"{value:.10g}"
 
 
 def _power(power: int) -> str:

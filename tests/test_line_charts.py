@@ -36,6 +36,12 @@ def test_decades_hold_every_value_with_few_ticks(values):
     assert len(set(axis.ticks.values())) == len(axis.ticks)
 
 
+def test_labels_of_ratios_are_short():
+    axis = Axis.ratios("items per second", [700.0, 30_000.0])
+    assert list(axis.ticks.values()) == ["500", "1 k", "2 k", "5 k", "10 k", "20 k", "50 k"]
+    assert list(Axis.ratios("bytes", [0.004, 3e6]).ticks.values())[-2:] == ["1 M", "5 M"]
+
+
 def test_named_places_lie_inside_the_axis_in_order():
     axis = Axis.named("group", ["a", "b", "c"])
     shares = [axis.share(at) for at in range(3)]
