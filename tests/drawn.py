@@ -46,22 +46,31 @@ def check(text: str) -> None:
     assert "url(" not in text
 
 
-MEASURE = """<script>addEventListener('load', () => {
+MEASURE = """
   const wide = [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1);
   const small = [...document.querySelectorAll('svg text, p, td, th, li')].filter(
     e => parseFloat(getComputedStyle(e).fontSize) < 12);
-  document.title = ['measured', document.documentElement.scrollWidth, innerWidth, wide.length, small.length].join(' ');
-})</script></body>"""
+  return [document.documentElement.scrollWidth, innerWidth, wide.length, small.length];"""
 
 
 def measured(text: str, width: int, folder: Path) -> tuple[int, int, int, int]:
     """Draw a page in Chromium; return its width, the window's, and how many elements stick out or are too small."""
+    whole, window, wide, small = drawn(text, width, folder, MEASURE)
+    return whole, window, wide, small
+
+
+def drawn(text: str, width: int, folder: Path, measure: str) -> list[int]:
+    """Draw a page in Chromium, in a window of a width; return the integers that a body of JavaScript returns."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("there is no Chromium to draw pages with")
     file = folder / "page.html"
+    script = (
+        "<script>addEventListener('load', () => {"
+        f"document.title = ['measured', ...(() => {{{measure}}})(), 'end'].join(' ') }})</script></body>"
+    )
     # A window of Chromium is at least 500 pixels wide; a frame in it may be narrower.
-    file.write_text(text.replace("</body>", MEASURE))
+    file.write_text(text.replace("</body>", script))
     frame = folder / "frame.html"
     frame.write_text(
         f'<iframe id="f" src="page.html" width="{width}" height="20000" frameborder="0"></iframe>'
@@ -71,6 +80,6 @@ def measured(text: str, width: int, folder: Path) -> tuple[int, int, int, int]:
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
     command += [f"--user-data-dir={folder / 'profile'}", "--window-size=1400,2000", "--dump-dom", frame.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    found = re.search(r"measured (\d+) (\d+) (\d+) (\d+)", done.stdout)
+    found = re.search(r"measured ([\d ]+) end", done.stdout)
     assert found, done.stderr[-2000:]
-    return tuple(map(int, found.groups()))
+    return [int(number) for number in found[1].split()]

@@ -15,8 +15,19 @@ import pytest
 
 from fllm_export import Runtime
 from fllm_export.bundle.bundle import Bundle
+from fllm_export.server.page import PAGE
 
+from ..drawn import drawn
 from .serving import Program, call
+
+ANSWER = """
+  const user = (user_id, score, p) => ({user_id, score, log_prob: Math.log(p)});
+  const users = [user(1234567, 104.27261, 0.0015), user(7, -4.2, 0.00000123)];
+  const item = {users, complete: true, exact: true, coverage: 1};
+  show({items: [item], generation: 1, timings_ms: {scan: 1}}, 0.01);
+  const cells = [...document.querySelectorAll('td, th')].map(cell => cell.getBoundingClientRect());
+  const broken = cells.filter(cell => cell.height > 40), outside = cells.filter(cell => cell.right > innerWidth - 15);
+  return [document.documentElement.scrollWidth, innerWidth, cells.length, broken.length, outside.length];"""
 
 
 def test_the_page_is_whole_and_may_fetch_from_its_server_alone(serve: Any) -> None:
@@ -75,6 +86,13 @@ def test_a_text_is_answered_with_users_probabilities_and_timings(
     assert told is not None
     for word in ("Exact.", "Generation 1.", "tokenise", "encode", "scan", "ms in all."):
         assert word in told[1]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_number_is_broken_in_a_narrow_window(width: int, tmp_path: Path) -> None:
+    whole, window, cells, broken, outside = drawn(PAGE, width, tmp_path, ANSWER)
+    assert whole == window == width
+    assert (cells, broken, outside) == (15, 0, 0)
 
 
 def test_a_failure_is_shown(bundle_program: Program, tmp_path: Path) -> None:
