@@ -11,6 +11,7 @@ from fllm_export.charts import COLOURS, Scale
 
 _LEFT, _RIGHT = 9.0, 97.0
 _TOP, _HEIGHT, _BELOW = 10, 260, 44
+_LABEL_LINE = 15
 _UNITS = 1000
 _DETAIL_HEIGHT = 17
 _HINT = "Point at a mark to see what it is."
@@ -32,7 +33,7 @@ class Axis:
         title: what it measures, with the unit.
         low: value at the beginning.
         high: value at the end.
-        ticks: values that get a label, and the labels.
+        ticks: values that get a label, and the labels; a line break in a label is kept on a horizontal axis.
         logarithmic: whether equal distances are equal ratios.
     """
 
@@ -140,7 +141,7 @@ def lines(name: str, drawn: Sequence[Line], x: Axis, y: Axis, marks: Sequence[Ma
         f'viewBox="0 0 {_UNITS} {_UNITS}" preserveAspectRatio="none" overflow="visible">{paths}</svg>'
     )
     dots = "".join(_dots(line, x, y) for line in drawn if line.marked)
-    height = _TOP + 20 + _HEIGHT + _BELOW
+    height = _TOP + 20 + _HEIGHT + _BELOW + _more_lines(x)
     spots, hint = "".join(_spot(mark, x, y, height) for mark in marks), ""
     if any(mark.details for mark in marks):
         hint = f'<text class="hint" x="{_LEFT}%" y="{height + 12}">{_HINT}</text>'
@@ -203,10 +204,18 @@ def _vertical(x: Axis) -> list[str]:
     for value, label in x.ticks.items():
         at = _across(x.share(value))
         parts.append(f'<line class="axis" x1="{at:.2f}%" x2="{at:.2f}%" y1="{bottom}" y2="{bottom + 4}"/>')
-        parts.append(f'<text class="tick" x="{at:.2f}%" y="{bottom + 18}">{escape(label)}</text>')
-    middle = (_LEFT + _RIGHT) / 2
-    parts.append(f'<text class="title" x="{middle}%" y="{bottom + 38}">{escape(x.title)}</text>')
+        parts += [
+            f'<text class="tick" x="{at:.2f}%" y="{bottom + 18 + number * _LABEL_LINE}">{escape(part)}</text>'
+            for number, part in enumerate(label.split("\n"))
+        ]
+    middle, below = (_LEFT + _RIGHT) / 2, bottom + 38 + _more_lines(x)
+    parts.append(f'<text class="title" x="{middle}%" y="{below}">{escape(x.title)}</text>')
     return parts
+
+
+def _more_lines(x: Axis) -> int:
+    """Return the height that labels take beyond that of one line."""
+    return _LABEL_LINE * max((label.count("\n") for label in x.ticks.values()), default=0)
 
 
 def _across(share: float) -> float:

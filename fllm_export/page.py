@@ -12,7 +12,7 @@ _DARK = """--ink: #e8e8e8; --paper: #181818; --faint: #4a4a4a; --soft: #a8a8a8;
   --good: #7ddc9f; --bad: #ff8a80; --c0: #7fa8ee; --c1: #e8a468; --c2: #79c99a; --c3: #c79ade; --c4: #aaaaaa;
   --c5: #f07ba6; --c6: #5cc9d8; --c7: #cdb95e; --c8: #d99b7c;"""
 _CHARTS = """
-svg.chart { width: 100%; font-size: 14px; display: block; } svg text { fill: var(--ink); }
+svg.chart { width: 100%; font-size: 14px; display: block; overflow: visible; } svg text { fill: var(--ink); }
 svg .value { text-anchor: end; font-variant-numeric: tabular-nums; } svg .tick, svg .title { text-anchor: middle; }
 svg .tick { fill: var(--soft); font-size: 12px; } svg .title { font-style: italic; }
 svg .axis { stroke: var(--soft); } svg .track { stroke: var(--faint); stroke-width: 2; }
@@ -49,6 +49,8 @@ ul.legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 0
 table { border-collapse: collapse; width: 100%; } th, td { padding: 3px 10px 3px 0; text-align: left;
   vertical-align: top; border-top: 1px solid var(--faint); font-weight: normal; }
 th:last-child, td:last-child { padding-right: 0; } thead th { font-weight: 600; overflow-wrap: normal; }
+thead + tbody td:not(:first-child) { overflow-wrap: normal; }
+@media (max-width: 30rem) { thead th, thead + tbody td { font-size: 0.85rem; padding-right: 6px; } }
 tbody th { color: var(--soft); width: 40%; } td { font-variant-numeric: tabular-nums; }
 .best { font-weight: 700; } h3 { font-size: 1rem; margin: 1.6rem 0 0.2rem; }
 .listed p { margin: 0.5rem 0 0; } .listed ul { margin: 0; padding-left: 1.2rem; color: var(--soft); }

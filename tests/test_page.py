@@ -9,9 +9,21 @@ import pytest
 
 from fllm_export import page
 from fllm_export.charts import Dot, Scale, bars, dots, legend
+from fllm_export.line_charts import Axis, Line, lines
 
-from .drawn import check, measured
+from .drawn import check, drawn, measured
 
+COLLISIONS = """
+  const box = e => e.getBoundingClientRect();
+  const texts = [...document.querySelectorAll('svg text')].map(box);
+  const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const covered = texts.filter((a, i) => texts.some((b, j) => i < j && overlap(a, b)));
+  const outside = texts.filter(a => a.left < 0 || a.right > innerWidth);
+  const range = document.createRange();
+  const tall = cell => { range.selectNodeContents(cell); return box(range).height > 40; };
+  const broken = [...document.querySelectorAll('td:not(:first-child)')].filter(tall);
+  return [texts.length > 0, covered.length, outside.length, broken.length, document.documentElement.scrollWidth]
+    .map(Number);"""
 LONG = "a_word_without_an_end_" * 20
 
 
@@ -62,3 +74,14 @@ def test_a_mark_crosses_its_own_row_alone() -> None:
 @pytest.mark.parametrize("width", [1280, 420])
 def test_a_browser_draws_a_page_without_overflow_and_in_readable_size(width: int, tmp_path: Path) -> None:
     assert measured(every_element(), width, tmp_path) == (width, width, 0, 0)
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_figures_and_labels_are_whole_on_a_telephone(width: int, tmp_path: Path) -> None:
+    ranges = ["10 to\n44", "45 to\n102", "104 to\n213", "215 to\n481", "493 to\n2,513"]
+    groups = lines("a", [Line([(0, 0), (4, 1)], 0)], Axis.named("users of the item", ranges), Axis.from_zero("r", 0.2))
+    shares = Axis.decades("share", [0.0001, 0.001])
+    figures, header = ["random users", "0.1463", "0.1453", "0.1607"], ["method", "precision@20", "recall@20", "NDCG@20"]
+    table = page.table(header, [figures, [LONG[:40], *figures[1:]]], [[False, *[True] * 3]] * 2, kind="best")
+    text = page.page("A page", [groups, lines("b", [], shares, shares), table])
+    assert drawn(text, width, tmp_path, COLLISIONS) == [1, 0, 0, 0, width]

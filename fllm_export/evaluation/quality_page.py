@@ -105,7 +105,9 @@ def _groups(evaluation: Evaluation, name: str) -> list[str]:
     y = Axis.from_zero(f"recall@{evaluation.k}", max(max(mean) for mean in means))
     drawn = _drawn(evaluation, [list(enumerate(mean)) for mean in means], marked=True)
     told = "The cold items in five groups of about equal size, fewer where many items have the same value."
-    chart = lines(f"recall by {group.title}", drawn, Axis.named(group.title, group.labels), y)
+    # A range in two lines is narrow enough for five of them on a telephone.
+    x = Axis.named(group.title, [label.replace(" to ", " to\n") for label in group.labels])
+    chart = lines(f"recall by {group.title}", drawn, x, y)
     return [chart, _legend(methods), page.note(told)]
 
 
