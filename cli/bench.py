@@ -21,6 +21,7 @@ from fllm_export.cli.options import (
     typed,
 )
 from fllm_export.cli.output import Output, columns, json_option, pass_output
+from fllm_export.counted import counted
 
 if TYPE_CHECKING:
     from fllm_export.engines.names import LogProbs
@@ -116,9 +117,9 @@ def bench(
     again = f", {chosen.refine} x {k} candidates ranked again" if chosen.refine else ""
     output.result(
         {**facts, "results": [result.to_dict() for result in results]},
-        f"{facts['users']:,} users x {facts['dim']}, engine {facts['engine']}, encoder {facts['encoder'] or 'none'}; "
-        f"{kind} top-{k}{again}, log-probabilities: {chosen.log_probs}; milliseconds, median of {repeats} calls "
-        f"(p99)\n\n"
+        f"{counted(len(asked.users), 'user')} x {facts['dim']}, engine {facts['engine']}, "
+        f"encoder {facts['encoder'] or 'none'}; {kind} top-{k}{again}, log-probabilities: {chosen.log_probs}; "
+        f"milliseconds, median of {counted(repeats, 'call')} (p99)\n\n"
         f"{_table(results)}\n\n" + "\n".join(map(_remark, results)),
     )
 

@@ -10,6 +10,7 @@ import click
 
 from fllm_export.cli.options import DIRECTORY, named_options, table_options, threads_option
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
+from fllm_export.counted import counted
 from fllm_export.encoder_precisions import ENCODER_PRECISIONS, EncoderPrecision
 
 if TYPE_CHECKING:
@@ -174,9 +175,9 @@ def _bundle_text(bundle: Bundle) -> str:
     size = sum(entry.bytes for entry in bundle.files().values())
     recall = columns(["K", "recall@K"], [[str(depth), f"{value:.4f}"] for depth, value in parity.recall.items()])
     return (
-        f"{bundle.path}: {layout.rows:,} users x {layout.dim}, {layout.codec}, {byte_text(size)}\n\n"
+        f"{bundle.path}: {counted(layout.rows, 'user')} x {layout.dim}, {layout.codec}, {byte_text(size)}\n\n"
         f"{_search_text(bundle)}"
-        f"Parity with the fp32 checkpoint on {parity.texts} item texts\n{recall}\n"
+        f"Parity with the fp32 checkpoint on {counted(parity.texts, 'item text')}\n{recall}\n"
         f"score error {parity.score_error_rms:.2e} rms, {parity.score_error_max:.2e} at most "
         f"(standard deviation of the scores: {parity.score_spread:.2e})"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fllm_export.cli.output import Output
+from fllm_export.counted import counted
 
 if TYPE_CHECKING:
     from fllm_export.evaluation.dataset import Dataset
@@ -21,5 +22,7 @@ def open_dataset(output: Output, directory: Path, *, strict: bool = False) -> Da
 
     data = Dataset.load(directory, strict=strict)
     if data.left_out:
-        output.say(f"left out: {data.left_out:,} users without a pair in train, and their pairs in other splits")
+        output.say(
+            f"left out: {counted(data.left_out, 'user')} without a pair in train, and their pairs in other splits"
+        )
     return data

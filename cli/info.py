@@ -7,6 +7,7 @@ import os
 import click
 
 from fllm_export.cli.output import Output, json_option, pass_output
+from fllm_export.counted import counted
 
 _PACKAGES = (
     "numpy",
@@ -50,7 +51,7 @@ def info(output: Output) -> None:
     lines = [
         f"fllm-export {__version__}",
         f"codecs      {', '.join(CODEC_NAMES)}",
-        f"processor   {', '.join(_core.cpu_levels())}; {default_threads()} thread(s)",
+        f"processor   {', '.join(_core.cpu_levels())}; {counted(default_threads(), 'thread')}",
         "",
         *(
             f"engine {name:<{wide - 7}}  {'runs' if why is None else 'cannot run: ' + why}"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fllm_export.cli.options import DIRECTORY
-from fllm_export.cli.output import Output, byte_text, json_option, pass_output
+from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
+from fllm_export.counted import counted
 
 if TYPE_CHECKING:
     from fllm_export.table.living import Chunk, TableChange
@@ -121,7 +122,7 @@ def learn(
         progress=output.progress,
     )
     verb = "withdrawn" if withdraw else "learned"
-    more = f"{change.interactions:,} interactions {verb}, {change.without_effect:,} without effect"
+    more = f"{counted(change.interactions, 'interaction')} {verb}, {change.without_effect:,} without effect"
     _tell(output, table, change, more)
 
 
@@ -162,11 +163,9 @@ def list_(output: Output, table: Path) -> None:
         "bytes": size,
         "shards": shards,
     }
-    lines = [
-        f"{table}: generation {layout.generation}, {layout.rows:,} users, {byte_text(size)}",
-        *(f"{s['name']}  {s['rows']:,} rows, {s['deleted_rows']:,} deleted, {byte_text(s['bytes'])}" for s in shards),
-    ]
-    output.result(facts, "\n".join(lines))
+    text = f"{table}: generation {layout.generation}, {counted(layout.rows, 'user')}, {byte_text(size)}"
+    cells = [[s["name"], f"{s['rows']:,}", f"{s['deleted_rows']:,}", byte_text(s["bytes"])] for s in shards]
+    output.result(facts, f"{text}\n\n{columns(['shard', 'rows', 'deleted', 'size'], cells)}")
 
 
 def _put(
@@ -192,5 +191,5 @@ def _tell(output: Output, table: Path, change: TableChange, more: str = "") -> N
     facts = asdict(change)
     counts = [f"{facts[name]:,} {name}" for name in ("appended", "updated", "deleted") if facts[name]]
     done = ", ".join([*counts, more] if more else counts)
-    text = f"{table}: generation {change.generation}, {change.users:,} users"
+    text = f"{table}: generation {change.generation}, {counted(change.users, 'user')}"
     output.result({"table": str(table), **facts}, f"{text}, {done}" if done else text)

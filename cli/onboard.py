@@ -13,6 +13,7 @@ import click
 from fllm_export.cli.options import DIRECTORY, encoder_option, engine_option, threads_option
 from fllm_export.cli.output import Output, json_option, pass_output
 from fllm_export.coldstart.onboard_options import METHODS, WEIGHTS, OnboardOptions
+from fllm_export.counted import counted
 from fllm_export.engines.names import MODES
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _run(
 
 
 def _text(counts: Counts, out: Path) -> str:
-    lines = [f"{out}: {counts.onboarded:,} vectors written, {counts.unchanged:,} records unchanged"]
+    lines = [f"{out}: {counted(counts.onboarded, 'vector')} written, {counted(counts.unchanged, 'record')} unchanged"]
     if counts.onboarded:
         each = ", ".join(f"{stage} {ms / counts.onboarded:.2f} ms" for stage, ms in counts.stages_ms.items())
         lines.append(f"per item: {each}")

@@ -8,6 +8,7 @@ import click
 
 from fllm_export.cli.options import DIRECTORY
 from fllm_export.cli.output import Output, byte_text, json_option, pass_output
+from fllm_export.counted import counted
 
 _NEW = click.Path(path_type=Path)
 
@@ -45,7 +46,8 @@ def pack(
 
         files = pack_bundle(opened, out, output.progress)
         size = out.stat().st_size
-        output.result({"archive": str(out), "files": files, "bytes": size}, f"{out}: {files} files, {byte_text(size)}")
+        told = f"{counted(files, 'file')}, {byte_text(size)}"
+        output.result({"archive": str(out), "files": files, "bytes": size}, f"{out}: {told}")
     elif docker is not None:
         from fllm_export.packing.docker import DOCKERFILES, pack_docker
 

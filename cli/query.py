@@ -21,6 +21,7 @@ from fllm_export.cli.options import (
     threads_option,
 )
 from fllm_export.cli.output import Output, columns, json_option, pass_output
+from fllm_export.counted import counted
 from fllm_export.engines.names import LogProbs, Mode
 
 _HEADING = 120
@@ -85,7 +86,7 @@ def query(
     texts_found = (_item_text(name, item) for name, item in zip(asked.names, found["items"], strict=True))
     output.result(found, "\n\n".join(texts_found))
     stages = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in answer.timings_ms.items())
-    output.say(f"{len(asked.names)} item(s): {stages}")
+    output.say(f"{counted(len(asked.names), 'item')}: {stages}")
 
 
 def _item_text(name: str, found: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from fllm_export.cli.options import (
     threads_option,
 )
 from fllm_export.cli.output import Output, json_option, pass_output
+from fllm_export.counted import counted
 from fllm_export.engines.names import LogProbs, Mode
 from fllm_export.errors import UsageError
 from fllm_export.extras import require
@@ -86,7 +87,8 @@ def score(
         scored = jobs.score_here(job, output.progress)
     count = job.facts["items"]["count"]
     facts = {"out": str(out), "items": count, "scored_now": scored, "generation": job.writer.generation}
-    output.result(facts, f"{out}: {count:,} items, {k:,} users each ({scored:,} items scored now)")
+    told = f"{counted(count, 'item')}, {counted(k, 'user')} each ({counted(scored, 'item')} scored now)"
+    output.result(facts, f"{out}: {told}")
 
 
 def _items(path: Path, source: ScoreSource) -> Items:

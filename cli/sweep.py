@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fllm_export.cli.output import Output, columns, json_option, pass_output
+from fllm_export.counted import counted
 from fllm_export.engines.names import LOG_PROBS
 from fllm_export.engines.registry import ENGINES
 from fllm_export.table.codec_names import CODEC_NAMES, REFINE_NAMES
@@ -144,7 +145,6 @@ def sweep(
     from fllm_export.sweep.sweep import Settings
     from fllm_export.sweep.sweep import sweep as run
     from fllm_export.sweep.tabular import document
-    from fllm_export.sweep.wording import counted
 
     threads = default_threads()
     subject = open_subject(source, items, queries, threads, output.progress)
@@ -180,22 +180,25 @@ def _tell(output: Output, record: Record) -> None:
 def _text(swept: Sweep, out: Path, choice: Choice | None) -> str:
     from fllm_export.operating_point import FILE_NAME as OPERATING_POINT
     from fllm_export.sweep.fronts import fronts
-    from fllm_export.sweep.wording import counted
 
     found, about = fronts(swept.records), swept.conditions
     rows = [_cells(record, found.latency[record.point] is None) for record in swept.records]
     header = ["point", f"recall@{about.k}", "ms", "95 %", "p99", "items/s", "bytes", "build s", "front"]
     facts = about.subject
     lines = [
-        f"{facts['rows']:,} rows x {facts['dim']} of {facts['source']}, {facts['items']} items; recall against "
-        f"{facts['reference']}",
-        f"{counted(len(swept.records), 'point')}, {swept.reused} of them of an earlier run; in {out}",
+        f"{counted(facts['rows'], 'row')} x {facts['dim']} of {facts['source']}, {counted(facts['items'], 'item')}; "
+        f"recall against {facts['reference']}",
+        f"{counted(len(swept.records), 'point')} in {out}" + _reused(swept),
     ]
     if swept.foreign:
         lines.append(f"not used, as of another machine, version or input: {counted(swept.foreign, 'line')}")
     if choice is not None and choice.satisfied:
         lines.append(f"operating point: {choice.record.point}, in {out / OPERATING_POINT}")
     return "\n".join([*lines, "", columns(header, rows)])
+
+
+def _reused(swept: Sweep) -> str:
+    return f"; {swept.reused:,} of them from an earlier run" if swept.reused else ""
 
 
 def _cells(record: Record, on_front: bool) -> list[str]:

@@ -10,6 +10,7 @@ import click
 from fllm_export.cli.living_users import append, compact, delete, learn, list_, update
 from fllm_export.cli.options import named_options, operating_point_option, table_options
 from fllm_export.cli.output import Output, byte_text, json_option, pass_output
+from fllm_export.counted import counted
 
 if TYPE_CHECKING:
     from fllm_export.table.options import TableOptions
@@ -67,7 +68,7 @@ def create(
         "clustered": layout.tile_bounds,
         "refinement": None if layout.refinement is None else layout.refinement.codec,
     }
-    output.result(facts, f"{out}: {layout.rows:,} users x {layout.dim}, {layout.codec}, {byte_text(size)}")
+    output.result(facts, f"{out}: {counted(layout.rows, 'user')} x {layout.dim}, {layout.codec}, {byte_text(size)}")
 
 
 def _chosen(table: TableOptions, operating_point: Path | None, dim: int) -> TableOptions:

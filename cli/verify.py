@@ -8,6 +8,7 @@ import click
 
 from fllm_export.cli.options import DIRECTORY
 from fllm_export.cli.output import Output, byte_text, json_option, pass_output
+from fllm_export.counted import counted
 
 
 @click.command()
@@ -31,5 +32,5 @@ def verify(output: Output, path: Path) -> None:
         files, count = len(bundle.files()), bundle.verify()
     output.result(
         {"path": str(path), "files": files, "bytes": count, "intact": True},
-        f"{path}: {files} files, {byte_text(count)}, all intact",
+        f"{path}: {counted(files, 'file')}, {byte_text(count)}, all intact",
     )

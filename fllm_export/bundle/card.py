@@ -10,6 +10,7 @@ from fllm_export.bundle.calibration import calibration_facts
 from fllm_export.bundle.encoder_facts import encoder_cost, encoder_facts
 from fllm_export.bundle.size_facts import HEADER, PICTURE, front_rows, size_facts
 from fllm_export.checkpoint.spec import CheckpointSpec
+from fllm_export.counted import counted
 from fllm_export.files import publish_text
 from fllm_export.manifest import MOMENTS
 
@@ -52,7 +53,7 @@ def _facts(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any]) -> 
         "features": ", then ".join(map(str, spec.features)) or "none: the pooled state itself",
         "mapper": spec.mapper,
         "users x dimension": f"{layout.rows:,} x {layout.dim}",
-        "user table": f"{layout.codec}, {table_bytes:,} bytes in {len(layout.shards)} shard(s)",
+        "user table": f"{layout.codec}, {table_bytes:,} bytes in {counted(len(layout.shards), 'shard')}",
         **layout.refinement_facts,
         **size_facts(bundle.size_search()),
         **calibration_facts(bundle.calibration()),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from fllm_export import page
 from fllm_export.charts import Scale, bars, legend
+from fllm_export.counted import counted
 from fllm_export.runtime.latency import STAGES, Latency
 
 
@@ -62,4 +63,4 @@ def _times(results: Sequence[Latency]) -> str:
 
 
 def _items(result: Latency) -> str:
-    return f"{result.batch} item" + "s" * (result.batch > 1)
+    return counted(result.batch, "item")
