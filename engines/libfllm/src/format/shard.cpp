@@ -11,13 +11,8 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "shards are little-endian and used in place");
 
-struct Expected {
-  std::string name, dtype;
-  std::vector<std::uint64_t> shape;
-};
-
 // The sketch of a shard, in blocks of rows.
-std::vector<Expected> sketch_tensors(const Layout& layout, std::uint64_t rows) {
+std::vector<TensorForm> sketch_tensors(const Layout& layout, std::uint64_t rows) {
   const std::uint64_t blocks = (rows + kernels::kPlaneRows - 1) / kernels::kPlaneRows;
   const std::uint64_t dims = layout.sketch_dims, parts = dims >= layout.dim ? 2 : 3;
   const std::vector<std::uint64_t> codes{blocks, dims / kernels::kPlaneDims, kernels::kPlaneBytes};
@@ -30,7 +25,7 @@ std::vector<Expected> sketch_tensors(const Layout& layout, std::uint64_t rows) {
 }
 
 // The tensor `codes`.
-Expected codes_tensor(const Layout& layout, std::uint64_t rows) {
+TensorForm codes_tensor(const Layout& layout, std::uint64_t rows) {
   const CodecFacts& codec = facts_of(layout.codec);
   if (codec.planes > 0) {
     const std::uint64_t blocks = (rows + kernels::kPlaneRows - 1) / kernels::kPlaneRows;
@@ -43,28 +38,9 @@ Expected codes_tensor(const Layout& layout, std::uint64_t rows) {
   return {"codes", codec.dtype, {rows, columns}};
 }
 
-std::vector<Expected> expected_tensors(const Layout& layout, std::uint64_t rows) {
-  const std::uint64_t dim = layout.dim;
-  const CodecFacts& codec = facts_of(layout.codec);
-  std::vector<Expected> tensors{codes_tensor(layout, rows)};
-  if (codec.grouped) tensors.push_back({"groups", "U8", {rows, group_bytes(layout.codec, dim)}});
-  tensors.push_back({"scales", "F32", {rows}});
-  if (layout.bias) tensors.push_back({"bias", "F32", {rows}});
-  tensors.push_back({"ids", "I64", {rows}});
-  if (layout.tile_bounds) {
-    const std::uint64_t tiles = rows / layout.tile_rows + (rows % layout.tile_rows != 0 ? 1 : 0);
-    tensors.push_back({"tile_directions", "F32", {tiles, dim}});
-    tensors.push_back({"tile_extents", "F32", {tiles, kTileExtents}});
-  }
-  if (layout.sketch_dims > 0) {
-    for (Expected& tensor : sketch_tensors(layout, rows)) tensors.push_back(std::move(tensor));
-  }
-  return tensors;
-}
-
-std::string names(const std::vector<Expected>& tensors) {
+std::string names(const std::vector<TensorForm>& tensors) {
   std::string text;
-  for (const Expected& tensor : tensors) text += (text.empty() ? "" : ", ") + tensor.name;
+  for (const TensorForm& tensor : tensors) text += (text.empty() ? "" : ", ") + tensor.name;
   return text;
 }
 
@@ -74,8 +50,8 @@ const T* pointer(const Tensors& tensors, const char* name) {
 }
 
 // Throws Error (Status::bundle) when a tensor is missing or of another dtype or shape.
-void require_tensors(const Tensors& tensors, const std::vector<Expected>& wanted, const std::string& path) {
-  for (const Expected& expected : wanted) {
+void require_tensors(const Tensors& tensors, const std::vector<TensorForm>& wanted, const std::string& path) {
+  for (const TensorForm& expected : wanted) {
     const auto found = tensors.find(expected.name);
     if (found == tensors.end()) {
       throw Error(Status::bundle, sentence(path + " has no tensor `" + expected.name + "`", names(wanted)));
@@ -91,6 +67,25 @@ void require_tensors(const Tensors& tensors, const std::vector<Expected>& wanted
 
 }  // namespace
 
+std::vector<TensorForm> shard_tensors(const Layout& layout, std::uint64_t rows) {
+  const std::uint64_t dim = layout.dim;
+  const CodecFacts& codec = facts_of(layout.codec);
+  std::vector<TensorForm> tensors{codes_tensor(layout, rows)};
+  if (codec.grouped) tensors.push_back({"groups", "U8", {rows, group_bytes(layout.codec, dim)}});
+  tensors.push_back({"scales", "F32", {rows}});
+  if (layout.bias) tensors.push_back({"bias", "F32", {rows}});
+  tensors.push_back({"ids", "I64", {rows}});
+  if (layout.tile_bounds) {
+    const std::uint64_t tiles = rows / layout.tile_rows + (rows % layout.tile_rows != 0 ? 1 : 0);
+    tensors.push_back({"tile_directions", "F32", {tiles, dim}});
+    tensors.push_back({"tile_extents", "F32", {tiles, kTileExtents}});
+  }
+  if (layout.sketch_dims > 0) {
+    for (TensorForm& tensor : sketch_tensors(layout, rows)) tensors.push_back(std::move(tensor));
+  }
+  return tensors;
+}
+
 Shard Shard::view_refinement(const Tensors& tensors, const Layout& layout, std::uint64_t rows,
                              const std::string& path) {
   require_tensors(tensors, {codes_tensor(layout, rows), {"scales", "F32", {rows}}}, path);
@@ -101,7 +96,7 @@ Shard Shard::view_refinement(const Tensors& tensors, const Layout& layout, std::
 }
 
 Shard Shard::view(const Tensors& tensors, const Layout& layout, std::uint64_t rows, const std::string& path) {
-  require_tensors(tensors, expected_tensors(layout, rows), path);
+  require_tensors(tensors, shard_tensors(layout, rows), path);
   Shard shard;
   shard.codes = pointer<std::uint8_t>(tensors, "codes");
   if (facts_of(layout.codec).grouped) shard.groups = pointer<std::uint8_t>(tensors, "groups");

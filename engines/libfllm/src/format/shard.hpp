@@ -3,11 +3,21 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "format/safetensors.hpp"
 #include "format/table.hpp"
 
 namespace fllm {
+
+// A tensor of a shard, as its header must describe it.
+struct TensorForm {
+  std::string name, dtype;
+  std::vector<std::uint64_t> shape;
+};
+
+// The tensors of a shard of so many rows, in file order.
+std::vector<TensorForm> shard_tensors(const Layout& layout, std::uint64_t rows);
 
 // Pointers to the rows of a shard's tensors; null where the table has none.
 struct Shard {

@@ -16,6 +16,12 @@ struct Stored {
   float* scales;
 };
 
+// The same from row `row` on.
+inline Stored from_row(Codec codec, const Stored& stored, std::size_t row, std::size_t dim) {
+  std::uint8_t* groups = stored.groups == nullptr ? nullptr : stored.groups + row * group_bytes(codec, dim);
+  return {stored.codes + row * code_bytes(codec, dim), groups, stored.scales + row};
+}
+
 void encode(const kernels::Kernels& kernels, Codec codec, const float* rows, std::size_t n, std::size_t dim,
             const Stored& stored);
 void decode(const kernels::Kernels& kernels, Codec codec, const Stored& stored, std::size_t n, std::size_t dim,

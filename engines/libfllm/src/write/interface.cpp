@@ -19,6 +19,7 @@ namespace {
 using fllm::Codec;
 using fllm::guarded;
 using fllm::writing::for_parts;
+using fllm::writing::from_row;
 using fllm::writing::rows_of_part;
 using fllm::writing::Stored;
 
@@ -32,11 +33,6 @@ Codec codec_named(std::string_view name) {
 
 void require_dim(std::size_t dim) {
   fllm::require(dim >= 1 && dim <= fllm::writing::kDimMax, "rows have too many dimensions, or none", "1 to 65536");
-}
-
-Stored from_row(Codec codec, const Stored& stored, std::size_t row, std::size_t dim) {
-  std::uint8_t* groups = stored.groups == nullptr ? nullptr : stored.groups + row * fllm::group_bytes(codec, dim);
-  return {stored.codes + row * fllm::code_bytes(codec, dim), groups, stored.scales + row};
 }
 
 }  // namespace
