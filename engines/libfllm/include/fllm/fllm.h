@@ -40,7 +40,7 @@ typedef enum fllm_status {
   FLLM_INTERNAL = 1, /* a bug in the library */
   FLLM_USAGE = 2,    /* an argument is invalid */
   FLLM_BUNDLE = 4,   /* a file is missing, damaged or has a newer format */
-  FLLM_MEMORY = 5,   /* there is not enough memory */
+  FLLM_MEMORY = 5,   /* there is not enough memory or disk space, or another limit of the system is reached */
   FLLM_HARDWARE = 6, /* this machine does not have the requested hardware or library */
   FLLM_CANCELLED = 130
 } fllm_status;
@@ -217,6 +217,57 @@ typedef struct fllm_answer {
  * the budget is used up or the search is cancelled. Concurrent searches share passes over the table. */
 FLLM_API fllm_status fllm_table_search(const fllm_table* table, const float* z, size_t items,
                                        const fllm_search_options* options, fllm_answer* answer, fllm_error* error);
+
+/* ---- Changes of a table that readers have open ---- */
+
+typedef struct fllm_change_options {
+  size_t size;
+  int64_t if_generation; /* refuse the change unless the table is of this generation; 0: of any */
+} fllm_change_options;
+
+#define FLLM_CHANGE_OPTIONS_INIT {sizeof(fllm_change_options), 0}
+
+/* What a change has made of a table. */
+typedef struct fllm_change {
+  size_t size;
+  int64_t generation;    /* of the table now */
+  uint64_t users;        /* in the table now */
+  uint64_t appended;     /* users that are new */
+  uint64_t updated;      /* users whose row was replaced */
+  uint64_t deleted;      /* users that are gone */
+  uint64_t shards;       /* files of rows now */
+  uint64_t deleted_rows; /* rows that are still stored, and are marked as deleted */
+} fllm_change;
+
+#define FLLM_CHANGE_INIT {sizeof(fllm_change), 0, 0, 0, 0, 0, 0, 0}
+
+/* A change of the table in `directory`, the directory that contains table.json. Readers see all of it or nothing; open
+ * handles answer from their generation until fllm_table_reopen. When a function returns FLLM_OK, the change is durable.
+ * When it returns anything else, the table is unchanged, unless the message says that the change was made and a power
+ * cut may undo it. There is one writer at a time, in all processes of a machine and in Python as well: another one gets
+ * FLLM_USAGE, and can repeat the change. `options` and `change` may be NULL.
+ *
+ * FLLM_USAGE: an argument is invalid, another writer is at work, the generation is not `if_generation`, or the message
+ * names what libfllm cannot change: tables that keep the items of their users (histories); and for append and update
+ * also tables with refinement rows and those of a bundle that transforms rows. Python changes them. FLLM_BUNDLE: the
+ * table is damaged, or the disk fails. FLLM_MEMORY: there is no space on the disk, or too little memory. */
+
+/* Removes n users, at least 1, all of whom the table must have; at least one user must stay. Their rows stay in the
+ * files, marked as deleted, until the table is compacted (`fllm-export users compact`). */
+FLLM_API fllm_status fllm_users_delete(const char* directory, const int64_t* user_ids, size_t n,
+                                       const fllm_change_options* options, fllm_change* change, fllm_error* error);
+
+/* Adds n users, at least 1, that the table does not have. `rows` is float32 [n, dim], `dim` the dimension of the
+ * table's rows, `bias` float32 [n], or NULL where the table's rows have none; all of them finite. Rows get the table's
+ * codec, the basis of its sketch and its tiles. */
+FLLM_API fllm_status fllm_users_append(const char* directory, const float* rows, size_t n, size_t dim,
+                                       const float* bias, const int64_t* user_ids, const fllm_change_options* options,
+                                       fllm_change* change, fllm_error* error);
+
+/* Replaces the rows of n users that the table has; otherwise as fllm_users_append. */
+FLLM_API fllm_status fllm_users_update(const char* directory, const float* rows, size_t n, size_t dim,
+                                       const float* bias, const int64_t* user_ids, const fllm_change_options* options,
+                                       fllm_change* change, fllm_error* error);
 
 #ifdef __cplusplus
 }

@@ -210,6 +210,51 @@ class Table {
   fllm_table* table_ = nullptr;
 };
 
+// How a change is made; see fllm.h for what is promised.
+struct ChangeOptions {
+  std::int64_t if_generation = 0;  // refuse the change unless the table is of this generation; 0: of any
+  std::span<const float> bias;     // one per row, or empty where the table's rows have none
+};
+
+// Removes users from the table in `directory`.
+inline fllm_change delete_users(const std::string& directory, std::span<const std::int64_t> user_ids,
+                                const ChangeOptions& options = {}) {
+  const fllm_change_options c{sizeof(fllm_change_options), options.if_generation};
+  fllm_change change = FLLM_CHANGE_INIT;
+  fllm_error error;
+  check(fllm_users_delete(directory.c_str(), user_ids.data(), user_ids.size(), &c, &change, &error), error);
+  return change;
+}
+
+using ChangeRows = decltype(&fllm_users_append);
+
+// rows: float32 [users, dim].
+inline fllm_change change_rows(ChangeRows function, const std::string& directory, std::span<const float> rows,
+                               std::span<const std::int64_t> user_ids, const ChangeOptions& options) {
+  const std::size_t n = user_ids.size(), dim = n == 0 ? 0 : rows.size() / n;
+  if (rows.size() != n * dim) throw Error(FLLM_USAGE, "the rows do not hold dim values per user.");
+  if (!options.bias.empty() && options.bias.size() != n)
+    throw Error(FLLM_USAGE, "bias does not hold one value per row.");
+  const fllm_change_options c{sizeof(fllm_change_options), options.if_generation};
+  const float* const bias = options.bias.empty() ? nullptr : options.bias.data();
+  fllm_change change = FLLM_CHANGE_INIT;
+  fllm_error error;
+  check(function(directory.c_str(), rows.data(), n, dim, bias, user_ids.data(), &c, &change, &error), error);
+  return change;
+}
+
+// Adds users to the table in `directory`; rows: float32 [users, dim].
+inline fllm_change append_users(const std::string& directory, std::span<const float> rows,
+                                std::span<const std::int64_t> user_ids, const ChangeOptions& options = {}) {
+  return change_rows(&fllm_users_append, directory, rows, user_ids, options);
+}
+
+// Replaces the rows of users of the table in `directory`; rows: float32 [users, dim].
+inline fllm_change update_users(const std::string& directory, std::span<const float> rows,
+                                std::span<const std::int64_t> user_ids, const ChangeOptions& options = {}) {
+  return change_rows(&fllm_users_update, directory, rows, user_ids, options);
+}
+
 }  // namespace v1
 }  // namespace fllm
 
