@@ -1,4 +1,4 @@
-"""A writer killed at random moments: every row that it acknowledged is there, and none by half."""
+"""A writer in Python or in C killed at random moments: every row that it acknowledged is there, and none by half."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ DIM = 16
 WRITER = """
 import random, sys
 import numpy as np
+from pathlib import Path
 from fllm_export.table.living import LivingTable
-sys.path.insert(0, sys.argv[4])
+sys.path.insert(0, sys.argv[5])
 from durability.test_kill import row, versions_of
-directory, seed, version = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-table, choice = LivingTable(__import__("pathlib").Path(directory)), random.Random(seed)
+from table.native_writer import NativeTable
+directory, seed, version, language = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+table, native, choice = LivingTable(Path(directory)), NativeTable(Path(directory)), random.Random(seed)
 known = set(versions_of(directory))
 print("ready", flush=True)
 while True:
@@ -37,10 +39,14 @@ while True:
         ids = [version * 100 + n for n in range(60)]
     print("begin", kind, version, *ids, flush=True)
     if kind in ("append", "update"):
-        getattr(table, kind)([(np.stack([row(user, version) for user in ids]), ids, None)])
+        rows = np.stack([row(user, version) for user in ids])
+        if language == "c":
+            getattr(native, kind)(rows, ids)
+        else:
+            getattr(table, kind)([(rows, ids, None)])
         known |= set(ids)
     elif kind == "delete":
-        table.delete(ids)
+        (native if language == "c" else table).delete(ids)
         known -= set(ids)
     else:
         table.compact()
@@ -78,9 +84,11 @@ def after(model: dict[int, int], line: str) -> dict[int, int]:
     return model | dict.fromkeys(named, int(version)) if kind != "compact" else model
 
 
-def one_life(directory: Path, seed: int, version: int, model: dict[int, int]) -> tuple[dict[int, int], int]:
+def one_life(
+    directory: Path, seed: int, version: int, language: str, model: dict[int, int]
+) -> tuple[dict[int, int], int]:
     """Let a writer live for a random time, kill it, and return the users that must be there, and the next version."""
-    ended, under_way = killed(WRITER, seed, directory, seed, version)
+    ended, under_way = killed(WRITER, seed, directory, seed, version, language)
     for line in ended:
         model = after(model, line)
     Table(directory).verify()
@@ -89,13 +97,13 @@ def one_life(directory: Path, seed: int, version: int, model: dict[int, int]) ->
     return found, version + len(ended) + (under_way is not None)
 
 
-def lives(tmp_path: Path, count: int, first_seed: int) -> None:
+def lives(tmp_path: Path, count: int, first_seed: int, language: str) -> None:
     directory = tmp_path / "t"
     model = dict.fromkeys(range(100), 0)
     UserTable.create(directory, np.stack([row(user, 0) for user in model]), list(model), sketch="no", cluster="yes")
     version = 1
     for seed in range(first_seed, first_seed + count):
-        model, version = one_life(directory, seed, version, model)
+        model, version = one_life(directory, seed, version, language, model)
     assert version > count  # the writers did get to work
     # What killed writers left is removed by the next change, and what killed compactions left by the next compaction.
     LivingTable(directory).append([(row(9_999_999, 1)[None], [9_999_999], None)])
@@ -103,10 +111,12 @@ def lives(tmp_path: Path, count: int, first_seed: int) -> None:
     assert not leftovers(directory)
 
 
-def test_a_killed_writer_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
-    lives(tmp_path, 20, 0)
+@pytest.mark.parametrize("language", ["python", "c"])
+def test_a_killed_writer_loses_nothing_that_it_acknowledged(language: str, tmp_path: Path) -> None:
+    lives(tmp_path, 20, 0, language)
 
 
 @pytest.mark.slow
-def test_a_writer_killed_three_hundred_times(tmp_path: Path) -> None:
-    lives(tmp_path, 300, 1000)
+@pytest.mark.parametrize("language", ["python", "c"])
+def test_a_writer_killed_three_hundred_times(language: str, tmp_path: Path) -> None:
+    lives(tmp_path, 300, 1000, language)

@@ -9,9 +9,10 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from fllm_export import Runtime
+from fllm_export import Runtime, UserTable
 from fllm_export.bundle.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
@@ -97,3 +98,17 @@ def test_the_servers_page_is_complete() -> None:
     written = re.findall(r'\\"(\w+)\\":|append\(text, "(\w+)", ', sources["answer_text.cpp"])
     answered = {name for pair in written for name in pair if name} - {"user_id", "score", "log_prob"}
     assert {name.removeprefix("items[].") for name in documented("Answer")} == answered
+
+
+def test_the_snippet_that_changes_users(native_prefix: Path, tmp_path: Path) -> None:
+    """In C99, without a warning; of a user that is new, then of one that the table has."""
+    (program,) = re.findall(r"```c\n(.*?)```", GUIDE, re.S)
+    (tmp_path / "change_users.c").write_text(program)
+    library = native_prefix / "lib"
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{native_prefix / 'include'}"]
+    run(["cc", *flags, "change_users.c", f"-L{library}", f"-Wl,-rpath,{library}", "-lfllm", "-o", "change"], tmp_path)
+    UserTable.create(tmp_path / "t", np.random.default_rng(0).standard_normal((40, 16)))
+    for generation, user in ((2, 77), (3, 77), (4, 5)):  # of users with equal scores the first one is the best
+        printed = run([tmp_path / "change", tmp_path / "t", str(user)], tmp_path)
+        assert printed == f"generation {generation}, best user {user}\n"
+    assert len(UserTable.open(tmp_path / "t")) == 41
