@@ -100,8 +100,9 @@ def learn(
     """Learn INTERACTIONS without training: add new users to TABLE, a bundle, and give others their new rows.
 
     INTERACTIONS is a file with the columns `user_id` and `item_id` (.parquet, .csv, .tsv or .jsonl), of items that the
-    model was trained on. Rows are made of all items of a user, those before included, exactly as training makes them.
-    An interaction counts once, so the command can be repeated. It needs a bundle whose rows are in closed form.
+    model was trained on. Rows are made of all items of a user, those before included: in closed form exactly as
+    training makes them, of a head so that these items are most likely. An interaction counts once, so the command can
+    be repeated. It needs a bundle of a checkpoint from `train` with `--vocabulary closed_form`, the default.
     """
     import numpy as np
 

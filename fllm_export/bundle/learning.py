@@ -13,6 +13,7 @@ from fllm_export.calibration.transform import Transform
 from fllm_export.checkpoint.user_rule import UserRule
 from fllm_export.manifest import LEARNER, TABLE_FOLDER
 from fllm_export.table.file_names import histories_name
+from fllm_export.table.head_learner import HeadLearner
 from fllm_export.table.histories import Histories, UserHistories, ragged, write_histories
 from fllm_export.table.layout import ShardEntry, TableLayout
 from fllm_export.table.learner import Learner
@@ -31,16 +32,23 @@ def write_learner(job: Job, staging: Path, layout: TableLayout) -> list[Path]:
     path.unlink(missing_ok=True)
     if rule is None or layout.refinement is not None:
         return []
-    contributions = _stored(rule.contributions, job.transform)
-    Learner.of(np.array(rule.item_ids), contributions, rule.user_power, rule.activity).save(path)
+    _learner(rule, job.transform).save(path)
     folder = staging / TABLE_FOLDER
     entry = _write_histories(folder, rule, job.checkpoint.users.ids)
     replace(layout, histories=() if entry is None else (entry,)).save(folder)
     return [path]
 
 
+def _learner(rule: UserRule, transform: Transform | None) -> Learner | HeadLearner:
+    """Return what makes rows in the dimensions of the table."""
+    given, head = rule.contributions, rule.head
+    contributions = given if head is not None else _stored(given, transform)
+    learner = Learner.of(np.array(rule.item_ids), contributions, rule.user_power, rule.activity)
+    return learner if head is None else HeadLearner.of(learner, head.mapped(lambda rows: _stored(rows, transform)))
+
+
 def _stored(rows: npt.NDArray[np.float32], transform: Transform | None) -> npt.NDArray[np.float32]:
-    """Return contributions [T, d] in the dimensions of the table."""
+    """Return rows [n, d] in the dimensions of the table."""
     if transform is None:
         return rows
     parts = [transform.rows(rows[first : first + _BLOCK_ITEMS]) for first in range(0, len(rows), _BLOCK_ITEMS)]

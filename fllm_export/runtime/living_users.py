@@ -12,6 +12,7 @@ from fllm_export import arguments
 from fllm_export.table.layout import GENERATION_MAX, TableLayout
 
 if TYPE_CHECKING:
+    from fllm_export.table.head_learner import HeadLearner
     from fllm_export.table.learner import Learner
     from fllm_export.table.living import LearnedChange, LivingTable, TableChange
 
@@ -25,7 +26,7 @@ class LivingUsers(ABC):
 
     directory: Path
     _writer: LivingTable | None = None
-    _learner: Learner | None = None
+    _learner: Learner | HeadLearner | None = None
     _identity: str = ""
 
     @abstractmethod
@@ -94,9 +95,10 @@ class LivingUsers(ABC):
         withdraw: bool = False,
         if_generation: int | None = None,
     ) -> LearnedChange:
-        """Learn interactions without training, or withdraw them: for the table of a bundle in closed form.
+        """Learn interactions without training, or withdraw them: for the table of a bundle that training made.
 
-        A user's row is made of all items of the user, those before this call included, exactly as training makes it.
+        A user's row is made of all items of the user, those before this call included. In closed form it is exactly
+        the row that training makes; of a head it is the row that makes these items most likely.
         New users are added. A user whose last interaction is withdrawn leaves the table. An interaction counts once,
         so a call can be repeated.
 
@@ -149,7 +151,7 @@ class LivingUsers(ABC):
             self._writer, self._learner, self._identity = open_writer(self.directory), None, identity
         return self._writer, if_generation
 
-    def _rule(self) -> Learner:
+    def _rule(self) -> Learner | HeadLearner:
         from fllm_export.runtime.table_writer import open_learner
 
         if self._learner is None:

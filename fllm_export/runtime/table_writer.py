@@ -11,6 +11,7 @@ from fllm_export.errors import BundleError, UsageError
 from fllm_export.manifest import CALIBRATION_REPORT, FILE_NAME, LEARNER, MOMENTS, TABLE_FOLDER, TRANSFORM, Manifest
 from fllm_export.runtime.places import table_folder
 from fllm_export.strict_json import read_object
+from fllm_export.table.head_learner import HeadLearner, load_rule
 from fllm_export.table.layout import TableLayout
 from fllm_export.table.learner import Learner
 from fllm_export.table.living import LivingTable, RowMap
@@ -40,7 +41,7 @@ def open_writer(directory: Path) -> LivingTable:
     return LivingTable(table, row_map=row_map, rounding=_rounding(bundle, transform, made_with))
 
 
-def open_learner(directory: Path) -> Learner:
+def open_learner(directory: Path) -> Learner | HeadLearner:
     """Return the learner of a bundle, given by its directory or by that of its user table.
 
     Raises:
@@ -59,11 +60,11 @@ def open_learner(directory: Path) -> Learner:
     if LEARNER not in manifest.files:
         raise UsageError(
             f"{bundle} has no {LEARNER}, so its users cannot be learned",
-            expected="a bundle of a checkpoint whose rows are in closed form, without refinement rows",
-            fix="Train with `fllm-export train --head-epochs 0`, and build again without --refine",
+            expected="a bundle of a checkpoint with a learner.safetensors, without refinement rows",
+            fix="Train again with `fllm-export train --vocabulary closed_form`, and build again without --refine",
         )
     manifest.verify(bundle, [LEARNER])
-    return Learner.load(bundle / LEARNER)
+    return load_rule(bundle / LEARNER)
 
 
 def _bundle_of(table: Path) -> Path | None:

@@ -18,6 +18,11 @@ WEIGHT = 2.0**24
 ROUNDING = 0.501
 """Of a unit: what rounding to an integer loses at most, and more."""
 
+GRID_BITS = 20
+"""Of numbers on a grid: two of them times each other, :data:`TERMS` times, add up without an error in float64."""
+
+TERMS = 1 << 12
+
 _BITS = 52
 _BITS_MAX = 20
 
@@ -50,4 +55,30 @@ def weights(matrix: F32 | F64) -> F64:
 def squares(fixed: F64) -> F64:
     """Return the sum of squares of each row of integers, float64 [n]."""
     found: F64 = np.einsum("ij,ij->i", fixed, fixed)
+    return found
+
+
+def on_grid(numbers: F32 | F64, *, whole: bool = False) -> F64:
+    """Return rows [n, d] rounded to :data:`GRID_BITS` bits below the power of two above the largest number, float64.
+
+    Args:
+        numbers: finite.
+        whole: one grid for all rows; otherwise each row has its own.
+    """
+    peaks = np.abs(numbers).max(axis=None if whole else 1, keepdims=True, initial=0)
+    steps = np.ldexp(1.0, np.frexp(peaks)[1] - GRID_BITS)
+    found: F64 = np.rint(numbers.astype(np.float64) / steps) * steps
+    return found
+
+
+def exact_product(rows: F64, matrix: F32 | F64) -> F64:
+    """Return rows [n, k] times a matrix [k, m], both on a grid, float64 [n, m]: a row has the same bits wherever it is.
+
+    The sums of :data:`TERMS` products are exact, in whatever order the library adds them; longer sums are those of the
+    blocks, one after the other.
+    """
+    found = np.zeros((len(rows), matrix.shape[1]))
+    for first in range(0, len(matrix), TERMS):
+        part = slice(first, first + TERMS)
+        found += rows[:, part] @ matrix[part].astype(np.float64)
     return found

@@ -13,7 +13,7 @@ on what else was learned and withdrawn in between.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish
-from fllm_export.rule_numbers import read_numbers, write_numbers
+from fllm_export.rule_numbers import RuleNumbers
 from fllm_export.safetensors_layout import TensorFacts, lay_out
 from fllm_export.strict_json import parse
 from fllm_export.table import native
@@ -146,14 +146,7 @@ class Learner:
     def save(self, path: Path) -> None:
         """Publish the learner as a safetensors file whose numbers are in its metadata."""
         arrays: dict[str, Array] = {"item_ids": self.item_ids, "contributions": self.contributions}
-        facts = {name: TensorFacts(_TENSORS[name], array.shape, array.nbytes) for name, array in arrays.items()}
-        numbers = write_numbers(self.user_power, self.activity)
-        layout = lay_out(facts, page_bytes=PAGE_BYTES, metadata={"format": "fllm-learner", "numbers": numbers})
-        with publish(path) as file:
-            file.write(layout.header)
-            for name, array in arrays.items():
-                file.write(np.ascontiguousarray(array).data)
-                file.write(bytes(layout.gaps[name]))
+        write_rule(path, arrays, RuleNumbers(self.user_power, self.activity))
 
     @classmethod
     def load(cls, path: Path) -> Learner:
@@ -162,15 +155,47 @@ class Learner:
         Raises:
             BundleError: the file is missing or damaged.
         """
-        tensors = read_tensors(path)
-        damaged = BundleError(f"{path} is not a learner", expected="the file that the build wrote", fix="Build again")
-        if {name: dtype for name, (dtype, _) in tensors.items() if name in _TENSORS} != _TENSORS:
-            raise damaged
-        ids, vectors = (tensors[name][1] for name in _TENSORS)
-        power, activity = _numbers(path, damaged)
+        (ids, vectors), numbers = read_rule(path, _TENSORS, head=False)
         if ids.ndim != 1 or vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
-            raise damaged
-        return cls(ids.view(np.int64), vectors.view(np.float32), power, activity)
+            raise damaged_rule(path)
+        return cls(ids.view(np.int64), vectors.view(np.float32), numbers.user_power, numbers.activity)
+
+
+def write_rule(path: Path, arrays: Mapping[str, Array], numbers: RuleNumbers) -> None:
+    """Publish tensors and numbers of a rule as a safetensors file whose numbers are in its metadata."""
+    names = {np.dtype(np.int64): "I64", np.dtype(np.float32): "F32"}
+    facts = {name: TensorFacts(names[array.dtype], array.shape, array.nbytes) for name, array in arrays.items()}
+    metadata = {"format": "fllm-learner", "numbers": numbers.to_text()}
+    layout = lay_out(facts, page_bytes=PAGE_BYTES, metadata=metadata)
+    with publish(path) as file:
+        file.write(layout.header)
+        for name, array in arrays.items():
+            file.write(np.ascontiguousarray(array).data)
+            file.write(bytes(layout.gaps[name]))
+
+
+def read_rule(path: Path, dtypes: Mapping[str, str], *, head: bool) -> tuple[list[Array], RuleNumbers]:
+    """Map the tensors of such a file, in the order of their names and dtypes, and read its numbers.
+
+    Raises:
+        BundleError: the file is missing or damaged.
+    """
+    tensors = read_tensors(path)
+    if {name: dtype for name, (dtype, _) in tensors.items() if name in dtypes} != dtypes:
+        raise damaged_rule(path)
+    with path.open("rb") as file:
+        header = parse(file.read(int.from_bytes(file.read(8), "little")))
+    try:
+        numbers = RuleNumbers.of_text(header["__metadata__"]["numbers"], head=head)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged_rule(path) from error
+    return [tensors[name][1] for name in dtypes], numbers
+
+
+def damaged_rule(path: Path, found: str = "") -> BundleError:
+    """Return the refusal of a file that is not a rule."""
+    more = f": {found}" if found else ""
+    return BundleError(f"{path} is not a learner{more}", expected="the file that the build wrote", fix="Build again")
 
 
 def _by_size(starts: I64, function: Callable[[int], float]) -> F64:
@@ -181,13 +206,3 @@ def _by_size(starts: I64, function: Callable[[int], float]) -> F64:
     sizes, places = np.unique(np.diff(starts), return_inverse=True)
     values: F64 = np.array([function(size) for size in sizes.tolist()], np.float64)[places]
     return values
-
-
-def _numbers(path: Path, damaged: BundleError) -> tuple[float, float | None]:
-    """Return c and beta of a file whose header has been checked."""
-    with path.open("rb") as file:
-        header = parse(file.read(int.from_bytes(file.read(8), "little")))
-    try:
-        return read_numbers(header["__metadata__"]["numbers"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise damaged from error

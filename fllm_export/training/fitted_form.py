@@ -158,19 +158,21 @@ class FittedForm:
         """Return the biases of all users, float32 [U]."""
         return self.probabilities.bias(users.sizes) if self.taught is None else self.taught.bias
 
-    def rule(self, item_ids: Positions, users: UserItems, *, bias: bool) -> UserRule | None:
-        """Return what the rows were made of; None where they are a head's, which no sum over items makes.
+    def rule(self, item_ids: Positions, users: UserItems, *, bias: bool) -> UserRule:
+        """Return what the rows were made of, or of a head what rows of the same kind are made of.
 
         Args:
             item_ids: ids of the training items, int64 [T].
             users: the training items of each user, ascending.
             bias: whether the rows have biases.
         """
+        items = users.items.astype(np.int32)
         if self.taught is not None:
-            return None
+            folding = self.taught.folding
+            closed, activity = self.form.contributions / folding.columns, folding.activity if bias else None
+            return UserRule(item_ids, closed, folding.user_power, activity, users.starts, items, folding.rule)
         scaled = self.form.contributions * np.float32(self.probabilities.scale)
         activity = self.probabilities.activity if bias else None
-        items = users.items.astype(np.int32)
         return UserRule(item_ids, scaled, self.form.setting.user_power, activity, users.starts, items)
 
     def to_json(self) -> dict[str, Any]:
@@ -204,6 +206,7 @@ def _head(
         liked=np.split(by_item.items, by_item.starts[1:-1]),
         validation=z,
         truth=vectors.cold.truth,
+        user_power=form.setting.user_power,
     )
     return TaughtHead.train(pupil, recipe.head_epochs, vectors.seed, workspace, progress, recipe.links)
 

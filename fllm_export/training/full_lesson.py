@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fllm_export.progress import Progress
 from fllm_export.training.descent import Descent
-from fllm_export.training.lesson import BATCH, DROPOUT, OBSERVED, SHARPNESS, Lesson, Pupil, pairs
+from fllm_export.training.lesson import BATCH, DROPOUT, OBSERVED, SHARPNESS, Lesson, LessonHead, Pupil, pairs
 
 _USERS_RATE, _TURN_RATE, _BIAS_RATE, _SCALE_RATE = 0.02, 3e-4, 1.5e-3, 1e-2
 """Learning rates. Numbers of a row are about 1, so that w_u and Q move by some percent per step at most."""
@@ -45,11 +45,11 @@ class FullLesson(Lesson):
             self._descent.step(self.loss(order[first : first + BATCH]))
             progress("head", self._descent.done, self._descent.total)
 
-    def head(self) -> tuple[Tensor, Tensor, Tensor]:
+    def head(self) -> LessonHead:
         """See :meth:`Lesson.head`."""
         with torch.no_grad():
             scale = self._log_scale.exp()
-            return scale * (self._users @ self._turn), self._bias.clone(), scale
+            return LessonHead(scale * (self._users @ self._turn), self._bias.clone(), scale * self._turn, scale)
 
     def loss(self, items: Tensor) -> Tensor:
         """Return the mean cross-entropy of some training items, int64 [B]."""

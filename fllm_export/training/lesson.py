@@ -35,6 +35,7 @@ class Pupil:
         liked: for each training item its users.
         validation: z of the validation items, float32 [V, d].
         truth: for each validation item its users.
+        user_power: c of the rows.
     """
 
     vectors: FloatArray
@@ -42,6 +43,24 @@ class Pupil:
     liked: Sequence[Positions]
     validation: FloatArray
     truth: Sequence[Positions]
+    user_power: float
+
+
+@dataclass(frozen=True, eq=False)
+class LessonHead:
+    """A head as it is at some time of its training, in the coordinates of its lesson.
+
+    Attributes:
+        rows: tau Q' w_u, float32 [U, d].
+        bias: b_u, float32 [U].
+        turn: tau Q, float32 [r, d].
+        scale: tau, float32 [].
+    """
+
+    rows: Tensor
+    bias: Tensor
+    turn: Tensor
+    scale: Tensor
 
 
 class Lesson(ABC):
@@ -54,19 +73,21 @@ class Lesson(ABC):
         z: z_-i of the training items in these coordinates, float32 [T, d].
         closed: e_u, float32 [U, d].
         liked: for each training item its users.
+        stretch: what the rows of the closed form are divided by in these coordinates, float32 [d].
+        columns: what item vectors as they come from the mapper are multiplied by, float32 [d].
         scale: tau_0, the scale at which the closed form's scores are most likely.
         rank: dimensions r that the head sees.
     """
 
     def __init__(self, pupil: Pupil) -> None:
         rows, vectors = torch.from_numpy(pupil.rows), torch.from_numpy(pupil.vectors)
-        columns = rows.square().mean(0).sqrt().clamp(min=_LEAST_SPREAD)
-        self.closed = rows / columns
+        self.stretch = rows.square().mean(0).sqrt().clamp(min=_LEAST_SPREAD)
+        self.closed = rows / self.stretch
         inner = self.closed.T @ self.closed / len(rows)
-        stretched = vectors * columns
+        stretched = vectors * self.stretch
         spread = ((stretched @ inner) * stretched).sum(1).mean().sqrt().clamp(min=_LEAST_SPREAD)
-        self._columns = columns / spread
-        self.z, self.liked = vectors * self._columns, pupil.liked
+        self.columns = self.stretch / spread
+        self.z, self.liked = vectors * self.columns, pupil.liked
         self.scale = self._likely_scale()
         self.rank = min(RANK, rows.shape[1])
 
@@ -75,19 +96,16 @@ class Lesson(ABC):
         """Take one step for each batch of all training items, in an order of the epoch's own, counted from 1."""
 
     @abstractmethod
-    def head(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return tau Q' w_u, float32 [U, d], b_u, float32 [U], both copies, and tau, float32 []."""
+    def head(self) -> LessonHead:
+        """Return the head as it is, copied."""
 
-    def rows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the head and its teacher for item vectors as they come from the mapper.
+    def rows(self, head: LessonHead) -> tuple[Tensor, Tensor]:
+        """Return a head and its teacher for item vectors as they come from the mapper.
 
         Returns:
-            rows of the head, float32 [U, d]; rows of the closed form at the same scale, float32 [U, d]; the head's
-            biases, float32 [U].
+            rows of the head, float32 [U, d]; rows of the closed form at the same scale, float32 [U, d].
         """
-        with torch.no_grad():
-            rows, bias, scale = self.head()
-            return rows * self._columns, scale * self.closed * self._columns, bias
+        return head.rows * self.columns, head.scale * self.closed * self.columns
 
     def _likely_scale(self) -> float:
         some = torch.linspace(0, len(self.z) - 1, min(len(self.z), items_of_scale(len(self.closed)))).long()

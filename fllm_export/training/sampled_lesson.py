@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fllm_export.progress import Progress
-from fllm_export.training.lesson import BATCH, DROPOUT, OBSERVED, SHARPNESS, Lesson, Pupil
+from fllm_export.training.lesson import BATCH, DROPOUT, OBSERVED, SHARPNESS, Lesson, LessonHead, Pupil
 from fllm_export.training.sampled_head import SampledHead, SampledSettings
 from fllm_export.training.user_store import UserStore
 from fllm_export.training.user_sums import FloatArray, Positions
@@ -53,11 +52,12 @@ class SampledLesson(Lesson):
         """See :meth:`Lesson.epoch`."""
         self._head.run(number, progress)
 
-    def head(self) -> tuple[Tensor, Tensor, Tensor]:
+    def head(self) -> LessonHead:
         """See :meth:`Lesson.head`."""
         scale = self._head.log_scale.detach().exp()
+        turn = scale * self._head.q.detach()
         turned, biases = [], []
         for rows, bias in self._store.chunks():
-            turned.append(scale * (torch.from_numpy(rows) @ self._head.q.detach()))
+            turned.append(torch.from_numpy(rows) @ turn)
             biases.append(torch.from_numpy(bias))
-        return torch.cat(turned), torch.cat(biases), scale
+        return LessonHead(torch.cat(turned), torch.cat(biases), turn, scale)

@@ -19,7 +19,7 @@ and the epoch and a of the highest NDCG@20 on cold_val are taken.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,7 +31,8 @@ from fllm_export.evaluation.metrics import Ranking
 from fllm_export.link import EXPONENTIAL, LINKS, Link
 from fllm_export.progress import Progress, silent
 from fllm_export.training.full_lesson import FullLesson
-from fllm_export.training.lesson import Lesson, Pupil, items_of_scale, pairs
+from fllm_export.training.head_folding import Folding
+from fllm_export.training.lesson import Lesson, LessonHead, Pupil, items_of_scale, pairs
 from fllm_export.training.probabilities import best_link
 from fllm_export.training.ranked_users import ranking
 from fllm_export.training.sampled_lesson import SampledLesson
@@ -54,6 +55,7 @@ class TaughtHead:
         share: a, how much of the closed form is in the rows.
         rank: r, the dimensions that the head sees.
         ranking: of the users of the validation items.
+        folding: what new users need.
         link: from scores to probabilities.
     """
 
@@ -63,6 +65,7 @@ class TaughtHead:
     share: float
     rank: int
     ranking: Ranking
+    folding: Folding
     link: Link = EXPONENTIAL
 
     @classmethod
@@ -88,25 +91,38 @@ class TaughtHead:
         with TemporaryDirectory(prefix="head-", dir=workspace) as directory:
             lesson = _lesson(pupil, epochs, seed, Path(directory))
             validation = torch.from_numpy(pupil.validation)
-            best: TaughtHead | None = None
+            best: tuple[Ranking, int, float, LessonHead] | None = None
             for epoch in range(1, epochs + 1):
                 lesson.epoch(epoch, progress)
-                rows, closed, bias = lesson.rows()
+                head = lesson.head()
+                rows, closed = lesson.rows(head)
                 for share in SHARES:
-                    mixed = rows + share * closed
-                    found = ranking(validation, mixed, pupil.truth, bias)
-                    if best is None or found.ndcg > best.ranking.ndcg:
-                        best = cls(mixed.numpy(), bias.numpy(), epoch, share, lesson.rank, found)
-        assert best is not None
-        return best._calibrated(pupil, links)
+                    found = ranking(validation, rows + share * closed, pupil.truth, head.bias)
+                    if best is None or found.ndcg > best[0].ndcg:
+                        best = found, epoch, share, head
+            assert best is not None
+            return cls._calibrated(pupil, lesson, links, *best)
 
-    def _calibrated(self, pupil: Pupil, links: Sequence[Link]) -> TaughtHead:
-        """Return the head with the link, and the factor of rows and biases, that make the validation pairs likely."""
-        most = items_of_scale(len(self.rows))
+    @classmethod
+    def _calibrated(
+        cls,
+        pupil: Pupil,
+        lesson: Lesson,
+        links: Sequence[Link],
+        found: Ranking,
+        epoch: int,
+        share: float,
+        head: LessonHead,
+    ) -> TaughtHead:
+        """Return a head with the link, and the factor of rows and biases, that make the validation pairs likely."""
+        taught, closed = lesson.rows(head)
+        rows, bias = taught + share * closed, head.bias
+        most = items_of_scale(len(rows))
         z, truth = torch.from_numpy(pupil.validation[:most]), pupil.truth[:most]
-        scores = z @ torch.from_numpy(self.rows).T + torch.from_numpy(self.bias)
-        link, scale, _ = best_link(scores, pairs(truth), links)
-        return replace(self, rows=self.rows * np.float32(scale), bias=self.bias * np.float32(scale), link=link)
+        link, scale, _ = best_link(z @ rows.T + bias, pairs(truth), links)
+        folding = Folding.of(pupil, lesson, head, share).scaled(scale)
+        factor = np.float32(scale)
+        return cls(rows.numpy() * factor, bias.numpy() * factor, epoch, share, lesson.rank, found, folding, link)
 
     def to_json(self) -> dict[str, Any]:
         """Return what was chosen."""

@@ -31,7 +31,7 @@ def world(noise=0.0, shown=2):
     liked = [np.sort(np.argsort(-row)[:6]) for row in scores]
     rows = tastes.copy()
     rows[:, shown:] *= 0.2
-    return Pupil(z[:ITEMS], rows, liked[:ITEMS], z[ITEMS:], liked[ITEMS:])
+    return Pupil(z[:ITEMS], rows, liked[:ITEMS], z[ITEMS:], liked[ITEMS:], 0.2)
 
 
 def train(pupil, epochs, seed=0, links=(EXPONENTIAL,)):
@@ -72,13 +72,15 @@ def test_the_same_seed_gives_the_same_head_and_another_one_another():
 
 def test_it_starts_as_the_closed_form(monkeypatch):
     pupil = world()
-    rows, closed, bias = FullLesson(pupil, 1, seed=0).rows()
+    first = FullLesson(pupil, 1, seed=0)
+    rows, closed = first.rows(first.head())
     assert torch.allclose(rows, closed, rtol=1e-5, atol=1e-6)
-    assert not bias.any()
+    assert not first.head().bias.any()
     ours, theirs = rows.numpy() @ pupil.vectors.T, pupil.rows @ pupil.vectors.T
     assert np.allclose(ours / ours.std(), theirs / theirs.std(), atol=1e-4)
     monkeypatch.setattr(lesson, "RANK", 3)
-    fewer = FullLesson(pupil, 1, seed=0).rows()[0]
+    narrow = FullLesson(pupil, 1, seed=0)
+    fewer = narrow.rows(narrow.head())[0]
     cut = np.where(np.arange(DIM) < 3, pupil.rows, 0) @ pupil.vectors.T
     assert np.allclose(fewer.numpy() @ pupil.vectors.T / ours.std(), cut / theirs.std(), atol=1e-4)
 
@@ -87,7 +89,7 @@ def test_the_loss_is_the_cross_entropy_of_both_targets(monkeypatch):
     monkeypatch.setattr(full_lesson, "DROPOUT", 0.0)
     pupil = world()
     head = FullLesson(pupil, 1, seed=0)
-    rows, closed, _ = head.rows()
+    rows, closed = head.rows(head.head())
     items = torch.tensor([4, 17, 90])
     z = torch.from_numpy(pupil.vectors)[items]
     logs = (z @ rows.T).log_softmax(1)
@@ -154,7 +156,8 @@ def test_pairs_of_the_validation_items_only_choose_and_scale(monkeypatch):
 def test_stretched_vectors_give_the_same_head():
     pupil = world()
     stretch = np.exp(np.random.default_rng(1).standard_normal(DIM)).astype(np.float32)
-    other = Pupil(pupil.vectors * stretch, pupil.rows / stretch, pupil.liked, pupil.validation * stretch, pupil.truth)
+    scaled = {"vectors": pupil.vectors * stretch, "rows": pupil.rows / stretch}
+    other = replace(pupil, **scaled, validation=pupil.validation * stretch)
     ours, theirs = (train(each, 1) for each in (pupil, other))
     assert ours.ranking.ndcg == pytest.approx(theirs.ranking.ndcg, abs=1e-3)
     assert np.allclose(ours.rows, theirs.rows * stretch, rtol=1e-2, atol=1e-3)

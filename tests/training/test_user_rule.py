@@ -47,14 +47,3 @@ def test_learned_rows_are_those_of_a_full_retraining_with_the_same_m(dim: int | 
     sums = weights @ learner.contributions.astype(np.float64)
     factors = np.array([float(size) ** -rule.user_power for size in users.sizes.tolist()])
     np.testing.assert_array_equal(learner.exact_rows(rule.starts, rule.items), sums * factors[:, None])
-
-
-def test_rows_of_a_head_have_no_rule() -> None:
-    users = interactions()
-    form = ClosedForm.fit(VECTORS, choose_landmarks(VECTORS, 32), np.full(ITEMS, 3), Setting())
-
-    class Taught(FittedForm):
-        taught = object()  # type: ignore[assignment]
-
-    fitted = Taught(form, {}, Probabilities(1.0, 0.2, 0.0, 0.0, 0.0), None, None)  # type: ignore[arg-type]
-    assert fitted.rule(np.arange(ITEMS), users, bias=False) is None
