@@ -10,7 +10,6 @@ import pytest
 
 from fllm_export import TopK, UsageError, UserTable, _core
 from fllm_export.engines.registry import ENGINES
-from fllm_export.graphs.heads import bundle_heads
 from tests.linked import set_link
 
 GENERATOR = np.random.default_rng(3)
@@ -128,6 +127,9 @@ def test_refined_tables(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("quant", ["int8", "fp16", "int2"])
 def test_the_head_graph(tmp_path: Path, quant: str) -> None:
+    pytest.importorskip("onnx")
+    from fllm_export.graphs.heads import bundle_heads
+
     _, reference = made(tmp_path / "t", 3, quant=quant)
     (tmp_path / "head").mkdir()
     model = bundle_heads(quant, 40, bias=True)["tile"]
