@@ -174,7 +174,9 @@ def test_the_index_holds_what_was_onboarded_even_after_a_crash(onboarder: Onboar
     own = np.concatenate([known.items, vectors]) @ users.T
     place = {item: at for at, item in enumerate([*known.item_ids.tolist(), *ids.tolist()])}
     for user in range(5):
-        np.testing.assert_allclose(scores[user], own[[place[item] for item in best[user].tolist()], user], rtol=1e-5)
+        expected = own[[place[item] for item in best[user].tolist()], user]
+        # Sums that nearly cancel out keep the rounding of their terms, which are as large as the largest score.
+        np.testing.assert_allclose(scores[user], expected, rtol=1e-5, atol=1e-6 * expected.max())
 
 
 def test_other_conditions_need_another_directory(onboarder: Onboarder, tmp_path: Path) -> None:
