@@ -21,7 +21,7 @@ KERNEL_TESTS = ("cuda_kernels_test", "cuda_scan_many_test")
 
 _FLAGS = ["-std=c++20", "-O2", "-fPIC", "-ffp-contract=off", "-pthread"]
 _FLAGS += [f"-I{LIBFLLM}", f"-I{LIBFLLM / 'src'}", f"-I{LIBFLLM / 'include'}"]
-_HOST = ["status", "machine/companion", "machine/environment", "machine/fork"]
+_HOST = ["status", "portable_log", "machine/companion", "machine/environment", "machine/fork"]
 
 
 def compile_engine(folder: Path) -> Path:
