@@ -102,7 +102,7 @@ def test_the_command_sweeps_a_raw_table(files, tmp_path):
         assert float(row["recall"]) == line["measured"]["recall"]
         assert row["conditions"] == line["conditions"]
     again = run(*arguments)
-    assert "3 points, 3 of them of an earlier run" in again.stdout
+    assert f"3 points in {out}; 3 of them from an earlier run" in again.stdout
     assert "*" in again.stdout
 
 
