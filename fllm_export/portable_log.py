@@ -18,7 +18,7 @@ def log(x: F64) -> F64:
     """Return the natural logarithm of positive normal numbers, bit-identical everywhere (within 2 ulp of the truth).
 
     x = 2^e m with m in [sqrt(1/2), sqrt(2)); log m = 2 artanh(s), s = (m - 1) / (m + 1), by its power series.
-    libfllm computes the same (src/search/gumbel.cpp).
+    libfllm computes the same (src/portable_log.cpp).
     """
     mantissa, exponent = np.frexp(x)
     low = mantissa < _SQRT_HALF
