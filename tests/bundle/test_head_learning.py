@@ -21,6 +21,8 @@ from fllm_export.table.learner import Learner
 from fllm_export.table.table import Table
 from tests.made_heads import made_head
 
+from .stored_rows import rows_of
+
 pytest.importorskip("torch")
 
 ITEMS, USERS, DIM, RANK, POWER, ACTIVITY = 40, 300, 16, 8, 0.3, 0.2
@@ -72,15 +74,6 @@ def built(request: pytest.FixtureRequest, checkpoint: Checkpoint, item_texts: li
         **options[request.param],
     )
     return path
-
-
-def rows_of(bundle: Path) -> dict[int, tuple[np.ndarray, float]]:
-    chunks = Table(bundle / "users").labelled_chunks()
-    return {
-        user: (row, float(bias))
-        for ids, rows, biases in chunks
-        for user, row, bias in zip(ids.tolist(), rows, biases, strict=True)
-    }
 
 
 def test_a_rule_of_a_head_is_read_as_it_was_written(checkpoint: Checkpoint) -> None:

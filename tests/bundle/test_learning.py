@@ -18,6 +18,8 @@ from fllm_export.cli.main import main
 from fllm_export.manifest import LEARNER
 from fllm_export.table.table import Table
 
+from .stored_rows import rows_of
+
 pytest.importorskip("torch")
 
 ITEMS, USERS, DIM, POWER, ACTIVITY = 40, 400, 16, 0.3, 0.2
@@ -57,15 +59,6 @@ def built(
     path = tmp_path_factory.mktemp("learn") / "bundle"
     build(checkpoint, path, calibration=item_texts, min_recall=0.1, k=20, quant=request.param, threads=1)
     return path
-
-
-def rows_of(bundle: Path) -> dict[int, tuple[np.ndarray, float]]:
-    chunks = Table(bundle / "users").labelled_chunks()
-    return {
-        user: (row, float(bias))
-        for ids, rows, biases in chunks
-        for user, row, bias in zip(ids.tolist(), rows, biases, strict=True)
-    }
 
 
 def test_a_rule_is_read_as_it_was_written(checkpoint: Checkpoint) -> None:
