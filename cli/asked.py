@@ -11,7 +11,8 @@ import click
 from click.core import ParameterSource
 
 from fllm_export.cli.options import typed
-from fllm_export.errors import BundleError, UsageError
+from fllm_export.directory_kinds import BUNDLE, USER_TABLE, check_kind
+from fllm_export.errors import UsageError
 
 if TYPE_CHECKING:
     from fllm_export.operating_point import OperatingPoint
@@ -77,10 +78,9 @@ def open_asked(
         )
     if operating_point is not None:
         engine, threads = typed("engine", engine), typed("threads", threads)
-    if (path / "table.json").is_file():
+    if USER_TABLE.found_at(path):
         return _table(path, texts, file, {"engine": engine, "threads": threads, "operating_point": operating_point})
-    if not (path / "manifest.json").is_file():
-        raise BundleError(f"{path} is not a bundle or a user table", expected="manifest.json or table.json in it")
+    check_kind(path, BUNDLE, USER_TABLE)
     from fllm_export.item_texts import ItemTexts
     from fllm_export.runtime.runtime import Runtime
 
@@ -102,8 +102,12 @@ def _table(path: Path, texts: Sequence[str], file: Path | None, options: dict[st
     from fllm_export.runtime.user_table import UserTable
 
     vectors = open_vectors([file])
-    items = vectors.read(0, vectors.rows)
     table = UserTable.open(path, **options)
+    if vectors.dim != table.dim:
+        raise UsageError(
+            f"{file} holds item vectors of dimension {vectors.dim}", expected=f"{table.dim}, as the user table {path}"
+        )
+    items = vectors.read(0, vectors.rows)
     names = [f"item vector {number}" for number in range(len(items))]
     return Asked(table, table, None, items, names, _point(options["operating_point"]))
 

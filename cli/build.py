@@ -127,11 +127,12 @@ def build(
     from fllm_export.bundle.chosen_table import chosen_table
     from fllm_export.bundle.estimate import estimate
     from fllm_export.bundle.job import Job, Options
-    from fllm_export.bundle.pipeline import run
+    from fllm_export.bundle.pipeline import check_output, run
     from fllm_export.bundle.wanted_size import WantedSize
     from fllm_export.checkpoint.checkpoint import Checkpoint
     from fllm_export.environment import thread_count
 
+    check_output(out)
     loaded = Checkpoint.load(checkpoint)
     named = named_options(table, typed_only=operating_point is not None or bytes_per_user is not None)
     table, dim = chosen_table(operating_point, loaded.users.dim, dim, named)

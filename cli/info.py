@@ -54,7 +54,7 @@ def info(output: Output) -> None:
         f"processor   {', '.join(_core.cpu_levels())}; {counted(default_threads(), 'thread')}",
         "",
         *(
-            f"engine {name:<{wide - 7}}  {'runs' if why is None else 'cannot run: ' + why}"
+            f"engine {name:<{wide - 7}}  {'runs' if why is None else 'not available here: ' + why}"
             for name, why in engines.items()
         ),
         "",

@@ -133,9 +133,10 @@ def onboard(
 
 
 def _opened(source: Path, engine: str | None, encoder: str | None, threads: int | None) -> Runtime | UserTable:
-    from fllm_export.errors import BundleError, UsageError
+    from fllm_export.directory_kinds import BUNDLE, USER_TABLE, check_kind
+    from fllm_export.errors import UsageError
 
-    if (source / "table.json").is_file():
+    if USER_TABLE.found_at(source):
         from fllm_export.runtime.user_table import UserTable
 
         if encoder is not None:
@@ -143,8 +144,7 @@ def _opened(source: Path, engine: str | None, encoder: str | None, threads: int 
                 f"{source} is a user table, which has no encoder", fix="To onboard texts, specify a bundle"
             )
         return UserTable.open(source, engine=engine, threads=threads)
-    if not (source / "manifest.json").is_file():
-        raise BundleError(f"{source} is not a bundle or a user table", expected="manifest.json or table.json in it")
+    check_kind(source, BUNDLE, USER_TABLE)
     from fllm_export.runtime.runtime import Runtime
 
     return Runtime.open(source, engine=engine, encoder=encoder, threads=threads)

@@ -9,6 +9,7 @@ import click
 from fllm_export.cli.options import DIRECTORY
 from fllm_export.cli.output import Output, byte_text, json_option, pass_output
 from fllm_export.counted import counted
+from fllm_export.directory_kinds import BUNDLE, USER_TABLE, refuse_other_kind
 
 
 @click.command()
@@ -23,7 +24,8 @@ def verify(output: Output, path: Path) -> None:
     from fllm_export.bundle.bundle import Bundle
     from fllm_export.table.table import Table
 
-    if (path / "table.json").is_file():
+    refuse_other_kind(path, BUNDLE, USER_TABLE)
+    if USER_TABLE.found_at(path):
         table = Table(path)
         count = table.verify()
         files = len(table.layout.files) + 1

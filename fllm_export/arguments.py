@@ -204,7 +204,7 @@ def ids(values: Any, argument: str, rows: int | None = None, *, least: int = 0) 
         return np.empty(0, np.int64)
     if found.dtype.kind not in "iu":
         raise UsageError(
-            f"{argument} is an array of {found.dtype}, such as {found[0]!r:.60}",
+            f"{argument} is an array of {found.dtype}, such as {found[:1].tolist()[0]!r:.60}",
             expected=f"integers {wanted}",
             fix="Convert them where you know what they mean; ids are never converted here",
         )

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fllm_export import arguments
+from fllm_export.directory_kinds import BUNDLE, USER_TABLE, refuse_other_kind
 from fllm_export.errors import BundleError, FllmError, UsageError
 from fllm_export.files import check_name, publish_json, sha256_file
 from fllm_export.prompt import Prompt
 from fllm_export.strict_json import read_versioned
 
 FORMAT_VERSION = 1
-FILE_NAME = "manifest.json"
+FILE_NAME = BUNDLE.marker
 TABLE_FOLDER = "users"
 MOMENTS, TRANSFORM = "calibration/moments.safetensors", "calibration/transform.safetensors"
 LEARNER = "learner.safetensors"
@@ -80,12 +81,12 @@ class Manifest:
         """Read the manifest.
 
         Raises:
-            BundleError: it is missing, unreadable, of a newer format, or asks for a feature unknown here.
+            BundleError: the directory is a user table or a checkpoint, or the manifest is missing, unreadable, of a
+                newer format, or asks for a feature unknown here.
         """
         path = bundle / FILE_NAME
-        if (bundle / "table.json").is_file():
-            raise BundleError(f"{bundle} is a user table, not a bundle", fix="Open it with UserTable.open")
-        if not path.is_file():
+        if not path.is_file() or USER_TABLE.found_at(bundle):
+            refuse_other_kind(bundle, BUNDLE)
             raise BundleError(
                 f"{bundle} holds no {FILE_NAME}",
                 expected="a bundle",

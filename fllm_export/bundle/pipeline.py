@@ -92,17 +92,19 @@ def build(
         HardwareError: the ``build`` extra is not installed.
         UsageError: an argument is invalid.
     """
+    place = arguments.path(output, "output")
+    check_output(place)
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint.load(arguments.path(checkpoint, "checkpoint"))
     choices, dim = chosen_table(operating_point, checkpoint.users.dim, dim, table)
     size = WantedSize.of(bytes_per_user, table.get("quant"), operating_point=operating_point is not None)
     options = Options(choices, min_recall, k, exporter, thread_count(threads), dim, encoder_precision, rounding, size)
-    return run(Job.prepare(checkpoint, calibration, options, progress), arguments.path(output, "output"))
+    return run(Job.prepare(checkpoint, calibration, options, progress), place)
 
 
 def run(job: Job, output: Path, steps: Sequence[Step] = STEPS) -> Bundle:
     """Run the steps of a job that are not done yet, and publish the bundle; errors as of :func:`build`."""
-    check_place(output, "output")
+    check_output(output)
     finished = _finished(output, job.build_key)
     if finished is not None:
         _check_recall(finished, job.options)
@@ -137,18 +139,29 @@ def _run_step(step: Step, job: Job, staging: Path, ledger: Ledger) -> None:
     step.take_up(job, staging)
 
 
-def _finished(output: Path, build_key: str) -> Bundle | None:
-    """Return the bundle at ``output`` if the same inputs made it; refuse to replace what is not a bundle."""
+def check_output(output: Path) -> None:
+    """Check that a bundle can be put at a path. A build may take hours, so this comes before anything is read.
+
+    Raises:
+        UsageError: it cannot be written to, or something else than a bundle is there.
+    """
+    check_place(output, "output")
     if (output / MANIFEST).is_file():
-        bundle = Bundle.load(output)
-        return bundle if bundle.manifest.provenance.get("build_key") == build_key else None
+        return
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise UsageError(
             f"{output} exists and is not a bundle",
             expected="a new or empty path, or a bundle to replace",
             fix="Choose another output",
         )
-    return None
+
+
+def _finished(output: Path, build_key: str) -> Bundle | None:
+    """Return the bundle at ``output`` if the same inputs made it."""
+    if not (output / MANIFEST).is_file():
+        return None
+    bundle = Bundle.load(output)
+    return bundle if bundle.manifest.provenance.get("build_key") == build_key else None
 
 
 def _check_recall(bundle: Bundle, options: Options) -> None:

@@ -23,6 +23,7 @@ from fllm_export.checkpoint.spec import MAPPER_KINDS, SPEC_FILE, CheckpointSpec,
 from fllm_export.checkpoint.user_files import USER_FILES
 from fllm_export.checkpoint.user_rule import RULE_FILE, UserRule
 from fllm_export.checkpoint.users import UserRows
+from fllm_export.directory_kinds import CHECKPOINT, refuse_other_kind
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import publish_copy, publish_json, sha256_file
 from fllm_export.progress import Progress, silent
@@ -86,6 +87,7 @@ class Checkpoint:
         directory = arguments.path(directory, "directory")
         path = directory / SPEC_FILE
         if not path.is_file():
+            refuse_other_kind(directory, CHECKPOINT)
             raise BundleError(
                 f"{path} does not exist",
                 expected="a checkpoint directory",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fllm_export.checkpoint.feature_spec import FeatureSpec, read_features
+from fllm_export.directory_kinds import CHECKPOINT
 from fllm_export.errors import BundleError
 from fllm_export.link import EXPONENTIAL, Link
 from fllm_export.prompt import PADDING_SIDES, PLACEHOLDER, PaddingSide
@@ -15,7 +16,7 @@ from fllm_export.strict_json import read_object
 SCHEMA_VERSION = 3
 """The newest schema version that is read. A checkpoint is written with the oldest one that can express it."""
 
-SPEC_FILE = "filterllm.json"
+SPEC_FILE = CHECKPOINT.marker
 
 Pooling = Literal["last", "mean", "cls"]
 MapperKind = Literal["identity", "linear", "linear_relu", "mlp", "kernel"]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fllm_export.errors import BundleError
-from fllm_export.manifest import FILE_NAME as MANIFEST
+from fllm_export.directory_kinds import BUNDLE, USER_TABLE, check_kind, refuse_other_kind
 from fllm_export.manifest import TABLE_FOLDER
 from fllm_export.table.layout import FILE_NAME as LAYOUT
 
 
 def table_folder(path: Path) -> Path:
-    """Return where the table is, or would be if the path held a bundle: nothing else is looked at."""
+    """Return where the table is, or would be if the path held a bundle.
+
+    Raises:
+        BundleError: the path is a checkpoint.
+    """
+    refuse_other_kind(path, BUNDLE, USER_TABLE)
     return path if (path / LAYOUT).is_file() else path / TABLE_FOLDER
 
 
@@ -22,6 +26,6 @@ def table_of(path: Path) -> Path:
         BundleError: the path is neither a bundle nor a table.
     """
     table = table_folder(path)
-    if table != path and not (path / MANIFEST).is_file():
-        raise BundleError(f"{path} is not a bundle or a user table", expected=f"{MANIFEST} or {LAYOUT} in it")
+    if table != path:
+        check_kind(path, BUNDLE, USER_TABLE)
     return table

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export import arguments
+from fllm_export.directory_kinds import USER_TABLE, refuse_other_kind
 from fllm_export.engines.base import Engine, Request, UserFilter
 from fllm_export.engines.names import LOG_PROBS, MODES, LogProbs, Mode
 from fllm_export.engines.registry import NativeOptions, Source, checked_options, engine_name, open_engine
@@ -141,8 +142,10 @@ class UserTable(LivingUsers):
         if point is not None:
             engine = point.engine if engine is None else engine
             threads = point.threads if threads is None else threads
+        place = arguments.path(directory, "directory")
+        refuse_other_kind(place, USER_TABLE)
         source = Source(
-            arguments.path(directory, "directory"),
+            place,
             None if head is None else arguments.path(head, "head"),
             thread_count(threads),
             checked_options(native),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fllm_export.runtime.places import table_of
 from fllm_export.server.access import bearer, read_token
 from fllm_export.server.listener import Say, listen
 from fllm_export.server.options import ListenOptions, ServerOptions, SourceOptions
@@ -35,8 +36,10 @@ def run(
     Raises:
         UsageError: the address is in use, or a file cannot be read.
         HardwareError: the packages for tracing are not installed.
+        BundleError: the source is not a bundle or a user table; nothing listens yet.
         FllmError: what is to be served cannot be opened, or does not answer.
     """
+    table_of(source.path)
     token = read_token(token_file)
     access = Access() if token is None else Access(bearer(token), other_paths=True)
     tracing = Tracing.by_environment() if traces else None

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fllm_export.directory_kinds import USER_TABLE, refuse_other_kind
 from fllm_export.errors import BundleError
 from fllm_export.files import json_text, publish_text
 from fllm_export.link import EXPONENTIAL, Link
@@ -19,7 +20,7 @@ from fllm_export.table.codecs import CODECS
 from fllm_export.table.options import SHARD_BYTES
 
 FORMAT_VERSION = 1
-FILE_NAME = "table.json"
+FILE_NAME = USER_TABLE.marker
 PREVIOUS_NAME = "table.previous.json"
 """The layout before the one in ``table.json``, for readers that find that one unreadable."""
 GENERATION_MAX = 1 << 53
@@ -190,6 +191,7 @@ class TableLayout:
         """
         path = directory / FILE_NAME
         if not path.is_file():
+            refuse_other_kind(directory, USER_TABLE)
             raise BundleError(
                 f"{directory} holds no {FILE_NAME}", expected="a user table", fix="Specify the directory that holds it"
             )

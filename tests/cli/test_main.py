@@ -166,7 +166,7 @@ def test_info_says_which_engines_run_here_and_why_others_do_not(monkeypatch: pyt
         assert engines[name] == {"runs": True, "why_not": None}
     assert not engines["cuda"]["runs"]
     assert "/nowhere/libfllm_cuda.so" in engines["cuda"]["why_not"]
-    assert "cannot run: the engine 'cuda'" in run("info").stdout
+    assert "not available here: the engine 'cuda' cannot run: " in run("info").stdout
 
 
 def test_a_bad_environment_variable_is_named() -> None:
