@@ -113,6 +113,7 @@ def estimate(
         threads=threads,
         folder=folder,
         quant=table.quant,
+        shard_bytes=table.shard_bytes,
         sketch=table.sketch,
         cluster=table.cluster,
         refine=table.refine,

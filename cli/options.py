@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +20,29 @@ if TYPE_CHECKING:
     from fllm_export.table.options import TableChoices
 
 Value = TypeVar("Value")
+
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_SHARD_BYTES_LEAST = 4096
+"""A page: every tensor of a shard begins on one."""
+
+
+def _bytes(_: click.Context, __: click.Parameter, value: str) -> int:
+    """Return a number of bytes: an integer, or one followed by K, M or G for 2^10, 2^20 or 2^30 bytes."""
+    found = re.fullmatch(r"([0-9]{1,18})([KMG]?)", value, re.IGNORECASE)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is not a number of bytes; expected an integer, or one with K, M or G")
+    number = int(found[1]) * _UNITS.get(found[2].upper(), 1)
+    if number < _SHARD_BYTES_LEAST:
+        raise click.BadParameter(f"{value!r} is {number:,} bytes; expected at least {_SHARD_BYTES_LEAST:,}")
+    return number
+
+
+def _byte_text(number: int) -> str:
+    """Return a number of bytes as it can be typed, in the largest unit that divides it."""
+    fitting = [(size, unit) for unit, size in _UNITS.items() if number % size == 0]
+    size, unit = max(fitting, default=(1, ""))
+    return f"{number // size}{unit}"
+
 
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 """A directory that is there."""
@@ -115,10 +139,12 @@ def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     wrapped: Callable[..., Any] = collected
     for field in reversed(offered):
+        values = field.metadata.get("values")
         option = click.option(
             "--" + field.name.replace("_", "-"),
-            type=click.Choice(field.metadata["values"]),
-            default=field.default,
+            type=str if values is None else click.Choice(values),
+            callback=_bytes if values is None else None,
+            default=_byte_text(field.default) if values is None else field.default,
             show_default=True,
             help=field.metadata["help"],
         )

@@ -29,7 +29,7 @@ class TableChoices(TypedDict, total=False):
 class TableOptions:
     """How a table is written. Nothing here depends on the rows.
 
-    A field with ``help`` in its metadata is an option of every verb that writes a table.
+    A field with ``help`` in its metadata is an option of every verb that writes a table: one of ``values``, or bytes.
 
     Attributes:
         quant: how a row is stored: fp32, fp16, int8, fp8, int4, int4row or int2.
@@ -55,7 +55,13 @@ class TableOptions:
             "values": CODEC_NAMES,
         },
     )
-    shard_bytes: int = SHARD_BYTES
+    shard_bytes: int = field(
+        default=SHARD_BYTES,
+        metadata={
+            "help": "Maximum size of a shard: bytes, or an integer with K, M or G (2^10, 2^20 or 2^30 bytes). Writing "
+            "holds about three shards in memory. Each machine that shares a table needs a shard of its own."
+        },
+    )
     sketch: Choice = field(
         default="auto",
         metadata={
