@@ -50,6 +50,8 @@ class Request:
         log_probs: whether every row must be scored for the softmax denominator, or it may be estimated or left out.
         filter: the users that may be returned, or None for all.
         refine: candidates per user wanted that the refinement rows rank again; 0 takes the rows that are scanned alone.
+        refined_scores: whether each user that is found also gets the score of its refinement row, which changes neither
+            who is found nor the order.
     """
 
     k: int
@@ -60,6 +62,7 @@ class Request:
     log_probs: LogProbs = "exact"
     filter: UserFilter | None = None
     refine: int = 0
+    refined_scores: bool = False
 
     @property
     def expired(self) -> bool:
@@ -114,6 +117,7 @@ class Answer:
         generation: version number of that table.
         scan_ms: time spent scoring and selecting within tiles.
         merge_ms: time spent merging tiles.
+        refined_scores: float32 [B, j], by the refinement rows; None where the request does not want them.
     """
 
     ids: npt.NDArray[np.int64]
@@ -130,6 +134,7 @@ class Answer:
     generation: int
     scan_ms: float
     merge_ms: float
+    refined_scores: npt.NDArray[np.float32] | None = None
 
 
 _ROUNDING = 1e-5

@@ -105,8 +105,10 @@ class CoreEngine:
             log_probs=LOG_PROBS.index(request.log_probs),
             budget_ms=budget_ms,
             refine=request.refine,
+            refined_scores=request.refined_scores,
         )
-        ids, keys, scores, logsumexp, rows_scored, complete, log_probs_exact, error, certified, generation, rows = found
+        ids, keys, scores, logsumexp, rows_scored, complete, log_probs_exact, error, certified, *facts = found
+        generation, rows, refined_scores = facts
         return Answer(
             ids=ids,
             keys=keys,
@@ -122,6 +124,7 @@ class CoreEngine:
             generation=generation,
             scan_ms=(time.perf_counter() - began) * 1e3,
             merge_ms=0.0,
+            refined_scores=refined_scores,
         )
 
     def reopen(self) -> None:

@@ -21,9 +21,11 @@ import numpy.typing as npt
 
 from fllm_export.engines.base import Answer, Request
 from fllm_export.engines.gumbel import gumbel
+from fllm_export.engines.partial import NO_USER
 from fllm_export.engines.query import Query
 from fllm_export.engines.scores import score_rows
 from fllm_export.errors import BundleError
+from fllm_export.link import Link
 from fllm_export.table.refinement import Refinement
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
@@ -45,40 +47,25 @@ class Refiner:
         self._table = table
         self._rows = rows
 
-    def refine(self, z: F32, request: Request, found: Answer) -> Answer:
-        """Return the answer to a request, from that of a search of its candidates (:func:`candidates`).
+    def scores(self, z: F32, ids: I64) -> F32:
+        """Return the scores of users by their refinement rows, float32 [B, n].
 
         Args:
             z: whole item vectors, float32 [B, d].
-            request: what was requested.
-            found: the candidates of each item.
+            ids: users of each item, int64 [B, n].
 
         Raises:
             BundleError: a score is not finite.
         """
         query = Query.quantised(z) if self._rows.codec.exact_query else Query.exact(z)
-        scores = np.stack([self._scores(ids, query.part(slice(i, i + 1))) for i, ids in enumerate(found.ids)])
+        scores = np.stack([self._scores(users, query.part(slice(i, i + 1))) for i, users in enumerate(ids)])
         if not np.isfinite(scores).all():
             raise BundleError(
                 f"{self._table.directory}: the score of a refinement row is not finite",
                 expected="finite numbers in every row, and finite scores",
                 fix="Scale the item vector, or build the table again",
             )
-        link = self._table.layout.link
-        keys = scores if request.mode == "topk" else _perturbed(link.logits(scores), found.ids, request.seeds)
-        order = np.lexsort((found.ids, -keys), axis=1)[:, : request.k]
-        logsumexp = corrected(found.logsumexp, link.logits(found.scores), link.logits(scores))
-        # The sum is off by as much as before, which is another share of it.
-        off = np.expm1(found.log_prob_error.astype(np.float64)) * np.exp(found.logsumexp - logsumexp)
-        return replace(
-            found,
-            ids=np.take_along_axis(found.ids, order, 1),
-            keys=np.take_along_axis(keys, order, 1),
-            scores=np.take_along_axis(scores, order, 1),
-            logsumexp=logsumexp,
-            log_prob_error=np.log1p(off).astype(np.float32),
-            log_probs_exact=np.zeros_like(found.log_probs_exact),
-        )
+        return scores
 
     def _scores(self, ids: I64, query: Query) -> F32:
         known, numbers = self._by_id
@@ -103,8 +90,39 @@ class Refiner:
 
 
 def candidates(request: Request, rows: int) -> Request:
-    """Return the request for the candidates of a request with ``refine``, in a table of so many rows."""
-    return replace(request, k=min(rows, request.k * request.refine), refine=0)
+    """Return the request for the candidates of a request, in a table of so many rows, with their refined scores."""
+    wanted = request.k * max(1, request.refine)
+    return replace(request, k=min(rows, wanted), refine=0, refined_scores=True)
+
+
+def ranked_again(found: Answer, request: Request, link: Link) -> Answer:
+    """Return the answer to a request with ``refine``, from that of :func:`candidates`.
+
+    Args:
+        found: the candidates of each item, with their refined scores. :data:`NO_USER` fills up where fewer were found.
+        request: what was requested.
+        link: of the table.
+    """
+    assert found.refined_scores is not None
+    nobody = found.ids == NO_USER
+    scores = np.where(nobody, np.float32(-np.inf), found.refined_scores)
+    logits = link.logits(scores)
+    keys = scores if request.mode == "topk" else _perturbed(logits, found.ids, request.seeds)
+    order = np.lexsort((found.ids, -keys), axis=1)[:, : request.k]
+    logsumexp = corrected(found.logsumexp, link.logits(np.where(nobody, -np.inf, found.scores)), logits)
+    # The sum is off by as much as before, which is another share of it.
+    off = np.expm1(found.log_prob_error.astype(np.float64)) * np.exp(found.logsumexp - logsumexp)
+    ids, keys, scores = (np.take_along_axis(array, order, 1) for array in (found.ids, keys, scores))
+    return replace(
+        found,
+        ids=ids,
+        keys=keys,
+        scores=scores,
+        logsumexp=logsumexp,
+        log_prob_error=np.log1p(off).astype(np.float32),
+        log_probs_exact=np.zeros_like(found.log_probs_exact),
+        refined_scores=scores if request.refined_scores else None,
+    )
 
 
 def corrected(logsumexp: F64, old: F64, new: F64) -> F64:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fllm_export.engines.base import Answer, Request, TableFacts, told_errors
 from fllm_export.engines.partial import Partial, merge
 from fllm_export.engines.query import Query
-from fllm_export.engines.refined import Refiner, candidates
+from fllm_export.engines.refined import Refiner, candidates, ranked_again
 from fllm_export.errors import BundleError
 from fllm_export.table.shard import Tile
 from fllm_export.table.table import Table
@@ -40,11 +40,13 @@ class TiledEngine(ABC):
             BundleError: a row holds a number that is not finite, or a score is beyond float32's range.
         """
         leading = z[:, : self.table.layout.dim]
-        if not request.refine or self._refiner is None:
+        if self._refiner is None or not (request.refine or request.refined_scores):
             return self._scan(leading, request)
         found = self._scan(leading, candidates(request, self.facts.rows))
         began = time.perf_counter()
-        refined = self._refiner.refine(z, request, found)
+        refined = replace(found, refined_scores=self._refiner.scores(z, found.ids))
+        if request.refine:
+            refined = ranked_again(refined, request, self.facts.link)
         return replace(refined, merge_ms=found.merge_ms + (time.perf_counter() - began) * 1e3)
 
     def query(self, z: npt.NDArray[np.float32]) -> Query:

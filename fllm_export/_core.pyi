@@ -36,6 +36,7 @@ class Table:
         budget_ms: float = 0.0,
         filter: Filter | None = None,
         refine: int = 0,
+        refined_scores: bool = False,
     ) -> tuple[
         npt.NDArray[np.int64],
         npt.NDArray[np.float32],
@@ -48,6 +49,7 @@ class Table:
         npt.NDArray[np.uint8],
         int,
         int,
+        npt.NDArray[np.float32] | None,
     ]: ...
 
 def cpu_levels() -> list[str]: ...

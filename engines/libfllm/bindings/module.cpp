@@ -75,9 +75,10 @@ fllm::Table open(const std::string& directory, unsigned threads, bool pin_thread
 }
 
 // user_ids, keys, scores [items, k]; logsumexp, rows_scored, complete, log_probs_exact, log_prob_error,
-// log_probs_certified [items]; generation, rows.
+// log_probs_certified [items]; generation, rows; refined_scores [items, k] or None.
 nb::tuple search(const fllm::Table& table, Vectors z, std::size_t k, bool sample, std::optional<Seeds> seeds,
-                 bool exact, int log_probs, double budget_ms, const fllm::Filter* filter, std::uint32_t refine) {
+                 bool exact, int log_probs, double budget_ms, const fllm::Filter* filter, std::uint32_t refine,
+                 bool refined_scores) {
   const std::size_t items = z.shape(0);
   auto user_ids = make<std::int64_t>(items, k, 2);
   auto keys = make<float>(items, k, 2), scores = make<float>(items, k, 2);
@@ -86,6 +87,8 @@ nb::tuple search(const fllm::Table& table, Vectors z, std::size_t k, bool sample
   auto complete = make<std::uint8_t>(items, 1, 1), log_probs_exact = make<std::uint8_t>(items, 1, 1);
   auto log_prob_error = make<float>(items, 1, 1);
   auto log_probs_certified = make<std::uint8_t>(items, 1, 1);
+  std::optional<Filled<float>> refined;
+  if (refined_scores) refined = make<float>(items, k, 2);
   fllm::SearchOptions options;
   options.k = k;
   options.mode = sample ? FLLM_SAMPLE : FLLM_TOPK;
@@ -105,13 +108,14 @@ nb::tuple search(const fllm::Table& table, Vectors z, std::size_t k, bool sample
   out.log_probs_exact = log_probs_exact.data;
   out.log_prob_error = log_prob_error.data;
   out.log_probs_certified = log_probs_certified.data;
+  out.refined_scores = refined ? refined->data : nullptr;
   {
     nb::gil_scoped_release release;
     table.search({z.data(), z.size()}, items, options, out);
   }
   return nb::make_tuple(user_ids.array, keys.array, scores.array, logsumexp.array, rows_scored.array, complete.array,
                         log_probs_exact.array, log_prob_error.array, log_probs_certified.array, out.generation,
-                        out.rows);
+                        out.rows, refined ? nb::object(refined->array.cast()) : nb::none());
 }
 
 nb::dict describe(const fllm::Table& table) {
@@ -173,5 +177,5 @@ NB_MODULE(_core, module) {
           nb::arg("user_ids"), nb::arg("deny") = false)
       .def("search", &search, nb::arg("z"), nb::arg("k"), nb::kw_only(), nb::arg("sample") = false,
            nb::arg("seeds") = nb::none(), nb::arg("exact") = true, nb::arg("log_probs") = 0, nb::arg("budget_ms") = 0.0,
-           nb::arg("filter") = nb::none(), nb::arg("refine") = 0);
+           nb::arg("filter") = nb::none(), nb::arg("refine") = 0, nb::arg("refined_scores") = false);
 }

@@ -56,6 +56,56 @@ void candidates_are_ranked_again() {
   }
 }
 
+// What an application needs to rank candidates of several parts again: both scores of each, in the order of the scan.
+void both_scores_of_candidates() {
+  const writer::Directory directory;
+  writer::write_refined(directory);
+  const fllm::Table table(directory.path());
+  const std::vector<float> z(kDim, 0.5f);
+  fllm::SearchOptions options;
+  options.k = 60;
+  options.refine = 0;
+  const fllm::Answer scanned = table.search(z, 1, options);
+  std::vector<std::int64_t> ids(60);
+  std::vector<float> scores(60), refined(60);
+  fllm_answer out = FLLM_ANSWER_INIT;
+  out.user_ids = ids.data();
+  out.scores = scores.data();
+  out.refined_scores = refined.data();
+  table.search(z, 1, options, out);
+  CHECK(ids == scanned.user_ids && scores == scanned.scores && refined != scores);
+  std::vector<std::pair<float, std::int64_t>> again;
+  for (std::size_t at = 0; at < ids.size(); ++at) again.emplace_back(-refined[at], ids[at]);
+  std::sort(again.begin(), again.end());
+  options.k = 20;
+  options.refine = 3;
+  out.refined_scores = refined.data();
+  table.search(z, 1, options, out);
+  for (std::size_t at = 0; at < options.k; ++at) {
+    CHECK(ids[at] == again[at].second && scores[at] == -again[at].first && refined[at] == scores[at]);
+  }
+}
+
+void no_user_has_a_refined_score() {
+  const writer::Directory directory;
+  writer::write_refined(directory);
+  const fllm::Table table(directory.path());
+  const std::vector<float> z(kDim, 0.5f);
+  const std::vector<std::int64_t> allowed{3};
+  const fllm::Filter filter = table.filter(allowed, FLLM_ALLOW);
+  fllm::SearchOptions options;
+  options.k = 2;
+  options.refine = 0;
+  options.filter = &filter;
+  std::vector<std::int64_t> ids(2);
+  std::vector<float> refined(2);
+  fllm_answer out = FLLM_ANSWER_INIT;
+  out.user_ids = ids.data();
+  out.refined_scores = refined.data();
+  table.search(z, 1, options, out);
+  CHECK(ids[0] == 3 && ids[1] == -1 && std::isfinite(refined[0]) && std::isinf(refined[1]) && refined[1] < 0);
+}
+
 // A caller that was compiled before there were refinement rows gives a shorter struct.
 void an_older_caller() {
   const writer::Directory directory;
@@ -73,6 +123,10 @@ void an_older_caller() {
   fllm::SearchOptions now;
   now.k = found.size();
   CHECK(table.search(z, 1, now).user_ids == found);
+  answer.size = offsetof(fllm_answer, refined_scores);
+  float untouched = 7;
+  answer.refined_scores = &untouched;
+  CHECK(fllm_table_search(table.get(), z.data(), 1, &options, &answer, &error) == FLLM_OK && untouched == 7);
 }
 
 void what_cannot_be_refined() {
@@ -89,12 +143,26 @@ void what_cannot_be_refined() {
     message = error.what();
   }
   CHECK(message == "refine is 2, and the table has no refinement rows; expected 0, or a table with refinement rows.");
+  std::vector<float> refined(5);
+  fllm_answer out = FLLM_ANSWER_INIT;
+  out.refined_scores = refined.data();
+  options.refine = 0;
+  try {
+    plain.search(std::vector<float>(kDim, 1.0f), 1, options, out);
+  } catch (const fllm::Error& error) {
+    message = error.what();
+  }
+  CHECK(message ==
+        "refined_scores is not NULL, and the table has no refinement rows; expected NULL, or a table with refinement "
+        "rows.");
 }
 
 }  // namespace
 
 int main() {
   candidates_are_ranked_again();
+  both_scores_of_candidates();
+  no_user_has_a_refined_score();
   an_older_caller();
   what_cannot_be_refined();
   return check::result();

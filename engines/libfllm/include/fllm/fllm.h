@@ -209,9 +209,13 @@ typedef struct fllm_answer {
   float* log_prob_error;    /* [items], the most by which logsumexp, and so each log-probability, is off; NaN where that
                              * is not known: where the budget left rows out of the sum, or there is none */
   uint8_t* log_probs_certified; /* [items], 1: log_prob_error is proven; 0: it holds with a probability of 95% */
+  float* refined_scores; /* [items, k], the score of each user by its refinement row, also with `refine` 0, where the
+                          * order is that of the rows that are scanned; -infinity where none. With it, an application
+                          * merges the candidates of several parts and ranks them again. FLLM_USAGE if it is not NULL
+                          * and the table has no refinement rows */
 } fllm_answer;
 
-#define FLLM_ANSWER_INIT {sizeof(fllm_answer), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL}
+#define FLLM_ANSWER_INIT {sizeof(fllm_answer), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, NULL, NULL, NULL}
 
 /* Finds the best users for the item vectors z, float32 [items, dim], all finite. Blocks until the answer is complete,
  * the budget is used up or the search is cancelled. Concurrent searches share passes over the table. */

@@ -96,12 +96,15 @@ void check_finite(const std::vector<fllm::ItemAnswer>& answers, bool wants_denom
   for (std::size_t item = 0; item < answers.size(); ++item) {
     const std::string whose = "item " + std::to_string(item) + ": ";
     const std::string fix = "Scale the item vector, or write the table again if rows of it are not finite";
-    for (const fllm::Candidate& user : answers[item].users) {
-      if (std::isfinite(user.score)) continue;
+    const auto check = [&](const fllm::Candidate& user, float score) {
+      if (std::isfinite(score)) return;
       throw Error(Status::bundle,
-                  sentence(whose + "the score of user " + std::to_string(user.id) + " is " + std::to_string(user.score),
+                  sentence(whose + "the score of user " + std::to_string(user.id) + " is " + std::to_string(score),
                            "a finite score", fix));
-    }
+    };
+    const fllm::ItemAnswer& found = answers[item];
+    for (const fllm::Candidate& user : found.users) check(user, user.score);
+    for (std::size_t at = 0; at < found.refined_scores.size(); ++at) check(found.users[at], found.refined_scores[at]);
     const double logsumexp = answers[item].logsumexp;
     if (wants_denominator && answers[item].rows_scored > 0 && !std::isfinite(logsumexp)) {
       throw Error(Status::bundle, sentence(whose + "the logsumexp of the table is " + std::to_string(logsumexp),
@@ -120,6 +123,7 @@ void write_users(const fllm::ItemAnswer& found, std::size_t item, std::size_t k,
     if (answer.user_ids != nullptr) answer.user_ids[at] = user.id;
     if (answer.keys != nullptr) answer.keys[at] = user.key;
     if (answer.scores != nullptr) answer.scores[at] = user.score;
+    if (answer.refined_scores != nullptr) answer.refined_scores[at] = known ? found.refined_scores[rank] : kNone;
     if (answer.log_probs != nullptr)
       answer.log_probs[at] = static_cast<float>(link.logit(user.score) - found.logsumexp);
   }
@@ -268,7 +272,11 @@ fllm_status fllm_table_search(const fllm_table* table, const float* z, size_t it
     fllm_answer out = read_options(answer, fllm_answer FLLM_ANSWER_INIT, "fllm_answer");
     const std::shared_ptr<fllm::OpenTable> open = table->current();
     check_vectors(z, items, open->table().layout().item_dim());
-    const fllm::Search search = wanted(z, items, given, *open, began);
+    fllm::Search search = wanted(z, items, given, *open, began);
+    search.refined_scores = out.refined_scores != nullptr;
+    require(!search.refined_scores || open->table().refinement() != nullptr,
+            "refined_scores is not NULL, and the table has no refinement rows",
+            "NULL, or a table with refinement rows");
     const std::vector<fllm::ItemAnswer> found = fllm::search_refined(*open, table->kernels(), search);
     check_finite(found, search.wants_log_probs());
     write(found, search.k, *open, out);

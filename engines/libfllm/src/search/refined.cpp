@@ -127,6 +127,16 @@ void refine(ItemAnswer& answer, const Refinement& refinement, const kernels::Ker
   answer.users = ranked(std::move(users), search.k).users;
 }
 
+// Tells what the refinement rows say of the users, and leaves the answer as it is.
+void tell_refined_scores(ItemAnswer& answer, const Refinement& refinement, const kernels::Kernels& kernels,
+                         const Search& search, std::size_t item) {
+  std::vector<Candidate> users = answer.users;
+  if (search.refine == 0) Scorer(refinement, kernels, search, item).score(users);
+  answer.refined_scores.resize(users.size());
+  std::transform(users.begin(), users.end(), answer.refined_scores.begin(),
+                 [](const Candidate& user) { return user.score; });
+}
+
 }  // namespace
 
 std::vector<ItemAnswer> search_refined(OpenTable& open, const kernels::Kernels& kernels, const Search& search) {
@@ -139,12 +149,13 @@ std::vector<ItemAnswer> search_refined(OpenTable& open, const kernels::Kernels& 
     vectors = leading(search, layout.item_dim(), layout.dim);
     scanned.z = vectors.data();
   }
-  if (search.refine == 0) return open.search(scanned);
   const auto rows = static_cast<std::size_t>(layout.rows);
-  scanned.k = search.k > rows / search.refine ? rows : search.k * search.refine;
+  const std::size_t wanted = std::max<std::size_t>(search.refine, 1);
+  scanned.k = search.k > rows / wanted ? rows : search.k * wanted;
   std::vector<ItemAnswer> answers = open.search(scanned);
   for (std::size_t item = 0; item < answers.size(); ++item) {
-    refine(answers[item], *refinement, kernels, search, item, layout.link);
+    if (search.refine > 0) refine(answers[item], *refinement, kernels, search, item, layout.link);
+    if (search.refined_scores) tell_refined_scores(answers[item], *refinement, kernels, search, item);
   }
   return answers;
 }

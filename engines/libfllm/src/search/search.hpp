@@ -26,7 +26,8 @@ struct Search {
   std::size_t k = 0;
   Mode mode = Mode::topk;
   bool exact = true;
-  std::size_t refine = 0;  // candidates per user wanted that refinement rows rank again; 0: none
+  std::size_t refine = 0;       // candidates per user wanted that refinement rows rank again; 0: none
+  bool refined_scores = false;  // whether each user that is found also gets the score of its refinement row
   LogProbs log_probs = LogProbs::exact;
   const std::uint64_t* seeds = nullptr;  // [items], or null for zeros
   const UserFilter* filter = nullptr;
@@ -55,7 +56,8 @@ inline bool ranks_before(const Candidate& a, const Candidate& b) {
 }
 
 struct ItemAnswer {
-  std::vector<Candidate> users;  // ranked, at most k
+  std::vector<Candidate> users;       // ranked, at most k
+  std::vector<float> refined_scores;  // of these users by their refinement rows, if the search wants them
   double logsumexp = std::numeric_limits<double>::quiet_NaN();
   std::uint64_t rows_scored = 0;
   bool complete = false;
