@@ -19,12 +19,14 @@ from fllm_export.planning.quantity import Quantity
 from fllm_export.planning.source import Shape
 from fllm_export.planning.table_probe import ScanRates, WriteRates, measure_table
 from fllm_export.planning.times import Scan
-from fllm_export.table.codec_names import RefineName
+from fllm_export.table.codec_names import REFINE_DEFAULT, RefineName
 from fllm_export.table.footprint import Footprint
 from fllm_export.table.options import TableChoices, TableOptions
 
 _ITEM_BYTES_OF_A_USER = 16
 """Of an answer that is to be merged: int64 id, float32 key and float32 score."""
+_ITEM_BYTES_OF_A_CANDIDATE = 20
+"""Where they are to be ranked again: also the float32 score of the refinement row."""
 _ITEM_BYTES = 16
 """And per item two float64: the largest score, and the sum of exponentials relative to it."""
 
@@ -110,7 +112,7 @@ class Plan:
         found["memory to search"] = sizes.serving_memory(footprint, encoder)
         found["memory to write"] = sizes.writing_memory(footprint)
         if asked.machines > 1:
-            found["network per item"] = _network(asked.machines, asked.shape.dim, min(asked.k, footprint.rows))
+            found["network per item"] = _network(asked, footprint.rows)
         return found
 
     def _all_disks(self) -> Quantity:
@@ -267,10 +269,15 @@ def _shape(
     )
 
 
-def _network(machines: int, dim: int, k: int) -> Quantity:
+def _network(asked: Question, rows: int) -> Quantity:
+    """Return what an item takes on the network, where each machine has so many rows."""
+    refined = asked.options.refine != "no"  # then each machine returns as many candidates as the whole table has
+    users = min(asked.k * (REFINE_DEFAULT if refined else 1), rows)
+    each = _ITEM_BYTES_OF_A_CANDIDATE if refined else _ITEM_BYTES_OF_A_USER
+    dim, machines = asked.shape.dim, asked.machines
     return Quantity(
-        machines * (4 * dim + _ITEM_BYTES_OF_A_USER * k + _ITEM_BYTES),
+        machines * (4 * dim + each * users + _ITEM_BYTES),
         "bytes",
-        f"{machines:,} machines x ({dim:,} x 4 bytes to it + {k:,} users x {_ITEM_BYTES_OF_A_USER} bytes "
-        f"and {_ITEM_BYTES} bytes back)",
+        f"{machines:,} machines x ({dim:,} x 4 bytes to it + {users:,} {'candidates' if refined else 'users'} x {each} "
+        f"bytes and {_ITEM_BYTES} bytes back)",
     )

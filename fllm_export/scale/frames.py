@@ -17,7 +17,7 @@ BODY_MAX = 1 << 30
 KEY_BYTES = 32
 
 _LENGTHS = struct.Struct("<4sIQ")
-_MAGIC = b"FLP1"
+_MAGIC = b"FLP2"
 _NONCE_BYTES = 32
 _PROOF_BYTES = 32
 

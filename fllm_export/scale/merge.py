@@ -15,12 +15,16 @@ from fllm_export.errors import UsageError
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
+_TOLD = ("ids", "keys", "scores", "refined_scores")
+"""What an answer tells of each user, the last one only where the request wants it."""
+
 
 def merge(answers: Sequence[Answer], k: int, rows: int) -> Answer:
     """Merge what the parts of a table found for the same B items.
 
     Users are ordered by key descending, then user id ascending. The key of a sampled user is its score plus the noise
-    of its id, so samples merge like rankings. Log-normalisers merge as in :func:`log_sum`.
+    of its id, so samples merge like rankings. Log-normalisers merge as in :func:`log_sum`. Refined scores stay with
+    their users, where all answers have them, and do not change the order.
 
     Args:
         answers: one per part that answered, in the order of the parts.
@@ -36,12 +40,11 @@ def merge(answers: Sequence[Answer], k: int, rows: int) -> Answer:
     """
     generation = _generation(answers)
     whole = sum(answer.rows for answer in answers) == rows
-    keys, scores, ids = (np.concatenate([getattr(a, name) for a in answers], 1) for name in ("keys", "scores", "ids"))
+    told = _TOLD if all(answer.refined_scores is not None for answer in answers) else _TOLD[:-1]
+    users = {name: np.concatenate([getattr(answer, name) for answer in answers], 1) for name in told}
     # What a part has in place of a user that it lacks has the key of minus infinity, and so comes last.
-    order = np.lexsort((ids, -keys), axis=1)[:, : min(k, rows)]
-    found: dict[str, Any] = {
-        name: np.take_along_axis(array, order, 1) for name, array in (("ids", ids), ("keys", keys), ("scores", scores))
-    }
+    order = np.lexsort((users["ids"], -users["keys"]), axis=1)[:, : min(k, rows)]
+    found: dict[str, Any] = {name: np.take_along_axis(array, order, 1) for name, array in users.items()}
     for name in ("complete", "exact", "log_probs_exact"):
         found[name] = np.all([getattr(answer, name) for answer in answers], axis=0) & whole
     sums, errors = [answer.logsumexp for answer in answers], [answer.log_prob_error for answer in answers]
@@ -96,7 +99,7 @@ def merged_error(sums: Sequence[F64], errors: Sequence[F32]) -> F32:
 
 
 def nothing(items: int, rows: int, generation: int) -> Answer:
-    """Return the answer of a part of which no row was scored, for so many items."""
+    """Return the answer of a part of which no row was scored, for so many items, to any request."""
     no_users = np.zeros((items, 0), np.float32)
     never = np.full(items, rows == 0)
     return Answer(
@@ -114,6 +117,7 @@ def nothing(items: int, rows: int, generation: int) -> Answer:
         generation=generation,
         scan_ms=0.0,
         merge_ms=0.0,
+        refined_scores=no_users,
     )
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.engines.base import Answer, Request, TableFacts, check_reopened
-from fllm_export.errors import BudgetError, FllmError, UsageError
+from fllm_export.engines.refined import candidates, ranked_again
+from fllm_export.errors import BudgetError, FllmError
 from fllm_export.files import open_whole
 from fllm_export.scale.merge import merge, nothing
 from fllm_export.scale.part_host import OtherGeneration, PartRequest, Reply
@@ -86,6 +87,9 @@ class _Opened:
 class ShardedEngine:
     """Searches a table whose parts are on other machines. Safe to call from many threads at once.
 
+    Where refinement rows rank candidates again, each part searches as many candidates as the whole table has and tells
+    both their scores. So the best of all are those of one machine, and they are ranked again here.
+
     It reads ``table.json`` and the tombstones alone. All parts answer from one generation: a part that has another
     one makes the engine read ``table.json`` again and ask all parts once more.
 
@@ -96,7 +100,6 @@ class ShardedEngine:
 
     Raises:
         BundleError: the table is missing or damaged.
-        UsageError: the table has refinement rows, which rank candidates of the whole table.
     """
 
     name = "sharded"
@@ -135,7 +138,7 @@ class ShardedEngine:
         """
         for _ in range(2):
             opened = self._opened
-            replies = self._gather(opened, z, request)
+            replies = self._gather(opened, z, _scanned(opened.facts, request))
             stale = [reply for reply in replies.values() if isinstance(reply, OtherGeneration)]
             if not stale:
                 return self._merged(opened, replies, len(z), request)
@@ -173,6 +176,8 @@ class ShardedEngine:
             until = self._until(request)
             for part, waiting in pending:
                 reply = _reply(part, waiting, max(0.0, until - time.monotonic()))
+                if isinstance(reply, Answer) and not _answers(reply, len(z), request):
+                    reply = _lost(part, ValueError("the answer is not one to the request"))
                 if reply is not _LOST:
                     found[part] = reply
             wanted = [part for part in wanted if part not in found]
@@ -210,27 +215,35 @@ class ShardedEngine:
         facts = opened.facts
         if lost:  # what they hold is not scored
             answers = [*answers, *(nothing(items, opened.rows[part], facts.generation) for part in lost)]
-        merged = merge(answers, request.k, facts.rows)
+        scanned = _scanned(facts, request)
+        merged = merge(answers, scanned.k, facts.rows)
         if request.log_probs == "none":
             merged = replace(
                 merged, logsumexp=np.full(items, np.nan), log_prob_error=np.full(items, np.nan, np.float32)
             )
+        if scanned is not request:
+            merged = ranked_again(merged, request, facts.link)
         return replace(merged, merge_ms=(time.perf_counter() - began) * 1e3)
 
     def _read(self) -> _Opened:
         layout, tombstones = open_whole("table", self._directory / FILE_NAME, self._layout)
-        if layout.refinement is not None:
-            raise UsageError(
-                f"{self._directory} has refinement rows, and its parts cannot rank candidates of the whole table",
-                expected="a table without refinement rows",
-                fix="Write the table without refine",
-            )
         rows = tuple(part.rows(layout, tombstones) for part in TablePart.all(self._fleet.parts))
         return _Opened(TableFacts.of(layout), rows, layout.identity)
 
     def _layout(self) -> tuple[TableLayout, Tombstones]:
         layout = TableLayout.load(self._directory)
         return layout, Tombstones.of(self._directory, layout)
+
+
+def _scanned(facts: TableFacts, request: Request) -> Request:
+    """Return what the parts are asked: candidates of the whole table where they are to be ranked again."""
+    if not request.refine or facts.refinement is None:
+        return request
+    return candidates(request, facts.rows)
+
+
+def _answers(reply: Answer, items: int, request: Request) -> bool:
+    return len(reply.ids) == items and (reply.refined_scores is not None) == request.refined_scores
 
 
 def _reply(part: int, waiting: Any, timeout_s: float) -> Any:

@@ -31,7 +31,6 @@ def open_sharded_table(directory: Path, fleet: Fleet, options: ShardedOptions | 
 
     Raises:
         BundleError: the table is missing or damaged.
-        UsageError: the table has refinement rows.
     """
     return UserTable(ShardedEngine(directory, fleet, options), Source(directory, None, 1, {}))
 
@@ -59,7 +58,7 @@ def open_sharded_runtime(
     Raises:
         BundleError: the bundle is incomplete or damaged.
         HardwareError: the encoder cannot run here.
-        UsageError: there is no encoder of that name, or the table has refinement rows.
+        UsageError: there is no encoder of that name.
     """
     where = encoder or chosen_encoder() or default_encoder("native")
     if where not in ENCODERS:

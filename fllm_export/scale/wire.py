@@ -35,8 +35,11 @@ _ANSWER = {
     "log_prob_error": ("<f4", 1),
     "log_probs_certified": ("|b1", 1),
 }
-_PLAIN = tuple(field.name for field in fields(Answer) if field.name not in _ANSWER)
-_SEARCH = ("k", "mode", "exact", "log_probs", "refine")
+_CANDIDATES = {**_ANSWER, "refined_scores": ("<f4", 2)}
+_ANSWERS = {"answer": _ANSWER, "candidates": _CANDIDATES}
+_PLAIN = tuple(field.name for field in fields(Answer) if field.name not in _CANDIDATES)
+_INTEGERS = ("rows", "generation")
+_SEARCH = ("k", "mode", "exact", "log_probs", "refine", "refined_scores")
 _ERRORS: dict[str, type[FllmError]] = {
     name: value for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, FllmError)
 }
@@ -93,8 +96,9 @@ def read_request(header: bytes, body: bytearray) -> PartRequest:
 def reply_bytes(reply: Reply | Exception) -> tuple[bytes, bytes]:
     """Return the header and the arrays of a reply."""
     if isinstance(reply, Answer):
-        plain = {name: getattr(reply, name) for name in _PLAIN}
-        return _message({"kind": "answer", **plain}, {name: getattr(reply, name) for name in _ANSWER}, _ANSWER)
+        kind = "answer" if reply.refined_scores is None else "candidates"
+        plain, schema = {name: getattr(reply, name) for name in _PLAIN}, _ANSWERS[kind]
+        return _message({"kind": kind, **plain}, {name: getattr(reply, name) for name in schema}, schema)
     if isinstance(reply, OtherGeneration):
         return _message({"kind": "generation", "found": reply.found}, {}, {})
     if isinstance(reply, FllmError):
@@ -113,9 +117,8 @@ def read_reply(header: bytes, body: bytearray) -> Reply:
     """
     found = _object(header)
     try:
-        if found["kind"] == "answer":
-            arrays = _arrays(found, body, _ANSWER)
-            return Answer(**cast(Any, arrays), **{name: found[name] for name in _PLAIN})
+        if found["kind"] in ("answer", "candidates"):
+            return _answer(found, _arrays(found, body, _ANSWERS[found["kind"]]))
         if found["kind"] == "generation":
             return OtherGeneration(found["found"])
         if found["kind"] == "error":
@@ -125,6 +128,19 @@ def read_reply(header: bytes, body: bytearray) -> Reply:
     except (KeyError, TypeError, AttributeError) as error:
         raise WireError(f"the header of a reply lacks {error}") from error
     raise WireError(f"there is no reply of the kind {found['kind']!r}")
+
+
+def _answer(header: dict[str, Any], arrays: dict[str, Array]) -> Answer:
+    """Return the answer of a message whose arrays are those of its kind."""
+    plain = {name: header[name] for name in _PLAIN}
+    for name, value in plain.items():
+        if type(value) is not int and (name in _INTEGERS or type(value) is not float):
+            raise WireError(f"{name} of an answer is {value!r}"[:200])
+    shape = arrays["ids"].shape
+    for name, array in arrays.items():
+        if array.shape != shape[: array.ndim]:
+            raise WireError(f"the shape of {name} is {array.shape}, and that of ids is {shape}")
+    return Answer(**cast(Any, arrays), **plain)
 
 
 def _message(

@@ -85,6 +85,9 @@ def test_the_network_carries_what_is_merged() -> None:
     part = Partial(ids, scores, scores, np.zeros(batch), np.ones(batch))
     back = sum(array.nbytes for array in (part.ids, part.keys, part.scores, part.m, part.l))
     assert found.bytes["network per item"].value == 3 * (back + np.zeros(64, np.float32).nbytes)
+    refined = plan(10_000, 64, machines=3, quant="int2", refine="int8").bytes["network per item"]
+    assert refined.value == 3 * (4 * 64 + 4 * k * (8 + 4 + 4 + 4) + 16)
+    assert "400 candidates x 20 bytes" in refined.arithmetic
 
 
 @pytest.mark.parametrize(("memory", "disk"), [(1_500_000_000, PLENTY), (PLENTY, 700_000_000)])

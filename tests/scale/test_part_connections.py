@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from fllm_export import BundleError, UsageError, UserTable
+from fllm_export.engines.base import Answer
 from fllm_export.scale import part_fleet
 from fllm_export.scale.frames import Address, Channel
 from fllm_export.scale.part_fleet import PartFleet
@@ -128,6 +129,82 @@ def test_messages_that_do_not_agree_are_refused(place: Path, old: bytes, new: by
         read_request(header, bytearray(body[:-8]))
 
 
+@pytest.fixture(scope="module")
+def refined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    table = tmp_path_factory.mktemp("refined") / "t"
+    UserTable.create(table, ROWS, shard_bytes=1 << 14, quant="int2", refine="int8", cluster="no")
+    return table
+
+
+def candidates_of(refined: Path) -> tuple[bytes, bytes]:
+    host = PartHost(PartOptions(refined, (0, 1), threads=1))
+    return reply_bytes(host.answer(replace(asked(refined, refine=0, refined_scores=True), generation=1)))
+
+
+def test_candidates_arrive_with_both_their_scores(refined: Path) -> None:
+    header, body = candidates_of(refined)
+    found = read_reply(header, bytearray(body))
+    assert isinstance(found, Answer)
+    assert found.refined_scores is not None
+    assert found.refined_scores.dtype == np.float32
+    table = UserTable.open(refined, threads=1)
+    expected = table.topk(Z, 10, mode="sample", seed=[1 << 63, 2, 3], filter=table.filter(deny=[5, 7]), refine=1)
+    for item, users in enumerate(found.ids):
+        place = {user: at for at, user in enumerate(users.tolist())}
+        at = [place[user] for user in expected.user_ids[item].tolist()]
+        np.testing.assert_array_equal(found.refined_scores[item, at], expected.scores[item])
+        assert not np.array_equal(found.refined_scores[item, at], found.scores[item, at])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b'"candidates"', b'"answer"', "shapes"),
+        (b'"candidates"', b'"guesses"', "no reply of the kind"),
+        (b'"candidates"', b"[]", "unhashable|no reply of the kind"),
+        (b'"refined_scores": [3, 10]', b'"refined_scores": [10, 3]', "refined_scores is .10, 3."),
+        (b'"keys": [3, 10]', b'"keys": [5, 6]', "keys is .5, 6."),
+        (b'"rows": 2000', b'"rows": true', "rows of an answer is True"),
+        (b'"rows": 2000', b'"rows": 2e3', "rows of an answer is 2000.0"),
+        (b'"generation": 1', b'"generation": "1"', "generation of an answer"),
+        (b'"merge_ms": 0.0', b'"merge_ms": null', "merge_ms of an answer"),
+    ],
+)
+def test_replies_that_do_not_agree_are_refused(refined: Path, old: bytes, new: bytes, message: str) -> None:
+    header, body = candidates_of(refined)
+    assert old in header
+    with pytest.raises(WireError, match=message):
+        read_reply(header.replace(old, new, 1), bytearray(body))
+
+
+def test_a_router_before_refined_scores_is_refused(place: Path, refined: Path) -> None:
+    header, body = request_bytes(asked(place))
+    older = header.replace(b', "refined_scores": false', b"")
+    assert older != header
+    with pytest.raises(WireError, match="refined_scores"):
+        read_request(older, bytearray(body))
+    host = Host(OtherGeneration(1))
+    server = PartServer(host, "127.0.0.1")  # type: ignore[arg-type]
+    with socket.create_connection((server.address.host, server.address.port)) as stranger:
+        stranger.settimeout(5.0)
+        stranger.sendall(b"FLP1" + bytes(32))
+        assert stranger.recv(1) == b""
+    assert not host.asked
+    server.close()
+
+
+def test_refined_searches_by_connection_are_those_of_one_machine(refined: Path) -> None:
+    machines = Machines(refined)
+    try:
+        table, whole = open_sharded_table(refined, machines.fleet), UserTable.open(refined, threads=1)
+        for mode in ("topk", "sample"):
+            found, expected = table.topk(Z, 40, mode=mode, seed=3), whole.topk(Z, 40, mode=mode, seed=3)
+            for name in ("user_ids", "scores", "coverage", "complete", "exact"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    finally:
+        machines.close()
+
+
 def test_searches_by_connection_are_those_of_one_machine(place: Path, machines: Machines) -> None:
     table, whole = open_sharded_table(place, machines.fleet), UserTable.open(place, threads=1)
     for mode in ("topk", "sample"):
@@ -195,10 +272,10 @@ def test_whoever_does_not_know_the_key_is_no_part_and_no_router(place: Path) -> 
         Channel.to(wrong, 5.0)
     with socket.create_connection((wrong.host, wrong.port)) as stranger:
         stranger.settimeout(5.0)
-        stranger.sendall(b"FLP1" + bytes(32))  # a hello, and then no proof
+        stranger.sendall(b"FLP2" + bytes(32))  # a hello, and then no proof
         stranger.recv(64, socket.MSG_WAITALL)
         stranger.sendall(bytes(32))
-        channel = b"FLP1" + bytes(12)
+        channel = b"FLP2" + bytes(12)
         stranger.sendall(channel)
         assert stranger.recv(1) == b""
     assert not host.asked

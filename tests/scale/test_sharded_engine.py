@@ -167,9 +167,3 @@ def test_a_host_keeps_two_generations(place: Path) -> None:
         assert host.answer(replace(asked, generation=generation)).generation == generation  # type: ignore[union-attr]
     assert host.answer(replace(asked, generation=2)).generation == 2  # type: ignore[union-attr]
     assert host.answer(asked) == OtherGeneration(3)
-
-
-def test_refinement_rows_are_refused(tmp_path: Path) -> None:
-    UserTable.create(tmp_path / "t", ROWS, quant="int2", refine="int8", cluster="no")
-    with pytest.raises(UsageError, match="refinement rows"):
-        sharded(LocalFleet(tmp_path / "t", 2))
