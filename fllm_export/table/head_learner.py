@@ -136,11 +136,10 @@ class HeadLearner:
         (ids, closed, *tensors), numbers = read_rule(path, dtypes, head=True)
         if numbers.strength is None or numbers.scale is None:
             raise damaged_rule(path, "it has no strength")
-        if ids.ndim != 1 or closed.ndim != 2 or len(ids) != len(closed) or not closed.size:
-            raise damaged_rule(path)
         named = zip(HEAD_TENSORS.items(), tensors, strict=True)
         views = {name: array.view(_NUMPY[dtype]) for (name, dtype), array in named}
         learner = Learner(ids.view(np.int64), closed.view(np.float32), numbers.user_power, numbers.activity)
+        learner.check(path, CLOSED_TENSOR)
         try:
             return cls.of(learner, HeadRule(**views, strength=numbers.strength, scale=numbers.scale))
         except UsageError as error:

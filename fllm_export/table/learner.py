@@ -113,14 +113,23 @@ class Learner:
         Args:
             starts: where the items of each user begin, int64 [U + 1], ascending from 0; each has at least one.
             items: their positions, int32 [P].
+
+        Raises:
+            BundleError: a position is that of no item, as in a history of another learner.
         """
+        self._check_positions(items)
         factors = self._factors(starts)
         if native.takes(self.contributions):
             return native.user_rows(self.contributions, items, starts, factors)
         return self.exact_rows(starts, items).astype(np.float32)
 
     def exact_rows(self, starts: I64, items: I32) -> F64:
-        """Return e_u in float64 [U, d], of the same arguments: what :meth:`rows` rounds."""
+        """Return e_u in float64 [U, d], of the same arguments: what :meth:`rows` rounds.
+
+        Raises:
+            BundleError: as :meth:`rows`.
+        """
+        self._check_positions(items)
         found, factors = np.empty((len(starts) - 1, self.dim)), self._factors(starts)
         first = 0
         while first < len(found):
@@ -140,6 +149,16 @@ class Learner:
         activity = self.activity
         return _by_size(starts, lambda size: activity * math.log(size)).astype(np.float32)
 
+    def _check_positions(self, items: I32) -> None:
+        count = len(self.item_ids)
+        outside = items[(items < 0) | (items >= count)]
+        if len(outside):
+            raise BundleError(
+                f"the history of a user has item number {outside[0]}",
+                expected=f"numbers below {count}, the items of the learner",
+                fix="Build the bundle again: its table and its learner do not belong together",
+            )
+
     def _factors(self, starts: I64) -> F64:
         return _by_size(starts, lambda size: math.pow(size, -self.user_power))
 
@@ -156,9 +175,30 @@ class Learner:
             BundleError: the file is missing or damaged.
         """
         (ids, vectors), numbers = read_rule(path, _TENSORS, head=False)
+        learner = cls(ids.view(np.int64), vectors.view(np.float32), numbers.user_power, numbers.activity)
+        learner.check(path, "contributions")
+        return learner
+
+    def check(self, path: Path, name: str) -> None:
+        """Check what was mapped from a file; every number is read.
+
+        Args:
+            path: the file.
+            name: of the contributions in it.
+
+        Raises:
+            BundleError: the shapes do not fit together, an item occurs twice, or a contribution is not finite.
+        """
+        ids, vectors = self.item_ids, self.contributions
         if ids.ndim != 1 or vectors.ndim != 2 or len(ids) != len(vectors) or not vectors.size:
             raise damaged_rule(path)
-        return cls(ids.view(np.int64), vectors.view(np.float32), numbers.user_power, numbers.activity)
+        ascending, _ = self._ascending
+        repeated = ascending[1:][ascending[1:] == ascending[:-1]]
+        if len(repeated):
+            raise damaged_rule(path, f"item id {repeated[0]} occurs twice")
+        for first in range(0, len(vectors), _BLOCK_ITEMS):
+            if not np.isfinite(vectors[first : first + _BLOCK_ITEMS]).all():
+                raise damaged_rule(path, f"{name} has a number that is not finite")
 
 
 def write_rule(path: Path, arrays: Mapping[str, Array], numbers: RuleNumbers) -> None:
