@@ -14,6 +14,7 @@ from fllm_export.engines.base import Answer, Engine, Request
 from fllm_export.engines.registry import NativeOptions, Source, engine_name, open_engine
 from fllm_export.environment import thread_count
 from fllm_export.errors import FllmError
+from fllm_export.table.layout import TableLayout
 
 _KEPT = 2
 """Generations that stay open: the newest, and the one that requests under way may still name."""
@@ -106,6 +107,16 @@ class PartHost:
         except FllmError as error:
             return error
 
+    def reload(self) -> int:
+        """Open what is at the path now, unless it is open, and return its generation.
+
+        Raises:
+            FllmError: as :meth:`PartOptions.open`; what was open stays open.
+        """
+        with self._opening:
+            generation = TableLayout.load(self._options.directory).generation
+            return generation if generation in self._opened else self._open().facts.generation
+
     def _engine(self, generation: int) -> Engine | OtherGeneration:
         engine = self._opened.get(generation)
         if engine is not None:
@@ -113,9 +124,13 @@ class PartHost:
         with self._opening:
             if generation in self._opened:
                 return self._opened[generation]
-            opened = self._options.open()
+            opened = self._open()
             found = opened.facts.generation
-            # Kept even where it is not the one that was requested: the router asks for it next.
-            newest = sorted({*self._opened, found})[-_KEPT:]
-            self._opened = {known: self._opened.get(known, opened) for known in newest}
             return opened if found == generation else OtherGeneration(found)
+
+    def _open(self) -> Engine:
+        """Open what is at the path, and keep it even where it is not the one that was requested: it will be."""
+        opened = self._options.open()
+        newest = sorted({*self._opened, opened.facts.generation})[-_KEPT:]
+        self._opened = {known: self._opened.get(known, opened) for known in newest}
+        return opened

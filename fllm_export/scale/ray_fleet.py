@@ -30,7 +30,8 @@ class RayPart:
     """
 
     def __init__(self, options: PartOptions) -> None:
-        self._server = PartServer(PartHost(options), ray.util.get_node_ip_address())
+        self._host = PartHost(options)
+        self._server = PartServer(self._host, ray.util.get_node_ip_address())
 
     def address(self) -> Address:
         """Return where the part takes requests, and the key that it expects."""

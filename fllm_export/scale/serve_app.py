@@ -5,7 +5,9 @@ It takes the same HTTP requests as ``fllm-export serve`` (docs/guides/ray.md).
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from fllm_export.engines.registry import NativeOptions
 from fllm_export.runtime.places import table_of
 from fllm_export.scale.part_host import PartOptions
 from fllm_export.scale.ray_fleet import RayPart, ServeFleet
+from fllm_export.scale.reload import Reloaded, reload_all, reloaded
 from fllm_export.scale.sharded_engine import ShardedOptions
 from fllm_export.scale.sharded_source import opens
 from fllm_export.server.access import bearer, read_token
@@ -52,6 +55,10 @@ class Part(RayPart):
         options: how the part is opened.
     """
 
+    async def reload(self) -> Reloaded:
+        """Open what is at the path now, while searches go on."""
+        return await reloaded(partial(asyncio.to_thread, self._host.reload))
+
 
 @serve.deployment(max_ongoing_requests=1000)
 @serve.ingress()
@@ -73,11 +80,21 @@ class Router:
             Access() if token is None else Access(bearer(token)),
             opens=opens(ServeFleet(parts), losses),
         )
+        self._parts = parts
         await self._service.load()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Return the routes of the server."""
-        return create_app(self._service)
+        return create_app(self._service, self._reload_all)
+
+    async def reload(self) -> Reloaded:
+        """Move on to what is at the path now."""
+        return await reloaded(self._service.reload)
+
+    async def _reload_all(self, path: Path | None) -> int:
+        """Reload all replicas. The service lets no request name a path."""
+        here = serve.get_replica_context()
+        return await reload_all(self._parts, serve.get_deployment_handle(here.deployment, here.app_name))
 
 
 def _deployment(made: Any) -> Any:

@@ -34,10 +34,17 @@ _JSON = "application/json"
 _CLIENT_GONE = 499
 
 Handler = Callable[[Request], Awaitable[Response]]
+Reload = Callable[[Path | None], Awaitable[int]]
+"""Opens what is at the path now, or at another path, and returns the generation that is served then."""
 
 
-def create_app(service: Service) -> FastAPI:
-    """Return the ASGI application of a service, which its caller loads and closes."""
+def create_app(service: Service, reload: Reload | None = None) -> FastAPI:
+    """Return the ASGI application of a service, which its caller loads and closes.
+
+    Args:
+        service: what answers.
+        reload: what ``/v1/reload`` calls; None is the service's own.
+    """
     app = FastAPI(
         title="fllm-export",
         version=__version__,
@@ -46,7 +53,7 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     _add_search(app, service)
-    _add_reload(app, service)
+    _add_reload(app, service, reload or service.reload)
     _add_health(app, service)
     _add_page(app)
     app.add_exception_handler(HTTPException, _no_route)
@@ -96,7 +103,7 @@ def _add_search(app: FastAPI, service: Service) -> None:
         raise NotImplementedError
 
 
-def _add_reload(app: FastAPI, service: Service) -> None:
+def _add_reload(app: FastAPI, service: Service, reload_service: Reload) -> None:
     async def work(request: Request) -> Response:
         headers = _checked(service, request)
         path = _reload_path(await read_body(request, headers, service))
@@ -107,7 +114,7 @@ def _add_reload(app: FastAPI, service: Service) -> None:
                 "the request names another path, which only a server with a token opens",
                 fix="Start the server with a token, or publish at the path that it serves",
             )
-        generation = await service.reload(path)
+        generation = await reload_service(path)
         return Response(schema.Generation(generation=generation).model_dump_json(), media_type=_JSON)
 
     @app.post(

@@ -14,6 +14,7 @@ from fllm_export import BudgetError, BundleError, TopK, UsageError, UserTable
 from fllm_export.engines.registry import Source
 from fllm_export.scale.part_host import OtherGeneration, PartRequest
 from fllm_export.scale.sharded_engine import ShardedEngine, ShardedOptions
+from fllm_export.table.layout import TableLayout
 from fllm_export.table.living import LivingTable
 from tests.linked import set_link
 
@@ -167,3 +168,20 @@ def test_a_host_keeps_two_generations(place: Path) -> None:
         assert host.answer(replace(asked, generation=generation)).generation == generation  # type: ignore[union-attr]
     assert host.answer(replace(asked, generation=2)).generation == 2  # type: ignore[union-attr]
     assert host.answer(asked) == OtherGeneration(3)
+
+
+def test_a_host_reloads_what_is_at_the_path_and_keeps_what_it_has(place: Path) -> None:
+    host = LocalFleet(place, 2).hosts[0]
+    whole = UserTable.open(place, engine="numpy")
+    asked = PartRequest(Z, whole.request(4, 5, None, "topk", 0, 0.0), None, 1)
+    assert host.reload() == 1
+    LivingTable(place, shard_bytes=1 << 15).delete(IDS[:1])
+    assert [host.reload(), host.reload()] == [2, 2]
+    shard = place / TableLayout.load(place).shards[0].name
+    LivingTable(place, shard_bytes=1 << 15).delete(IDS[1:2])
+    shard.rename(place / "elsewhere")
+    with pytest.raises(BundleError, match=shard.name):
+        host.reload()
+    for generation in (1, 2):
+        found = host.answer(replace(asked, generation=generation))
+        assert found.generation == generation  # type: ignore[union-attr]
