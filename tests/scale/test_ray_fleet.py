@@ -1,12 +1,9 @@
-"""Parts of a table on Ray: answers of actors and deployments, and what remains when they are killed."""
+"""Parts of a table in actors of Ray: their answers, and what remains when they are killed."""
 
 from __future__ import annotations
 
-import json
-import socket
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,37 +105,3 @@ def test_an_actor_killed_every_few_seconds(
     assert same(table.topk(Z, 40), whole.topk(Z, 40))
     for actors in fleet.replicas:
         ray.kill(actors[0])
-
-
-def test_the_server_on_ray_serve(ray: Any, place: Path) -> None:
-    from ray import serve
-
-    from fllm_export.scale.serve_app import Arguments, app
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve.start(http_options={"port": port, "host": "127.0.0.1"})
-    try:
-        serve.run(app(Arguments(source=place, parts=PARTS, threads=1)), name="fllm", route_prefix="/")
-        whole = UserTable.open(place, threads=1)
-        body = {"item_vectors": Z.tolist(), "k": 20}
-        found = json.load(_post(port, "/v1/topk", body))
-        expected = whole.topk(Z, 20)
-        ids = [[user["user_id"] for user in item["users"]] for item in found["items"]]
-        assert ids == expected.user_ids.tolist()
-        assert all(item["complete"] for item in found["items"])
-        UserTable.open(place).delete(expected.user_ids[0][:1])
-        assert json.load(_post(port, "/v1/reload", {})) == {"generation": 2}
-        again = json.load(_post(port, "/v1/topk", body))
-        assert again["generation"] == 2
-        assert again["items"][0]["users"][0]["user_id"] == expected.user_ids[0][1]
-    finally:
-        serve.shutdown()
-
-
-def _post(port: int, path: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), {"content-type": "application/json"}
-    )
-    return urllib.request.urlopen(request, timeout=120)
