@@ -30,7 +30,8 @@ _PACKAGES = (
 @pass_output
 def info(output: Output) -> None:
     """Print versions, the engines that can run here, instruction sets and environment variables."""
-    from fllm_export import __version__, _core
+    from fllm_export import __version__
+    from fllm_export.compiled import _core
     from fllm_export.engines.probe import obstacles
     from fllm_export.environment import VARIABLES, default_threads
     from fllm_export.extras import package_version

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export import _core
+from fllm_export.compiled import _core
 from fllm_export.engines.base import Answer, Request, TableFacts, UserFilter
 from fllm_export.engines.names import LOG_PROBS
 from fllm_export.environment import BYTES_MAX, GPUS_MAX, positive_integer

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export import _core
+from fllm_export.compiled import _core
 from fllm_export.engines.base import Request
 from fllm_export.engines.partial import Partial
 from fllm_export.engines.query import Query

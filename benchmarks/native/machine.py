@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from fllm_export import _core
+from fllm_export.compiled import _core
 from fllm_export.extras import package_version
 from fllm_export.sweep.machine import cpu_model, load, private_bytes, settled_private_bytes
 

@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from fllm_export import _core
+from fllm_export.compiled import _core
 from fllm_export.extras import package_version
 from fllm_export.files import sha256_file
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fllm_export.library_errors import translated
 
 try:
-    import fllm_export._core as _core
+    from fllm_export.compiled import _core
 except ModuleNotFoundError:  # a checkout that was not compiled
     _core = None  # type: ignore[assignment]
 
