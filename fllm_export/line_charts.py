@@ -111,8 +111,8 @@ class Mark:
         x: where it stands.
         y: likewise.
         colour: number of its colour in :func:`fllm_export.charts.legend`.
-        details: short lines of plain text, shown below the chart while the mark is pointed at or has the focus; none
-            for a mark that tells nothing.
+        details: short lines of plain text, shown in the emptiest corner of the chart while the mark is pointed at or
+            has the focus; none for a mark that tells nothing.
         shape: a name of :data:`SHAPES`.
         filled: whether it is filled with its colour, or with that of the page.
     """
@@ -142,10 +142,11 @@ def lines(name: str, drawn: Sequence[Line], x: Axis, y: Axis, marks: Sequence[Ma
     )
     dots = "".join(_dots(line, x, y) for line in drawn if line.marked)
     height = _TOP + 20 + _HEIGHT + _BELOW + _more_lines(x)
-    spots, hint = "".join(_spot(mark, x, y, height) for mark in marks), ""
+    corner = _emptiest_corner(marks, x, y)
+    spots, hint = "".join(_spot(mark, x, y, corner) for mark in marks), ""
     if any(mark.details for mark in marks):
         hint = f'<text class="hint" x="{_LEFT}%" y="{height + 12}">{_HINT}</text>'
-        height += _DETAIL_HEIGHT * max(len(mark.details) for mark in marks) + 8
+        height += _DETAIL_HEIGHT + 8
     content = "".join([*_horizontal(y), *_vertical(x), hint, plot, dots, spots])
     return f'<svg class="chart" height="{height}" role="img" aria-label="{escape(name)}">{content}</svg>'
 
@@ -166,12 +167,21 @@ def _dots(line: Line, x: Axis, y: Axis) -> str:
     )
 
 
-def _spot(mark: Mark, x: Axis, y: Axis, below: int) -> str:
+def _emptiest_corner(marks: Sequence[Mark], x: Axis, y: Axis) -> tuple[bool, bool]:
+    """Return whether the quarter of a chart with the fewest marks is to the right, and whether it is at the top."""
+    taken = [(x.share(mark.x) >= 0.5, y.share(mark.y) >= 0.5) for mark in marks]
+    return min(((False, True), (True, False), (True, True), (False, False)), key=taken.count)
+
+
+def _spot(mark: Mark, x: Axis, y: Axis, corner: tuple[bool, bool]) -> str:
     """Return a mark and its details, which a style shows only while the mark is pointed at."""
+    right, top = corner
+    side = f'class="told side" x="{_RIGHT - 1}%"' if right else f'class="told" x="{_LEFT + 1}%"'
+    first = _down(1) + _DETAIL_HEIGHT if top else _down(0) - 10 - _DETAIL_HEIGHT * (len(mark.details) - 1)
     kind = f"s{mark.colour % COLOURS} " + (f"c{mark.colour % COLOURS}" if mark.filled else "hollow")
     at = f'x="{_across(x.share(mark.x)):.2f}%" y="{_down(y.share(mark.y)):.1f}"'
     told = "".join(
-        f'<text class="told" x="{_LEFT}%" y="{below + 12 + number * _DETAIL_HEIGHT}">{escape(line)}</text>'
+        f'<text {side} y="{first + number * _DETAIL_HEIGHT:.0f}">{escape(line)}</text>'
         for number, line in enumerate(mark.details)
     )
     shape = f'<svg {at} overflow="visible"><path class="{kind}" d="{SHAPES[mark.shape]}"/></svg>'

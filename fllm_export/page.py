@@ -28,10 +28,11 @@ svg .side { text-anchor: end; } svg .name { font-style: italic; }
 .s4 { stroke: var(--c4); } .s5 { stroke: var(--c5); } .s6 { stroke: var(--c6); } .s7 { stroke: var(--c7); }
 .s8 { stroke: var(--c8); }
 svg .hollow { fill: var(--paper); } svg .spot path { stroke-width: 1.8; } svg .spot { cursor: pointer; outline: none; }
-svg .told { visibility: hidden; font-size: 13px; font-variant-numeric: tabular-nums; }
+svg .told { visibility: hidden; font-size: 13px; font-variant-numeric: tabular-nums; pointer-events: none;
+  paint-order: stroke; stroke: var(--paper); stroke-width: 6px; stroke-linejoin: round; }
 svg .hint { fill: var(--soft); font-size: 12px; }
-svg .spot:hover .told, svg .spot:focus .told { visibility: visible; } svg:has(.spot:hover) .hint,
-svg:has(.spot:focus) .hint, svg:has(.spot:hover) .spot:focus:not(:hover) .told { visibility: hidden; }
+svg .spot:hover .told, svg .spot:focus .told { visibility: visible; }
+svg:has(.spot:hover) .spot:focus:not(:hover) .told { visibility: hidden; }
 svg .spot:hover path, svg .spot:focus path { stroke: var(--ink); stroke-width: 3; }
 """
 _PAGES = """

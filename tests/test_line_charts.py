@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fllm_export.line_charts import Axis, Line, lines
+from fllm_export.line_charts import Axis, Line, Mark, lines
 
 from .drawn import check
 
@@ -48,3 +48,37 @@ def test_named_places_lie_inside_the_axis_in_order():
     assert 0 < shares[0] < shares[1] < shares[2] < 1
     assert shares[1] == pytest.approx(0.5)
     assert list(axis.ticks.values()) == ["a", "b", "c"]
+
+
+DETAILS = ["int8", "recall 0.99", "5 ms"]
+
+
+@pytest.mark.parametrize(
+    ("places", "side", "top"),
+    [
+        ([(1, 1), (9, 9)], "told", True),
+        ([(1, 9), (9, 1)], "told side", True),
+        ([(1, 9), (2, 8), (9, 9)], "told side", False),
+        ([(1, 9), (9, 9), (9, 1)], "told", False),
+    ],
+)
+def test_details_stand_inside_the_chart_where_fewest_marks_are(places, side, top):
+    axis = Axis("x", 0, 10, {0: "0", 10: "10"})
+    chart = lines("marks", [], axis, axis, [Mark(x, y, 0, DETAILS) for x, y in places])
+    check(chart)
+    found = re.findall(r'<text class="(told[^"]*)" x="([\d.]+)%" y="(\d+)">', chart)
+    assert {name for name, _, _ in found} == {side}
+    assert len(found) == len(places) * len(DETAILS)
+    heights = [int(height) for _, _, height in found]
+    assert (max(heights) < 160) == top == (min(heights) < 160)
+    assert min(heights) > 30
+    assert max(heights) < 290
+
+
+def test_no_room_is_left_below_for_details():
+    axis = Axis("x", 0, 10, {0: "0", 10: "10"})
+    heights = [
+        int(re.search(r'height="(\d+)" role', lines("m", [], axis, axis, [Mark(1, 1, 0, details)]))[1])
+        for details in ([], DETAILS[:1], DETAILS * 3)
+    ]
+    assert heights[1] == heights[2] < heights[0] + 30
