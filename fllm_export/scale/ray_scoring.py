@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from typing import Any
 
 import ray
 import ray.data
 
+from fllm_export.errors import UsageError
 from fllm_export.progress import Progress, silent
 from fllm_export.scale.score_job import PartWriter, ScoreJob
 
@@ -45,6 +47,7 @@ def score_on_ray(
         the number of items that were scored now.
 
     Raises:
+        UsageError: no cluster can be reached at the address.
         FllmError: as the job, the source and the items raise it.
     """
     if job.finished:
@@ -54,7 +57,7 @@ def score_on_ray(
         if missing:
             started = not ray.is_initialized()
             if started:
-                ray.init(address=address, log_to_driver=False)
+                _connect(address)
             try:
                 scored = _scored(job, missing, workers, progress)
             finally:
@@ -62,6 +65,20 @@ def score_on_ray(
                     ray.shutdown()
         job.finish(progress)
     return scored
+
+
+def _connect(address: str | None) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:  # what Ray raises is not documented
+        named = address or os.environ.get("RAY_ADDRESS")
+        if named is None:
+            raise
+        raise UsageError(
+            f"no Ray cluster is reached at {named!r} ({' '.join(str(error).split())[:200].rstrip('.')})",
+            expected="the address of a Ray cluster that is up, or auto on one of its machines",
+            fix="Start one with `ray start --head`, or omit the address to use this machine alone",
+        ) from error
 
 
 def _scored(job: ScoreJob, missing: list[Any], workers: int | None, progress: Progress) -> int:

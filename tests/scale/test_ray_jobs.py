@@ -71,3 +71,20 @@ def test_a_table_written_by_tasks(tmp_path: Path) -> None:
             tmp_path / "many", VectorRows((tmp_path / "rows.npy",)), options, items=ITEMS, run=RayTasks(at_once=4)
         )
     assert files(tmp_path / "many") == files(tmp_path / "one")
+
+
+@pytest.mark.parametrize("given", ["option", "environment"])
+def test_a_cluster_that_is_not_there_is_an_error(tmp_path: Path, given: str) -> None:
+    UserTable.create(tmp_path / "t", np.eye(8, dtype=np.float32))
+    np.save(tmp_path / "items.npy", np.eye(8, dtype=np.float32))
+    command = [sys.executable, "-m", "fllm_export.cli", "score", str(tmp_path / "items.npy"), "--ray", "-k", "2"]
+    command += ["--source", str(tmp_path / "t"), "--out", str(tmp_path / "out.parquet")]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    if given == "option":
+        command += ["--ray-address", "nowhere"]
+    else:
+        environment["RAY_ADDRESS"] = "nowhere"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "no Ray cluster is reached at 'nowhere' (Invalid address format: nowhere); expected" in done.stderr
+    assert not (tmp_path / "out.parquet").exists()
