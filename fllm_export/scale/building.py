@@ -127,6 +127,7 @@ def write_in_parts(
     Raises:
         UsageError: the directory holds something else, or a row, a bias or an id is invalid.
     """
+    directory = directory.absolute()  # other processes have other working directories
     key = hashlib.sha256(f"{rows.key} {json.dumps(asdict(options), sort_keys=True)}".encode()).hexdigest()
     writer = TableWriter(directory, options, dim=rows.dim, bias=rows.bias, items=items, resume_key=key)
     if not writer.shards:

@@ -81,7 +81,10 @@ class PartReply:
         until = None if timeout_s is None else time.monotonic() + timeout_s
         if self._sent is None:
             assert self._finding is not None
-            self._finding.result(timeout_s)
+            try:
+                self._finding.result(timeout_s)
+            except TimeoutError:
+                raise TimeoutError("no replica of it is up; it may be starting, or wait for a processor") from None
             self._sent = self._link.send(self._later())
         address, channel = self._sent
         try:
@@ -179,8 +182,9 @@ class _Link:
             return self._finding
 
     def _look(self, finding: Future[None]) -> None:
-        until = time.monotonic() + _FIND_S
-        while not (found := self._found()) and time.monotonic() < until:
+        until, attempts = time.monotonic() + _FIND_S, 0
+        while not (found := self._found(attempts)) and time.monotonic() < until:
+            attempts += 1
             time.sleep(_PAUSE_S)  # all replicas are being started again
         with self._lock:
             known = self._idle
@@ -192,9 +196,10 @@ class _Link:
             channel.close()
         finding.set_result(None)
 
-    def _found(self) -> list[Address]:
+    def _found(self, attempts: int) -> list[Address]:
         try:
             return list(self._find())
         except Exception as error:  # whatever the supervisor of the replicas raises, it does not know where they are
-            _LOG.warning("replicas of a part are not found: %s: %s", type(error).__name__, str(error)[:300])
+            if not attempts:  # the next ones of this lookup would say the same, many times per second
+                _LOG.warning("replicas of a part are not found: %s: %s", type(error).__name__, str(error)[:300])
             return []

@@ -60,9 +60,11 @@ class ActorFleet(PartFleet):
         """
         count = options.part[1]
         host = ray.remote(RayPart).options(max_restarts=-1, **({"num_cpus": 1} | (resources or {})))
-        return cls(
-            [[host.remote(replace(options, part=(part, count))) for _ in range(replicas)] for part in range(count)]
-        )
+        # Where the cluster is too small for all, each part gets one before any gets a second.
+        directory = options.directory.absolute()  # the actors have another working directory
+        parts = [replace(options, directory=directory, part=(part, count)) for part in range(count)]
+        started = [[host.remote(part) for part in parts] for _ in range(replicas)]
+        return cls(list(zip(*started, strict=True)))
 
 
 class ServeFleet(PartFleet):

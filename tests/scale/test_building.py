@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,19 @@ def test_an_id_that_occurs_in_two_shards_is_refused(tmp_path: Path) -> None:
             tmp_path / "t", ArrayRows(ids=ids), TableOptions(quant="int8", shard_bytes=1 << 15), run=run_here
         )
     assert not (tmp_path / "t" / "table.json").exists()
+
+
+def test_tasks_that_run_in_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = TableOptions(quant="int8", shard_bytes=1 << 15)
+    expected = one_writer(tmp_path / "one", ArrayRows(), options)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def elsewhere(function: Callable[[Any], Any], arguments: Sequence[Any]) -> Iterator[Any]:
+        for argument in arguments:
+            with contextlib.chdir(tmp_path / "elsewhere"):
+                found = function(argument)
+            yield found
+
+    write_in_parts(Path("parts"), ArrayRows(), options, items=ITEMS, run=elsewhere)
+    assert files(tmp_path / "parts") == expected

@@ -310,8 +310,10 @@ def test_a_bug_in_a_part_loses_the_part_and_keeps_the_connection(place: Path) ->
     server.close()
 
 
-def test_a_part_that_nobody_finds_is_lost(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(part_fleet, "_FIND_S", 0.3)
+def test_a_part_that_nobody_finds_is_lost(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(part_fleet, "_FIND_S", 0.5)
 
     def nobody() -> list[Address]:
         raise ConnectionError("Ray does not answer")
@@ -321,6 +323,9 @@ def test_a_part_that_nobody_finds_is_lost(place: Path, monkeypatch: pytest.Monke
     with pytest.raises(ConnectionError, match="no replica"):
         fleet.ask(0, asked(place)).result(timeout_s=20)
     assert time.monotonic() - began < 10
+    assert sum("are not found: ConnectionError: Ray does not" in record.message for record in caplog.records) == 1
+    with pytest.raises(TimeoutError, match="no replica of it is up"):
+        PartFleet([nobody]).ask(0, asked(place)).result(timeout_s=0.05)
 
 
 def test_requests_that_wait_for_an_address_lose_that_time(place: Path) -> None:
