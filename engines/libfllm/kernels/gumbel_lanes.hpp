@@ -66,11 +66,15 @@ inline typename W::Word random_bits(const PhiloxKeys& keys, typename W::Word ids
 }
 
 template <class W>
-inline typename W::Double gumbel_lanes(const PhiloxKeys& keys, typename W::Word ids) {
+inline typename W::Double uniform_lanes(const PhiloxKeys& keys, typename W::Word ids) {
   const auto above = W::either(random_bits<W>(keys, ids), W::broadcast(std::uint64_t{0x4330000000000000}));
   const auto whole = W::subtract(W::number(above), W::broadcast(0x1p52));
-  const auto uniform = W::multiply(W::add(whole, W::broadcast(0.5)), W::broadcast(0x1p-52));
-  return W::negative(portable_log<W>(W::negative(portable_log<W>(uniform))));
+  return W::multiply(W::add(whole, W::broadcast(0.5)), W::broadcast(0x1p-52));
+}
+
+template <class W>
+inline typename W::Double gumbel_lanes(const PhiloxKeys& keys, typename W::Word ids) {
+  return W::negative(portable_log<W>(W::negative(portable_log<W>(uniform_lanes<W>(keys, ids)))));
 }
 
 template <class W>

@@ -56,6 +56,13 @@ struct Denominator {
   int exponent;       // 0: exponentials
 };
 
+// What a sampled row must reach: ln w(score) + noise >= threshold, w being exp(score) or, with an exponent from 1 to 4,
+// 1 + max(score, 0)^exponent, scores above kLargestScore being that.
+struct Reach {
+  float threshold;
+  int exponent;  // 0: exponentials
+};
+
 // Turns rows of a codec into float32 values [rows, padded dim], padded with zeros to a multiple of 16; `groups` holds
 // what belongs to them of a codec that has groups. norms[r] is at least the Euclidean norm of the values (rounded up):
 // +infinity when that is beyond float32, NaN when a value is.
@@ -135,6 +142,10 @@ struct Kernels {
 
   // Gumbel noise, the same bits as fllm::gumbel on every level.
   void (*gumbel)(std::uint64_t seed, const std::int64_t* ids, std::size_t n, double* noise);
+  // Indices of the rows whose logit plus noise may reach a threshold, ascending: all that do, and few others. Returns
+  // how many; n <= kBlockRows. No logarithm is taken (reach_lanes.hpp).
+  std::size_t (*may_reach)(std::uint64_t seed, const std::int64_t* ids, const float* scores, std::size_t n,
+                           const Reach& reach, std::uint16_t* indices);
 
   // ---- writing a table (writing.hpp)
   Writing writing;

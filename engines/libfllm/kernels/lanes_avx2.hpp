@@ -117,6 +117,7 @@ struct WideLanes {
   static Word either(Word a, Word b) { return _mm256_or_si256(a, b); }
 
   static Double broadcast(double x) { return _mm256_set1_pd(x); }
+  static Double widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
   static void store(double* p, Double x) { _mm256_storeu_pd(p, x); }
   static Word bits(Double x) { return _mm256_castpd_si256(x); }
   static Double number(Word x) { return _mm256_castsi256_pd(x); }
@@ -127,6 +128,10 @@ struct WideLanes {
   static Double negative(Double a) { return _mm256_xor_pd(a, _mm256_set1_pd(-0.0)); }
   static Double if_less(Double a, Double b, Double yes, Double no) {
     return _mm256_blendv_pd(no, yes, _mm256_cmp_pd(a, b, _CMP_LT_OQ));
+  }
+  // A bit for each lane.
+  static unsigned not_above(Double a, Double b) {
+    return static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_LE_OQ)));
   }
 };
 

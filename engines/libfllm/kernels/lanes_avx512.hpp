@@ -78,6 +78,7 @@ struct WideLanes {
   static Word either(Word a, Word b) { return _mm512_or_si512(a, b); }
 
   static Double broadcast(double x) { return _mm512_set1_pd(x); }
+  static Double widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
   static void store(double* p, Double x) { _mm512_storeu_pd(p, x); }
   static Word bits(Double x) { return _mm512_castpd_si512(x); }
   static Double number(Word x) { return _mm512_castsi512_pd(x); }
@@ -89,6 +90,8 @@ struct WideLanes {
   static Double if_less(Double a, Double b, Double yes, Double no) {
     return _mm512_mask_mov_pd(no, _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ), yes);
   }
+  // A bit for each lane.
+  static unsigned not_above(Double a, Double b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
 };
 
 }  // namespace

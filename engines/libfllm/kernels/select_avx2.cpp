@@ -2,6 +2,7 @@
 #include "kernels/gumbel_lanes.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/lanes_avx2.hpp"
+#include "kernels/reach_lanes.hpp"
 #include "kernels/select_lanes.hpp"
 
 namespace fllm::kernels {
@@ -31,6 +32,7 @@ struct ExactScores {
 void fill_select_avx2(Kernels& kernels) {
   fill_select<Lanes, ExactScores>(kernels);
   kernels.gumbel = gumbel<WideLanes>;
+  kernels.may_reach = may_reach<WideLanes>;
 }
 
 }  // namespace fllm::kernels

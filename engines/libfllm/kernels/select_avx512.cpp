@@ -2,6 +2,7 @@
 #include "kernels/gumbel_lanes.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/lanes_avx512.hpp"
+#include "kernels/reach_lanes.hpp"
 #include "kernels/select_lanes.hpp"
 
 namespace fllm::kernels {
@@ -51,6 +52,7 @@ void fill_select_avx512(Kernels& kernels) {
   fill_select<Lanes, ExactScores>(kernels);
   kernels.not_below = not_below_compressed;
   kernels.gumbel = gumbel<WideLanes>;
+  kernels.may_reach = may_reach<WideLanes>;
 }
 
 }  // namespace fllm::kernels

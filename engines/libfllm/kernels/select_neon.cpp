@@ -1,4 +1,4 @@
-// Scores, hits and denominators with NEON; noise is the scalar level's.
+// Scores, hits and denominators with NEON; noise, and what it may reach, are the scalar level's.
 #include "kernels/kernels.hpp"
 #include "kernels/lanes_neon.hpp"
 #include "kernels/select_lanes.hpp"

@@ -20,6 +20,7 @@
 
 #include "kernels/exponential.hpp"
 #include "kernels/kernels.hpp"
+#include "kernels/reach_lanes.hpp"
 #include "search/gumbel.hpp"
 
 namespace fllm::kernels {
@@ -144,6 +145,32 @@ std::size_t select_float_many(const float* sums, const Block& block, const Items
                 [&](std::size_t r, std::size_t i) { return static_cast<double>(sums[r * items.count + i]); });
 }
 
+// One lane of 64 bits.
+struct OneLane {
+  using Word = std::uint64_t;
+  using Double = double;
+  static constexpr std::size_t kCount = 1;
+
+  static Word broadcast(std::uint64_t x) { return x; }
+  static Word load(const std::int64_t* p) { return static_cast<Word>(*p); }
+  static Word multiply_low(Word a, Word b) { return (a & 0xffffffff) * (b & 0xffffffff); }
+  static Word shift_right(Word a, int count) { return a >> count; }
+  static Word shift_left(Word a, int count) { return a << count; }
+  static Word exclusive_or(Word a, Word b, Word c) { return a ^ b ^ c; }
+  static Word both(Word a, Word b) { return a & b; }
+  static Word either(Word a, Word b) { return a | b; }
+
+  static Double broadcast(double x) { return x; }
+  static Double widen(const float* p) { return *p; }
+  static Word bits(Double x) { return std::bit_cast<Word>(x); }
+  static Double number(Word x) { return std::bit_cast<Double>(x); }
+  static Double add(Double a, Double b) { return a + b; }
+  static Double subtract(Double a, Double b) { return a - b; }
+  static Double multiply(Double a, Double b) { return a * b; }
+  static Double if_less(Double a, Double b, Double yes, Double no) { return a < b ? yes : no; }
+  static unsigned not_above(Double a, Double b) { return a <= b ? 1 : 0; }
+};
+
 }  // namespace
 
 void fill_select_scalar(Kernels& kernels) {
@@ -154,7 +181,8 @@ void fill_select_scalar(Kernels& kernels) {
   kernels.powers_one = powers_one;
   kernels.select_int8_many = select_int8_many;
   kernels.select_float_many = select_float_many;
-  kernels.gumbel = gumbel;
+  kernels.gumbel = fllm::gumbel;
+  kernels.may_reach = may_reach<OneLane>;
 }
 
 }  // namespace fllm::kernels

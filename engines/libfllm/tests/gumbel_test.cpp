@@ -1,17 +1,21 @@
 // Known answers of Philox, the shape of the noise, and the same bits from every level.
 #include "search/gumbel.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
 #include "guarded.hpp"
 #include "kernels/kernels.hpp"
+#include "link.hpp"
 #include "machine/cpu.hpp"
 
 namespace {
@@ -66,11 +70,85 @@ void same_bits_on_every_level() {
   }
 }
 
+using fllm::kernels::kBlockRows;
+using fllm::kernels::Kernels;
+using fllm::kernels::Reach;
+
+// What a row's key is compared by, as Worker::keep_sampled does.
+double key_of(std::uint64_t seed, std::int64_t id, float score, int exponent) {
+  double noise;
+  fllm::gumbel(seed, &id, 1, &noise);
+  return fllm::Link{exponent}.logit(score) + noise;
+}
+
+// Every row of a block that reaches the threshold is among those that may; returns how many those are, and do.
+std::pair<std::size_t, std::size_t> check_reach(const Kernels& kernels, std::uint64_t seed, std::int64_t first,
+                                                const std::vector<float>& scores, const Reach& reach) {
+  const std::size_t n = scores.size();
+  std::vector<std::int64_t> ids(n);
+  std::iota(ids.begin(), ids.end(), first);
+  const Guarded known(ids.data(), 8 * n), given(scores.data(), 4 * n);
+  std::vector<std::uint16_t> indices(n);
+  const std::size_t found =
+      kernels.may_reach(seed, known.as<std::int64_t>(), given.as<float>(), n, reach, indices.data());
+  CHECK(found <= n && std::is_sorted(indices.begin(), indices.begin() + static_cast<std::ptrdiff_t>(found)));
+  std::size_t reaching = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (!(key_of(seed, ids[i], scores[i], reach.exponent) >= reach.threshold)) continue;
+    ++reaching;
+    CHECK(std::binary_search(indices.begin(), indices.begin() + static_cast<std::ptrdiff_t>(found), i));
+  }
+  return {found, reaching};
+}
+
+void no_row_that_reaches_a_threshold_is_left_out() {
+  std::mt19937_64 random_bits(5);
+  std::normal_distribution<float> normal;
+  for (const std::string& level : fllm::cpu_levels()) {
+    const Kernels* kernels = fllm::kernels::find(level.c_str());
+    if (kernels == nullptr) continue;
+    for (int exponent = 0; exponent <= fllm::Link::kLargestExponent; ++exponent) {
+      for (const float threshold : {-3.0f, 0.0f, 2.0f, 6.0f, 9.0f}) {
+        std::size_t found = 0, reaching = 0;
+        for (std::int64_t block = 0; block < 2000; ++block) {
+          std::vector<float> scores(block % 7 == 0 ? static_cast<std::size_t>(block) % (kBlockRows + 1) : kBlockRows);
+          for (float& score : scores) score = normal(random_bits);
+          const auto [some, of] = check_reach(*kernels, 3, 100 * block, scores, {threshold, exponent});
+          found += some;
+          reaching += of;
+        }
+        // Of likely rows -ln u and 1 - u differ; unlikely ones are 1.0615 times as many at most, give or take chance.
+        if (threshold > 5) CHECK(found <= reaching + reaching / 8 + 40);
+      }
+    }
+  }
+}
+
+void scores_and_thresholds_of_any_size() {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity(), kLargest = std::numeric_limits<float>::max();
+  const std::vector<float> scores = {-kInfinity, -kLargest, -1e9f, -90, -1e-30f, 0, 1e-30f, 90, 0x1p30f, 1e30f, kLargest,
+                                     kInfinity};
+  for (const std::string& level : fllm::cpu_levels()) {
+    const Kernels* kernels = fllm::kernels::find(level.c_str());
+    if (kernels == nullptr) continue;
+    for (int exponent = 0; exponent <= fllm::Link::kLargestExponent; ++exponent) {
+      for (float threshold : scores) {
+        for (std::int64_t first = 0; first < 300; first += 12) {
+          check_reach(*kernels, 9, first, scores, {threshold, exponent});
+          check_reach(*kernels, 9, first, std::vector<float>(64, threshold), {threshold, exponent});
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
   known_answers();
   noise_is_standard_gumbel();
   same_bits_on_every_level();
+  no_row_that_reaches_a_threshold_is_left_out();
+  scores_and_thresholds_of_any_size();
   return check::result();
 }

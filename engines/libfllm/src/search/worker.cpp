@@ -46,6 +46,7 @@ Worker::Worker(PassFacts& pass)
       sums_(queries_.groups() * kGroupColumns),
       scores_(kBlockRows),
       noise_(kBlockRows),
+      ids_(kBlockRows),
       hits_(kBlockRows * kGroupColumns),
       indices_(kBlockRows),
       sketches_(pass.sketch_columns > 0 ? queries_.count() : 0),
@@ -219,11 +220,16 @@ void Worker::keep_hits(const RowBlock& rows, std::size_t column, const float* up
 void Worker::keep_sampled(const RowBlock& rows, std::size_t column, const float* uppers) {
   const Column& wanted = pass_.columns[column];
   const std::uint64_t seed = wanted.search->seeds == nullptr ? 0 : wanted.search->seeds[wanted.item];
-  kernels_.gumbel(seed, rows.tile->ids + rows.first, rows.count, noise_.data());
-  for (std::size_t row = 0; row < rows.count; ++row) {
-    if (!(pass_.link.logit(uppers[row]) + noise_[row] >= thresholds_[column])) continue;
+  const std::int64_t* ids = rows.tile->ids + rows.first;
+  const kernels::Reach reach{thresholds_[column], pass_.link.exponent};
+  const std::size_t found = kernels_.may_reach(seed, ids, uppers, rows.count, reach, indices_.data());
+  for (std::size_t i = 0; i < found; ++i) ids_[i] = ids[indices_[i]];
+  kernels_.gumbel(seed, ids_.data(), found, noise_.data());
+  for (std::size_t i = 0; i < found; ++i) {
+    const std::size_t row = indices_[i];
+    if (!(pass_.link.logit(uppers[row]) + noise_[i] >= thresholds_[column])) continue;
     const float score = exact_score(rows, row, column, uppers);
-    offer(*rows.tile, rows.first + row, column, static_cast<float>(pass_.link.logit(score) + noise_[row]), score);
+    offer(*rows.tile, rows.first + row, column, static_cast<float>(pass_.link.logit(score) + noise_[i]), score);
   }
 }
 

@@ -66,6 +66,7 @@ class Worker {
   Aligned<float> references_, sums_;             // [padded columns], by column or by its place in the groups
   Aligned<float> scores_;                        // [rows]
   std::vector<double> noise_;
+  std::vector<std::int64_t> ids_;  // of the rows that noise is made for
   std::vector<kernels::Hit> hits_;
   std::vector<std::uint16_t> indices_;
   std::vector<std::optional<SketchScan>> sketches_;  // one a column, made when a span is read by it
