@@ -70,6 +70,9 @@ def tensors(rows: int, dim: int, sketch_dims: int) -> dict[str, tuple[str, tuple
 def make_basis(dim: int, sketch_dims: int, rows: F32 | None = None, queries: F32 | None = None, seed: int = 0) -> F32:
     """Return a basis float32 [m, d]: a random rotation of all dimensions, or of those that matter most.
 
+    The rotation of all dimensions, where they are a power of two, is Hadamard's matrix with the columns' signs drawn at
+    random: libfllm turns rows by additions alone where it finds such a basis.
+
     Args:
         dim: d, dimension of a row.
         sketch_dims: m, a multiple of 16; at most d rounded up to one.
@@ -82,8 +85,19 @@ def make_basis(dim: int, sketch_dims: int, rows: F32 | None = None, queries: F32
 
 def _basis(dim: int, sketch_dims: int, directions: F64, seed: int) -> F32:
     generator = np.random.default_rng(seed)
+    if sketch_dims == dim and dim & (dim - 1) == 0:
+        signs = generator.choice((-1.0, 1.0), dim)
+        return _snapped(_hadamard(dim) * signs / np.sqrt(dim))
     rotation = np.linalg.qr(generator.standard_normal((sketch_dims, sketch_dims)))[0]
     return _snapped(rotation[:, :dim] if sketch_dims >= dim else rotation @ directions[:, :sketch_dims].T)
+
+
+def _hadamard(dim: int) -> F64:
+    """Return Hadamard's matrix [d, d] of 1 and -1 in Sylvester's order, d a power of two."""
+    matrix = np.ones((1, 1))
+    while len(matrix) < dim:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
 
 
 def _directions(rows: F32 | None, queries: F32 | None) -> F64:

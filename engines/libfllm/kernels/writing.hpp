@@ -12,6 +12,8 @@ inline constexpr std::size_t kTurnColumns = 16;  // columns of a matrix that tur
 inline constexpr std::size_t kFeatures = 32;
 inline constexpr std::size_t kPointFloats = kFeatures + 1;  // coordinates and the norm
 
+inline constexpr std::size_t kLevelSteps = 5;  // of which a row's levels have one
+
 // What a step's levels make of a row, all exact.
 struct LevelSums {
   std::int64_t along;    // sum of value * full code
@@ -63,9 +65,15 @@ struct Writing {
   void (*turn)(const std::int32_t* fixed, std::size_t rows, std::size_t dim, const double* weights, std::size_t columns,
                double* wide, double* turned);
 
+  // The same of a matrix step * H diag(signs), H being Hadamard's matrix [dim, dim] of 1 and -1 in Sylvester's order,
+  // dim a power of two, signs 1 or -1.
+  void (*turn_by_signs)(const std::int32_t* fixed, std::size_t rows, std::size_t dim, const std::int32_t* signs,
+                        double step, double* wide, double* turned);
+
   // ---- the sketch
-  // levels[i] = floor(values[i] * factor + 8) within 0..15, and their sums.
-  void (*try_levels)(const std::int32_t* values, std::size_t n, float factor, std::uint8_t* levels, LevelSums* sums);
+  // levels[i] = floor(values[i] * factor + 8) within 0..15; the sums of such levels for each of kLevelSteps factors.
+  void (*to_levels)(const std::int32_t* values, std::size_t n, float factor, std::uint8_t* levels);
+  void (*try_levels)(const std::int32_t* values, std::size_t n, const float* factors, LevelSums* sums);
   // Sums of value * coarse code and of coarse code^2.
   void (*coarse_sums)(const std::int32_t* values, const std::uint8_t* levels, std::size_t n, std::int64_t* along,
                       std::int64_t* squares);

@@ -170,21 +170,76 @@ void turn(const std::int32_t* fixed, std::size_t rows, std::size_t dim, const do
   }
 }
 
+// Multiplies by Hadamard's matrix. Every pass adds and subtracts neighbours and moves the lowest bit of their place to the
+// top, so that each number is back in its place after the last one. Returns which of the two holds the result.
+template <typename Sum>
+const Sum* hadamard(Sum* in, Sum* out, std::size_t n) {
+  const std::size_t half = n / 2;
+  for (std::size_t pass = n; pass > 1; pass /= 2) {
+    for (std::size_t i = 0; i < half; ++i) {
+      out[i] = in[2 * i] + in[2 * i + 1];
+      out[i + half] = in[2 * i] - in[2 * i + 1];
+    }
+    Sum* const other = in;
+    in = out;
+    out = other;
+  }
+  return in;
+}
+
+// `numbers` and `others` have room for dim numbers.
+template <typename Sum>
+void turn_row_by_signs(const std::int32_t* fixed, std::size_t dim, const std::int32_t* signs, double step, Sum* numbers,
+                       Sum* others, double* turned) {
+  for (std::size_t i = 0; i < dim; ++i) numbers[i] = static_cast<Sum>(fixed[i] * signs[i]);
+  const Sum* sums = hadamard(numbers, others, dim);
+  for (std::size_t i = 0; i < dim; ++i) turned[i] = step * static_cast<double>(sums[i]);
+}
+
+void turn_by_signs(const std::int32_t* fixed, std::size_t rows, std::size_t dim, const std::int32_t* signs, double step,
+                   double* wide, double* turned) {
+  constexpr std::size_t kNarrowDims = 1024;  // values are of at most 2^20, so that sums of so many fit 32 bits
+  alignas(64) std::int32_t numbers[kNarrowDims], others[kNarrowDims];
+  for (std::size_t r = 0; r < rows; ++r) {
+    if (dim <= kNarrowDims) {
+      turn_row_by_signs(fixed + r * dim, dim, signs, step, numbers, others, turned + r * dim);
+    } else {
+      turn_row_by_signs(fixed + r * dim, dim, signs, step, wide, wide + dim, turned + r * dim);
+    }
+  }
+}
+
+inline std::int32_t level_of(float value, float factor) {
+  // The floor, as it is not negative.
+  return static_cast<std::int32_t>(least(most(value * factor + 8.0f, 0.0f), 15.0f));
+}
+
+void to_levels(const std::int32_t* values, std::size_t n, float factor, std::uint8_t* levels) {
+  for (std::size_t i = 0; i < n; ++i) {
+    levels[i] = static_cast<std::uint8_t>(level_of(static_cast<float>(values[i]), factor));
+  }
+}
+
 // Values are of at most 2^20, levels of four bits: with values in an upper and a lower part, sums over as many numbers
 // as a row may have stay below 2^31.
-void try_levels(const std::int32_t* values, std::size_t n, float factor, std::uint8_t* levels, LevelSums* sums) {
-  std::int32_t upper = 0, lower = 0, squares = 0, coarse_squares = 0;
+void try_levels(const std::int32_t* values, std::size_t n, const float* factors, LevelSums* sums) {
+  std::int32_t upper[kLevelSteps] = {}, lower[kLevelSteps] = {}, squares[kLevelSteps] = {}, coarse[kLevelSteps] = {};
   for (std::size_t i = 0; i < n; ++i) {
-    const float place = least(most(static_cast<float>(values[i]) * factor + 8.0f, 0.0f), 15.0f);
-    const auto level = static_cast<std::int32_t>(place);  // the floor, as it is not negative
-    const std::int32_t code = 2 * level - 15, coarse = 2 * (level >> 2) - 3;
-    upper += (values[i] >> 8) * code;
-    lower += (values[i] & 255) * code;
-    squares += code * code;
-    coarse_squares += coarse * coarse;
-    levels[i] = static_cast<std::uint8_t>(level);
+    const auto value = static_cast<float>(values[i]);
+    const std::int32_t high = values[i] >> 8, low = values[i] & 255;
+#pragma GCC unroll 5
+    for (std::size_t s = 0; s < kLevelSteps; ++s) {
+      const std::int32_t level = level_of(value, factors[s]);
+      const std::int32_t code = 2 * level - 15, coarse_code = 2 * (level >> 2) - 3;
+      upper[s] += high * code;
+      lower[s] += low * code;
+      squares[s] += code * code;
+      coarse[s] += coarse_code * coarse_code;
+    }
   }
-  *sums = {256 * static_cast<std::int64_t>(upper) + lower, squares, coarse_squares};
+  for (std::size_t s = 0; s < kLevelSteps; ++s) {
+    sums[s] = {256 * static_cast<std::int64_t>(upper[s]) + lower[s], squares[s], coarse[s]};
+  }
 }
 
 void coarse_sums(const std::int32_t* values, const std::uint8_t* levels, std::size_t n, std::int64_t* along,
@@ -254,6 +309,8 @@ void fill_writing(Writing& writing) {
              sum_picked,
              dot,
              turn,
+             turn_by_signs,
+             to_levels,
              try_levels,
              coarse_sums,
              keys,

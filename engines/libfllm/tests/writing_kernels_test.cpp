@@ -1,5 +1,6 @@
 // The loops of writing on every level: their sums against plain integers, and all else against the scalar level.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -13,6 +14,7 @@
 namespace {
 
 using fllm::kernels::kFeatures;
+using fllm::kernels::kLevelSteps;
 using fllm::kernels::kPointFloats;
 using fllm::kernels::kTurnColumns;
 using fllm::kernels::LevelSums;
@@ -79,18 +81,29 @@ void check_sums(const Writing& level, std::size_t n) {
   std::vector<std::int32_t> fixed(n);
   CHECK(level.fix_wide(wide.data(), n, 1.0, fixed.data()) == squares);
   check_same(fixed, a);
-  std::vector<std::uint8_t> levels(n);
-  LevelSums sums{};
-  level.try_levels(a.data(), n, 1e-5f, levels.data(), &sums);
-  std::int64_t along = 0, coarse_along = 0, found_along = 0, found_squares = 0;
-  for (std::size_t i = 0; i < n; ++i) {
-    CHECK(levels[i] == std::clamp(std::floor(static_cast<float>(a[i]) * 1e-5f + 8.0f), 0.0f, 15.0f));
-    along += std::int64_t{a[i]} * (2 * levels[i] - 15);
-    coarse_along += std::int64_t{a[i]} * (2 * (levels[i] >> 2) - 3);
+}
+
+void check_levels(const Writing& level, std::size_t n) {
+  const std::vector<std::int32_t> a = integers(n, 1 << 20);
+  constexpr float kFactors[kLevelSteps] = {1e-5f, 3e-5f, 4e-6f, 1, 1e-9f};
+  LevelSums sums[kLevelSteps];
+  level.try_levels(a.data(), n, kFactors, sums);
+  for (std::size_t s = 0; s < kLevelSteps; ++s) {
+    std::vector<std::uint8_t> levels(n);
+    level.to_levels(a.data(), n, kFactors[s], levels.data());
+    std::int64_t along = 0, squares = 0, coarse_along = 0, coarse_squares = 0, found_along = 0, found_squares = 0;
+    for (std::size_t i = 0; i < n; ++i) {
+      CHECK(levels[i] == std::clamp(std::floor(static_cast<float>(a[i]) * kFactors[s] + 8.0f), 0.0f, 15.0f));
+      const int code = 2 * levels[i] - 15, coarse = 2 * (levels[i] >> 2) - 3;
+      along += std::int64_t{a[i]} * code;
+      squares += code * code;
+      coarse_along += std::int64_t{a[i]} * coarse;
+      coarse_squares += coarse * coarse;
+    }
+    CHECK(sums[s].along == along && sums[s].squares == squares && sums[s].coarse_squares == coarse_squares);
+    level.coarse_sums(a.data(), levels.data(), n, &found_along, &found_squares);
+    CHECK(found_along == coarse_along && found_squares == coarse_squares);
   }
-  CHECK(sums.along == along);
-  level.coarse_sums(a.data(), levels.data(), n, &found_along, &found_squares);
-  CHECK(found_along == coarse_along && found_squares == sums.coarse_squares);
 }
 
 // Sums of 0, 1 and more vectors, some of them twice; numbers between vectors are no part of them.
@@ -132,6 +145,26 @@ void check_turn(const Writing& level, std::size_t rows, std::size_t dim, std::si
   }
 }
 
+void check_turn_by_signs(const Writing& level, std::size_t dim) {
+  constexpr std::size_t kRows = 3;
+  constexpr double kStep = 1482910;
+  std::vector<std::int32_t> fixed = integers(kRows * dim, 1 << 20), signs = integers(dim, 1);
+  for (std::int32_t& sign : signs) sign = sign < 0 ? -1 : 1;
+  for (std::size_t j = 0; j < dim; ++j) fixed[j] = (j % 2 == 0 ? 1 << 20 : -(1 << 20)) * signs[j];  // the largest sum
+  std::vector<double> wide(8 * dim), turned(kRows * dim);
+  level.turn_by_signs(fixed.data(), kRows, dim, signs.data(), kStep, wide.data(), turned.data());
+  for (std::size_t r = 0; r < kRows; ++r) {
+    for (std::size_t i = 0; i < dim; ++i) {
+      std::int64_t sum = 0;
+      for (std::size_t j = 0; j < dim; ++j) {
+        const std::int64_t number = std::int64_t{fixed[r * dim + j]} * signs[j];
+        sum += std::popcount(i & j) % 2 == 0 ? number : -number;
+      }
+      CHECK(turned[r * dim + i] == kStep * static_cast<double>(sum));
+    }
+  }
+}
+
 void check_order(const Writing& level, const Writing& scalar) {
   constexpr std::size_t kCount = 77, kSquare = kFeatures * kFeatures;
   const std::vector<float> points = floats(kCount * kPointFloats, 3), direction = floats(kFeatures, 1);
@@ -163,9 +196,11 @@ int main() {
     for (const std::size_t n : {1, 2, 15, 16, 17, 64, 100, 129, 4096}) {
       check_codes(level->writing, scalar, n);
       check_sums(level->writing, n);
+      check_levels(level->writing, n);
       check_picked(level->writing, n);
     }
     for (const std::size_t rows : {1, 3, 8, 13}) check_turn(level->writing, rows, 37, 2 * kTurnColumns);
+    for (const std::size_t dim : {1, 2, 16, 32, 128, 256, 1024, 2048}) check_turn_by_signs(level->writing, dim);
     check_order(level->writing, scalar);
   }
   return check::result();

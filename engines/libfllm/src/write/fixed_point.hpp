@@ -34,26 +34,24 @@ inline Fixed fix(const kernels::Writing& kernels, const float* row, std::size_t 
   return {peak / largest, kernels.fix(row, dim, largest / (peak > 0 ? peak : 1.0), fixed)};
 }
 
-// A matrix [columns, dim] as turn() takes it: integers in panels, columns filled up with zeros.
+// A matrix [columns, dim] as turn() takes it: integers in panels, columns filled up with zeros. Where it is Hadamard's
+// matrix with signs, times a number, rows are turned by those instead: the sums are exact, and so the same.
 class Weights {
  public:
-  Weights(const float* matrix, std::size_t columns, std::size_t dim)
-      : columns_((columns + kernels::kTurnColumns - 1) / kernels::kTurnColumns * kernels::kTurnColumns),
-        panels_(columns_ * dim) {
-    for (std::size_t c = 0; c < columns_; ++c) {
-      double* panel = panels_.data() + c / kernels::kTurnColumns * kernels::kTurnColumns * dim;
-      for (std::size_t j = 0; j < dim; ++j) {
-        const double weight = c < columns ? std::nearbyint(static_cast<double>(matrix[c * dim + j]) * kWeight) : 0.0;
-        panel[j * kernels::kTurnColumns + c % kernels::kTurnColumns] = weight;
-      }
-    }
-  }
+  Weights(const float* matrix, std::size_t columns, std::size_t dim);
 
   std::size_t columns() const { return columns_; }
-  const double* panels() const { return panels_.data(); }
+  // Turns integers [rows, dim] of at most limit(dim) into `turned` [rows, columns]; `wide` has room for 8 dim numbers.
+  void turn(const kernels::Writing& kernels, const std::int32_t* fixed, std::size_t rows, double* wide,
+            double* turned) const;
 
  private:
-  std::size_t columns_;
+  // What the matrix is a multiple of: fills in step_ and signs_, or finds that it is another.
+  bool is_by_signs(const std::vector<double>& weights);
+
+  std::size_t dim_, columns_;
+  double step_ = 0;
+  std::vector<std::int32_t> signs_;  // empty: another matrix
   Aligned<double> panels_;
 };
 
@@ -71,7 +69,7 @@ struct Turn {
   // Turns rows [count, dim]: `turned` [count, columns], in units of facts[r].unit / kWeight.
   void operator()(const float* rows, std::size_t count) {
     for (std::size_t r = 0; r < count; ++r) facts[r] = fix(kernels, rows + r * dim, dim, fixed.data() + r * dim);
-    kernels.turn(fixed.data(), count, dim, weights.panels(), weights.columns(), wide.data(), turned.data());
+    weights.turn(kernels, fixed.data(), count, wide.data(), turned.data());
   }
 
   const kernels::Writing& kernels;

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <vector>
 
 namespace fllm::writing {
@@ -16,7 +17,7 @@ using kernels::kPlaneRows;
 using kernels::LevelSums;
 using kernels::Writing;
 
-constexpr double kSteps[] = {0.27, 0.285, 0.30, 0.32, 0.45};
+constexpr double kSteps[kernels::kLevelSteps] = {0.27, 0.285, 0.30, 0.32, 0.45};
 constexpr double kCoarseLimit = 6, kFullLimit = 64;
 constexpr double kLargestNorm = 0x1p60, kNormSlack = 1e-9, kRowSlack = 0x1p-22;
 constexpr std::uint16_t kLargestFactor = 0x7f7f;
@@ -61,26 +62,32 @@ Lengths lengths_of(const SketchBasis& basis, const Fixed& row, const Turned& tur
   return {length, extra, std::sqrt(std::max(outside, 0.0)) + row_lost};
 }
 
-// The levels of a row in `best`, and their sums; `tried` is room of the same size.
+// Fills in the levels of a row, and returns their sums.
 LevelSums choose_levels(const Writing& kernels, const std::int32_t* values, std::size_t n, std::int64_t squares,
-                        std::vector<std::uint8_t>& best, std::vector<std::uint8_t>& tried) {
+                        std::uint8_t* levels) {
   const double mean = std::max(std::sqrt(static_cast<double>(squares) / static_cast<double>(n)), 1.0);
-  LevelSums found{}, sums;
+  float factors[kernels::kLevelSteps];
+  for (std::size_t s = 0; s < std::size(kSteps); ++s) factors[s] = static_cast<float>(1.0 / (kSteps[s] * mean));
+  LevelSums sums[kernels::kLevelSteps];
+  kernels.try_levels(values, n, factors, sums);
   double explained = -1;
-  for (const double step : kSteps) {
-    kernels.try_levels(values, n, static_cast<float>(1.0 / (step * mean)), tried.data(), &sums);
-    const bool is_short = static_cast<double>(sums.coarse_squares) <= kCoarseLimit * static_cast<double>(n) &&
-                          static_cast<double>(sums.squares) <= kFullLimit * static_cast<double>(n);
-    const auto along = static_cast<double>(sums.along);
-    const double gain = along * along / static_cast<double>(sums.squares);
+  std::size_t best = 0;
+  for (std::size_t s = 0; s < std::size(kSteps); ++s) {
+    const bool is_short = static_cast<double>(sums[s].coarse_squares) <= kCoarseLimit * static_cast<double>(n) &&
+                          static_cast<double>(sums[s].squares) <= kFullLimit * static_cast<double>(n);
+    const auto along = static_cast<double>(sums[s].along);
+    const double gain = along * along / static_cast<double>(sums[s].squares);
     if (!is_short || !(gain > explained)) continue;
     explained = gain;
-    found = sums;
-    best.swap(tried);
+    best = s;
   }
-  if (explained >= 0) return found;
+  if (explained >= 0) {
+    kernels.to_levels(values, n, factors[best], levels);
+    return sums[best];
+  }
+  LevelSums found{};
   for (std::size_t i = 0; i < n; ++i) {
-    best[i] = values[i] >= 0 ? 8 : 7;
+    levels[i] = values[i] >= 0 ? 8 : 7;
     found.along += std::abs(values[i]);
   }
   found.squares = static_cast<std::int64_t>(n);
@@ -119,9 +126,9 @@ void place_levels(const std::uint8_t* levels, std::size_t groups, std::size_t ro
 }
 
 struct Room {
-  explicit Room(std::size_t n) : values(n), levels(n), tried(n) {}
+  explicit Room(std::size_t n) : values(n), levels(n) {}
   std::vector<std::int32_t> values;
-  std::vector<std::uint8_t> levels, tried;
+  std::vector<std::uint8_t> levels;
 };
 
 // One row of a block, whose memory begins at `out`.
@@ -132,7 +139,7 @@ void sketch_row(const Writing& kernels, const SketchBasis& basis, const Fixed& r
   const std::int64_t squares = kernels.fix_wide(turned, n, largest / (peak > 0 ? peak : 1.0), room.values.data());
   const Turned facts{peak * row.unit / (largest * kWeight), squares};
   const Lengths lengths = lengths_of(basis, row, facts);
-  const LevelSums full = choose_levels(kernels, room.values.data(), n, squares, room.levels, room.tried);
+  const LevelSums full = choose_levels(kernels, room.values.data(), n, squares, room.levels.data());
   std::int64_t along = 0, coarse_squares = 0;
   kernels.coarse_sums(room.values.data(), room.levels.data(), n, &along, &coarse_squares);
   write_factors(static_cast<double>(along), static_cast<double>(coarse_squares), facts, lengths, basis.parts(),
