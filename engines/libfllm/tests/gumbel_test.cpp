@@ -126,8 +126,8 @@ void no_row_that_reaches_a_threshold_is_left_out() {
 
 void scores_and_thresholds_of_any_size() {
   constexpr float kInfinity = std::numeric_limits<float>::infinity(), kLargest = std::numeric_limits<float>::max();
-  const std::vector<float> scores = {-kInfinity, -kLargest, -1e9f, -90, -1e-30f, 0, 1e-30f, 90, 0x1p30f, 1e30f, kLargest,
-                                     kInfinity};
+  const std::vector<float> scores = {-kInfinity, -kLargest, -1e9f,   -90,   -1e-30f,  0,
+                                     1e-30f,     90,        0x1p30f, 1e30f, kLargest, kInfinity};
   for (const std::string& level : fllm::cpu_levels()) {
     const Kernels* kernels = fllm::kernels::find(level.c_str());
     if (kernels == nullptr) continue;
