@@ -14,6 +14,7 @@ as real numbers, w = basis q and any row of the sketch:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,24 +171,26 @@ class Encoder:
         else:
             self._defect = 3 * float(np.linalg.norm(np.eye(dim) - matrix.T @ matrix)) + _NORM_SLACK
 
-    def encode(self, values: F32) -> dict[str, Array]:
-        """Return the sketch tensors of rows float32 [n, d], without the basis; the last block is filled up with 0."""
-        if not native.takes(values):
-            return _encode(values, self.basis, self._defect, self._snapped)
-        shapes = _made(len(values), self.basis).items()
-        made = {name: np.empty(shape, _DTYPES[dtype]) for name, (dtype, shape) in shapes}
-        native.sketch(values, self.basis, self._defect, self._snapped, made)
-        return made
+    def room(self, rows: int) -> dict[str, Array]:
+        """Return uninitialised sketch tensors of that many rows, without the basis."""
+        shapes = tensors(rows, self.basis.shape[1], len(self.basis)).items()
+        return {name: np.empty(shape, _DTYPES[dtype]) for name, (dtype, shape) in shapes if name != "sketch_basis"}
+
+    def encode(self, values: F32, out: Mapping[str, Array]) -> None:
+        """Fill in the sketch tensors of rows float32 [n, d], without the basis; the last block is filled up with 0."""
+        if native.takes(values):
+            native.sketch(values, self.basis, self._defect, self._snapped, out)
+            return
+        for name, made in _encode(values, self.basis, self._defect, self._snapped).items():
+            out[name][...] = made
 
 
 def encode(values: F32, basis: F32) -> dict[str, Array]:
-    """Return what :meth:`Encoder.encode` does."""
-    return Encoder(basis).encode(values)
-
-
-def _made(rows: int, basis: F32) -> dict[str, tuple[str, tuple[int, ...]]]:
-    sketch_dims, dim = basis.shape
-    return {name: entry for name, entry in tensors(rows, dim, sketch_dims).items() if name != "sketch_basis"}
+    """Return the sketch tensors of rows float32 [n, d], without the basis."""
+    encoder = Encoder(basis)
+    made = encoder.room(len(values))
+    encoder.encode(values, made)
+    return made
 
 
 def _encode(values: F32, basis: F32, defect: float, snapped: float) -> dict[str, Array]:

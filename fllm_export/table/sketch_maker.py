@@ -71,9 +71,11 @@ class SketchMaker:
         if self._encoder is None:
             self._encoder = sketch.Encoder(self._choose(rows))
         step = max(1, _CHUNK_NUMBERS // self._dim // BLOCK_ROWS) * BLOCK_ROWS
-        parts = [self._encoder.encode(rows.part(at, at + step)) for at in range(0, len(rows), step)]
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return {**joined, "sketch_basis": self._encoder.basis}
+        made = self._encoder.room(len(rows))
+        for at in range(0, len(rows), step):
+            blocks = slice(at // BLOCK_ROWS, (at + step) // BLOCK_ROWS)
+            self._encoder.encode(rows.part(at, at + step), {name: array[blocks] for name, array in made.items()})
+        return {**made, "sketch_basis": self._encoder.basis}
 
     def _choose(self, rows: ShardRows) -> npt.NDArray[np.float32]:
         sample = rows.sample(sample_rows(self._dim))

@@ -233,7 +233,7 @@ class TableWriter:
         self._pending, self._pending_rows = [], 0
         if not np.all(tensors["ids"][1:] > tensors["ids"][:-1]):
             order = np.argsort(tensors["ids"], kind="stable")
-            tensors = {name: array[order] for name, array in tensors.items()}
+            tensors = _in_order(tensors, order)
         whole_table = last and not self._entries
         if not self._entries:
             self._tiles.decide(whole_table=whole_table)
@@ -255,7 +255,7 @@ class TableWriter:
         beside: dict[str, Array] = {}
         if self._tiles.clusters:
             order = self._tiles.order(rows)
-            tensors = {name: array[order] for name, array in tensors.items()}
+            tensors = _in_order(tensors, order)
             rows = ShardRows(self._codec, tensors, self._dim)
             bias = tensors["bias"].view(np.float32) if self._bias else None
             beside |= self._tiles.tensors(rows, bias)
@@ -326,6 +326,11 @@ class TableWriter:
     def _shape(self, sketch_dims: int) -> ShardShape:
         tiles = self._tiles
         return ShardShape(self._codec, self._dim, self._bias, tiles.tile_rows, sketch_dims, tiles.clusters)
+
+
+def _in_order(tensors: dict[str, Array], order: npt.NDArray[np.int64]) -> dict[str, Array]:
+    # take() copies rows as wholes, in a fourth of the time that indexing needs.
+    return {name: np.take(array, order, axis=0) for name, array in tensors.items()}
 
 
 def _first_not_finite(rows: Rows) -> int:

@@ -92,6 +92,21 @@ def test_sketch_and_bounds_are_made_alike(rows: np.ndarray, part: int, tile: int
             assert found.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("dim", [16, 128, 256, 2048])
+def test_rows_are_turned_alike_by_signs_and_by_a_basis_that_is_nearly_so(dim: int) -> None:
+    rows = hard_rows(40, dim)
+    by_signs = sketch.make_basis(dim, dim)
+    other_sign, other_order = by_signs.copy(), by_signs[::-1]
+    other_sign[dim // 2, dim // 3] *= -1
+    made = []
+    for basis in (by_signs, other_sign, other_order):
+        made.append(sketch.encode(rows, basis))
+        with numpy_alone():
+            assert_same(made[-1], sketch.encode(rows, basis))
+    codes = [tensors["sketch_coarse"].tobytes() + tensors["sketch_fine"].tobytes() for tensors in made]
+    assert len(set(codes)) == 3
+
+
 @pytest.mark.parametrize("dim", [3, 32, 100, 257])
 @pytest.mark.parametrize("kind", ["hard", "zeros", "ties", "gauss"])
 def test_rows_are_ordered_alike(dim: int, kind: str) -> None:

@@ -40,6 +40,17 @@ def test_no_score_exceeds_its_bound(dim, dims, fine):
         assert (bounds >= exact @ item).all()
 
 
+@pytest.mark.parametrize("dim", [16, 128, 256])
+def test_a_power_of_two_is_turned_by_signs(dim):
+    basis, other = sketch.make_basis(dim, dim), sketch.make_basis(dim, dim, seed=1)
+    assert len(np.unique(np.abs(basis))) == 1
+    np.testing.assert_allclose(basis.astype(np.float64) @ basis.T, np.eye(dim), atol=2e-6)
+    # Hadamard's matrix is symmetric, so the signs of the columns are those of the first row.
+    unsigned = basis * np.sign(basis[0])
+    np.testing.assert_array_equal(unsigned, unsigned.T)
+    assert (np.sign(basis[0]) != np.sign(other[0])).any()
+
+
 def test_bounds_are_near():
     rows, exact = stored_rows(333, 128)
     basis = sketch.make_basis(128, 128)

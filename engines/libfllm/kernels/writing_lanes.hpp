@@ -170,8 +170,8 @@ void turn(const std::int32_t* fixed, std::size_t rows, std::size_t dim, const do
   }
 }
 
-// Multiplies by Hadamard's matrix. Every pass adds and subtracts neighbours and moves the lowest bit of their place to the
-// top, so that each number is back in its place after the last one. Returns which of the two holds the result.
+// Multiplies by Hadamard's matrix. Every pass adds and subtracts neighbours and moves the lowest bit of their place to
+// the top, so that each number is back in its place after the last one. Returns which of the two holds the result.
 template <typename Sum>
 const Sum* hadamard(Sum* in, Sum* out, std::size_t n) {
   const std::size_t half = n / 2;
