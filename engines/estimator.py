@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -73,11 +72,8 @@ class Estimator:
         self._table = table
         self._link = table.layout.link
         self._panel = Panel.of(table)
-        stored = np.cumsum([0] + [shard.rows for shard in table.shards])
-        step = table.layout.tile_rows
-        starts = [np.arange(first, last, step) for first, last in pairwise(stored)]
-        self._starts = np.concatenate(starts)
-        self._sizes = np.diff(np.append(self._starts, stored[-1]))
+        self._sizes = np.concatenate([np.diff(shard.tile_ends, prepend=0) for shard in table.shards])
+        self._starts = np.cumsum(self._sizes) - self._sizes
 
     def estimate(self, query: Query, request: Request, found: Answer) -> Answer:
         """Return an answer whose logsumexp, [B], is that of an estimate, with the bound of its error."""

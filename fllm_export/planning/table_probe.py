@@ -190,7 +190,7 @@ def _clustered(footprint: Footprint, stored: Tensors, rates: WriteRates) -> Writ
     before = _seconds(lambda: features(shard.part(0, rows), directions))
     order, ordering = _timed(lambda: tiles.order(shard))
     ordered = ShardRows(known, {name: array[order] for name, array in stored.items()}, footprint.dim)
-    bounding = _seconds(lambda: tiles.tensors(ordered, None))
+    bounding = _seconds(lambda: tiles.tensors(ordered, None, None))
     count = rows * halvings(rows, footprint.tile_rows)
     cluster = max(0.0, ordering - before) / count if count else 0.0
     return replace(rates, cluster=cluster, bounds=(before + bounding) / rows)

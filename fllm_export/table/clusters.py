@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.table import native
+from fllm_export.table import centres, native
+from fllm_export.table.bit_planes import BLOCK_ROWS
 from fllm_export.table.fixed_point import WEIGHT, fix, squares, weights
+from fllm_export.table.shard import UNEVEN_TILE
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -52,6 +56,67 @@ def _features(rows: F32, directions: F32) -> F32:
         return points.astype(np.float32).clip(-_LARGEST, _LARGEST)
 
 
+class Tiling(NamedTuple):
+    """An order of rows, int64 [n], and where tiles end, int64 [tiles]: None where all tiles but the last are full."""
+
+    order: I64
+    ends: I64 | None
+
+
+def tiling(points: F32, tile_rows: int) -> Tiling:
+    """Return an order of rows whose tiles are those of :func:`clustered`, or end where clusters do.
+
+    The latter where rows lie in clusters that are well apart. Tiles are whole blocks of 16 rows then. Rows that are
+    left over of a cluster, those farthest from its centre, share tiles of their own at the end, with rows that are far
+    from all centres.
+
+    Args:
+        points: one for each row, from :func:`features`.
+        tile_rows: rows of a tile; one that is a whole cluster may have :data:`UNEVEN_TILE` times as many.
+    """
+    if len(points) <= tile_rows or tile_rows % BLOCK_ROWS:
+        return Tiling(clustered(points, tile_rows), None)
+    if native.takes(points):
+        order, ends = native.tiling(points, tile_rows)
+        return Tiling(order, ends if len(ends) else None)
+    return _tiling(points, tile_rows)
+
+
+def _tiling(points: F32, tile_rows: int) -> Tiling:
+    places = _places(len(points), centres.SAMPLE_ROWS)
+    found = centres.find(points, np.arange(len(points)) if places is None else places.astype(np.int64))
+    if found is None:
+        return Tiling(_clustered(points, tile_rows), None)
+    own, squares = found.owners(points)
+    near = squares <= found.reach
+    tiles, rest = [], [np.flatnonzero(~near)]
+    for number in range(len(found.places)):
+        rows = np.flatnonzero((own == number) & near)
+        whole = len(rows) // BLOCK_ROWS * BLOCK_ROWS
+        order = np.argsort(squares[rows], kind="stable")
+        rest.append(rows[order[whole:]])
+        if whole:
+            tiles += _cut(points, np.sort(rows[order[:whole]]), tile_rows)
+    left = np.sort(np.concatenate(rest))
+    if len(left):
+        tiles += _whole_tiles(points, left, tile_rows)
+    return Tiling(np.concatenate(tiles), np.cumsum([len(rows) for rows in tiles]))
+
+
+def _cut(points: F32, rows: I64, tile_rows: int) -> list[I64]:
+    """Return the rows of one cluster, whole blocks of them: one tile, or as few as they take, of about one size."""
+    if len(rows) <= UNEVEN_TILE * tile_rows:
+        return [rows]
+    blocks = len(rows) // BLOCK_ROWS
+    return _whole_tiles(points, rows, -(-blocks // -(-len(rows) // tile_rows)) * BLOCK_ROWS)
+
+
+def _whole_tiles(points: F32, rows: I64, tile_rows: int) -> list[I64]:
+    """Return rows, which ascend, in tiles of so many, but for the last one."""
+    order = rows[_clustered(points[rows], tile_rows)]
+    return [order[start : start + tile_rows] for start in range(0, len(order), tile_rows)]
+
+
 def clustered(points: F32, tile_rows: int) -> I64:
     """Return an order of rows such that each ``tile_rows`` of them lie together; within a tile numbers ascend.
 
@@ -89,7 +154,7 @@ def _lowest(keys: F32, count: int) -> Bools:
 
 def _keys(points: F32, rows: I64) -> F32:
     """Return by what the rows are halved, float32: products are added in halves, so that the order of sums is known."""
-    places = _places(len(rows))
+    places = _places(len(rows), _SAMPLE_ROWS)
     sample = points[rows if places is None else rows[places]].astype(np.float64)
     peak = np.abs(sample).max()
     numbers = np.rint(sample * (_SAMPLE_LARGEST / (peak if peak > 0 else 1.0)))
@@ -130,11 +195,11 @@ def _in_turn(numbers: F64) -> float:
     return float(np.cumsum(numbers)[-1])
 
 
-def _places(count: int) -> npt.NDArray[np.uint64] | None:
-    """Return where the sample of so many rows lies, by SplitMix64 (Steele, Lea, Flood 2014); None for all of them."""
-    if count <= _SAMPLE_ROWS:
+def _places(count: int, wanted: int) -> npt.NDArray[np.uint64] | None:
+    """Return where a sample of so many rows lies, by SplitMix64 (Steele, Lea, Flood 2014); None for all of them."""
+    if count <= wanted:
         return None
-    mixed = np.arange(1, _SAMPLE_ROWS + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = np.arange(1, wanted + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return (mixed ^ (mixed >> np.uint64(31))) % np.uint64(count)

@@ -26,8 +26,8 @@ PREVIOUS_NAME = "table.previous.json"
 GENERATION_MAX = 1 << 53
 """The largest that may be given: every reader of JSON holds it exactly, and there is room to count on."""
 
-LINK, REFINEMENT, TOMBSTONES = "link", "refinement", "tombstones"
-READER_FEATURES: frozenset[str] = frozenset({LINK, REFINEMENT, TOMBSTONES})
+LINK, REFINEMENT, TILE_ENDS, TOMBSTONES = "link", "refinement", "tile_ends", "tombstones"
+READER_FEATURES: frozenset[str] = frozenset({LINK, REFINEMENT, TILE_ENDS, TOMBSTONES})
 """Features that this reader knows. A table names those that a reader must know to read it right."""
 
 _MOST = (1 << 63) - 1
@@ -82,7 +82,7 @@ class TableLayout:
         codec: name of the codec of all rows.
         dim: dimension of a user row.
         rows: users: the rows of all shards that are not deleted.
-        tile_rows: rows scored in one call; ids ascend within a tile. Only a shard's last tile may be shorter.
+        tile_rows: rows of a tile; the last has what is left, and uneven ones at most twice as many. Ids ascend in each.
         bias: whether each row has a bias.
         generation: version number of the table, 1 at first.
         sketch_dims: dimensions of the sketch, a multiple of 16; 0 when the rows have none.
@@ -96,6 +96,7 @@ class TableLayout:
             (:mod:`fllm_export.table.histories`); their ``rows`` are users. Searching does not need them.
         shard_bytes: size of a shard at most, which changes and compactions keep to.
         link: how scores become probabilities.
+        tile_ends: whether shards may say where their tiles end.
     """
 
     codec: str
@@ -113,6 +114,7 @@ class TableLayout:
     histories: tuple[ShardEntry, ...] = ()
     shard_bytes: int = SHARD_BYTES
     link: Link = EXPONENTIAL
+    tile_ends: bool = False
 
     @property
     def stored_rows(self) -> int:
@@ -164,14 +166,12 @@ class TableLayout:
 
     def _members(self) -> dict[str, Any]:
         members = asdict(self)
-        for name in (REFINEMENT, TOMBSTONES):
-            if members[name] is None:
+        for name in (REFINEMENT, TOMBSTONES, TILE_ENDS, "histories"):
+            if not members[name]:
                 del members[name]
         del members[LINK]
         if self.link != EXPONENTIAL:
             members[LINK] = self.link.to_json()
-        if not self.histories:
-            del members["histories"]
         if self.shard_bytes == SHARD_BYTES:
             del members["shard_bytes"]
         return members
@@ -232,6 +232,7 @@ class TableLayout:
             histories=_entries(document, "histories", path) if "histories" in document else (),
             shard_bytes=shard_bytes,
             link=_link(document, path),
+            tile_ends=_tile_ends(document, path),
         )
 
     @staticmethod
@@ -348,6 +349,15 @@ def _refinement(document: dict[str, Any], path: Path) -> RefinementLayout | None
 def _link(document: dict[str, Any], path: Path) -> Link:
     """Return the link of a document. A reader that does not know it would give other probabilities."""
     return Link.read(document[LINK], str(path)) if _announced(document, LINK, path) else EXPONENTIAL
+
+
+def _tile_ends(document: dict[str, Any], path: Path) -> bool:
+    """Return whether tiles may be of uneven size. A reader that does not know it would cut others."""
+    found = _announced(document, TILE_ENDS, path)
+    for key in (TILE_ENDS, "tile_bounds") if found else ():
+        if document.get(key) is not True:
+            raise BundleError(f"{path}: `{key}` is {document.get(key)!r}", expected="true, as tiles have ends")
+    return found
 
 
 def _announced(document: dict[str, Any], feature: str, path: Path) -> bool:

@@ -73,6 +73,13 @@ def order(points: F32, tile_rows: int) -> I64:
     return rows
 
 
+def tiling(points: F32, tile_rows: int) -> tuple[I64, I64]:
+    """Return the order of rows by their points [n, 33], and the ends of uneven tiles, of which there may be none."""
+    rows, ends = np.empty(len(points), np.int64), np.empty(len(points), np.int64)
+    tiles = _call(_core.writing.tiling, np.ascontiguousarray(points), tile_rows, rows, ends)
+    return rows, ends[:tiles].copy()
+
+
 def bounds(rows: F32, bias: F32 | None, tile_rows: int) -> tuple[F32, F32]:
     """Return directions [tiles, d] and extents [tiles, 4] of the tiles of rows [n, d]."""
     tiles = -(-len(rows) // tile_rows)

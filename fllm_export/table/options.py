@@ -33,14 +33,16 @@ class TableOptions:
 
     Attributes:
         quant: how a row is stored: fp32, fp16, int8, fp8, int4, int4row or int2.
-        shard_bytes: size of a shard at most. About three shards are held in memory while they are written, and where
-            rows are clustered also 140 bytes per row of one shard.
+        shard_bytes: size of a shard at most; where rows lie in clusters that are well apart, the bounds of tiles can
+            add a 32nd of its int8 rows. About three shards are held in memory while they are written, and where rows
+            are clustered also 160 bytes per row of one shard.
         sketch: ``yes`` stores a sketch beside each row, half as many bytes again, by which a search that needs no
             exact log-probabilities rules most rows out unread; ``no`` does not; ``auto`` does for int8 tables of
             more than one shard. int4row and int2 tables have none.
         cluster: ``yes`` stores rows that lie together in one tile, with bounds on the tile's scores: a search then
             leaves whole tiles out, and one that a budget cuts off has seen the best tiles first; ``no`` does not;
-            ``auto`` does for tables of more than one shard.
+            ``auto`` does for tables of more than one shard. Tiles end where clusters do, where these lie well apart;
+            releases that do not know such tiles refuse the table.
         refine: ``int8`` or ``fp16`` stores every row once more, in that codec and with all dimensions, in files of its
             own. A search reads from them only the rows of its best candidates, and ranks these again. ``no`` does not.
 

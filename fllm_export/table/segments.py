@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fllm_export.errors import UsageError
 from fllm_export.files import Later, sha256_file
 from fllm_export.table.bit_planes import into_blocks
+from fllm_export.table.clusters import Tiling
 from fllm_export.table.codec_names import RefineName
 from fllm_export.table.footprint import row_counts
 from fllm_export.table.layout import ShardEntry, TableLayout
@@ -103,7 +104,7 @@ class SegmentMaker:
         finer = self._finer.write(finer_path, self._finer.take(tensors), later)
         if self._codec.in_blocks:
             tensors["codes"] = into_blocks(tensors["codes"])
-        size = write_shard(path, self._shape, tensors, later)
+        size = write_shard(path, self._shape.holding(tensors), tensors, later)
         return Segment(ShardEntry(path.name, len(order), size, sha256_file(path)), finer)
 
     def _named(self, stored: RowTensors, ids: I64, bias: F32 | None) -> RowTensors:
@@ -114,12 +115,17 @@ class SegmentMaker:
         rows = ShardRows(self._codec, tensors, self._layout.dim)
         beside: RowTensors = {}
         if self._layout.tile_bounds:
+            ends = None
             if len(rows) > self._layout.tile_rows:  # else one tile holds them all
-                order = self._tiles.order(rows)
+                order, ends = self._tiling(rows)
                 tensors = {name: array[order] for name, array in tensors.items()}
                 rows = ShardRows(self._codec, tensors, self._layout.dim)
             bias = tensors["bias"].view(np.float32) if self._layout.bias else None
-            beside |= self._tiles.tensors(rows, bias)
+            beside |= self._tiles.tensors(rows, bias, ends)
         if self._layout.sketch_dims:
             beside |= self._sketch.tensors(rows)
         return {**tensors, **beside}
+
+    def _tiling(self, rows: ShardRows) -> Tiling:
+        """Return the order of a shard's rows and its tiles: of even size where the table's readers know no others."""
+        return self._tiles.tiling(rows) if self._layout.tile_ends else Tiling(self._tiles.order(rows), None)

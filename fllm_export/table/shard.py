@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import mmap
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +24,8 @@ from fllm_export.table.codecs import Codec
 from fllm_export.table.layout import FORMAT_VERSION
 
 PAGE_BYTES = 4096
+UNEVEN_TILE = 2
+"""A tile of uneven size has at most so many times ``tile_rows`` rows."""
 _HEADER_BYTES_MAX = 1 << 20
 _DTYPES = {
     "F32": "<f4",
@@ -87,6 +90,8 @@ class ShardShape:
         tile_rows: rows of a tile.
         sketch_dims: dimensions of the sketch, or 0.
         tile_bounds: whether tiles have bounds.
+        tile_ends: whether shards may say where their tiles end.
+        tiles: how many tiles of uneven size a shard has; None where all but the last are full.
     """
 
     codec: Codec
@@ -95,6 +100,8 @@ class ShardShape:
     tile_rows: int
     sketch_dims: int = 0
     tile_bounds: bool = False
+    tile_ends: bool = False
+    tiles: int | None = None
 
     def tensors(self, rows: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return the safetensors dtype and the shape of each tensor in a shard of so many rows, in file order."""
@@ -104,11 +111,18 @@ class ShardShape:
             dtype, (*inner, lane) = by_row["codes"]
             blocks = -(-rows // bit_planes.BLOCK_ROWS)
             tensors["codes"] = (dtype, (blocks, *inner, bit_planes.BLOCK_ROWS * lane))
+        if self.tiles is not None:
+            tensors["tile_ends"] = ("I64", (self.tiles,))
         if self.tile_bounds:
-            tensors |= tile_bounds.tensors(rows, self.dim, self.tile_rows)
+            tiles = -(-rows // self.tile_rows) if self.tiles is None else self.tiles
+            tensors |= tile_bounds.tensors(tiles, self.dim)
         if self.sketch_dims:
             tensors |= sketch.tensors(rows, self.dim, self.sketch_dims)
         return tensors
+
+    def holding(self, tensors: Mapping[str, Array]) -> ShardShape:
+        """Return what there is to say of a shard with these tensors, tiles of uneven size among them or not."""
+        return replace(self, tiles=len(tensors["tile_ends"]) if "tile_ends" in tensors else None)
 
 
 class Shard:
@@ -121,6 +135,8 @@ class Shard:
         bias: float32 [rows] or None.
         stored: the codec's tensors as they lie in the file, by name.
         beside: what rules rows and tiles out: the tensors of the sketch and of the bounds, by name.
+        tile_ends: int64 [tiles], the end of each tile, ascending, the last of them ``rows``.
+        uneven: whether the shard says itself where its tiles end.
 
     Raises:
         BundleError: the file is missing, shorter than its header says, or not as the table describes it.
@@ -129,12 +145,25 @@ class Shard:
     def __init__(self, path: Path, shape: ShardShape, rows: int) -> None:
         self.path = path
         self.rows = rows
-        arrays = map_tensors(path, shape, rows)
+        found = read_tensors(path)
+        self.uneven = shape.tile_ends and "tile_ends" in found
+        if self.uneven:
+            shape = replace(shape, tiles=len(checked_tensor(path, found, "tile_ends", "I64", (None,))))
+        arrays = _checked_tensors(path, found, shape, rows)
         self.stored = {name: arrays[name] for name in shape.codec.tensors(shape.dim)}
         self._in_blocks = {"codes"} if shape.codec.in_blocks else set()
         self.ids: npt.NDArray[np.int64] = arrays["ids"].view(np.int64)
         self.bias = arrays["bias"].view(np.float32) if shape.bias else None
         self.beside = {name: array for name, array in arrays.items() if name.startswith(("sketch_", "tile_"))}
+        if self.uneven:
+            self.tile_ends: npt.NDArray[np.int64] = arrays["tile_ends"].view(np.int64)
+            _check_ends(path, self.tile_ends, rows, shape.tile_rows)
+        else:
+            self.tile_ends = np.append(np.arange(shape.tile_rows, rows, shape.tile_rows), rows).astype(np.int64)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Yield the begin and the end of each tile."""
+        return pairwise([0, *self.tile_ends.tolist()])
 
     def tile(self, start: int, stop: int) -> Tile:
         """Return rows ``start`` to ``stop`` as views; only codes in blocks are copied.
@@ -198,11 +227,33 @@ def map_tensors(path: Path, shape: Shape, rows: int) -> dict[str, Array]:
     Raises:
         BundleError: the file is missing, shorter than its header says, or not as the table describes it.
     """
-    arrays = read_tensors(path)
+    return _checked_tensors(path, read_tensors(path), shape, rows)
+
+
+def _checked_tensors(path: Path, found: Mapping[str, tuple[str, Array]], shape: Shape, rows: int) -> dict[str, Array]:
     return {
-        name: checked_tensor(path, arrays, name, dtype, extents)
+        name: checked_tensor(path, found, name, dtype, extents)
         for name, (dtype, extents) in shape.tensors(rows).items()
     }
+
+
+def _check_ends(path: Path, ends: npt.NDArray[np.int64], rows: int, tile_rows: int) -> None:
+    """Check that tiles of uneven size are whole blocks, no longer than the table says, and hold all rows."""
+    if not len(ends) or ends[-1] != rows:
+        raise BundleError(
+            f"{path}: the last of {len(ends)} tiles ends at row {ends[-1] if len(ends) else 0}", expected=f"row {rows}"
+        )
+    starts = np.append(0, ends[:-1])
+    # Compared before they are subtracted: the difference of any two numbers may be beyond int64.
+    wrong = (ends <= starts) | (starts % bit_planes.BLOCK_ROWS != 0) | (ends > rows)
+    wrong[~wrong] = (ends - starts)[~wrong] > min(UNEVEN_TILE * tile_rows, rows)
+    if wrong.any():
+        number = int(np.argmax(wrong))
+        raise BundleError(
+            f"{path}: tile {number} is rows {starts[number]} to {ends[number]}",
+            expected=f"ends that ascend in multiples of {bit_planes.BLOCK_ROWS}, by at most {UNEVEN_TILE * tile_rows}",
+            fix="Build the table again",
+        )
 
 
 def read_tensors(path: Path) -> dict[str, tuple[str, Array]]:

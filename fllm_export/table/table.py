@@ -27,7 +27,13 @@ LabelledRows = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray
 def shard_shape(layout: TableLayout) -> ShardShape:
     """Return what a layout says of each of its shards."""
     return ShardShape(
-        codec(layout.codec), layout.dim, layout.bias, layout.tile_rows, layout.sketch_dims, layout.tile_bounds
+        codec(layout.codec),
+        layout.dim,
+        layout.bias,
+        layout.tile_rows,
+        layout.sketch_dims,
+        layout.tile_bounds,
+        layout.tile_ends,
     )
 
 
@@ -77,10 +83,9 @@ class Table:
 
     def _located_tiles(self) -> Iterator[tuple[int, int, Tile]]:
         """Yield all tiles as they are stored, each with the number of its shard and of its first row there."""
-        step = self.layout.tile_rows
         for number, shard in enumerate(self.shards):
-            for start in range(0, shard.rows, step):
-                yield number, start, shard.tile(start, min(start + step, shard.rows))
+            for start, stop in shard.spans():
+                yield number, start, shard.tile(start, stop)
 
     def gather(self, rows: npt.NDArray[np.int64]) -> Tile:
         """Return copies of some stored rows, given by their numbers in scan order; ids come in the same order."""
@@ -193,8 +198,8 @@ class Table:
     def _verify_bounds(self) -> None:
         for shard in self.shards:
             directions, extents = (shard.beside[name].view(np.float32) for name in ("tile_directions", "tile_extents"))
-            for number, start in enumerate(range(0, shard.rows, self.layout.tile_rows)):
-                tile = shard.tile(start, min(start + self.layout.tile_rows, shard.rows))
+            for number, span in enumerate(shard.spans()):
+                tile = shard.tile(*span)
                 rows = self.codec.rows(tile.stored, self.layout.dim)
                 if not tile_bounds.holds(rows, tile.bias, directions[number], extents[number]):
                     raise BundleError(

@@ -34,9 +34,8 @@ _SLACK = 2.0**-20
 """Relative to a row's norm: far above what a direction that is no unit vector quite, and float64, make of a score."""
 
 
-def tensors(rows: int, dim: int, tile_rows: int) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return the safetensors dtype and shape of each tensor of bounds in a shard."""
-    tiles = -(-rows // tile_rows)
+def tensors(tiles: int, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the safetensors dtype and shape of each tensor of bounds in a shard of so many tiles."""
     return {"tile_directions": ("F32", (tiles, dim)), "tile_extents": ("F32", (tiles, EXTENTS))}
 
 

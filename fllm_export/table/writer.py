@@ -138,7 +138,8 @@ class TableWriter:
         self.flush()
         if not self._entries:
             raise UsageError("no rows were given", expected="at least one user")
-        check_unique([np.sort(self._open(entry, self._sketch.dims).ids) for entry in self._entries])
+        shards = [self._open(entry, self._sketch.dims) for entry in self._entries]
+        check_unique([np.sort(shard.ids) for shard in shards])
         layout = TableLayout(
             codec=self._codec.name,
             dim=self._dim,
@@ -152,6 +153,7 @@ class TableWriter:
             refinement=self._refinement.layout,
             shard_bytes=self._shard_bytes,
             link=self._link,
+            tile_ends=any(shard.uneven for shard in shards),
         )
         layout = layout.born()
         layout.save(self._directory)
@@ -245,7 +247,7 @@ class TableWriter:
         # The refinement rows first: the record of a shard vouches for both.
         self._refinement.publish(self._directory, refined)
         path = self._directory / shard_name(len(self._entries))
-        size = write_shard(path, self._shape(self._sketch.dims), tensors)
+        size = write_shard(path, self._shape(self._sketch.dims).holding(tensors), tensors)
         self._entries.append(ShardEntry(path.name, len(tensors["ids"]), size, sha256_file(path)))
         self._save_ledger()
 
@@ -254,11 +256,11 @@ class TableWriter:
         rows = ShardRows(self._codec, tensors, self._dim)
         beside: dict[str, Array] = {}
         if self._tiles.clusters:
-            order = self._tiles.order(rows)
+            order, ends = self._tiles.tiling(rows)
             tensors = _in_order(tensors, order)
             rows = ShardRows(self._codec, tensors, self._dim)
             bias = tensors["bias"].view(np.float32) if self._bias else None
-            beside |= self._tiles.tensors(rows, bias)
+            beside |= self._tiles.tensors(rows, bias, ends)
         if self._sketch.makes(whole_table=whole_table):
             beside |= self._sketch.tensors(rows)
         return {**tensors, **beside}
@@ -325,7 +327,9 @@ class TableWriter:
 
     def _shape(self, sketch_dims: int) -> ShardShape:
         tiles = self._tiles
-        return ShardShape(self._codec, self._dim, self._bias, tiles.tile_rows, sketch_dims, tiles.clusters)
+        return ShardShape(
+            self._codec, self._dim, self._bias, tiles.tile_rows, sketch_dims, tiles.clusters, tiles.clusters
+        )
 
 
 def _in_order(tensors: dict[str, Array], order: npt.NDArray[np.int64]) -> dict[str, Array]:

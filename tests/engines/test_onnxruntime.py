@@ -52,3 +52,17 @@ def test_deleted_rows_are_left_out(tmp_path: Path, quant: str) -> None:
     assert set(found.user_ids.ravel().tolist()) == set(kept.tolist())
     if quant != "fp16":
         np.testing.assert_array_equal(found.user_ids, expected.user_ids)
+
+
+def test_tiles_of_uneven_size_are_scored(tmp_path: Path) -> None:
+    from fllm_export.graphs.heads import bundle_heads
+
+    rows = (4 * ROWS[GENERATOR.integers(0, 9, 6_001)] + GENERATOR.standard_normal((6_001, 24)) / 3).astype(np.float32)
+    UserTable.create(tmp_path / "users", rows, cluster="yes")
+    assert '"tile_ends": true' in (tmp_path / "users" / "table.json").read_text()
+    (tmp_path / "head").mkdir()
+    onnx.save(bundle_heads("int8", 24, bias=False)["tile"], tmp_path / "head" / "tile.onnx")
+    table = UserTable.open(tmp_path / "users", engine="onnxruntime", head=tmp_path / "head")
+    judge = UserTable.open(tmp_path / "users", engine="numpy")
+    for k in (1, 2_000):
+        np.testing.assert_array_equal(table.topk(rows[:3], k).user_ids, judge.topk(rows[:3], k).user_ids)

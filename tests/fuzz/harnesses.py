@@ -22,7 +22,7 @@ from fllm_export.server.request import Question
 from fllm_export.table.codecs import CODECS
 from fllm_export.table.layout import FILE_NAME as LAYOUT
 from fllm_export.table.layout import TableLayout, TombstonesEntry
-from fllm_export.table.shard import ShardShape, map_tensors, read_tensors
+from fllm_export.table.shard import Shard, ShardShape, map_tensors, read_tensors
 from fllm_export.table.tombstones import TENSOR, Tombstones
 
 CORPUS = Path(__file__).parents[2] / "engines" / "libfllm" / "fuzz" / "corpus"
@@ -71,10 +71,15 @@ def shard(data: bytes) -> None:
     for codec in CODECS.values():
         for dim in {extent * step for extent in extents for step in (1, 2, 4, 16)}:
             try:
-                found = map_tensors(path, ShardShape(codec, dim, "bias" in tensors, 64, 0, False), rows)
+                found = map_tensors(path, ShardShape(codec, dim, "bias" in tensors, 64), rows)
             except BundleError:
                 continue
             assert len(found["ids"]) == rows
+            with suppress(BundleError):
+                sizes = np.diff(
+                    Shard(path, ShardShape(codec, dim, "bias" in tensors, 64, 0, True, True), rows).tile_ends
+                )
+                assert ((sizes >= 1) & (sizes <= 128)).all()
 
 
 def tombstones(data: bytes) -> None:

@@ -66,6 +66,14 @@ void order(Matrix points, std::size_t tile_rows, Order rows) {
   run([&](fllm_error* e) { return fllm_write_order(points.data(), points.shape(0), tile_rows, rows.data(), e); });
 }
 
+std::size_t tiling(Matrix points, std::size_t tile_rows, Order rows, Order ends) {
+  std::size_t tiles = 0;
+  run([&](fllm_error* e) {
+    return fllm_write_tiling(points.data(), points.shape(0), tile_rows, rows.data(), ends.data(), &tiles, e);
+  });
+  return tiles;
+}
+
 void bounds(Matrix rows, std::optional<Numbers> bias, std::size_t tile_rows, Rows directions, Rows extents) {
   run([&](fllm_error* e) {
     return fllm_write_bounds(rows.data(), rows.shape(0), rows.shape(1), bias ? bias->data() : nullptr, tile_rows,
@@ -100,6 +108,7 @@ void define_writing(nb::module_& module) {
               nb::arg("rows"));
   writing.def("features", &features);
   writing.def("order", &order);
+  writing.def("tiling", &tiling);
   writing.def("bounds", &bounds, nb::arg("rows"), nb::arg("bias").none(), nb::arg("tile_rows"), nb::arg("directions"),
               nb::arg("extents"));
   writing.def("sketch", &sketch);

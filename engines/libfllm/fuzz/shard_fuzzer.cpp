@@ -74,14 +74,20 @@ void view(const fllm::Tensors& tensors, const fllm::CodecFacts& facts, bool bias
   layout.dim = static_cast<std::size_t>(shape.dim);
   const std::uint64_t rows = shape.rows, tiles = first_dimension(tensors, "tile_extents");
   layout.tile_bounds = tiles > 0;
-  layout.tile_rows = tiles > 0 && rows > 0 ? (rows - 1) / tiles + 1 : 1;
+  layout.tile_ends = first_dimension(tensors, "tile_ends") > 0;
+  layout.tile_rows = tiles > 0 && rows > 0 && !layout.tile_ends ? (rows - 1) / tiles + 1 : 1024;
   layout.sketch_dims = static_cast<std::size_t>(first_dimension(tensors, "sketch_basis"));
   try {
     const fllm::Shard shard = fllm::Shard::view(tensors, layout, rows, "shard");
     if (layout.sketch_dims > 0) require_sketch(tensors, shard.sketch, rows);
     if (layout.tile_bounds && rows > 0) {
-      const std::uint64_t last = (rows - 1) / layout.tile_rows * layout.tile_rows;
-      const fllm::Tile tile = shard.tile(layout, last, rows - last, last);
+      std::uint64_t start = 0, rows_of_last = 0;
+      for (std::uint64_t number = 0; number < shard.tiles; ++number, start += rows_of_last) {
+        rows_of_last = shard.tile(layout, number, start, start).rows;
+        require(rows_of_last >= 1 && rows_of_last <= fllm::kUnevenTile * layout.tile_rows);
+      }
+      require(start == rows);
+      const fllm::Tile tile = shard.tile(layout, shard.tiles - 1, start - rows_of_last, start - rows_of_last);
       require_end(tensors, "tile_directions", tile.direction, layout.dim * sizeof(float));
       require_end(tensors, "tile_extents", tile.extents, fllm::kTileExtents * sizeof(float));
     }

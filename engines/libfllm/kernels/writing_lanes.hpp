@@ -283,6 +283,66 @@ void moment(const double* a, std::size_t n, double* out) {
   }
 }
 
+// For kRows places; vectors are as wide as those of `Wide`, which the compiler knows the instructions for.
+constexpr std::size_t kFloatLanes = 2 * Wide::kLanes, kFloatVectors = kTurnColumns / kFloatLanes;
+using Floats [[gnu::vector_size(kFloatLanes * sizeof(float))]] = float;
+using Numbers [[gnu::vector_size(kFloatLanes * sizeof(std::int32_t))]] = std::int32_t;
+
+template <std::size_t kRows>
+void nearest_of(const float* places, const float* panels, const float* halves, std::size_t count, std::int32_t* owners,
+                float* nears) {
+  Floats best[kRows][kFloatVectors];
+  Numbers at[kRows][kFloatVectors];
+  for (std::size_t r = 0; r < kRows; ++r)
+    for (std::size_t v = 0; v < kFloatVectors; ++v) {
+      best[r][v] = Floats{} - __builtin_inff();
+      at[r][v] = Numbers{};
+    }
+  for (std::size_t panel = 0; panel < count; ++panel) {
+    const float *centres = panels + panel * kFeatures * kTurnColumns, *half = halves + panel * kTurnColumns;
+    Floats sums[kRows][kFloatVectors];
+    for (std::size_t v = 0; v < kFloatVectors; ++v) {
+      Floats start;
+      __builtin_memcpy(&start, half + v * kFloatLanes, sizeof start);
+      for (std::size_t r = 0; r < kRows; ++r) sums[r][v] = -start;
+    }
+    for (std::size_t j = 0; j < kFeatures; ++j)
+      for (std::size_t v = 0; v < kFloatVectors; ++v) {
+        Floats centre;
+        __builtin_memcpy(&centre, centres + j * kTurnColumns + v * kFloatLanes, sizeof centre);
+        for (std::size_t r = 0; r < kRows; ++r) sums[r][v] += centre * places[r * kFeatures + j];
+      }
+    for (std::size_t r = 0; r < kRows; ++r)
+      for (std::size_t v = 0; v < kFloatVectors; ++v) {
+        const Numbers better = sums[r][v] > best[r][v];
+        best[r][v] = better ? sums[r][v] : best[r][v];
+        at[r][v] = better ? Numbers{} + static_cast<std::int32_t>(panel) : at[r][v];
+      }
+  }
+  for (std::size_t r = 0; r < kRows; ++r) {
+    nears[r] = -__builtin_inff();
+    for (std::size_t lane = 0; lane < kTurnColumns; ++lane) {
+      const float near = best[r][lane / kFloatLanes][lane % kFloatLanes];
+      const std::int32_t number =
+          at[r][lane / kFloatLanes][lane % kFloatLanes] * static_cast<std::int32_t>(kTurnColumns) +
+          static_cast<std::int32_t>(lane);
+      if (near > nears[r] || (near == nears[r] && number < owners[r])) {
+        nears[r] = near;
+        owners[r] = number;
+      }
+    }
+  }
+}
+
+void nearest(const float* places, std::size_t n, const float* panels, const float* halves, std::size_t count,
+             std::int32_t* owners, float* nears) {
+  constexpr std::size_t kRows = 8 / kFloatVectors;  // all sums stay in registers
+  std::size_t row = 0;
+  for (; row + kRows <= n; row += kRows)
+    nearest_of<kRows>(places + row * kFeatures, panels, halves, count, owners + row, nears + row);
+  for (; row < n; ++row) nearest_of<1>(places + row * kFeatures, panels, halves, count, owners + row, nears + row);
+}
+
 void square(const double* m, double* out) {
   for (std::size_t i = 0; i < kFeatures; ++i) {
     double sums[kFeatures] = {};
@@ -315,6 +375,7 @@ void fill_writing(Writing& writing) {
              coarse_sums,
              keys,
              moment,
+             nearest,
              square};
 }
 

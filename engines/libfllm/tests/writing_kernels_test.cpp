@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <random>
 #include <string>
@@ -186,6 +187,44 @@ void check_order(const Writing& level, const Writing& scalar) {
   check_same(power, expected_power);
 }
 
+// Against sums of integers, with centres that stand twice.
+void check_nearest(const Writing& level, std::size_t n) {
+  constexpr std::size_t kPanels = 3, kCentres = kPanels * kTurnColumns, kUsed = kCentres - 5;
+  std::vector<std::int32_t> centres = integers(kCentres * kFeatures, 256);
+  std::copy_n(centres.begin(), 2 * kFeatures, centres.begin() + 20 * kFeatures);
+  const std::vector<std::int32_t> whole = integers(n * kFeatures, 256);
+  std::vector<float> places(whole.begin(), whole.end()), panels(centres.size()), halves(kCentres, HUGE_VALF), nears(n);
+  std::copy_n(centres.begin(), kFeatures, places.begin());
+  std::vector<std::int32_t> owners(n);
+  for (std::size_t c = 0; c < kUsed; ++c) {
+    halves[c] = 0;
+    for (std::size_t k = 0; k < kFeatures; ++k) {
+      const auto number = static_cast<float>(centres[c * kFeatures + k]);
+      panels[(c / kTurnColumns * kFeatures + k) * kTurnColumns + c % kTurnColumns] = number;
+      halves[c] += number * number / 2;
+    }
+  }
+  level.nearest(places.data(), n, panels.data(), halves.data(), kPanels, owners.data(), nears.data());
+  CHECK(owners[0] == 0);
+  for (std::size_t i = 0; i < n; ++i) {
+    std::int64_t best = INT64_MIN;
+    std::int32_t owner = -1;
+    for (std::size_t c = 0; c < kUsed; ++c) {
+      std::int64_t twice = 0;
+      for (std::size_t k = 0; k < kFeatures; ++k) {
+        const auto place = static_cast<std::int64_t>(places[i * kFeatures + k]);
+        const std::int64_t centre = centres[c * kFeatures + k];
+        twice += 2 * place * centre - centre * centre;
+      }
+      if (twice > best) {
+        best = twice;
+        owner = static_cast<std::int32_t>(c);
+      }
+    }
+    CHECK(owners[i] == owner && 2 * static_cast<double>(nears[i]) == static_cast<double>(best));
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -202,6 +241,7 @@ int main() {
     for (const std::size_t rows : {1, 3, 8, 13}) check_turn(level->writing, rows, 37, 2 * kTurnColumns);
     for (const std::size_t dim : {1, 2, 16, 32, 128, 256, 1024, 2048}) check_turn_by_signs(level->writing, dim);
     check_order(level->writing, scalar);
+    for (const std::size_t n : {1, 2, 7, 8, 9, 100}) check_nearest(level->writing, n);
   }
   return check::result();
 }

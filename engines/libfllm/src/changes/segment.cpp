@@ -100,7 +100,8 @@ Bytes bytes_of(const std::vector<T>& values) {
 // The tensors of a shard by name; those of the table's own form, all of the right size.
 class Tensors {
  public:
-  Tensors(const Layout& layout, std::size_t rows) : forms_(shard_tensors(layout, rows)) {
+  Tensors(const Layout& layout, std::size_t rows, std::size_t uneven_tiles)
+      : forms_(shard_tensors(layout, rows, uneven_tiles)) {
     for (const TensorForm& form : forms_) {
       const std::uint64_t item = form.dtype == "I64" ? 8 : form.dtype == "F32" ? 4 : form.dtype.ends_with("16") ? 2 : 1;
       data_[form.name].resize(std::accumulate(form.shape.begin(), form.shape.end(), item, std::multiplies<>()));
@@ -123,15 +124,21 @@ class Tensors {
   std::map<std::string, Bytes> data_;
 };
 
-void describe_tiles(const StoredRows& rows, const Layout& layout, Tensors& tensors) {
+void describe_tiles(const StoredRows& rows, const Layout& layout, const std::vector<std::uint64_t>& ends,
+                    Tensors& tensors) {
   const std::size_t dim = layout.dim, step = static_cast<std::size_t>(layout.tile_rows);
+  const std::size_t tiles = ends.empty() ? (rows.size() + step - 1) / step : ends.size();
+  std::vector<std::uint64_t> starts(tiles + 1, 0);
+  for (std::size_t t = 0; t < tiles; ++t)
+    starts[t + 1] = ends.empty() ? std::min(rows.size(), (t + 1) * step) : ends[t];
   auto *directions = numbers_in<float>(tensors["tile_directions"]),
        *extents = numbers_in<float>(tensors["tile_extents"]);
-  writing::for_parts(rows.size(), step, [&](std::size_t start, std::size_t stop) {
+  writing::for_parts(tiles, 1, [&](std::size_t tile, std::size_t) {
+    const auto start = static_cast<std::size_t>(starts[tile]), stop = static_cast<std::size_t>(starts[tile + 1]);
     const std::vector<float> part = rows.decoded(start, stop);
     writing::describe_tile(kernels_here(), part.data(), stop - start, dim,
-                           layout.bias ? rows.bias().data() + start : nullptr, directions + start / step * dim,
-                           extents + start / step * kTileExtents);
+                           layout.bias ? rows.bias().data() + start : nullptr, directions + tile * dim,
+                           extents + tile * kTileExtents);
   });
 }
 
@@ -153,13 +160,11 @@ void sketch(const StoredRows& rows, const Layout& layout, const float* basis, Te
   });
 }
 
-StoredRows in_file_order(const StoredRows& rows, const Layout& layout) {
+StoredRows by_id(const StoredRows& rows) {
   std::vector<std::size_t> order(rows.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return rows.ids()[a] < rows.ids()[b]; });
-  StoredRows ascending = rows.ordered(order);
-  if (!layout.tile_bounds || rows.size() <= layout.tile_rows) return ascending;
-  return ascending.ordered(tile_order(ascending, layout));
+  return rows.ordered(order);
 }
 
 }  // namespace
@@ -170,14 +175,21 @@ SegmentMaker::SegmentMaker(const Snapshot& now)
       shard_rows_(static_cast<std::size_t>(full_rows(layout_, shard_bytes_of(now.document, now.path)))) {}
 
 FileFacts SegmentMaker::write(const StoredRows& rows, const std::string& name, Publication& publication) const {
-  const StoredRows ordered = in_file_order(rows, layout_);
-  Tensors tensors(layout_, ordered.size());
+  StoredRows ordered = by_id(rows);
+  std::vector<std::uint64_t> ends;
+  if (layout_.tile_bounds && rows.size() > layout_.tile_rows) {
+    TileOrder order = tile_order(ordered, layout_, layout_.tile_ends);
+    ordered = ordered.ordered(order.rows);
+    ends = std::move(order.ends);
+  }
+  Tensors tensors(layout_, ordered.size(), ends.size());
+  if (!ends.empty()) std::copy(ends.begin(), ends.end(), numbers_in<std::int64_t>(tensors["tile_ends"]));
   tensors["codes"] = ordered.codes();
   if (facts_of(layout_.codec).grouped) tensors["groups"] = ordered.groups();
   tensors["scales"] = bytes_of(ordered.scales());
   if (layout_.bias) tensors["bias"] = bytes_of(ordered.bias());
   tensors["ids"] = bytes_of(ordered.ids());
-  if (layout_.tile_bounds) describe_tiles(ordered, layout_, tensors);
+  if (layout_.tile_bounds) describe_tiles(ordered, layout_, ends, tensors);
   if (layout_.sketch_dims > 0) sketch(ordered, layout_, table_.sketches().front().basis, tensors);
   return publication.write(name,
                            {{"format", "fllm-users"}, {"format_version", "1"}, {"codec", codec_name(layout_.codec)}},

@@ -6,6 +6,7 @@
 
 #include "write/parallel.hpp"
 #include "write/row_order.hpp"
+#include "write/tiling.hpp"
 
 namespace fllm::changes {
 
@@ -76,7 +77,7 @@ std::vector<float> principal_directions(const StoredRows& rows, std::size_t dim)
 
 }  // namespace
 
-std::vector<std::size_t> tile_order(const StoredRows& rows, const Layout& layout) {
+TileOrder tile_order(const StoredRows& rows, const Layout& layout, bool uneven) {
   const std::size_t n = rows.size(), dim = layout.dim;
   const std::vector<float> directions = principal_directions(rows, dim);
   const std::size_t count = directions.size() / dim;
@@ -89,8 +90,15 @@ std::vector<std::size_t> tile_order(const StoredRows& rows, const Layout& layout
                           points.data() + start * kernels::kPointFloats);
   });
   std::vector<std::int64_t> order(n);
-  writing::order_rows(kernels, points.data(), n, static_cast<std::size_t>(layout.tile_rows), order.data());
-  return {order.begin(), order.end()};
+  TileOrder found;
+  const auto tile = static_cast<std::size_t>(layout.tile_rows);
+  if (uneven) {
+    found.ends = writing::tile_rows_of(kernels, points.data(), n, tile, order.data());
+  } else {
+    writing::order_rows(kernels, points.data(), n, tile, order.data());
+  }
+  found.rows.assign(order.begin(), order.end());
+  return found;
 }
 
 }  // namespace fllm::changes

@@ -122,11 +122,12 @@ void read_sketch(const json& document, const std::string& path, Layout& layout) 
   layout.sketch_dims = static_cast<std::size_t>(dims);
 }
 
-constexpr const char *kLink = "link", *kRefinement = "refinement", *kTombstones = "tombstones";
+constexpr const char *kLink = "link", *kRefinement = "refinement", *kTileEnds = "tile_ends",
+                     *kTombstones = "tombstones";
 
 // What a reader must know to read a table right.
 void check_features(const json& document, const std::string& path) {
-  constexpr std::array<std::string_view, 3> kKnown{kLink, kRefinement, kTombstones};
+  constexpr std::array<std::string_view, 4> kKnown{kLink, kRefinement, kTileEnds, kTombstones};
   if (!document.contains("reader_features")) return;
   const json& needed = member(document, "reader_features");
   std::set<std::string> unknown;
@@ -261,6 +262,20 @@ void read_link(const json& document, const std::string& path, Layout& layout) {
   layout.link.exponent = static_cast<int>(exponent);
 }
 
+// A reader that does not know it would cut other tiles.
+void read_tile_ends(const json& document, const std::string& path, Layout& layout) {
+  const bool announced = announces(document, kTileEnds);
+  if (announced != document.contains(kTileEnds)) {
+    refuse(path + ": `tile_ends` is " + (announced ? "missing" : "not one of the reader features"), "both or neither");
+  }
+  if (!announced) return;
+  for (const char* key : {kTileEnds, "tile_bounds"}) {
+    const json& value = member(document, key);
+    if (value != true) refuse(path + ": `" + key + "` is " + shown(value), "true, as tiles have ends");
+  }
+  layout.tile_ends = true;
+}
+
 }  // namespace
 
 Layout Layout::parse(std::string_view text, const std::string& path) {
@@ -276,6 +291,7 @@ Layout Layout::parse(std::string_view text, const std::string& path) {
   if (layout.generation < 1) refuse(path + ": generation is " + std::to_string(layout.generation), "at least 1");
   read_sketch(document, path, layout);
   if (document.contains("tile_bounds")) layout.tile_bounds = boolean(document, "tile_bounds", path);
+  read_tile_ends(document, path, layout);
   layout.shards = std::move(shards);
   for (const ShardEntry& shard : layout.shards) {
     layout.stored_rows = std::min(layout.stored_rows + shard.rows, kCountEnd);

@@ -1,5 +1,6 @@
 #include "format/shard.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <vector>
 
@@ -49,6 +50,42 @@ const T* pointer(const Tensors& tensors, const char* name) {
   return reinterpret_cast<const T*>(tensors.at(name).data);  // aligned: the reader lets tensors start on pages alone
 }
 
+std::uint64_t full_tiles(const Layout& layout, std::uint64_t rows) {
+  return rows / layout.tile_rows + (rows % layout.tile_rows != 0 ? 1 : 0);
+}
+
+// The number of tiles whose ends a shard says itself; 0 where it does not. Throws Error (Status::bundle).
+std::uint64_t uneven_tiles(const Tensors& tensors, const Layout& layout, const std::string& path) {
+  const auto found = layout.tile_ends ? tensors.find("tile_ends") : tensors.end();
+  if (found == tensors.end()) return 0;
+  const Tensor& tensor = found->second;
+  if (tensor.dtype == "I64" && tensor.shape.size() == 1 && tensor.shape[0] > 0) return tensor.shape[0];
+  throw Error(Status::bundle,
+              sentence(path + ": tensor `tile_ends` is " + described(tensor.dtype, tensor.shape), "I64 [n]"));
+}
+
+// Tiles of uneven size are whole blocks, no longer than the table says, and hold all rows.
+void require_ends(const Shard& shard, const Layout& layout, const std::string& path) {
+  const std::uint64_t most = kUnevenTile * layout.tile_rows;
+  std::uint64_t start = 0;
+  for (std::uint64_t tile = 0; tile < shard.tiles; ++tile) {
+    const std::int64_t end = shard.tile_ends[tile];
+    const bool ascends = end > 0 && static_cast<std::uint64_t>(end) > start;
+    if (!ascends || static_cast<std::uint64_t>(end) > shard.rows || start % kernels::kPlaneRows != 0 ||
+        static_cast<std::uint64_t>(end) - start > most) {
+      throw Error(Status::bundle, sentence(path + ": tile " + std::to_string(tile) + " is rows " +
+                                               std::to_string(start) + " to " + std::to_string(end),
+                                           "ends that ascend in multiples of 16, by at most " + std::to_string(most),
+                                           "Build the table again"));
+    }
+    start = static_cast<std::uint64_t>(end);
+  }
+  if (start == shard.rows) return;
+  throw Error(Status::bundle, sentence(path + ": the last of " + std::to_string(shard.tiles) + " tiles ends at row " +
+                                           std::to_string(start),
+                                       "row " + std::to_string(shard.rows)));
+}
+
 // Throws Error (Status::bundle) when a tensor is missing or of another dtype or shape.
 void require_tensors(const Tensors& tensors, const std::vector<TensorForm>& wanted, const std::string& path) {
   for (const TensorForm& expected : wanted) {
@@ -67,7 +104,7 @@ void require_tensors(const Tensors& tensors, const std::vector<TensorForm>& want
 
 }  // namespace
 
-std::vector<TensorForm> shard_tensors(const Layout& layout, std::uint64_t rows) {
+std::vector<TensorForm> shard_tensors(const Layout& layout, std::uint64_t rows, std::uint64_t uneven_tiles) {
   const std::uint64_t dim = layout.dim;
   const CodecFacts& codec = facts_of(layout.codec);
   std::vector<TensorForm> tensors{codes_tensor(layout, rows)};
@@ -76,7 +113,8 @@ std::vector<TensorForm> shard_tensors(const Layout& layout, std::uint64_t rows) 
   if (layout.bias) tensors.push_back({"bias", "F32", {rows}});
   tensors.push_back({"ids", "I64", {rows}});
   if (layout.tile_bounds) {
-    const std::uint64_t tiles = rows / layout.tile_rows + (rows % layout.tile_rows != 0 ? 1 : 0);
+    const std::uint64_t tiles = uneven_tiles > 0 ? uneven_tiles : full_tiles(layout, rows);
+    if (uneven_tiles > 0) tensors.push_back({"tile_ends", "I64", {tiles}});
     tensors.push_back({"tile_directions", "F32", {tiles, dim}});
     tensors.push_back({"tile_extents", "F32", {tiles, kTileExtents}});
   }
@@ -96,8 +134,15 @@ Shard Shard::view_refinement(const Tensors& tensors, const Layout& layout, std::
 }
 
 Shard Shard::view(const Tensors& tensors, const Layout& layout, std::uint64_t rows, const std::string& path) {
-  require_tensors(tensors, shard_tensors(layout, rows), path);
+  const std::uint64_t uneven = uneven_tiles(tensors, layout, path);
+  require_tensors(tensors, shard_tensors(layout, rows, uneven), path);
   Shard shard;
+  shard.rows = rows;
+  shard.tiles = uneven > 0 ? uneven : full_tiles(layout, rows);
+  if (uneven > 0) {
+    shard.tile_ends = pointer<std::int64_t>(tensors, "tile_ends");
+    require_ends(shard, layout, path);
+  }
   shard.codes = pointer<std::uint8_t>(tensors, "codes");
   if (facts_of(layout.codec).grouped) shard.groups = pointer<std::uint8_t>(tensors, "groups");
   shard.scales = pointer<float>(tensors, "scales");
@@ -120,9 +165,10 @@ Shard Shard::view(const Tensors& tensors, const Layout& layout, std::uint64_t ro
   return shard;
 }
 
-Tile Shard::tile(const Layout& layout, std::uint64_t start, std::uint64_t rows, std::uint64_t first_row) const {
+Tile Shard::tile(const Layout& layout, std::uint64_t number, std::uint64_t start, std::uint64_t first_row) const {
   Tile tile;
-  tile.rows = static_cast<std::size_t>(rows);
+  tile.rows = static_cast<std::size_t>(tile_ends != nullptr ? static_cast<std::uint64_t>(tile_ends[number]) - start
+                                                            : std::min(layout.tile_rows, rows - start));
   tile.first_row = first_row;
   tile.codes = codes + start * code_bytes(layout.codec, layout.dim);
   if (groups != nullptr) tile.groups = groups + start * group_bytes(layout.codec, layout.dim);
@@ -130,8 +176,8 @@ Tile Shard::tile(const Layout& layout, std::uint64_t start, std::uint64_t rows, 
   if (bias != nullptr) tile.bias = bias + start;
   tile.ids = ids + start;
   if (extents != nullptr) {
-    tile.direction = directions + start / layout.tile_rows * layout.dim;
-    tile.extents = extents + start / layout.tile_rows * kTileExtents;
+    tile.direction = directions + number * layout.dim;
+    tile.extents = extents + number * kTileExtents;
   }
   return tile;
 }

@@ -16,11 +16,13 @@ struct TensorForm {
   std::vector<std::uint64_t> shape;
 };
 
-// The tensors of a shard of so many rows, in file order.
-std::vector<TensorForm> shard_tensors(const Layout& layout, std::uint64_t rows);
+// The tensors of a shard of so many rows, in file order. It has so many tiles of uneven size, or, with 0, none of them.
+std::vector<TensorForm> shard_tensors(const Layout& layout, std::uint64_t rows, std::uint64_t uneven_tiles = 0);
 
 // Pointers to the rows of a shard's tensors; null where the table has none.
 struct Shard {
+  std::uint64_t rows = 0, tiles = 0;
+  const std::int64_t* tile_ends = nullptr;  // [tiles]; null where all tiles but the last are full
   const std::uint8_t* codes = nullptr;
   const std::uint8_t* groups = nullptr;
   const float* scales = nullptr;
@@ -37,8 +39,9 @@ struct Shard {
   static Shard view_refinement(const Tensors& tensors, const Layout& layout, std::uint64_t rows,
                                const std::string& path);
 
-  // Rows [start, start + rows); `first_row` is the number of the first of them in the table. Without its sketch.
-  Tile tile(const Layout& layout, std::uint64_t start, std::uint64_t rows, std::uint64_t first_row) const;
+  // Tile `number`, which begins with row `start`; `first_row` is the number of that row in the table. Without its
+  // sketch.
+  Tile tile(const Layout& layout, std::uint64_t number, std::uint64_t start, std::uint64_t first_row) const;
 };
 
 }  // namespace fllm

@@ -131,12 +131,11 @@ void Table::cut(const std::vector<Shard>& shards) {
   std::uint64_t row = 0;
   for (std::size_t i = 0; i < shards.size(); ++i) {
     const std::uint64_t rows = layout_.shards[i].rows;
-    for (std::uint64_t start = 0; start < rows; start += layout_.tile_rows) {
-      const std::uint64_t count = std::min(layout_.tile_rows, rows - start);
-      tiles_.push_back(shards[i].tile(layout_, start, count, row + start));
+    for (std::uint64_t number = 0, start = 0; number < shards[i].tiles; start += tiles_.back().rows, ++number) {
+      tiles_.push_back(shards[i].tile(layout_, number, start, row + start));
       if (!sketches_.empty()) tiles_.back().sketch = &sketches_[i];
       tiles_.back().sketch_row = static_cast<std::size_t>(start);
-      tiles_.back().has_deleted = tombstones_.count(row + start, count) > 0;
+      tiles_.back().has_deleted = tombstones_.count(row + start, tiles_.back().rows) > 0;
     }
     first_rows_.push_back(row);
     row += rows;

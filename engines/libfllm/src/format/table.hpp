@@ -20,6 +20,9 @@ namespace fllm {
 // Numbers per tile beside its direction: least and greatest part along it, greatest rest, greatest bias.
 inline constexpr std::size_t kTileExtents = 4;
 
+// A tile of uneven size has at most so many times `tile_rows` rows.
+inline constexpr std::size_t kUnevenTile = 2;
+
 // Rows scored together: pointers into the mapped shard. Ids ascend within a tile.
 struct Tile {
   std::size_t rows = 0;
@@ -61,6 +64,7 @@ struct Layout {
   std::int64_t generation = 0;
   std::size_t sketch_dims = 0;  // 0: no sketch
   bool tile_bounds = false;     // tiles hold rows that lie together, and have bounds
+  bool tile_ends = false;       // shards may say where their tiles end
   std::vector<ShardEntry> shards;
   TombstonesEntry tombstones;  // none when no row is deleted
   bool recovered = false;      // it is the layout before the one in table.json, which cannot be read

@@ -1,7 +1,9 @@
 #include "search/tile_bounds.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <numeric>
 
@@ -29,6 +31,12 @@ constexpr std::size_t kLeastSought = 4;
 std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 float or_infinity(float number) { return std::isnan(number) ? std::numeric_limits<float>::infinity() : number; }
+
+// 32 bits that are the smaller, the greater a number is.
+std::uint64_t descending(float number) {
+  const auto bits = std::bit_cast<std::uint32_t>(number + 0.0f);  // 0, where it is -0
+  return (bits & 0x80000000u) != 0 ? bits : ~bits & 0x7fffffffu;
+}
 
 }  // namespace
 
@@ -93,11 +101,15 @@ void TileBounds::prepare(const std::vector<Column>& columns) {
 }
 
 void TileBounds::bound(std::size_t first, std::size_t last) {
-  Aligned<float> values(kBlockRows * padded_dim_), norms(kBlockRows), sums(kBlockRows * kGroupColumns);
+  const std::size_t dim = table_.layout().dim;
+  const bool in_place = dim == padded_dim_;  // then directions lie in a shard as kernels take them
+  Aligned<float> values(in_place ? 0 : kBlockRows * padded_dim_), norms(kBlockRows), sums(kBlockRows * kGroupColumns);
   while (first < last) {
     const Block block(table_, first, last);
-    kernels_.decode_fp32(block.directions(), nullptr, block.count(), table_.layout().dim, values.data(), norms.data());
-    bound_block(block, values.data(), sums.data());
+    if (!in_place) {
+      kernels_.decode_fp32(block.directions(), nullptr, block.count(), dim, values.data(), norms.data());
+    }
+    bound_block(block, in_place ? block.directions() : values.data(), sums.data());
     first += block.count();
   }
 }
@@ -140,13 +152,13 @@ void TileBounds::finish(std::size_t tile, std::size_t column, float product) {
 }
 
 std::vector<std::size_t> TileBounds::most_promising(std::size_t column, std::size_t count) const {
-  std::vector<std::pair<float, std::size_t>> tiles(table_.tiles().size());
-  for (std::size_t t = 0; t < tiles.size(); ++t) tiles[t] = {-promises_[t * columns_ + column], t};
+  std::vector<std::uint64_t> tiles(table_.tiles().size());
+  for (std::size_t t = 0; t < tiles.size(); ++t) tiles[t] = descending(promises_[t * columns_ + column]) << 32 | t;
   const auto end = tiles.begin() + static_cast<std::ptrdiff_t>(count);
   if (count < tiles.size()) std::nth_element(tiles.begin(), end, tiles.end());
   std::sort(tiles.begin(), end);
   std::vector<std::size_t> found(count);
-  for (std::size_t i = 0; i < count; ++i) found[i] = tiles[i].second;
+  for (std::size_t i = 0; i < count; ++i) found[i] = static_cast<std::uint32_t>(tiles[i]);
   return found;
 }
 

@@ -11,6 +11,7 @@
 #include "write/row_order.hpp"
 #include "write/sketch_rows.hpp"
 #include "write/tile_extents.hpp"
+#include "write/tiling.hpp"
 #include "write/user_sums.hpp"
 #include "write/writing.h"
 
@@ -95,6 +96,17 @@ fllm_status fllm_write_order(const float* points, size_t n, size_t tile_rows, in
   return guarded(error, [&] {
     fllm::require(n < (std::uint64_t{1} << 32) && tile_rows >= 1, "a shard has too many rows", "less than 2^32");
     fllm::writing::order_rows(kernels().writing, points, n, tile_rows, order);
+  });
+}
+
+fllm_status fllm_write_tiling(const float* points, size_t n, size_t tile_rows, int64_t* order, int64_t* ends,
+                              size_t* tiles, fllm_error* error) {
+  return guarded(error, [&] {
+    fllm::require(n < (std::uint64_t{1} << 32) && tile_rows >= 1, "a shard has too many rows", "less than 2^32");
+    const std::vector<std::uint64_t> found =
+        fllm::writing::tile_rows_of(kernels().writing, points, n, tile_rows, order);
+    std::copy(found.begin(), found.end(), ends);
+    *tiles = found.size();
   });
 }
 

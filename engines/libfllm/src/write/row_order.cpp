@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "write/parallel.hpp"
+#include "write/split_mix.hpp"
 
 namespace fllm::writing {
 
@@ -20,14 +21,6 @@ using kernels::Writing;
 constexpr std::size_t kSampleRows = 1024;
 constexpr double kNormWeight = 2, kLargest = 0x1p20;
 constexpr int kSquarings = 6;
-
-// The i-th number of SplitMix64 (Steele, Lea, Flood 2014) with the seed 0.
-std::uint64_t split_mix(std::uint64_t i) {
-  std::uint64_t z = (i + 1) * 0x9e3779b97f4a7c15u;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
 
 struct Range {
   std::size_t begin, end;
@@ -217,17 +210,27 @@ void write_points(const Writing& kernels, const Weights& directions, const float
   }
 }
 
+void split_rows(const Writing& kernels, const float* points, std::size_t tile_rows, std::uint32_t* rows,
+                std::size_t n) {
+  if (n > tile_rows) Splitter(kernels, points, tile_rows, rows).split_all({0, n});
+}
+
+void split_rows_together(const Writing& kernels, const float* points, std::size_t tile_rows, std::uint32_t* rows,
+                         std::size_t n) {
+  const std::size_t threads = thread_count(0);
+  Splitter splitter(kernels, points, tile_rows, rows);
+  const std::vector<Range> ranges = first_ranges(splitter, n, threads == 1 ? 1 : 4 * threads);
+  for_parts(ranges.size(), 1, [&](std::size_t start, std::size_t stop) {
+    Splitter own(kernels, points, tile_rows, rows);
+    for (std::size_t i = start; i < stop; ++i) own.split_all(ranges[i]);
+  });
+}
+
 void order_rows(const Writing& kernels, const float* points, std::size_t n, std::size_t tile_rows,
                 std::int64_t* order) {
   std::vector<std::uint32_t> rows(n);
   std::iota(rows.begin(), rows.end(), 0u);
-  const std::size_t threads = thread_count(0);
-  Splitter splitter(kernels, points, tile_rows, rows.data());
-  const std::vector<Range> ranges = first_ranges(splitter, n, threads == 1 ? 1 : 4 * threads);
-  for_parts(ranges.size(), 1, [&](std::size_t start, std::size_t stop) {
-    Splitter own(kernels, points, tile_rows, rows.data());
-    for (std::size_t i = start; i < stop; ++i) own.split_all(ranges[i]);
-  });
+  split_rows_together(kernels, points, tile_rows, rows.data(), n);
   std::copy(rows.begin(), rows.end(), order);
 }
 

@@ -31,6 +31,11 @@ FLLM_API fllm_status fllm_write_features(const float* rows, size_t n, size_t dim
 FLLM_API fllm_status fllm_write_order(const float* points, size_t n, size_t tile_rows, int64_t* order,
                                       fllm_error* error);
 
+/* The same with tiles that end where clusters do, where these lie well apart: then `ends`, which has room for n, gets
+ * the end of each tile, and `tiles` their number. Otherwise the order is that of fllm_write_order, and `tiles` is 0. */
+FLLM_API fllm_status fllm_write_tiling(const float* points, size_t n, size_t tile_rows, int64_t* order, int64_t* ends,
+                                       size_t* tiles, fllm_error* error);
+
 /* Directions [tiles, dim] and extents [tiles, 4] of the tiles of rows [n, dim]; `bias` [n] may be null. */
 FLLM_API fllm_status fllm_write_bounds(const float* rows, size_t n, size_t dim, const float* bias, size_t tile_rows,
                                        float* directions, float* extents, fllm_error* error);
