@@ -1,12 +1,12 @@
 """How many rows a sketch leaves to be read, by kind of table, and what that makes of the bytes of a full int8 pass.
 
-    python benchmarks/sketch_study.py [--rows 200000] [--bundle BUNDLE ITEMS] ...
+    python -m benchmarks.sketch_study [--rows 200000] [--bundle BUNDLE ITEMS] ... [--bases]
 
 Synthetic tables are always studied; BUNDLE is a directory with a user table and an encoder, ITEMS a Parquet file with
 a column `text`. A trained table is grown to --rows by a smoothed bootstrap that keeps its second moment. Bounds are
 checked against every score. Prints one JSON line a case, then a table. Counted as read: the sketch's bytes of every
 row, and for a row that is not ruled out its codes and scale and 64 bytes more, for the cache lines that they begin and
-end in.
+end in. With --bases, the rotation by signs is compared with a dense one of all dimensions, which are a power of two.
 """
 
 from __future__ import annotations
@@ -50,18 +50,60 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--bundle", type=Path, nargs=2, action="append", default=[], metavar=("BUNDLE", "ITEMS"))
+    parser.add_argument("--bases", action="store_true", help="compare bases of all dimensions instead")
     options = parser.parse_args()
+    if options.bases:
+        return compare_bases(options.rows)
     lines = []
     for case in cases(options.rows, options.bundle):
         dim = case.rows.shape[1]
         scores = case.rows.astype(np.float64) @ case.asked.T
         for dims in sorted({dim // 2, dim}):
             for fine in (False, True):
-                found = study(case, scores, dims, fine=fine)
+                sample = case.rows[:: max(1, len(scores) // 50_000)]
+                found = study(case, scores, sketch.make_basis(dim, dims, sample, case.known), fine=fine)
                 print(json.dumps({"benchmark": "sketch", "case": case.name, "rows": len(scores), "dim": dim, **found}))
                 lines.append([case.name, str(dims), "4" if fine else "2", *shown(found)])
     header = ["table", "dims", "bits", "bytes", "proved: left", "bytes read", "estimated: left", "bytes read", "recall"]
     print("\n" + columns(header, lines))
+
+
+def compare_bases(count: int) -> None:
+    """Print what rotations of all dimensions leave, by signs and by a dense basis."""
+    lines = []
+    for case in populations(count):
+        dim = case.rows.shape[1]
+        scores = case.rows.astype(np.float64) @ case.asked.T
+        dense = np.linalg.qr(np.random.default_rng(0).standard_normal((dim, dim)))[0].astype(np.float32)
+        for fine in (False, True):
+            for name, basis in (("dense", dense), ("signs", sketch.make_basis(dim, dim))):
+                found = study(case, scores, basis, fine=fine)
+                print(json.dumps({"benchmark": "bases", "case": case.name, "basis": name, "fine": fine, **found}))
+                lines.append([case.name, name, "4" if fine else "2", *shown(found)])
+    header = [
+        "table",
+        "basis",
+        "bits",
+        "bytes",
+        "proved: left",
+        "bytes read",
+        "estimated: left",
+        "bytes read",
+        "recall",
+    ]
+    print("\n" + columns(header, lines))
+
+
+def populations(count: int) -> Iterator[Case]:
+    """Yield rows of full rank, rows like trained ones, and rows drawn from the moments of trained tables."""
+    from benchmarks.native.population import Kind, Population
+
+    kinds: list[tuple[Kind, int]] = [("gaussian", 128), ("gaussian", 256), ("trained", 128), ("trained", 256)]
+    kinds += [("movielens-1m", 128), ("citeulike-a", 256)]
+    for kind, dim in kinds:
+        population = Population(kind, count, dim, 0)
+        asked = population.items(QUERIES).astype(np.float64)
+        yield Case(f"{kind}, d={dim}", as_stored(population.all_rows()), asked, None)
 
 
 def shown(found: dict[str, float]) -> list[str]:
@@ -124,13 +166,12 @@ def as_stored(rows: F32) -> F32:
     return int8.decode(int8.encode(rows.astype(np.float32)), rows.shape[1])
 
 
-def study(case: Case, scores: F64, dims: int, *, fine: bool) -> dict[str, float]:
-    """Return what a sketch leaves, when its bounds prove and when they estimate.
+def study(case: Case, scores: F64, basis: F32, *, fine: bool) -> dict[str, float]:
+    """Return what a sketch of that basis leaves, when its bounds prove and when they estimate.
 
     The thresholds are the final ones; recall is that of the estimates, whose bounds lie DEVIATIONS above them.
     """
-    count, dim = case.rows.shape
-    basis = sketch.make_basis(dim, dims, case.rows[:: max(1, count // 50_000)], case.known)
+    (count, dim), dims = case.rows.shape, len(basis)
     prepared = [sketch.query(values, basis) for values in case.asked]
     thresholds = np.partition(scores, count - K, axis=0)[count - K]
     left, kept, found = np.zeros(3)
