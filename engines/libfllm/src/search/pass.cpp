@@ -1,6 +1,7 @@
 #include "search/pass.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <mutex>
@@ -20,6 +21,7 @@ constexpr std::size_t kTurnProducts = std::size_t{1} << 26;  // multiply-adds, a
 // sketch has all dimensions, without one for rows that are decoded to float32 first, and with it for those. Measured on
 // rows whose bounds rule nothing out by tiles; a sketch of fewer dimensions costs less in proportion.
 constexpr std::size_t kSketchColumns = 4, kSketchColumnsOfDecoded = 6;
+constexpr std::size_t kLookAheadColumns = 8;  // what looking ahead pays for
 // What tiles that are left out may add to a denominator, relative to it: far less than float32 sums lose, or what makes
 // a logarithm of up to 30 certain to 1e-3 with what these lose (docs/internals/log_probabilities.md).
 constexpr double kNegligible = 0x1p-20, kNegligibleCertified = 7e-4;
@@ -89,6 +91,7 @@ class Pass::Turns {
 
   // Scores spans until no column wants any more, on the calling thread.
   void work(Worker& worker) {
+    look_ahead(worker);
     ReadAhead ahead(pass_.facts_.table);
     std::vector<bool> live(ended_.size()), active(ended_.size());
     for (std::size_t first = 0, last = take(live, first); first < last; last = take(live, first)) {
@@ -112,6 +115,16 @@ class Pass::Turns {
   }
 
  private:
+  // Most columns meet their best tile after those of others, and would keep rows of each until then.
+  void look_ahead(Worker& worker) {
+    if (ended_.size() < kLookAheadColumns || !pass_.bounds_) return;
+    for (std::size_t column = looked_at_++; column < ended_.size(); column = looked_at_++) {
+      // A deadline may leave no time for what the threshold was taken from.
+      if (pass_.facts_.columns[column].search->deadline) continue;
+      worker.look_ahead(pass_.facts_.table.tiles()[pass_.bounds_->promising(column, 1).front()], column);
+    }
+  }
+
   // Takes spans [first, the number returned), none when all is done, and says for which columns.
   std::size_t take(std::vector<bool>& live, std::size_t& first) {
     const std::lock_guard lock(mutex_);
@@ -152,7 +165,8 @@ class Pass::Turns {
   const std::size_t threads_;
   std::mutex mutex_;
   std::size_t taken_ = 0;
-  std::vector<std::size_t> ended_;  // by column: the first span that it does not get
+  std::atomic<std::size_t> looked_at_ = 0;  // columns that have been looked ahead for, or are
+  std::vector<std::size_t> ended_;          // by column: the first span that it does not get
 };
 
 Pass::Pass(const Table& table, const kernels::Kernels& kernels, std::vector<Column> columns)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "status.hpp"
@@ -54,6 +55,25 @@ Worker::Worker(PassFacts& pass)
       backlogs_(sketches_.size()) {
   for (const Column& column : pass.columns) best_.emplace_back(column.search->k);
   std::fill_n(thresholds_.data(), thresholds_.size(), kInfinity);
+}
+
+void Worker::look_ahead(const Tile& tile, std::size_t column) {
+  const Search& search = *pass_.columns[column].search;
+  std::vector<float> known;
+  known.reserve(tile.rows);
+  for (std::size_t first = 0; first < tile.rows; first += rows_->block_rows()) {
+    const RowBlock block = rows_->take(tile, first, std::min(rows_->block_rows(), tile.rows - first));
+    if (rows_->score_one(block, column, scores_.data()) != scores_.data()) return;
+    for (std::size_t r = 0; r < block.count; ++r) {
+      if (tile.has_deleted && !live_.holds(tile, first + r)) continue;
+      if (search.filter != nullptr && !search.filter->allows(tile.first_row + first + r)) continue;
+      if (std::isfinite(scores_[r])) known.push_back(scores_[r]);
+    }
+  }
+  if (search.k > known.size()) return;
+  const auto last = known.begin() + static_cast<std::ptrdiff_t>(search.k - 1);
+  std::nth_element(known.begin(), last, known.end(), std::greater<>());
+  pass_.thresholds.raise(column, *last);
 }
 
 void Worker::scan(const Span& span, const std::vector<bool>& active) {

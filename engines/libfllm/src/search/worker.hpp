@@ -22,6 +22,10 @@ class Worker {
  public:
   explicit Worker(PassFacts& pass);
 
+  // Raises a column's threshold to the K-th best score of a tile, where it has so many, and scores as they are read are
+  // exact. The users are not kept: the tile is still to be scanned.
+  void look_ahead(const Tile& tile, std::size_t column);
+
   // Scores a span for the active columns.
   void scan(const Span& span, const std::vector<bool>& active);
 
