@@ -154,12 +154,12 @@ void tile(const std::int8_t* codes, std::size_t dim, std::size_t items, const st
   }
 }
 
-// The tallest tile of 32 registers: sums, the quads of its groups, a row's codes and the sign bits. With few groups,
-// eight rows keep enough sums in flight to hide the latency, and leave none over of a whole block.
+// Sixteen sums are enough in flight to hide the latency, and leave no row of a whole block over. Taller tiles take
+// fewer loads, but the rows that they leave over cost more.
 template <class Step, int Groups>
 void columns(const std::int8_t* codes, std::size_t rows, std::size_t dim, std::size_t items, const std::int8_t* packed,
              std::int32_t* out) {
-  constexpr int kTall = Groups == 4 ? 6 : 8;
+  constexpr int kTall = Groups == 4 ? 4 : 8;
   std::size_t r = 0;
   for (; r + kTall <= rows; r += kTall) {
     tile<Step, kTall, Groups>(codes + r * dim, dim, items, packed, out + r * items);
