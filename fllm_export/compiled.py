@@ -8,7 +8,7 @@ from __future__ import annotations
 import fllm_export._core as _core
 from fllm_export.errors import HardwareError
 
-INTERFACE = 1
+INTERFACE = 2
 """Number of the interface of ``_core``: ``_core.interface`` of engines/libfllm/bindings/module.cpp is the same."""
 
 __all__ = ["INTERFACE", "_core"]

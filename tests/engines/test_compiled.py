@@ -15,7 +15,10 @@ import fllm_export
 from fllm_export import HardwareError, UserTable, _core
 from fllm_export.compiled import INTERFACE, check_interface
 
-KNOWN = {1: "b14bdea1e50185f192c1be290206f9e126e54f8b07fba7245dfd42eec5b5196e"}
+KNOWN = {
+    1: "b14bdea1e50185f192c1be290206f9e126e54f8b07fba7245dfd42eec5b5196e",
+    2: "59a897ec19761d68d664953899ba5b0d34754362677386ff21246952cc78c3b8",
+}
 """By the number of an interface the SHA-256 of what it was when it got that number."""
 
 

@@ -154,7 +154,7 @@ void register_error(nb::module_& module) {
 NB_MODULE(_core, module) {
   module.doc() = "libfllm for Python; fllm_export.engines.core gives it the types and errors.";
   // fllm_export/compiled.py has the same number. Raise both when a signature, or what is returned, changes.
-  module.attr("interface") = 1;
+  module.attr("interface") = 2;
   register_error(module);
   module.def("cpu_levels", &cpu_levels, "Return the instruction-set levels usable here, weakest first.");
   module.def("engines", &engines, "Return the name, codecs and whether it takes a plan of each engine, default first.");
