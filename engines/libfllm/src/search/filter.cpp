@@ -73,13 +73,49 @@ class IdBits {
   std::vector<std::uint64_t> bits_;
 };
 
+// Ascending ids in equal parts of their range, about one id in each.
+class IdParts {
+ public:
+  explicit IdParts(std::span<const std::int64_t> ids) : ids_(ids), range_(offset(ids.back())) {
+    const int range_bits = std::bit_width(range_), count_bits = std::bit_width(ids.size());
+    shift_ = static_cast<unsigned>(std::max(range_bits - count_bits, 0));
+    ends_.resize((range_ >> shift_) + 2);  // at [p + 1] the end of part p
+    for (const std::int64_t id : ids) ++ends_[(offset(id) >> shift_) + 1];
+    std::partial_sum(ends_.begin(), ends_.end(), ends_.begin());
+  }
+
+  bool holds(std::int64_t id) const {
+    const std::uint64_t at = offset(id);
+    if (at > range_) return false;
+    const std::size_t part = at >> shift_;
+    return std::binary_search(ids_.data() + ends_[part], ids_.data() + ends_[part + 1], id);
+  }
+
+ private:
+  std::uint64_t offset(std::int64_t id) const {
+    return static_cast<std::uint64_t>(id) - static_cast<std::uint64_t>(ids_.front());
+  }
+
+  std::span<const std::int64_t> ids_;
+  std::uint64_t range_;
+  unsigned shift_;
+  std::vector<std::size_t> ends_;
+};
+
 }  // namespace
 
 void UserFilter::set(std::uint64_t row) { bits_[row / 64] |= std::uint64_t{1} << (row % 64); }
 
-void UserFilter::find(const Table& table, std::span<const std::int64_t> ids) {
-  std::vector<std::int64_t> wanted(ids.begin(), ids.end());
-  sort(wanted);
+template <typename Ids>
+void UserFilter::look_up(const Table& table, const Ids& wanted) {
+  for (const Tile& tile : table.tiles()) {
+    for (std::size_t r = 0; r < tile.rows; ++r) {
+      if (wanted.holds(tile.ids[r])) set(tile.first_row + r);
+    }
+  }
+}
+
+void UserFilter::find(const Table& table, const std::vector<std::int64_t>& wanted) {
   const std::int64_t* const last = wanted.data() + wanted.size();
   for (const Tile& tile : table.tiles()) {
     const std::int64_t* const end = tile.ids + tile.rows;
@@ -99,17 +135,19 @@ void UserFilter::find(const Table& table, std::span<const std::int64_t> ids) {
 UserFilter::UserFilter(const Table& table, const std::int64_t* ids, std::size_t n, bool deny)
     : table_(&table), number_(++filters_made), bits_((table.layout().stored_rows + 63) / 64, 0) {
   const std::span wanted(ids, n);
-  // Many ids that lie close together, as numbers from 0 do, need no order: every row is looked up.
   const std::uint64_t rows = table.layout().stored_rows;
-  if (n >= rows / kSparse && n > 0 && IdBits::span_of(wanted) / 64 < n + rows) {
-    const IdBits known(wanted);
-    for (const Tile& tile : table.tiles()) {
-      for (std::size_t r = 0; r < tile.rows; ++r) {
-        if (known.holds(tile.ids[r])) set(tile.first_row + r);
-      }
-    }
+  const bool many = n > 0 && n >= rows / kSparse;
+  // Many ids that lie close together, as numbers from 0 do, need no order.
+  if (many && IdBits::span_of(wanted) / 64 < n + rows) {
+    look_up(table, IdBits(wanted));
   } else {
-    find(table, wanted);
+    std::vector<std::int64_t> sorted(wanted.begin(), wanted.end());
+    sort(sorted);
+    if (many) {
+      look_up(table, IdParts(sorted));
+    } else {
+      find(table, sorted);
+    }
   }
   if (deny) {
     for (std::uint64_t& word : bits_) word = ~word;

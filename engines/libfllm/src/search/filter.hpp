@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <vector>
 
 #include "format/table.hpp"
@@ -25,8 +24,11 @@ class UserFilter {
 
  private:
   void set(std::uint64_t row);
-  // Sets the bits of the rows of some ids.
-  void find(const Table& table, std::span<const std::int64_t> ids);
+  // Set the bits of the rows of some ids: by looking up each row among them, or, where they are few and ascend, each id
+  // among the rows.
+  template <typename Ids>
+  void look_up(const Table& table, const Ids& wanted);
+  void find(const Table& table, const std::vector<std::int64_t>& wanted);
 
   const Table* table_;
   std::uint64_t number_;
