@@ -1,6 +1,6 @@
 """One item, rows in clusters that lie well apart: tables with tiles of uneven size beside FAISS IVF in the same run.
 
-    python benchmarks/well_parted.py WORK [--rows N] [--dim D] [--k K]
+    python -m benchmarks.well_parted WORK [--rows N] [--dim D] [--k K]
 
 WORK is a directory on the disk that tables are written to. Rows are a mixture of 1,000 Gaussians of 0.3 times the
 spread of their centres, items are of the same mixture. Tables: as `UserTable.create` makes it, and the same with tiles
