@@ -19,7 +19,7 @@ from fllm_export.table.options import TableOptions
 from fllm_export.table.refinement_maker import RefinementMaker
 from fllm_export.table.rounding import Rounding
 from fllm_export.table.shard import Array, Tile, write_shard
-from fllm_export.table.shard_rows import ShardRows
+from fllm_export.table.shard_rows import ShardRows, in_order
 from fllm_export.table.sketch_maker import SketchMaker
 from fllm_export.table.table import Table, shard_shape
 from fllm_export.table.tile_maker import TileMaker
@@ -98,7 +98,7 @@ class SegmentMaker:
         """Publish a shard of some rows, whose ids are different, and their refinement rows, to be synced later."""
         tensors = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         order = np.argsort(tensors["ids"], kind="stable")
-        tensors = {name: array[order] for name, array in tensors.items()}
+        tensors = in_order(tensors, order)
         if self._layout.tile_bounds or self._layout.sketch_dims:
             tensors = self._described(tensors)
         finer = self._finer.write(finer_path, self._finer.take(tensors), later)
@@ -118,7 +118,7 @@ class SegmentMaker:
             ends = None
             if len(rows) > self._layout.tile_rows:  # else one tile holds them all
                 order, ends = self._tiling(rows)
-                tensors = {name: array[order] for name, array in tensors.items()}
+                tensors = in_order(tensors, order)
                 rows = ShardRows(self._codec, tensors, self._layout.dim)
             bias = tensors["bias"].view(np.float32) if self._layout.bias else None
             beside |= self._tiles.tensors(rows, bias, ends)

