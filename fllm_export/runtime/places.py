@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fllm_export.directory_kinds import BUNDLE, USER_TABLE, check_kind, refuse_other_kind
 from fllm_export.manifest import TABLE_FOLDER
-from fllm_export.table.layout import FILE_NAME as LAYOUT
 
 
 def table_folder(path: Path) -> Path:
@@ -16,7 +15,7 @@ def table_folder(path: Path) -> Path:
         BundleError: the path is a checkpoint.
     """
     refuse_other_kind(path, BUNDLE, USER_TABLE)
-    return path if (path / LAYOUT).is_file() else path / TABLE_FOLDER
+    return path if USER_TABLE.found_at(path) else path / TABLE_FOLDER
 
 
 def table_of(path: Path) -> Path:

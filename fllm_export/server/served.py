@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.directory_kinds import BUNDLE
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.runtime.places import table_of
 from fllm_export.runtime.runtime import Runtime
@@ -79,7 +80,7 @@ class Served:
         Raises:
             FllmError: it cannot be opened or does not answer.
         """
-        if self.runtime is None or not (options.path / "manifest.json").is_file():
+        if self.runtime is None or not BUNDLE.found_at(options.path):
             return opens(options)
         runtime = self.runtime.successor(options.path)
         served = Served(options.path, runtime.users, runtime)
