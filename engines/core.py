@@ -77,14 +77,12 @@ class CoreEngine:
         self._filters: weakref.WeakKeyDictionary[UserFilter, tuple[int, _core.Filter]] = weakref.WeakKeyDictionary()
         self._reopening = threading.Lock()
         self._epoch = 0  # goes up before and after each reopening, so it is odd during one
+        self._facts = self._described()
 
     @property
     def facts(self) -> TableFacts:
         """What is open now."""
-        found = self._table.describe()
-        finer = found["refinement"] or None
-        link = Link(found["link_exponent"])
-        return TableFacts(found["rows"], found["dim"], found["codec"], found["generation"], finer, link)
+        return self._facts
 
     @property
     def isa(self) -> str:
@@ -107,16 +105,17 @@ class CoreEngine:
             refine=request.refine,
             refined_scores=request.refined_scores,
         )
-        ids, keys, scores, logsumexp, rows_scored, complete, log_probs_exact, error, certified, *facts = found
+        ids, keys, scores, logsumexp, rows_scored, completed, log_probs_exact, error, certified, *facts = found
         generation, rows, refined_scores = facts
+        complete = completed.astype(bool)
         return Answer(
             ids=ids,
             keys=keys,
             scores=scores,
             logsumexp=logsumexp,
             rows_scored=rows_scored.astype(np.int64),
-            complete=complete.astype(bool),
-            exact=complete.astype(bool) & request.exact,
+            complete=complete,
+            exact=complete & request.exact,
             log_probs_exact=log_probs_exact.astype(bool),
             log_prob_error=error,
             log_probs_certified=certified.astype(bool),
@@ -133,11 +132,18 @@ class CoreEngine:
             self._epoch += 1
             try:
                 self._table.reopen()
+                self._facts = self._described()
                 self._report_recovery(self._directory)
             except _core.Error as error:
                 raise translated(error) from None
             finally:
                 self._epoch += 1
+
+    def _described(self) -> TableFacts:
+        found = self._table.describe()
+        finer = found["refinement"] or None
+        link = Link(found["link_exponent"])
+        return TableFacts(found["rows"], found["dim"], found["codec"], found["generation"], finer, link)
 
     def _report_recovery(self, directory: Path) -> None:
         found = self._table.describe()

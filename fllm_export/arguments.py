@@ -161,9 +161,9 @@ def vectors(values: Any, argument: str, dim: int) -> npt.NDArray[np.float32]:
         raise UsageError(f"{argument} has the shape {list(found.shape)}", expected=f"[n, {dim}], at least one vector")
     with np.errstate(over="ignore"):
         rounded = found.astype(np.float32, copy=False)
-    finite = np.isfinite(rounded).all(1)
+    finite = np.isfinite(rounded)
     if not finite.all():
-        row = int(np.argmin(finite))
+        row = int(np.argmin(finite.all(1)))
         raise UsageError(
             f"{argument} has a vector that is not finite, number {row} (counted from 0)",
             expected="finite numbers within float32's range",

@@ -59,21 +59,24 @@ class TopK:
     @classmethod
     def of(cls, answer: Answer, request: Request, link: Link) -> TopK:
         """Return what an engine answered to a request, for a table with that link."""
-        missing = ((0, 0), (0, request.k - answer.ids.shape[1]))
-        scores = np.pad(answer.scores, missing, constant_values=-np.inf)
-        unknown = request.log_probs == "none"
-        logsumexp = np.full(len(scores), np.nan) if unknown else answer.logsumexp
+        ids, scores = answer.ids, answer.scores
+        if ids.shape[1] < request.k:
+            missing = ((0, 0), (0, request.k - ids.shape[1]))
+            ids = np.pad(ids, missing, constant_values=NO_USER)
+            scores = np.pad(scores, missing, constant_values=-np.inf)
+        known = request.log_probs != "none"
+        unknown = np.full(len(ids), np.nan, np.float32)
         return cls(
-            user_ids=np.pad(answer.ids, missing, constant_values=NO_USER),
+            user_ids=ids,
             scores=scores,
-            log_probs=(link.logits(scores) - logsumexp[:, None]).astype(np.float32),
-            logsumexp=logsumexp.astype(np.float32),
+            log_probs=_log_probs(scores, answer, link) if known else np.full(scores.shape, np.nan, np.float32),
+            logsumexp=answer.logsumexp.astype(np.float32) if known else unknown,
             coverage=(answer.rows_scored / answer.rows).astype(np.float32),
             complete=answer.complete,
             exact=answer.exact,
-            log_probs_exact=answer.log_probs_exact & (not unknown),
-            log_prob_error=np.where(unknown, np.float32(np.nan), answer.log_prob_error),
-            log_probs_certified=answer.log_probs_certified & (not unknown),
+            log_probs_exact=answer.log_probs_exact & known,
+            log_prob_error=answer.log_prob_error if known else unknown,
+            log_probs_certified=answer.log_probs_certified & known,
             generation=answer.generation,
             timings_ms={"scan": answer.scan_ms, "merge": answer.merge_ms},
         )
@@ -104,6 +107,10 @@ class TopK:
                 }
             )
         return {"items": items, "generation": self.generation, "timings_ms": self.timings_ms}
+
+
+def _log_probs(scores: npt.NDArray[np.float32], answer: Answer, link: Link) -> npt.NDArray[np.float32]:
+    return (link.logits(scores) - answer.logsumexp[:, None]).astype(np.float32)
 
 
 def _known(number: np.float32) -> float | None:

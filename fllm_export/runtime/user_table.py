@@ -348,7 +348,7 @@ def _search(exact: bool | None, log_probs: LogProbs | None, point: OperatingPoin
 
 def _seeds(seed: int | Sequence[int], batch: int) -> tuple[int, ...]:
     """Return a seed per item."""
-    if np.ndim(found := arguments.array(seed, "seed")) == 0:
+    if isinstance(seed, int) or np.ndim(found := arguments.array(seed, "seed")) == 0:
         return (arguments.integer(seed, "seed", least=0, most=_SEED_MAX),) * batch
     if found.shape != (batch,):
         raise UsageError(f"seed has the shape {list(found.shape)}", expected=f"one integer, or {batch} of them")
