@@ -2,6 +2,7 @@
 
     python -m benchmarks.native read sketch budget batch wide codecs recall disk > lines.jsonl
     python -m benchmarks.native --report lines.jsonl
+    python -m benchmarks.native --contest run1.jsonl run2.jsonl run3.jsonl
 
 Results are JSON lines on stdout, each figure with its yardstick's; progress is on stderr. Equality with the NumPy
 engine, or the recall of the exact float32 ranking, is established before anything is timed.
@@ -19,6 +20,7 @@ from pathlib import Path
 from benchmarks.native.batch import batch
 from benchmarks.native.bench import Bench
 from benchmarks.native.budget import budget
+from benchmarks.native.contest import contest
 from benchmarks.native.disk import disk
 from benchmarks.native.equal_recall import equal_recall
 from benchmarks.native.full_pass import full_pass, partial_pass
@@ -34,9 +36,10 @@ KINDS: tuple[Kind, ...] = ("trained", "gaussian")
 def main() -> None:
     """Run the cases that are named, or print the report of earlier runs."""
     options = _options()
-    if options.report:
-        print(report(line for path in options.report for line in path.read_text().splitlines()), end="")
-        return
+    for files, made in ((options.report, report), (options.contest, contest)):
+        if files:
+            print(made(line for path in files for line in path.read_text().splitlines()), end="")
+            return
     preset = PRESETS[options.preset]
     # So that a run that is told to end removes its tables too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -127,10 +130,14 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--contender", action="append", default=[], help="recall: only names that hold this")
     parser.add_argument("--report", type=Path, nargs="+", metavar="LINES", help="print Markdown from earlier runs")
+    parser.add_argument(
+        "--contest", type=Path, nargs="+", metavar="LINES", help="print the least favourable ratios of earlier runs"
+    )
     options = parser.parse_args()
     unknown = [name for name in options.cases if name not in CASES]
-    if unknown or bool(options.cases) == bool(options.report):
-        parser.error(f"name cases of {', '.join(CASES)}, or --report" + (f"; not {unknown[0]}" if unknown else ""))
+    if unknown or sum(map(bool, (options.cases, options.report, options.contest))) != 1:
+        wanted = f"name cases of {', '.join(CASES)}, or --report, or --contest"
+        parser.error(wanted + (f"; not {unknown[0]}" if unknown else ""))
     return options
 
 

@@ -93,6 +93,23 @@ def test_the_report_holds_every_comparison(output, results, tmp_path):
         assert f"{result['ms']:.2f} ({result['ms_min']:.2f}) | {result['against']}" in report
 
 
+def test_the_contest_shows_the_least_favourable_of_all_runs(tmp_path):
+    def line(number: int, against: str, items: int, target: float, ratio: float) -> str:
+        about = {"case": "recall", "run": str(number), "users": "trained", "items": items, "load": number}
+        return json.dumps({**about, "against": against, "target": target, "times_as_fast": ratio})
+
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    first.write_text(
+        "\n".join([line(1, "Flat", 1, 0.99, 31.2), line(1, "PQ", 1, 0.99, 1.13), line(1, "PQ", 8, 0.999, 5)])
+    )
+    second.write_text("\n".join([line(2, "Flat", 1, 0.99, 22.7), line(2, "PQ", 1, 0.99, 0.871)]))
+    answer = run(["--contest", str(first), str(second)], tmp_path)
+    assert "2 runs, load average 1.0 to 2.0" in answer
+    assert "| trained | one item, 0.99 | one item, 0.999 | 8 items, 0.99 | 8 items, 0.999 |" in answer
+    assert "| Flat | 23 (31) | - | - | - |" in answer
+    assert "| PQ | **0.87** (1.13) | - | - | 5.0 |" in answer
+
+
 def test_recall_and_truth_agree_with_a_full_sort():
     sys.path.insert(0, str(ROOT))
     try:
