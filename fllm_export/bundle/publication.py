@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fllm_export import arguments
+from fllm_export.directory_kinds import BUNDLE, CHECKPOINT, USER_TABLE, kind_of
 from fllm_export.errors import UsageError
 from fllm_export.files import exchange, publish_link
-from fllm_export.manifest import FILE_NAME as MANIFEST
 from fllm_export.manifest import TABLE_FOLDER, Manifest
 from fllm_export.runtime.places import table_folder
-from fllm_export.table.layout import FILE_NAME as LAYOUT
 from fllm_export.table.layout import TableLayout
 from fllm_export.table.table import Table
 
@@ -59,19 +58,19 @@ def publish(new: str | Path, place: str | Path, *, keep: bool = False) -> Publis
     """
     source, target = arguments.path(new, "new"), arguments.path(place, "place")
     keep = arguments.flag(keep, "keep")
-    kind = _kind(source)
-    if kind is None:
+    kind = kind_of(source)
+    if kind is None or kind is CHECKPOINT:
         raise UsageError(f"{source} is not a bundle or a user table", expected="the directory to publish")
     occupied = target.exists()
     if occupied and target.samefile(source):
         raise UsageError(f"{target} is {source} already", expected="two directories")
-    if occupied and _kind(target) != kind:
-        raise UsageError(f"{target} exists and is not a {kind}", expected=f"a {kind} to replace, or nothing")
+    if occupied and kind_of(target) is not kind:
+        raise UsageError(f"{target} exists and is not {kind.name}", expected=f"{kind.name} to replace, or nothing")
     layout = _checked(source)
     generation = layout.generation
     if occupied:
         replaced = TableLayout.load(table_folder(target))
-        if kind == "user table" and replaced.item_dim != layout.item_dim:
+        if kind is USER_TABLE and replaced.item_dim != layout.item_dim:
             raise UsageError(
                 f"{source} holds rows of dimension {layout.item_dim}",
                 expected=f"{replaced.item_dim}, as the table at {target}, whose readers could not open it again",
@@ -97,7 +96,7 @@ def publish(new: str | Path, place: str | Path, *, keep: bool = False) -> Publis
 
 def _checked(directory: Path) -> TableLayout:
     """Return the layout of a table, or of the table in a bundle, all of which can be opened."""
-    if (directory / MANIFEST).is_file():
+    if BUNDLE.found_at(directory):
         manifest = Manifest.load(directory)
         manifest.verify(directory, [name for name in manifest.files if not name.startswith(TABLE_FOLDER + "/")])
     return Table(table_folder(directory)).layout
@@ -111,12 +110,7 @@ def set_generation(directory: Path, generation: int) -> None:
     if not layout.identity:  # written before there were identities
         layout = layout.born()
     replace(layout, generation=generation).save(table_folder(directory))
-    if (directory / MANIFEST).is_file():
+    if BUNDLE.found_at(directory):
         manifest = Manifest.load(directory)
         files = {name: entry for name, entry in manifest.files.items() if not name.startswith(TABLE_FOLDER + "/")}
         replace(manifest, files=files, table=layout.identity).save(directory)
-
-
-def _kind(directory: Path) -> str | None:
-    kinds = {MANIFEST: "bundle", LAYOUT: "user table"}
-    return next((kind for name, kind in kinds.items() if (directory / name).is_file()), None)

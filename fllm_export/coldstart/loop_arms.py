@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from fllm_export import arguments
-from fllm_export.checkpoint.spec import SPEC_FILE
 from fllm_export.coldstart.content_models.content_file import ContentFile
 from fllm_export.coldstart.content_models.content_model import ContentModel
 from fllm_export.coldstart.pseudo_pairs import PseudoPairs
 from fllm_export.coldstart.pseudo_sources import CONTROLS, cold_items, control_pairs, model_pairs
 from fllm_export.coldstart.vectors import Vectors
+from fllm_export.directory_kinds import CHECKPOINT
 from fllm_export.errors import UsageError
 from fllm_export.evaluation.dataset import Dataset
 from fllm_export.evaluation.evaluation import text_vectors
@@ -106,7 +106,7 @@ class _Opened:
         return self._rankers[name]
 
     def is_bundle(self, name: str) -> bool:
-        return not (self.paths[name] / SPEC_FILE).is_file()
+        return not CHECKPOINT.found_at(self.paths[name])
 
     def origin(self, name: str) -> str | None:
         """Return the checkpoint among the models that a bundle was built from, or None."""

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export import arguments, manifest
-from fllm_export.checkpoint.spec import SPEC_FILE
+from fllm_export import arguments
+from fllm_export.directory_kinds import BUNDLE, CHECKPOINT, kind_of
 from fllm_export.errors import HardwareError, UsageError
 from fllm_export.item_texts import as_texts
 from fllm_export.link import Link
@@ -159,12 +159,13 @@ def open_ranker(directory: str | Path) -> Ranker:
         HardwareError: what it needs is not installed.
     """
     directory = arguments.path(directory, "directory")
-    if (directory / SPEC_FILE).is_file():
+    kind = kind_of(directory)
+    if kind is CHECKPOINT:
         return CheckpointRanker(directory)
-    if (directory / manifest.FILE_NAME).is_file():
+    if kind is BUNDLE:
         return BundleRanker(directory)
     raise UsageError(
-        f"{directory} holds neither {SPEC_FILE} nor {manifest.FILE_NAME}", expected="a checkpoint or a bundle"
+        f"{directory} holds neither {CHECKPOINT.marker} nor {BUNDLE.marker}", expected="a checkpoint or a bundle"
     )
 
 

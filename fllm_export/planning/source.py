@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fllm_export.checkpoint.checkpoint import Checkpoint
-from fllm_export.checkpoint.spec import SPEC_FILE
+from fllm_export.directory_kinds import BUNDLE, CHECKPOINT, KINDS, USER_TABLE, kind_of
 from fllm_export.errors import UsageError
-from fllm_export.manifest import FILE_NAME as MANIFEST
 from fllm_export.manifest import TABLE_FOLDER, Manifest
-from fllm_export.table.layout import FILE_NAME as TABLE
 from fllm_export.table.layout import TableLayout
 
 FLOAT_BYTES = 4
@@ -45,20 +43,21 @@ class Shape:
             UsageError: it is none of them.
             BundleError: it is damaged.
         """
-        if (directory / MANIFEST).is_file():
+        kind = kind_of(directory)
+        if kind is BUNDLE:
             files = Manifest.load(directory).files
             encoder = sum(entry.bytes for name, entry in files.items() if name.startswith("encoder/"))
             return cls._of_table(TableLayout.load(directory / TABLE_FOLDER), encoder)
-        if (directory / TABLE).is_file():
+        if kind is USER_TABLE:
             return cls._of_table(TableLayout.load(directory), 0)
-        if (directory / SPEC_FILE).is_file():
+        if kind is CHECKPOINT:
             checkpoint = Checkpoint.load(directory)
             users = checkpoint.users
             size = parameters(checkpoint) * FLOAT_BYTES
             return cls(users.rows, users.dim, users.bias is not None, None, size)
         raise UsageError(
             f"{directory} is not a bundle, a user table or a checkpoint",
-            expected=f"a directory that contains one of {MANIFEST}, {TABLE}, {SPEC_FILE}",
+            expected=f"a directory that contains one of {', '.join(kind.marker for kind in KINDS)}",
             fix="Specify such a directory, or --rows and --dim without one",
         )
 

@@ -15,17 +15,15 @@ import numpy.typing as npt
 from fllm_export import arguments
 from fllm_export.calibration.directions import Directions
 from fllm_export.calibration.moments import Moments
-from fllm_export.checkpoint.spec import SPEC_FILE
 from fllm_export.checkpoint.vector_files import open_vectors
+from fllm_export.directory_kinds import BUNDLE, CHECKPOINT, KINDS, USER_TABLE, kind_of
 from fllm_export.errors import UsageError
 from fllm_export.extras import require
 from fllm_export.item_texts import ItemTexts
-from fllm_export.manifest import FILE_NAME as MANIFEST
 from fllm_export.manifest import Manifest
 from fllm_export.progress import Progress
 from fllm_export.runtime.encoder import Encoder
 from fllm_export.sweep.truth import Corpus
-from fllm_export.table.layout import FILE_NAME as TABLE
 from fllm_export.table.table import LabelledRows, Table
 
 if TYPE_CHECKING:
@@ -116,17 +114,18 @@ def open_subject(source: Path, items: Path, count: int, threads: int, progress: 
         users = open_vectors([source])
         rows, bias = _read(users, progress), users.bias
         return _subject(rows, bias, _vectors(items, users.dim), count, source.name, "the fp32 rows")
-    if (source / TABLE).is_file():
+    kind = kind_of(source)
+    if kind is USER_TABLE:
         return _of_table(source, None, source.name, items, count)
-    if (source / MANIFEST).is_file():
+    if kind is BUNDLE:
         manifest = Manifest.load(source)
         encoder = None if _holds_vectors(items) else Encoder(source, manifest.prompt, manifest.dim, threads)
         return _of_table(source / "users", encoder, source.name, items, count)
-    if (source / SPEC_FILE).is_file():
+    if kind is CHECKPOINT:
         return _of_checkpoint(source, items, count, progress)
     raise UsageError(
         f"{source} is not a file of vectors, a user table, a bundle or a checkpoint",
-        expected=f"a file, or a directory with {TABLE}, {MANIFEST} or {SPEC_FILE}",
+        expected=f"a file, or a directory with one of {', '.join(kind.marker for kind in KINDS)}",
     )
 
 
