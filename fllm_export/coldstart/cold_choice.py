@@ -15,7 +15,7 @@ from fllm_export.evaluation.dataset import Dataset, Pairs, Positions
 from fllm_export.evaluation.metrics import Ranking
 
 GRID: dict[str, Sequence[float]] = {
-    "k": (20, 50, 100, 200),
+    "k": (20, 50, 100, 200, 400, 800, 1_600),
     "sharpness": (0.0, 0.25, 0.5, 0.75, 1.0),
     "penalty": (0.1, 0.3, 1.0, 3.0),
     "shortening": (0.5, 0.75, 1.0),
