@@ -98,7 +98,7 @@ test-neon: $(INSTALLED)  ## the kernel tests for 64-bit Arm, in QEMU
 	cmake --build build/cpp-neon --parallel 2 && \
 	ctest --test-dir build/cpp-neon --output-on-failure -E limits_test
 
-# One corpus for the readers in C++ and in Python: what the first find, the second begin with.
+# One corpus for the readers in C++ and in Python: what the first find, the second begin with. Two run at a time.
 FUZZED := shard layout request
 FUZZED_IN_PYTHON := $(FUZZED) tombstones manifest
 
@@ -109,14 +109,12 @@ fuzz: $(INSTALLED)  ## hostile files and requests for FUZZ_SECONDS each, in C++ 
 	@if command -v $(CLANG) > /dev/null; then \
 	  $(CMAKE) --preset fuzz -DCMAKE_C_COMPILER=$(subst ++,,$(CLANG)) -DCMAKE_CXX_COMPILER=$(CLANG) && \
 	  cmake --build build/fuzz --parallel 2 --target shard_fuzzer layout_fuzzer request_fuzzer && \
-	  for kind in $(FUZZED); do \
-	    build/fuzz/$${kind}_fuzzer -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/$$kind || exit 1; \
-	  done; \
+	  printf '%s\n' $(FUZZED) | xargs -P 2 -I KIND \
+	    env build/fuzz/KIND_fuzzer -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/KIND; \
 	else echo "fuzz: the readers in C++ are skipped, there is no $(CLANG)"; fi
 	@if $(BIN)/python -c 'import atheris' 2> /dev/null; then \
-	  for kind in $(FUZZED_IN_PYTHON); do \
-	    $(BIN)/python tests/fuzz $$kind -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/$$kind || exit 1; \
-	  done; \
+	  printf '%s\n' $(FUZZED_IN_PYTHON) | xargs -P 2 -I KIND \
+	    $(BIN)/python tests/fuzz KIND -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/KIND; \
 	else echo "fuzz: the readers in Python are skipped, atheris is not installed"; fi
 
 fuzz-nightly:  ## the fuzzers for 10 minutes each
