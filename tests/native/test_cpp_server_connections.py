@@ -16,7 +16,7 @@ import pytest
 
 from fllm_export.bundle.bundle import Bundle
 
-from ..server.serving import CLIENTS, Health, Reply, Senders
+from ..server.serving import CLIENTS, Health, Reply, Senders, malformed
 from .cpp_server import Server
 
 BODY = json.dumps({"text": "a paper", "k": 3}).encode()
@@ -37,6 +37,10 @@ def everything(connection: socket.socket) -> bytes:
         while part := connection.recv(65536):
             answer += part
     return answer
+
+
+def health_of(server: Server) -> Health:
+    return Health(lambda method, path: Reply(server.request(method, path)[0], {}, b""))
 
 
 def test_termination_lets_requests_finish(server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str) -> None:
@@ -110,7 +114,7 @@ def test_stalled_clients_hold_nothing_up_and_are_cut_off(
     options = ("--workers", "2", "--client-timeout-ms", "1500", "--max-connections", "80")
     server = Server(server_program, tiny_bundle.path, onnxruntime_library, *options)
     server.wait_for("ready")
-    health = Health(lambda method, path: Reply(server.request(method, path)[0], {}, b""))
+    health = health_of(server)
     with contextlib.ExitStack() as stack:
         stack.enter_context(health)
         made = [
@@ -150,6 +154,24 @@ def test_half_closed_pipelined_and_compressed_requests(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(compressed)
         assert connection.recv(12) == b"HTTP/1.1 415"
+
+
+@pytest.mark.slow
+def test_ten_thousand_malformed_requests(server: Server) -> None:
+    with health_of(server) as health:
+        for number in range(10_000):
+            assert server.request("POST", "/v1/topk", malformed(number, BODY))[0] == 400
+    assert health.statuses == {200}
+    # The largest time on a machine that others use says how busy it is.
+    assert float(np.median(health.times_s)) < 0.1
+    server.ask(text="a paper", k=3)
+
+
+def test_deep_brackets(server: Server) -> None:
+    with health_of(server) as health:
+        for bad in (b"[" * 200_000, b'{"k":' * 40_000, b'{"item_vectors": ' + b"[" * 199_000):
+            assert server.request("POST", "/v1/topk", bad)[0] == 400
+    assert health.statuses == {200}
 
 
 def test_reloading_needs_no_body_and_readiness_names_the_generation(server: Server) -> None:

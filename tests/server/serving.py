@@ -79,6 +79,11 @@ def body(z: np.ndarray, **options: Any) -> bytes:
     return json.dumps({"item_vectors": z.astype(float).tolist(), **options}).encode()
 
 
+def malformed(number: int, good: bytes) -> bytes:
+    """One of many bodies that no request may have: nested, cut short or random."""
+    return (b"[" * 200, b'{"k":' * 70, good[: number % len(good)], os.urandom(60))[number % 4]
+
+
 class Program(Running):
     """A running `fllm-export serve` on a port of 127.0.0.1."""
 
