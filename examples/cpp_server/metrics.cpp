@@ -1,6 +1,9 @@
 #include "metrics.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <fstream>
 #include <sstream>
 
 namespace server {
@@ -17,6 +20,14 @@ template <typename Value>
 void write(std::ostream& out, const char* name, const char* type, const char* help, Value value) {
   describe(out, name, type, help);
   out << name << ' ' << value << '\n';
+}
+
+// Memory of the process in bytes, mapped files included; 0 where the system does not tell it.
+std::uint64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  std::uint64_t all = 0, resident = 0;
+  if (!(file >> all >> resident)) return 0;
+  return resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
 }  // namespace
@@ -84,6 +95,7 @@ std::string Metrics::text(bool ready, std::int64_t generation, std::uint64_t row
   write(out, "fllm_ready", "gauge", "1 while requests are answered.", ready ? 1 : 0);
   write(out, "fllm_generation", "gauge", "Version number of the table.", generation);
   write(out, "fllm_users", "gauge", "Users of the table.", rows);
+  write(out, "fllm_resident_bytes", "gauge", "Resident memory of the process.", resident_bytes());
   return out.str();
 }
 

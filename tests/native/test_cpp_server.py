@@ -204,6 +204,7 @@ def test_metrics(server: Server) -> None:
     assert after["fllm_items_total"] == before["fllm_items_total"] + 1
     assert after["fllm_coverage_sum"] == before["fllm_coverage_sum"] + 1
     assert after["fllm_users"] == 400
+    assert after["fllm_resident_bytes"] > 5e6
     for stage in ("tokenise", "encode", "scan", "total"):
         name = f'fllm_stage_seconds_bucket{{stage="{stage}",le='
         buckets = [value for key, value in after.items() if key.startswith(name)]
