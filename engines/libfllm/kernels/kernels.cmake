@@ -2,10 +2,11 @@
 # run is decided at run time (dispatch.cpp), so the other files must stay free of such flags.
 target_sources(fllm_objects PRIVATE kernels/dispatch.cpp)
 
-# A level's kernels are the files kernels/*_LEVEL.cpp.
+# A level's kernels are the files kernels/*_LEVEL.cpp. They look at neither errno nor the flags of floating point, so that
+# loops with square roots and choices may become vectors; no result depends on it.
 function(add_kernels level)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/*_${level}.cpp)
-  set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "${ARGN}")
+  set_source_files_properties(${sources} PROPERTIES COMPILE_OPTIONS "-fno-math-errno;-fno-trapping-math;${ARGN}")
   target_sources(fllm_objects PRIVATE ${sources})
 endfunction()
 

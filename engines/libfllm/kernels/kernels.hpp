@@ -63,6 +63,13 @@ struct Reach {
   int exponent;  // 0: exponentials
 };
 
+// What bounds of tiles take of items: norms, and what float32 may make of a product with a tile's direction.
+struct TileItems {
+  std::size_t count;
+  const double* norms;  // [count]
+  const double* lost;   // [count]
+};
+
 // Turns rows of a codec into float32 values [rows, padded dim], padded with zeros to a multiple of 16; `groups` holds
 // what belongs to them of a codec that has groups. norms[r] is at least the Euclidean norm of the values (rounded up):
 // +infinity when that is beyond float32, NaN when a value is.
@@ -136,6 +143,12 @@ struct Kernels {
                                   const Items& items, const Denominator* denominator, Hit* out);
   std::size_t (*select_float_many)(const float* sums, const Block& block, const Items& items,
                                    const Denominator* denominator, Hit* out);
+
+  // ---- bounds of tiles
+  // Of one tile with its four extents and its direction's product with each item: what no score of its rows exceeds,
+  // rounded up, and how promising it is; +infinity where that is not known. The same bits on every level.
+  void (*tile_reach)(const float* products, const float* extents, const TileItems& items, float* uppers,
+                     float* promises);
 
   // ---- the sketch pass (sketch.hpp)
   SketchBounds sketch_bounds;

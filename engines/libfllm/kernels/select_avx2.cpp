@@ -4,6 +4,7 @@
 #include "kernels/lanes_avx2.hpp"
 #include "kernels/reach_lanes.hpp"
 #include "kernels/select_lanes.hpp"
+#include "kernels/tile_reach.hpp"
 
 namespace fllm::kernels {
 
@@ -31,6 +32,7 @@ struct ExactScores {
 
 void fill_select_avx2(Kernels& kernels) {
   fill_select<Lanes, ExactScores>(kernels);
+  kernels.tile_reach = tile_reach;
   kernels.gumbel = gumbel<WideLanes>;
   kernels.may_reach = may_reach<WideLanes>;
 }

@@ -4,6 +4,7 @@
 #include "kernels/lanes_avx512.hpp"
 #include "kernels/reach_lanes.hpp"
 #include "kernels/select_lanes.hpp"
+#include "kernels/tile_reach.hpp"
 
 namespace fllm::kernels {
 
@@ -51,6 +52,7 @@ std::size_t not_below_compressed(const float* values, std::size_t n, float thres
 void fill_select_avx512(Kernels& kernels) {
   fill_select<Lanes, ExactScores>(kernels);
   kernels.not_below = not_below_compressed;
+  kernels.tile_reach = tile_reach;
   kernels.gumbel = gumbel<WideLanes>;
   kernels.may_reach = may_reach<WideLanes>;
 }

@@ -2,6 +2,7 @@
 #include "kernels/kernels.hpp"
 #include "kernels/lanes_neon.hpp"
 #include "kernels/select_lanes.hpp"
+#include "kernels/tile_reach.hpp"
 
 namespace fllm::kernels {
 
@@ -25,6 +26,9 @@ struct ExactScores {
 
 }  // namespace
 
-void fill_select_neon(Kernels& kernels) { fill_select<Lanes, ExactScores>(kernels); }
+void fill_select_neon(Kernels& kernels) {
+  fill_select<Lanes, ExactScores>(kernels);
+  kernels.tile_reach = tile_reach;
+}
 
 }  // namespace fllm::kernels

@@ -21,6 +21,7 @@
 #include "kernels/exponential.hpp"
 #include "kernels/kernels.hpp"
 #include "kernels/reach_lanes.hpp"
+#include "kernels/tile_reach.hpp"
 #include "search/gumbel.hpp"
 
 namespace fllm::kernels {
@@ -181,6 +182,7 @@ void fill_select_scalar(Kernels& kernels) {
   kernels.powers_one = powers_one;
   kernels.select_int8_many = select_int8_many;
   kernels.select_float_many = select_float_many;
+  kernels.tile_reach = tile_reach;
   kernels.gumbel = fllm::gumbel;
   kernels.may_reach = may_reach<OneLane>;
 }

@@ -109,7 +109,8 @@ class Pass::Turns {
   std::uint64_t rows_decided(std::size_t column, float threshold) const {
     std::uint64_t rows = 0;
     for (std::size_t i = 0; i < spans_.size(); ++i) {
-      if (i < ended_[column] || pass_.rules_out(*spans_[i].tile, column, threshold)) rows += spans_[i].live;
+      if (i < ended_[column] || pass_.rules_out(pass_.number_of(*spans_[i].tile), column, threshold))
+        rows += spans_[i].live;
     }
     return rows;
   }
@@ -153,8 +154,9 @@ class Pass::Turns {
 
   bool choose(const Span& span, const std::vector<bool>& live, std::vector<bool>& active) const {
     bool any = false;
+    const std::size_t tile = pass_.number_of(*span.tile);
     for (std::size_t column = 0; column < live.size(); ++column) {
-      active[column] = live[column] && !pass_.rules_out(*span.tile, column, pass_.facts_.thresholds.of(column));
+      active[column] = live[column] && !pass_.rules_out(tile, column, pass_.facts_.thresholds.of(column));
       any = any || active[column];
     }
     return any;
@@ -180,9 +182,9 @@ bool Pass::sums_rows(const Table& table, const Search& search) {
   return !table.layout().tile_bounds && search.filter != nullptr;
 }
 
-bool Pass::rules_out(const Tile& tile, std::size_t column, float threshold) const {
+bool Pass::rules_out(std::size_t tile, std::size_t column, float threshold) const {
   if (!bounds_) return false;
-  const float upper = bounds_->upper(static_cast<std::size_t>(&tile - facts_.table.tiles().data()), column);
+  const float upper = bounds_->upper(tile, column);
   if (!(upper < threshold)) return false;
   return !facts_.wants_denominator || facts_.link.logit(upper) < facts_.negligible.of(column);
 }

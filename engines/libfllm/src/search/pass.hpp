@@ -36,7 +36,10 @@ class Pass {
   class Turns;
 
   // Whether no row of a tile can reach `threshold`, so that the tile need not be read.
-  bool rules_out(const Tile& tile, std::size_t column, float threshold) const;
+  bool rules_out(std::size_t tile, std::size_t column, float threshold) const;
+  std::size_t number_of(const Tile& tile) const {
+    return static_cast<std::size_t>(&tile - facts_.table.tiles().data());
+  }
 
   std::vector<Span> cut_spans(Pool& pool);
   // What one thread scores between two looks at the clock.

@@ -4,10 +4,6 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <limits>
-#include <numeric>
-
-#include "search/rounding.hpp"
 
 namespace fllm {
 
@@ -15,22 +11,13 @@ namespace {
 
 using kernels::kBlockRows;
 
-// By how much the squared length of a direction may exceed 1, and what that and float64 make of a score, relative to
-// the product of norms; both far more than they do.
+// By how much the squared length of a direction may exceed 1: far more than it does.
 constexpr double kUnitSlack = 0x1p-20;
-constexpr double kSlack = 0x1p-20;
-constexpr double kBiasSlack = 1e-12;
-
-// A tile is tried the earlier, the higher its bound and the higher the score of its middle: for few rows come near the
-// bound where a tile is not coherent. The share was measured (docs/internals/tiles.md).
-constexpr double kBoundShare = 0.3;
 
 constexpr std::size_t kFewColumns = 4;  // one at a time they are faster than padded to 16
 constexpr std::size_t kLeastSought = 4;
 
 std::size_t round_up(std::size_t n, std::size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-
-float or_infinity(float number) { return std::isnan(number) ? std::numeric_limits<float>::infinity() : number; }
 
 // 32 bits that are the smaller, the greater a number is.
 std::uint64_t descending(float number) {
@@ -66,7 +53,8 @@ TileBounds::TileBounds(const Table& table, const kernels::Kernels& kernels, cons
       kernels_(kernels),
       columns_(columns.size()),
       padded_dim_(round_up(table.layout().dim, kernels::kItemLanes)),
-      items_(columns.size()),
+      norms_(columns.size()),
+      lost_(columns.size()),
       one_(columns.size() * padded_dim_),
       many_(columns.size() <= kFewColumns ? 0 : round_up(columns.size(), kGroupColumns) * padded_dim_),
       uppers_(table.tiles().size() * columns.size()),
@@ -90,8 +78,8 @@ void TileBounds::prepare(const std::vector<Column>& columns) {
       one[j] = static_cast<float>(values[j]);
       squares += values[j] * values[j];
     }
-    items_[c].norm = std::sqrt(squares);
-    items_[c].lost = (kernels::float_error(dim) + 0x1p-23) * (1 + kUnitSlack) * items_[c].norm;
+    norms_[c] = std::sqrt(squares);
+    lost_[c] = (kernels::float_error(dim) + 0x1p-23) * (1 + kUnitSlack) * norms_[c];
     if (columns_ <= kFewColumns) continue;
     const std::size_t lane = c % kGroupColumns, first = c - lane;
     const std::size_t lanes = round_up(std::min(kGroupColumns, columns_ - first), kernels::kItemLanes);
@@ -118,7 +106,7 @@ void TileBounds::bound_block(const Block& block, const float* values, float* sum
   if (columns_ <= kFewColumns) {
     for (std::size_t c = 0; c < columns_; ++c) {
       kernels_.float_one(values, block.count(), padded_dim_, one_.data() + c * padded_dim_, sums);
-      for (std::size_t t = 0; t < block.count(); ++t) finish(block.first() + t, c, sums[t]);
+      for (std::size_t t = 0; t < block.count(); ++t) finish(block.first() + t, c, 1, sums + t);
     }
     return;
   }
@@ -127,28 +115,15 @@ void TileBounds::bound_block(const Block& block, const float* values, float* sum
     const std::size_t lanes = round_up(count, kernels::kItemLanes);
     kernels_.float_many(values, block.count(), padded_dim_, lanes, many_.data() + first * padded_dim_, sums);
     for (std::size_t t = 0; t < block.count(); ++t) {
-      for (std::size_t c = 0; c < count; ++c) finish(block.first() + t, first + c, sums[t * lanes + c]);
+      finish(block.first() + t, first, count, sums + t * lanes);
     }
   }
 }
 
-void TileBounds::finish(std::size_t tile, std::size_t column, float product) {
-  const float* const extents = table_.tiles()[tile].extents;
-  const double low = extents[0], high = extents[1], rest = extents[2], bias = extents[3];
-  const Item& item = items_[column];
-  const double along = product;
-  const double certain = std::max(std::abs(along) - item.lost, 0.0);  // of the part along the direction
-  const double across = std::sqrt(std::max(item.norm * item.norm - certain * certain / (1 + kUnitSlack), 0.0));
-  const double farthest = std::max(std::abs(low), std::abs(high));
-  const double score = std::max(low * along, high * along) + item.lost * farthest + across * rest +
-                       kSlack * item.norm * (farthest + rest);
-  // A product beyond float32 would pass through max() unseen.
-  const bool known = std::isfinite(product) && std::isfinite(item.norm);
-  const double upper = known ? score + bias + kBiasSlack * std::abs(bias) : std::numeric_limits<double>::infinity();
-  const double middle = (low + high) / 2 * along + bias;
+void TileBounds::finish(std::size_t tile, std::size_t column, std::size_t count, const float* products) {
   const std::size_t at = tile * columns_ + column;
-  uppers_[at] = or_infinity(float_above(upper));
-  promises_[at] = or_infinity(static_cast<float>(middle + kBoundShare * (upper - middle)));
+  const kernels::TileItems items{count, norms_.data() + column, lost_.data() + column};
+  kernels_.tile_reach(products, table_.tiles()[tile].extents, items, uppers_.data() + at, promises_.data() + at);
 }
 
 std::vector<std::size_t> TileBounds::most_promising(std::size_t column, std::size_t count) const {

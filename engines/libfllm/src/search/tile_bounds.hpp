@@ -30,22 +30,18 @@ class TileBounds {
   std::vector<std::size_t> order(Pool& pool);
 
  private:
-  struct Item {
-    double norm = 0;
-    double lost = 0;  // what float32 may make of a product with a direction
-  };
   class Block;
 
   void prepare(const std::vector<Column>& columns);
   void bound(std::size_t first, std::size_t last);
   void bound_block(const Block& block, const float* values, float* sums);
-  void finish(std::size_t tile, std::size_t column, float along);
+  void finish(std::size_t tile, std::size_t column, std::size_t count, const float* products);
   std::vector<std::size_t> most_promising(std::size_t column, std::size_t count) const;
 
   const Table& table_;
   const kernels::Kernels& kernels_;
   std::size_t columns_, padded_dim_;
-  std::vector<Item> items_;
+  std::vector<double> norms_, lost_;      // by column, as kernels::TileItems has them
   Aligned<float> one_, many_;             // [columns, padded dim]; by groups of columns, [padded dim, padded columns]
   std::vector<float> uppers_, promises_;  // [tiles, columns]
   std::vector<std::vector<std::size_t>> best_;  // by column, as many as the order needed
