@@ -32,6 +32,8 @@ from fllm_export.table.table import Table
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
+Search = Callable[[int], I64]
+"""Takes the number of an item, and returns the best users of it."""
 CENTRES, SPREAD, ITEMS, ROUNDS, LISTS, PROBES = 1_000, 0.3, 32, 96, 1_024, 16
 TABLES: tuple[tuple[str, bool, TableChoices], ...] = (
     ("tiles of uneven size", False, {}),
@@ -58,7 +60,7 @@ def nearest(rows: F32, items: F32, k: int) -> list[set[int]]:
     return [set(np.argpartition(-column, k)[:k].tolist()) for column in best.T]
 
 
-def recall(found: Callable[[int], I64], truth: list[set[int]]) -> float:
+def recall(found: Search, truth: list[set[int]]) -> float:
     """Return the mean share of the best rows that are found."""
     return float(np.mean([len(truth[i] & set(found(i).tolist())) / len(truth[i]) for i in range(len(truth))]))
 
@@ -77,7 +79,7 @@ def create(directory: Path, rows: F32, options: TableChoices, *, even: bool) -> 
     }
 
 
-def alone(call: Callable[[int], I64]) -> float:
+def alone(call: Search) -> float:
     """Return the median milliseconds of a call that is repeated."""
     times = []
     for number in range(8 * ITEMS):
@@ -103,8 +105,8 @@ def left(directory: Path, items: F32, k: int) -> dict[str, float]:
     return {"tiles": len(sizes), "left": round(float(np.mean(shares)), 4)}
 
 
-def ivf(rows: F32) -> object:
-    """Return FAISS IVF of so many lists, flat."""
+def ivf(rows: F32, items: F32, k: int) -> Search:
+    """Return the search of FAISS IVF of so many lists, flat."""
     import faiss
 
     faiss.omp_set_num_threads(1)
@@ -112,7 +114,17 @@ def ivf(rows: F32) -> object:
     index.train(rows[:: max(1, len(rows) // (64 * LISTS))])
     index.add(rows)
     index.nprobe = PROBES
-    return index
+    return lambda number: index.search(items[number : number + 1], k)[1][0]
+
+
+def search_of(table: UserTable, items: F32, k: int) -> Search:
+    """Return the search of a table."""
+    return lambda number: table.topk(items[number : number + 1], k, log_probs="none").user_ids[0]
+
+
+def in_turn(call: Search) -> Search:
+    """Return a call that takes the items one after the other, beginning again after the last."""
+    return lambda turn: call(turn % ITEMS)
 
 
 def main() -> None:
@@ -125,19 +137,16 @@ def main() -> None:
     options = parser.parse_args()
     rows, items = mixture(options.rows, options.dim)
     truth = nearest(rows, items, options.k)
-    index = ivf(rows)
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
-        found: dict[str, Callable[[int], I64]] = {
-            f"FAISS IVF{LISTS}, nprobe {PROBES}": lambda i: index.search(items[i : i + 1], options.k)[1][0]  # type: ignore[attr-defined]
-        }
+        found = {f"FAISS IVF{LISTS}, nprobe {PROBES}": ivf(rows, items, options.k)}
         facts: dict[str, dict[str, float]] = {name: {} for name in found}
         for name, even, choices in TABLES:
             writing = create(Path(folder) / name, rows, choices, even=even)
             table = UserTable.open(Path(folder) / name, threads=1)
-            found[name] = lambda i, table=table: table.topk(items[i : i + 1], options.k, log_probs="none").user_ids[0]  # type: ignore[misc]
+            found[name] = search_of(table, items, options.k)
             facts[name] = {**left(Path(folder) / name, items, options.k), **writing}
         reached = {name: recall(call, truth) for name, call in found.items()}
-        times = paired({name: lambda n, call=call: call(n % ITEMS) for name, call in found.items()}, ROUNDS)  # type: ignore[misc]
+        times = paired({name: in_turn(call) for name, call in found.items()}, ROUNDS)
         for name, of_it in times.items():
             about = {"contender": name, "rows": options.rows, "dim": options.dim, "k": options.k}
             ms = {
