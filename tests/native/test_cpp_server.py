@@ -212,18 +212,34 @@ def test_metrics(server: Server) -> None:
         assert buckets[-1] == after[f'fllm_stage_seconds_count{{stage="{stage}"}}'] > 0
 
 
-def test_reload_while_asking(
-    server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def places(tiny_bundle: Bundle, tmp_path: Path) -> tuple[Path, tuple[Path, Path]]:
+    """A link to a bundle, that bundle, and another whose users have other rows."""
     other = tmp_path / "other"
     shutil.copytree(tiny_bundle.path, other)
     shutil.rmtree(other / "users")
     UserTable.create(other / "users", np.random.default_rng(5).standard_normal((300, DIM)).astype(np.float32))
     link = tmp_path / "bundle"
     link.symlink_to(tiny_bundle.path)
-    server = Server(server_program, link, onnxruntime_library)
-    server.wait_for("ready")
-    wanted = [Runtime.open(path, threads=1).topk(["a paper"], 5).to_dict() for path in (tiny_bundle.path, other)]
+    return link, (tiny_bundle.path, other)
+
+
+def turned(link: Path, target: Path) -> None:
+    fresh = link.with_name("fresh")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
+def answers_of(bundles: tuple[Path, Path]) -> list[dict[str, Any]]:
+    return [Runtime.open(path, threads=1).topk(["a paper"], 5).to_dict() for path in bundles]
+
+
+def asked_through_swaps(
+    server: Server, link: Path, bundles: tuple[Path, Path], swaps: int, clients: int, pause_s: float = 0.0
+) -> list[int]:
+    """Ask all the time while the bundle is swapped; each answer is one bundle's. Return which, answer by answer."""
+    wanted = answers_of(bundles)
     stop = threading.Event()
 
     def ask_on() -> list[int]:
@@ -236,27 +252,43 @@ def test_reload_while_asking(
             seen.append(which)
         return seen
 
+    with ThreadPoolExecutor(clients) as pool:
+        asking = [pool.submit(ask_on) for _ in range(clients)]
+        try:
+            for number in range(swaps):
+                turned(link, bundles[(number + 1) % 2])
+                assert server.request("POST", "/v1/reload")[0] == 200
+                time.sleep(pause_s)
+        finally:
+            stop.set()
+        return [which for future in asking for which in future.result(60)]
+
+
+@pytest.mark.slow
+def test_two_hundred_swaps(server_program: Path, places: Any, onnxruntime_library: str) -> None:
+    link, bundles = places
+    server = Server(server_program, link, onnxruntime_library)
+    server.wait_for("ready")
     try:
-        with ThreadPoolExecutor(4) as pool:
-            asking = [pool.submit(ask_on) for _ in range(4)]
-            try:
-                for target in (other, tiny_bundle.path) * 2:
-                    fresh = tmp_path / "fresh"
-                    fresh.symlink_to(target)
-                    fresh.replace(link)
-                    assert server.request("POST", "/v1/reload")[0] == 200
-            finally:
-                stop.set()
-            seen = [future.result(60) for future in asking]
-        assert {which for part in seen for which in part} == {0, 1}
+        seen = asked_through_swaps(server, link, bundles, 200, 32, 0.05)
+    finally:
+        assert server.stop() == 0
+    assert min(seen.count(which) for which in (0, 1)) > 500
+
+
+def test_reload_while_asking(server_program: Path, places: Any, onnxruntime_library: str, tmp_path: Path) -> None:
+    link, bundles = places
+    wanted = answers_of(bundles)
+    server = Server(server_program, link, onnxruntime_library)
+    server.wait_for("ready")
+    try:
+        assert set(asked_through_swaps(server, link, bundles, 4, 4)) == {0, 1}
         # A bundle that cannot be opened leaves the old one in place.
-        fresh.symlink_to(tmp_path / "nowhere")
-        fresh.replace(link)
+        turned(link, tmp_path / "nowhere")
         assert server.request("POST", "/v1/reload")[0] == 500
         server.wait_for("reload failed, the old bundle stays")
         assert_same(server.ask(text="a paper", k=5), wanted[0])
-        fresh.symlink_to(other)
-        fresh.replace(link)
+        turned(link, bundles[1])
         server.process.send_signal(signal.SIGHUP)
         until = time.monotonic() + 60
         while metrics(server)["fllm_reloads_total"] < 5:
