@@ -99,8 +99,8 @@ test-neon: $(INSTALLED)  ## the kernel tests for 64-bit Arm, in QEMU
 	ctest --test-dir build/cpp-neon --output-on-failure -E limits_test
 
 # One corpus for the readers in C++ and in Python: what the first find, the second begin with. Two run at a time.
-FUZZED := shard layout request
-FUZZED_IN_PYTHON := $(FUZZED) tombstones manifest
+FUZZED := shard layout tombstones request
+FUZZED_IN_PYTHON := $(FUZZED) manifest
 
 fuzz: $(INSTALLED)  ## hostile files and requests for FUZZ_SECONDS each, in C++ (needs clang++) and in Python (atheris)
 	@mkdir -p build/fuzz; for kind in $(FUZZED_IN_PYTHON); do \
@@ -108,7 +108,7 @@ fuzz: $(INSTALLED)  ## hostile files and requests for FUZZ_SECONDS each, in C++ 
 	done
 	@if command -v $(CLANG) > /dev/null; then \
 	  $(CMAKE) --preset fuzz -DCMAKE_C_COMPILER=$(subst ++,,$(CLANG)) -DCMAKE_CXX_COMPILER=$(CLANG) && \
-	  cmake --build build/fuzz --parallel 2 --target shard_fuzzer layout_fuzzer request_fuzzer && \
+	  cmake --build build/fuzz --parallel 2 --target $(addsuffix _fuzzer,$(FUZZED)) && \
 	  printf '%s\n' $(FUZZED) | xargs -P 2 -I KIND \
 	    env build/fuzz/KIND_fuzzer -max_total_time=$(FUZZ_SECONDS) -verbosity=0 build/fuzz/KIND; \
 	else echo "fuzz: the readers in C++ are skipped, there is no $(CLANG)"; fi

@@ -10,9 +10,11 @@ foreach(name shard layout)
   set(${name}_sources src/status.cpp src/format/json_text.cpp src/format/layout.cpp
     src/format/safetensors.cpp src/format/shard.cpp src/machine/file.cpp)
 endforeach()
+set(tombstones_sources src/status.cpp src/format/safetensors.cpp src/format/json_text.cpp src/format/tombstones.cpp
+  src/machine/file.cpp src/machine/mapping.cpp src/machine/memory.cpp)
 set(request_sources ${server}/request.cpp)
 
-foreach(name shard layout request)
+foreach(name shard layout tombstones request)
   add_executable(${name}_fuzzer fuzz/${name}_fuzzer.cpp ${${name}_sources})
   target_include_directories(${name}_fuzzer PRIVATE include src ${CMAKE_CURRENT_SOURCE_DIR} ${server})
   target_include_directories(${name}_fuzzer SYSTEM PRIVATE ${NLOHMANN_JSON_INCLUDE_DIR})
