@@ -3,11 +3,11 @@
 #include <bit>
 #include <cmath>
 #include <limits>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "check.hpp"
+#include "drawn.hpp"
 #include "guarded.hpp"
 #include "kernels/kernels.hpp"
 #include "machine/cpu.hpp"
@@ -17,16 +17,6 @@ namespace {
 using namespace fllm::kernels;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-std::mt19937_64 random_bits(23);
-
-double uniform(double low, double high) { return std::uniform_real_distribution<double>(low, high)(random_bits); }
-
-std::vector<float> floats(std::size_t count, double low, double high) {
-  std::vector<float> values(count);
-  for (float& value : values) value = static_cast<float>(uniform(low, high));
-  return values;
-}
 
 // As docs/internals/tiles.md has them.
 void expect_reach(const float* extents, float product, double norm, double lost, float& upper, float& promise) {
