@@ -72,12 +72,11 @@ class CoreEngine:
             )
         except _core.Error as error:
             raise translated(error) from None
-        self._report_recovery(directory)
         self._directory = directory
         self._filters: weakref.WeakKeyDictionary[UserFilter, tuple[int, _core.Filter]] = weakref.WeakKeyDictionary()
         self._reopening = threading.Lock()
         self._epoch = 0  # goes up before and after each reopening, so it is odd during one
-        self._facts = self._described()
+        self._facts = self._opened()
 
     @property
     def facts(self) -> TableFacts:
@@ -132,27 +131,24 @@ class CoreEngine:
             self._epoch += 1
             try:
                 self._table.reopen()
-                self._facts = self._described()
-                self._report_recovery(self._directory)
+                self._facts = self._opened()
             except _core.Error as error:
                 raise translated(error) from None
             finally:
                 self._epoch += 1
 
-    def _described(self) -> TableFacts:
-        found = self._table.describe()
-        finer = found["refinement"] or None
-        link = Link(found["link_exponent"])
-        return TableFacts(found["rows"], found["dim"], found["codec"], found["generation"], finer, link)
-
-    def _report_recovery(self, directory: Path) -> None:
+    def _opened(self) -> TableFacts:
+        """Return what libfllm has open; warn where that is the generation before the newest."""
         found = self._table.describe()
         if found.get("recovered"):
             warnings.warn(
-                f"{directory}: table.json cannot be read. Generation {found['generation']} is read from "
+                f"{self._directory}: table.json cannot be read. Generation {found['generation']} is read from "
                 f"{PREVIOUS_NAME} instead.",
                 stacklevel=2,
             )
+        finer = found["refinement"] or None
+        link = Link(found["link_exponent"])
+        return TableFacts(found["rows"], found["dim"], found["codec"], found["generation"], finer, link)
 
     def _filtered(self, requested: UserFilter | None, *arguments: Any, **options: Any) -> tuple[Any, ...]:
         """Search with a filter for the open table; again where the table was reopened after its filter was made."""
