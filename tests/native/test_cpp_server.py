@@ -21,6 +21,7 @@ import pytest
 from fllm_export import Runtime, UserTable
 from fllm_export.bundle.bundle import Bundle
 
+from ..server.serving import turned
 from .cpp_server import Server, assert_same
 
 DIM = 16
@@ -222,13 +223,6 @@ def places(tiny_bundle: Bundle, tmp_path: Path) -> tuple[Path, tuple[Path, Path]
     link = tmp_path / "bundle"
     link.symlink_to(tiny_bundle.path)
     return link, (tiny_bundle.path, other)
-
-
-def turned(link: Path, target: Path) -> None:
-    fresh = link.with_name("fresh")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(target)
-    fresh.replace(link)
 
 
 def answers_of(bundles: tuple[Path, Path]) -> list[dict[str, Any]]:

@@ -84,6 +84,13 @@ def malformed(number: int, good: bytes) -> bytes:
     return (b"[" * 200, b'{"k":' * 70, good[: number % len(good)], os.urandom(60))[number % 4]
 
 
+def turned(link: Path, target: Path) -> None:
+    """Let a symbolic link lead elsewhere, in one step."""
+    fresh = link.with_name("fresh")
+    fresh.symlink_to(target)
+    fresh.replace(link)
+
+
 class Program(Running):
     """A running `fllm-export serve` on a port of 127.0.0.1."""
 

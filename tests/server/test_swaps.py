@@ -17,7 +17,7 @@ import pytest
 from fllm_export import Runtime, UserTable, publish
 from fllm_export.bundle.bundle import Bundle
 
-from .serving import DIM, Program, body, vectors
+from .serving import DIM, Program, body, turned, vectors
 
 CLIENTS = 32
 
@@ -32,12 +32,6 @@ def places(tmp_path: Path) -> Any:
     link = tmp_path / "current"
     link.symlink_to(tmp_path / "table1")
     return link, (tmp_path / "table1", tmp_path / "table2")
-
-
-def turned(link: Path, target: Path) -> None:
-    fresh = link.with_name("fresh")
-    fresh.symlink_to(target)
-    fresh.replace(link)
 
 
 class Clients:
