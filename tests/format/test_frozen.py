@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fllm_export import Bundle, Runtime
 from fllm_export.engines.registry import ENGINES
 from fllm_export.table.codec_names import CODEC_NAMES
+
+from .answers import assert_as_frozen
 
 FROZEN = sorted(path for path in Path(__file__).parent.glob("v*/*") if path.is_dir())
 TEXTS = ["a film about jazz", "graphs about genes", "jazz"]
@@ -24,11 +25,7 @@ def test_a_frozen_bundle_answers_as_it_did(bundle: Path, engine: str) -> None:
     expected = json.loads(bundle.with_suffix(".json").read_text())
     runtime = Runtime.open(bundle, engine=engine)
     for mode, items in expected.items():
-        answer = runtime.topk(TEXTS, 25, mode=mode, seed=3)
-        for item, wanted in enumerate(items):
-            assert answer.user_ids[item].tolist() == [user["user_id"] for user in wanted["users"]]
-            np.testing.assert_allclose(answer.scores[item], [user["score"] for user in wanted["users"]], rtol=1e-4)
-            np.testing.assert_allclose(answer.logsumexp[item], wanted["logsumexp"], rtol=1e-5)
+        assert_as_frozen(runtime.topk(TEXTS, 25, mode=mode, seed=3), items)
 
 
 def test_every_codec_is_frozen() -> None:
