@@ -1,4 +1,4 @@
-"""The cost of ``build --dim auto`` from long rows: time and memory, beside the disk's and memcpy's own time.
+"""The cost of ``build --dim auto`` from long rows: time and memory, beside the time that reading the rows takes.
 
     python benchmarks/wide_rows.py WORK TEXTS [--rows 1e6] [--dim 4096] [--quant int8]
 
@@ -25,6 +25,7 @@ import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from fllm_export import Checkpoint, build
+from fllm_export.sweep.machine import private_bytes
 from fllm_export.training.encoders import choose_encoder
 
 F32 = npt.NDArray[np.float32]
@@ -61,8 +62,7 @@ def main() -> None:
         "table_bytes": sum(path.stat().st_size for path in (out / "users").iterdir()),
         "build_s": round(seconds, 1),
         "build_processor_s": round(processor, 1),
-        "peak_memory_gb": round(memory["anonymous"] / 1e9, 3),
-        "peak_rss_gb": round(memory["rss"] / 1e9, 3),
+        "peak_memory_gb": round(memory[0] / 1e9, 3),
         "rows_file_bytes": users.stat().st_size,
         "read_file_s": round(read, 1),
     }
@@ -125,15 +125,13 @@ def reading_seconds(path: Path) -> float:
 
 
 @contextmanager
-def peak_memory() -> Iterator[dict[str, int]]:
-    """Give a dictionary that holds the peak of anonymous memory and of resident memory, in bytes."""
-    peak, ended = {"anonymous": 0, "rss": 0}, threading.Event()
+def peak_memory() -> Iterator[list[int]]:
+    """Give a list whose one number is the peak of the memory that is no file's, in bytes."""
+    peak, ended = [0], threading.Event()
 
     def watch() -> None:
         while not ended.wait(0.05):
-            lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-            for name, key in (("anonymous", "RssAnon"), ("rss", "VmRSS")):
-                peak[name] = max(peak[name], int(lines[key].split()[0]) * 1024)
+            peak[0] = max(peak[0], private_bytes())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

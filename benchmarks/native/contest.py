@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-CASE = "recall"
+from benchmarks.native.equal_recall import CASE
+from benchmarks.native.report import cells
 
 Column = tuple[bool, float]
 """Whether items come many at once, and the recall that both sides reach."""
@@ -35,11 +36,8 @@ def _table(kind: str, compared: list[dict[str, Any]]) -> str:
     for result in own:
         ratios[result["against"]][result["items"] > 1, result["target"]].append(result["times_as_fast"])
     names = [f"{f'{items} items' if many else 'one item'}, {target:g}" for many, target in columns]
-    head = ["| " + " | ".join([kind, *names]) + " |", "| --- " * (len(columns) + 1) + "|"]
-    rows = [
-        "| " + " | ".join([name, *(_cell(of_it[column]) for column in columns)]) + " |"
-        for name, of_it in ratios.items()
-    ]
+    head = [cells([kind, *names]), cells(["---"] * (len(columns) + 1))]
+    rows = [cells([name, *(_cell(of_it[column]) for column in columns)]) for name, of_it in ratios.items()]
     return "\n".join([*head, *rows])
 
 

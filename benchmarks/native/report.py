@@ -44,7 +44,7 @@ def _machine(result: dict[str, Any]) -> str:
 def _section(case: str, results: list[dict[str, Any]]) -> str:
     own = [result for result in results if result.get("case") == case]
     rows = [_row(result) for result in own if "against" in result]
-    table = [_cells(_HEADER), _cells(["---"] * len(_HEADER)), *map(_cells, rows)]
+    table = [cells(_HEADER), cells(["---"] * len(_HEADER)), *map(cells, rows)]
     others = [f"- {_sentence(result)}" for result in own if "against" not in result]
     return "\n".join([f"## {_TITLES[case]}", "", *(table if rows else []), *([""] if rows and others else []), *others])
 
@@ -96,5 +96,6 @@ def _sentence(result: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _cells(values: Iterable[str]) -> str:
+def cells(values: Iterable[str]) -> str:
+    """Return a row of a Markdown table."""
     return "| " + " | ".join(values) + " |"
