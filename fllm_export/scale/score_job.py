@@ -111,6 +111,7 @@ class ScoreJob:
     """
 
     def __init__(self, source: ScoreSource, items: Items, out: Path, options: ScoreOptions) -> None:
+        source = source.settled()
         check_items(source, items)
         facts = job_facts(source, items, options)
         if options.k > facts["source"]["users"]:

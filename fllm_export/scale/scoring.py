@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ import numpy.typing as npt
 
 from fllm_export import arguments
 from fllm_export.engines.names import LOG_PROBS, MODES, LogProbs, Mode
+from fllm_export.engines.registry import engine_name
+from fllm_export.environment import chosen_encoder
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import json_text, sha256_file
 from fllm_export.manifest import FILE_NAME as MANIFEST
+from fllm_export.runtime.item_model import default_encoder
 from fllm_export.runtime.places import table_of
 from fllm_export.runtime.runtime import Runtime
 from fllm_export.runtime.topk import TopK
@@ -90,6 +93,18 @@ class ScoreSource:
             return Runtime.open(self.path, engine=self.engine, encoder=self.encoder, threads=self.threads)
         return UserTable.open(self.path, engine=self.engine, threads=self.threads)
 
+    def settled(self) -> ScoreSource:
+        """Return it with the engine and the encoder that it takes here: environments of other machines decide nothing.
+
+        Raises:
+            BundleError: it is neither a bundle nor a table.
+            UsageError: there is no engine of that name.
+        """
+        engine = engine_name(self.engine)
+        if not self.takes_texts:
+            return replace(self, engine=engine)
+        return replace(self, engine=engine, encoder=self.encoder or chosen_encoder() or default_encoder(engine))
+
     @property
     def takes_texts(self) -> bool:
         """Whether items are texts.
@@ -153,10 +168,11 @@ def items_hash(items: Items) -> str:
 
 
 def job_facts(source: ScoreSource, items: Items, options: ScoreOptions) -> dict[str, Any]:
-    """Return everything that decides what a job writes."""
+    """Return everything that decides what a job writes; the source is settled."""
     return {
         "source": source.facts(),
-        "engine": source.engine or "native",
+        "engine": source.engine,
+        "encoder": source.encoder,
         "items": {"count": len(items), "sha256": items_hash(items)},
         "options": asdict(options),
     }

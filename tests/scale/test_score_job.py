@@ -89,6 +89,22 @@ def test_parts_of_another_job_are_neither_used_nor_removed(place: Path) -> None:
     assert len(list((place.parent / "out.parquet.parts").glob("part-*"))) == 2
 
 
+def test_an_engine_or_encoder_of_the_environment_belongs_to_the_job(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Killed):
+        score_here(job(place), killed_after(2))
+    monkeypatch.setenv("FLLM_ENGINE", "numpy")
+    with pytest.raises(UsageError, match="differs in engine"):
+        score_here(job(place))
+    monkeypatch.setattr(ScoreSource, "takes_texts", True)
+    monkeypatch.setenv("FLLM_ENCODER", "cpu-fp32")
+    assert (found := ScoreSource(place).settled()).encoder == "cpu-fp32" and found.engine == "numpy"
+    monkeypatch.delenv("FLLM_ENCODER")
+    assert ScoreSource(place, "tensorrt").settled().encoder == "tensorrt"
+    assert ScoreSource(place, encoder="cuda").settled().encoder == "cuda"
+
+
 def test_a_table_that_changes_under_a_job_is_found(place: Path) -> None:
     begun = job(place)
     UserTable.open(place).delete([0])
