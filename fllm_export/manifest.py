@@ -5,7 +5,7 @@ Both the side that builds bundles and the side that serves them read it, so it s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -136,11 +136,11 @@ def _mend(name: str) -> str:
     return f"Copy the file again{plan}"
 
 
-def describe_files(bundle: Path) -> dict[str, FileEntry]:
-    """Return size and hash of every file below ``bundle`` but the manifest itself and the user table's."""
+def describe_files(bundle: Path, but: Collection[str] = ()) -> dict[str, FileEntry]:
+    """Return size and hash of every file below ``bundle`` but the manifest, the user table's and some more."""
     files = {path.relative_to(bundle).as_posix(): path for path in sorted(bundle.rglob("*")) if path.is_file()}
     return {
         name: FileEntry(path.stat().st_size, sha256_file(path))
         for name, path in files.items()
-        if name != FILE_NAME and not name.startswith(TABLE_FOLDER + "/")
+        if name not in (FILE_NAME, *but) and not name.startswith(TABLE_FOLDER + "/")
     }

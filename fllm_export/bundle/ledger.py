@@ -13,6 +13,8 @@ from fllm_export.strict_json import read_object
 
 FILE_NAME = ".build.json"
 LOCK_NAME = ".build.lock"
+FILES = (FILE_NAME, LOCK_NAME)
+"""What a directory holds only while it is under construction."""
 
 
 class Ledger:

@@ -15,6 +15,7 @@ from fllm_export.bundle.choices import Dim, RoundingName
 from fllm_export.bundle.chosen_table import chosen_table
 from fllm_export.bundle.estimate import estimate
 from fllm_export.bundle.job import Exporter, Job, Options
+from fllm_export.bundle.ledger import FILES as LEDGER_FILES
 from fllm_export.bundle.ledger import Ledger
 from fllm_export.bundle.parity import Parity
 from fllm_export.bundle.provenance import provenance
@@ -123,9 +124,9 @@ def run(job: Job, output: Path, steps: Sequence[Step] = STEPS) -> Bundle:
         write_report(staged, origin)
         _check_recall(staged, job.options)
         publish_json(staging / BUILD_REPORT, {"options": asdict(job.options), "forecast": forecast.to_dict()})
-        ledger.close()
         set_generation(staging, generation)
         _describe(job, staged, origin)
+        ledger.close()  # not before: hashing all files takes long, and a build interrupted there goes on from here
         _move_into_place(staging, output)
     return Bundle.load(output)
 
@@ -179,7 +180,7 @@ def _check_recall(bundle: Bundle, options: Options) -> None:
 def _describe(job: Job, staged: Bundle, origin: dict[str, Any]) -> None:
     """Write the model card and, last of all, the manifest."""
     write_card(staged, job.checkpoint.spec, origin)
-    files, table = describe_files(staged.path), staged.table().layout.identity
+    files, table = describe_files(staged.path, LEDGER_FILES), staged.table().layout.identity
     replace(job.draft_manifest, files=files, table=table, provenance=origin).save(staged.path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fllm_export import page
+from fllm_export.bundle import ledger
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.calibration import calibration_facts
 from fllm_export.bundle.encoder_facts import encoder_cost, encoder_facts
@@ -185,7 +186,7 @@ def _errors(bundle: Bundle, parity: Parity) -> str:
 
 def _bytes(bundle: Bundle) -> list[str]:
     sizes = dict.fromkeys([*_PARTS.values(), "other"], 0)
-    for name, entry in describe_files(bundle.path).items():
+    for name, entry in describe_files(bundle.path, ledger.FILES).items():
         sizes[_PARTS.get(name.split("/", 1)[0], "other")] += entry.bytes
     sizes["user table"] += sum(file.bytes for file in bundle.table().layout.files)
     mebibytes = {part: size / 2**20 for part, size in sizes.items()}

@@ -220,6 +220,19 @@ def test_an_interrupted_build_goes_on(checkpoint: Checkpoint, built: Bundle, out
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
 
 
+def test_a_build_interrupted_while_it_is_described_goes_on(
+    checkpoint: Checkpoint, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pipeline, "describe_files", interrupt)
+        build(checkpoint, out, calibration=TEXTS, min_recall=0.9)
+    stages: list[str] = []
+    build(checkpoint, out, calibration=TEXTS, min_recall=0.9, progress=lambda stage, *_: stages.append(stage))
+    assert {f"{step.name} (done before)" for step in STEPS} <= set(stages)
+    assert not {".build.json", ".build.lock"} & set(Bundle.load(out).manifest.files)
+    assert not list(out.glob(".build.*"))
+
+
 def test_a_damaged_step_is_done_again(checkpoint: Checkpoint, out: Path) -> None:
     interrupted_at("parity", checkpoint, out)
     shard = next((out.with_name("bundle.partial") / "users").glob("*.safetensors"))
