@@ -99,7 +99,7 @@ def test_an_engine_or_encoder_of_the_environment_belongs_to_the_job(
         score_here(job(place))
     monkeypatch.setattr(ScoreSource, "takes_texts", True)
     monkeypatch.setenv("FLLM_ENCODER", "cpu-fp32")
-    assert (found := ScoreSource(place).settled()).encoder == "cpu-fp32" and found.engine == "numpy"
+    assert ScoreSource(place, threads=3).settled() == ScoreSource(place, "numpy", "cpu-fp32", 3)
     monkeypatch.delenv("FLLM_ENCODER")
     assert ScoreSource(place, "tensorrt").settled().encoder == "tensorrt"
     assert ScoreSource(place, encoder="cuda").settled().encoder == "cuda"
