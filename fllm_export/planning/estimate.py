@@ -162,7 +162,10 @@ class Plan:
             ("memory to write", writing, asked.memory_bytes),
             ("disk", disk, asked.disk_bytes),
         ]
-        found = [shortage(what, need, asked.options, asked.machines, has) for what, need, has in needs]
+        found = [
+            shortage(what, need, asked.options, asked.machines, has, machines_most=asked.shape.rows)
+            for what, need, has in needs
+        ]
         return [one for one in found if one is not None]
 
     def to_dict(self) -> dict[str, Any]:

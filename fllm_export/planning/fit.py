@@ -12,8 +12,6 @@ from fllm_export.table.options import TableOptions
 Need = Callable[[TableOptions, int], int]
 """Bytes that each of so many machines needs for a table that is written with these options."""
 
-_MACHINES_MAX = 1 << 20
-
 
 @dataclass(frozen=True)
 class Shortage:
@@ -32,13 +30,15 @@ class Shortage:
     remedies: tuple[str, ...]
 
 
-def shortage(what: str, need: Need, options: TableOptions, machines: int, available: int) -> Shortage | None:
-    """Return what is missing and what would help, or None where it fits."""
+def shortage(
+    what: str, need: Need, options: TableOptions, machines: int, available: int, machines_most: int
+) -> Shortage | None:
+    """Return what is missing and what would help, or None where it fits; each machine needs a row of its own."""
     needed = need(options, machines)
     if needed <= available:
         return None
     fits = [text for text, changed in _smaller(options) if need(changed, machines) <= available]
-    enough = _machines(lambda count: need(options, count) <= available, machines)
+    enough = _machines(lambda count: need(options, count) <= available, machines, machines_most)
     return Shortage(what, needed, available, tuple([*([f"--machines {enough}"] if enough else []), *fits]))
 
 
@@ -57,13 +57,13 @@ def _with_codec(options: TableOptions, name: CodecName) -> tuple[str, TableOptio
     return f"--quant {name}", replace(options, quant=name)
 
 
-def _machines(fits: Callable[[int], bool], least: int) -> int | None:
+def _machines(fits: Callable[[int], bool], least: int, most: int) -> int | None:
     """Return the smallest number of machines that fits, or None: what each needs does not grow with their number."""
     low, high = least, least
     while not fits(high):
-        low, high = high, 2 * high
-        if high > _MACHINES_MAX:
+        if high == most:
             return None
+        low, high = high, min(2 * high, most)
     while low + 1 < high:
         middle = (low + high) // 2
         low, high = (low, middle) if fits(middle) else (middle, high)

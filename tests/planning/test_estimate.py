@@ -111,6 +111,17 @@ def test_what_is_said_to_be_enough_is_enough_and_no_less_is(memory: int, disk: i
                 assert not missing(1, **changed)
 
 
+def test_no_more_machines_are_advised_than_there_are_rows() -> None:
+    found = plan(300, 64, disk=50_000, cluster="no", sketch="no")
+    for short in found.shortages:
+        assert short.what == "disk"
+        for remedy in short.remedies:
+            if remedy.startswith("--machines"):
+                plan(300, 64, int(remedy.split()[1]), disk=50_000, cluster="no", sketch="no")
+    few = plan(3, 64, disk=1, cluster="no", sketch="no").shortages[0]
+    assert not [remedy for remedy in few.remedies if remedy.startswith("--machines")]
+
+
 def test_nothing_helps_where_a_process_does_not_fit() -> None:
     assert plan(1000, 8, memory=1 << 20).shortages[0].remedies == ()
 
