@@ -120,7 +120,7 @@ class ClosedFormTrainer(LoraTrainer):
         if not epoch:
             states, setting = self._frozen, self._frozen_trial.setting
         else:
-            self._restore(epoch)
+            self._run.restore(epoch, self._weights())
             states, setting = self._states, Setting(*self._setting.tolist())
         return FittedForm.of(self._vectors(states), setting, self._recipe, self._run.directory, self._progress)
 

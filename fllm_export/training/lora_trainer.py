@@ -79,7 +79,7 @@ class LoraTrainer(ABC):
         if latest is None:
             self._begin()
         else:
-            self._restore(latest)
+            self._run.restore(latest, self._weights())
         if self._recipe.epochs:
             self._fine_tune()
 
@@ -153,12 +153,6 @@ class LoraTrainer(ABC):
         """Return everything that an epoch changes, by name; the tensors themselves, not copies."""
         trained = {f"encoder.{n}": p for n, p in self.material.encoder.named_parameters() if p.requires_grad}
         return {**trained, **{f"head.{name}": value for name, value in self._beside()[0].state_dict().items()}}
-
-    def _restore(self, epoch: int) -> None:
-        weights = self._run.weights(epoch)
-        with torch.no_grad():
-            for name, value in self._weights().items():
-                value.copy_(weights[name])
 
     def _adapter(self, workspace: Path) -> Path | None:
         """Write LoRA as it is, and return where; None where nothing is adapted."""

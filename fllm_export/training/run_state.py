@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from fllm_export.errors import BundleError, UsageError
+from fllm_export.errors import BundleError, FllmError, UsageError
 from fllm_export.files import publish, publish_json
 from fllm_export.strict_json import read_object
 from fllm_export.system_errors import limit_error
@@ -148,16 +148,35 @@ class RunState:
                 if file_path not in kept:
                     file_path.unlink()
 
-    def weights(self, epoch: int) -> dict[str, Tensor]:
-        """Return the weights that were saved for an epoch: the last one or the best."""
-        return _read_tensors(self._weights(epoch))
+    def restore(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
+        """Copy what was saved for an epoch, the last one or the best, into the tensors of the same names.
+
+        Raises:
+            BundleError: the file is damaged, or holds other tensors.
+        """
+        path = self._weights(epoch)
+        saved = _read_tensors(path)
+        expected, found = ({name: list(each.shape) for name, each in some.items()} for some in (weights, saved))
+        if found != expected:
+            raise _unreadable(path, ValueError(f"it holds {found!r:.200}, not {expected!r:.200}"))
+        with torch.no_grad():
+            for name, value in weights.items():
+                value.copy_(saved[name])
 
     def optimizer(self, epoch: int) -> dict[str, Any] | None:
-        """Return the optimiser's state after the last epoch; None after the warm-up."""
+        """Return the optimiser's state after the last epoch; None after the warm-up.
+
+        Raises:
+            BundleError: the file is damaged.
+        """
         path = self._optimizer(epoch)
         if not path.is_file():
             return None
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # torch has no error of its own for a damaged file, and its messages advise to load it unsafely.
+        except Exception as error:
+            raise _unreadable(path, ValueError("it is no state of an optimiser")) from error
         return content
 
     def _weights(self, epoch: int) -> Path:
@@ -181,8 +200,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, FileNotFoundError) as error:
-        damaged = BundleError(
-            f"{path} cannot be read: {error}", expected="tensors", fix=f"Delete {path.parent} to start again"
-        )
-        raise limit_error(error, path) or damaged from error
+        raise _unreadable(path, error) from error
     return tensors
+
+
+def _unreadable(path: Path, error: Exception) -> FllmError:
+    damaged = BundleError(
+        f"{path} cannot be read: {error}", expected="tensors", fix=f"Delete {path.parent} to start again"
+    )
+    return limit_error(error, path) or damaged

@@ -95,7 +95,7 @@ class SoftmaxTrainer(LoraTrainer):
 
     def checkpoint(self, workspace: Path) -> Checkpoint:
         """Return the kept epoch as a checkpoint whose adapter lies in ``workspace``."""
-        self._restore(self.kept_epoch)
+        self._run.restore(self.kept_epoch, self._weights())
         rows = self.head.user_rows.detach().cpu().numpy()
         users = UserRows.from_array(rows, ids=self.material.dataset.user_ids)
         spec, choice = self.material.spec(self._recipe.mapper, self._recipe.dim), self.material.choice
