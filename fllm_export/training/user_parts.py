@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -73,7 +74,9 @@ class UserParts:
         key: str,
         progress: Progress = silent,
     ) -> UserParts:
-        """Cut all pairs of a source into parts; the ledger, which makes them count, is written last.
+        """Cut all pairs of a source into parts.
+
+        The ledger, which makes them count, is written when they are on the disk.
 
         Args:
             source: the pairs with item ids, of which users are sampled for the ranges.
@@ -94,6 +97,9 @@ class UserParts:
                     sizes[part] += len(pairs)
                 done += len(users)
                 progress("cutting interactions by user", done, max(done, source.pairs))
+            for file in files:
+                file.flush()
+                os.fsync(file.fileno())
         publish_json(directory / LEDGER, {"key": key, "sizes": sizes})
         return cls(paths, sizes)
 
