@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,7 @@ from fllm_export.runtime.places import table_of
 from fllm_export.scale.part_host import PartOptions
 from fllm_export.scale.ray_fleet import RayPart, ServeFleet
 from fllm_export.scale.reload import Reloaded, reload_all, reloaded
-from fllm_export.scale.sharded_engine import ShardedOptions
+from fllm_export.scale.sharded_engine import OnLoss, ShardedOptions
 from fllm_export.scale.sharded_source import opens
 from fllm_export.server.access import bearer, read_token
 from fllm_export.server.app import create_app
@@ -37,7 +37,7 @@ class Arguments(BaseModel):
     parts: int = Field(1, ge=1, description="Parts of the table, each of which a deployment holds.")
     replicas: int = Field(1, ge=1, description="Replicas of each part.")
     routers: int = Field(1, ge=1, description="Replicas of what encodes texts and merges answers.")
-    on_loss: Literal["partial", "refuse"] = Field("partial", description="What becomes of an answer without a part.")
+    on_loss: OnLoss = Field("partial", description="What becomes of an answer without a part.")
     retries: int = Field(1, ge=0, description="How often a part that was lost is asked again.")
     timeout_s: float = Field(30.0, gt=0, description="Seconds to wait for a part where a request has no budget.")
     engine: str | None = None

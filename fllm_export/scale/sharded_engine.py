@@ -24,7 +24,6 @@ from fllm_export.table.part import TablePart
 from fllm_export.table.tombstones import Tombstones
 
 OnLoss = Literal["partial", "refuse"]
-ON_LOSS: tuple[OnLoss, ...] = ("partial", "refuse")
 
 _LOG = logging.getLogger("fllm_export.scale")
 _GRACE_S = 0.05

@@ -270,12 +270,6 @@ def query(values: F64, basis: F32) -> SketchQuery:
     return SketchQuery(limb.astype(np.int8), scale, rounding, inner * (1 + _FLOAT_SLACK), outer * (1 + _FLOAT_SLACK))
 
 
-def scores_and_bounds(stored: dict[str, Array], prepared: SketchQuery, rows: int, *, fine: bool) -> tuple[F64, F64]:
-    """Return estimates and upper bounds of the scores of a shard's rows, float64 [rows]; the kernels' reference."""
-    read, parts = codes(stored, fine=fine)[:rows], factors(stored, fine=fine)[:, :rows]
-    return bounds_of(read @ prepared.limb.astype(np.float64), parts, prepared, fine=fine)
-
-
 def bounds_of(products: F64, factors: F64, prepared: SketchQuery, *, fine: bool) -> tuple[F64, F64]:
     """Return estimates and upper bounds of rows, from the products [n] of codes and limb and factors [2 or 3, n]."""
     scale, inner, *outer = factors

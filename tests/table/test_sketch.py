@@ -27,6 +27,12 @@ def stored_rows(count, dim, seed=0):
     return int8.decode(encoded, dim), exact
 
 
+def scores_and_bounds(stored, prepared, rows, *, fine):
+    """Estimates and upper bounds of the scores of a shard's rows, float64 [rows], in the plainest way."""
+    read, parts = sketch.codes(stored, fine=fine)[:rows], sketch.factors(stored, fine=fine)[:, :rows]
+    return sketch.bounds_of(read @ prepared.limb.astype(np.float64), parts, prepared, fine=fine)
+
+
 @pytest.mark.parametrize(("dim", "dims"), SHAPES)
 @pytest.mark.parametrize("fine", [False, True])
 def test_no_score_exceeds_its_bound(dim, dims, fine):
@@ -36,7 +42,7 @@ def test_no_score_exceeds_its_bound(dim, dims, fine):
     generator = np.random.default_rng(1)
     items = [*generator.standard_normal((5, dim)), np.zeros(dim), np.eye(dim)[dim // 2], *exact[[1, 2, 3, 9, 10]]]
     for item in items:
-        _, bounds = sketch.scores_and_bounds(stored, sketch.query(item, basis), len(rows), fine=fine)
+        _, bounds = scores_and_bounds(stored, sketch.query(item, basis), len(rows), fine=fine)
         assert (bounds >= exact @ item).all()
 
 
@@ -58,7 +64,7 @@ def test_bounds_are_near():
     item = np.random.default_rng(2).standard_normal(128)
     sizes = np.linalg.norm(exact, axis=1) * np.linalg.norm(item)
     for fine, most in ((False, 0.45), (True, 0.13)):
-        _, bounds = sketch.scores_and_bounds(stored, sketch.query(item, basis), len(rows), fine=fine)
+        _, bounds = scores_and_bounds(stored, sketch.query(item, basis), len(rows), fine=fine)
         assert np.median(((bounds - exact @ item) / np.maximum(sizes, 1e-300))[6:]) < most
 
 
@@ -100,7 +106,7 @@ def test_estimates_find_nearly_all_of_the_best():
         scores = rows.astype(np.float64) @ item
         threshold = np.sort(scores)[-100]
         prepared = sketch.query(item, basis).statistical(64, 3.0, fine=False)
-        _, bounds = sketch.scores_and_bounds(stored, prepared, len(rows), fine=False)
+        _, bounds = scores_and_bounds(stored, prepared, len(rows), fine=False)
         found += int((bounds >= threshold)[scores >= threshold].sum())
         left += int((bounds >= threshold).sum())
     assert found >= 998
