@@ -133,7 +133,7 @@ def _points(swept: Sweep, curves: Curves) -> list[str]:
     header = [name.format(k=k, ten=min(10, k)) for name in _HEADER]
     parts = [
         page.note(
-            "ms is the median of a call with its 95 % interval, p99 the time that 99 of 100 items stay below, both "
+            "ms is the median of a call with its 95 % interval, p99 the time that 99 of 100 calls stay below, both "
             "without encoding a text. Points on the front of latency are bold. The last column names a point that is "
             "at least as good in recall and in latency (L), or in recall and in bytes per user (B)."
         )
