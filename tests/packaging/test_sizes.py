@@ -30,7 +30,10 @@ def test_files_keep_their_size(language: tuple[str, ...]) -> None:
     assert not long, f"more than {FILE_LINES} lines: {long}"
 
 
-def length(function: ast.FunctionDef) -> int:
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def length(function: Function) -> int:
     """Return the lines of a function's body, its docstring aside."""
     body = function.body
     if ast.get_docstring(function) is not None and len(body) > 1:
@@ -44,6 +47,6 @@ def test_functions_keep_their_size(folders: tuple[str, ...], limit: int) -> None
         f"{path.relative_to(ROOT)}: {node.name}": length(node)
         for path in sources(folders, ".py")
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef) and length(node) > limit
+        if isinstance(node, Function) and length(node) > limit
     }
     assert not long, f"more than {limit} lines: {long}"
