@@ -3,7 +3,7 @@
     python benchmarks/planner.py [--rows 1e5 1e6] [--dim 128] [--quant int8] [--sketch auto] [--cluster auto]
                                  [--processor-time]
 
-Each run measures the rates anew, builds the table, searches it, and removes it. Planning and building take turns, so
+Each run measures the rates again, builds the table, searches it, and removes it. Planning and building take turns, so
 that a busy moment falls on both. Bytes must be equal. Prints one JSON line per run, then a table of the medians of the
 ratios planned / real.
 """

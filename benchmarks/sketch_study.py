@@ -151,7 +151,7 @@ def trained(bundle: Path, items: Path, count: int) -> Iterator[Case]:
 
 
 def grow(rows: F32, count: int) -> F32:
-    """Draw rows anew and mix them with Gaussian rows of the same mean and covariance."""
+    """Draw rows again and mix them with Gaussian rows of the same mean and covariance."""
     generator = np.random.default_rng(1)
     mean = rows.mean(0)
     root = np.linalg.cholesky(np.cov(rows.T) + 1e-6 * np.eye(rows.shape[1])).astype(np.float32)

@@ -132,7 +132,7 @@ def learn(
 @json_option
 @pass_output
 def compact(output: Output, table: Path) -> None:
-    """Write TABLE anew without rows of deleted users and with full shards, while readers go on."""
+    """Rewrite TABLE without rows of deleted users and with full shards, while readers go on."""
     from fllm_export.runtime.table_writer import open_writer
 
     _tell(output, table, open_writer(table).compact(output.progress))

@@ -245,7 +245,7 @@ def open_whole(kind: str, file: Path, opens: Callable[[], Opened]) -> Opened:
 
     Args:
         kind: what is opened, for the message.
-        file: that every publication makes anew, in the directory of what is opened.
+        file: that every publication makes again, in the directory of what is opened.
         opens: opens it as it is now.
 
     Raises:

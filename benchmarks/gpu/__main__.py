@@ -29,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--json", type=Path, help="where results go, after each case anew")
+    parser.add_argument("--json", type=Path, help="where results go, rewritten after each case")
     parser.add_argument("--built", type=Path, help="folder that benchmarks.gpu.compiled has filled")
     parser.add_argument("--emulated", action="store_true", help="on the emulated GPU, whose times say nothing")
     arguments = parser.parse_args()

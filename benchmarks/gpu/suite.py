@@ -4,7 +4,7 @@
 
 Needs nvcc, a C++ compiler, and torch with CUDA; the last stage also CMake, ninja and the headers of nlohmann-json
 (``NLOHMANN_JSON_INCLUDE_DIR`` names their folder). Nothing is downloaded. Each stage has a time limit of its own, so
-that one that hangs does not cost the others. ``results.json`` is written anew after each stage, each stage's output is
+that one that hangs does not cost the others. ``results.json`` is rewritten after each stage, each stage's output is
 in ``STAGE.log``, and the rows for docs/guides/cuda.md are printed at the end.
 """
 

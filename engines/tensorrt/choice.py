@@ -21,7 +21,7 @@ def choose_plan(folder: Path, rank: Callable[[Plan], int | None], options: str) 
 
     Raises:
         HardwareError: there is no plan, or none for this GPU and this version; the message says which there is and how
-            to build it anew.
+            to build it again.
         BundleError: a plan or its record is damaged.
     """
     bundle = folder.parent.parent

@@ -69,7 +69,7 @@ class Lane:
     Args:
         gpu: where.
         head: the plan.
-        numbers: the whole numbers that launches read, shared by all lanes.
+        numbers: the integers that launches read, shared by all lanes.
         dim: numbers in a row.
         bias: whether rows have a bias.
     """

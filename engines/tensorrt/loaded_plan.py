@@ -120,7 +120,7 @@ class LoadedPlan:
             self._cache = config.create_runtime_cache()
             path = self._cache_path()
             if path is not None and path.is_file():
-                # One of another driver or version is refused and written anew.
+                # One of another driver or version is refused and rewritten.
                 self._cache.deserialize(path.read_bytes())
         return self._cache
 

@@ -189,7 +189,7 @@ def check_plan(folder: Path, plan: Plan, library: Library, architecture: str, re
         plan: its record.
         library: the TensorRT that would load it.
         architecture: the GPU that would run it.
-        rebuild: the command that makes the plan anew, for the message.
+        rebuild: the command that makes the plan again, for the message.
 
     Raises:
         HardwareError: the plan is of another library, version or architecture.

@@ -111,7 +111,7 @@ def true_top(z: F32, users: UserRows, k: int, progress: Progress = silent, *, li
 
 
 def compare(truth: Truth, answer: TopK, texts: Sequence[str], k: int) -> Parity:
-    """Measure an answer against the truth; both hold at least ``k`` users an item."""
+    """Measure an answer against the truth; both hold at least ``k`` users per item."""
     depths = sorted({depth for depth in DEPTHS if depth <= k} | {k})
     true_ids = truth.best.ids
     per_text = {depth: _recalls(true_ids[:, :depth], answer.user_ids[:, :depth]) for depth in depths}

@@ -65,7 +65,7 @@ def encoder(job: Job, staging: Path) -> list[Path]:
 
 
 def cpu_encoder(job: Job, staging: Path) -> list[Path]:
-    """Write the exported encoder anew with integer weights, for CPUs; write nothing where they run it as it is.
+    """Write the exported encoder again, with integer weights, for CPUs; write nothing where they run it as it is.
 
     Raises:
         UsageError: the encoder has no weights that can be quantised.

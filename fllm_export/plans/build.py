@@ -31,7 +31,7 @@ _PROBES = 32
 def add_plans(
     bundle: str | Path, options: PlanOptions, texts: Sequence[str] = (), progress: Progress = silent
 ) -> list[Plan]:
-    """Build TensorRT plans for a bundle's encoder and head, and write the manifest anew.
+    """Build TensorRT plans for a bundle's encoder and head, and rewrite the manifest.
 
     The plans of these targets and this library are replaced, others stay. All are built aside, and nothing in the
     bundle changes before the last of them is there. The manifest vouches for what was written and for nothing else.

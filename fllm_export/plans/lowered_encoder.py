@@ -56,7 +56,7 @@ def token_batches(bundle: Path, prompt: Prompt, texts: Sequence[str]) -> list[Ba
 def lower_encoder(
     model: Path, lowered: Path, precision: Precision, batches: Sequence[Batch], threads: int, progress: Progress
 ) -> Lowered:
-    """Write an encoder graph anew in lower precision, and compare both on the CPU.
+    """Write an encoder graph again, in lower precision, and compare both on the CPU.
 
     Args:
         model: the float32 graph.

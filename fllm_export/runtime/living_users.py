@@ -130,7 +130,7 @@ class LivingUsers(ABC):
         return change
 
     def compact(self) -> TableChange:
-        """Write the table anew without the rows of deleted users and with full shards, while readers go on.
+        """Rewrite the table without the rows of deleted users and with full shards, while readers go on.
 
         Raises:
             BudgetError: as :meth:`append`.

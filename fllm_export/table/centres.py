@@ -39,7 +39,7 @@ class Centres:
 
     Attributes:
         factor: from a row's coordinates to the grid.
-        places: on the grid, whole numbers as float32 [k, 32].
+        places: on the grid, integers as float32 [k, 32].
         reach: the largest squared distance, on the grid, from its centre to a row of a cluster.
     """
 
@@ -57,7 +57,7 @@ class Centres:
 
 
 def on_grid(points: F32, factor: float) -> F32:
-    """Return the coordinates of points [n, 33] on the grid, whole numbers as float32 [n, 32]."""
+    """Return the coordinates of points [n, 33] on the grid, integers as float32 [n, 32]."""
     wide = np.rint(points[:, :-1].astype(np.float64) * factor)
     return wide.clip(-_LARGEST, _LARGEST).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Writing a table anew without deleted rows, while others change it."""
+"""Rewriting a table without deleted rows, while others change it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Compaction:
 
     @property
     def sources(self) -> set[Segment]:
-        """The shards that are written anew; none where nothing is to be gained."""
+        """The shards that are rewritten; none where nothing is to be gained."""
         return {self._before[number] for number, _ in self._chosen}
 
     def write(self, progress: Progress) -> None:

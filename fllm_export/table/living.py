@@ -198,7 +198,7 @@ class LivingTable:
         return LearnedChange(**asdict(change), interactions=done.interactions, without_effect=done.without_effect)
 
     def compact(self, progress: Progress = silent) -> TableChange:
-        """Write the table anew without deleted rows, and with full shards, while readers and other changes go on.
+        """Rewrite the table without deleted rows, and with full shards, while readers and other changes go on.
 
         Only the publication holds the writer's lock. Rows that were changed meanwhile are taken over as they are then.
         Shards that are at least half full and have no deleted row stay as they are. The table's users and their rows

@@ -28,7 +28,7 @@ class ItemTokens:
 
     Attributes:
         prompt: the template and its padding rules.
-        ids: one list of token ids an item.
+        ids: one list of token ids per item.
         lengths: tokens of each item, int64 [I].
     """
 

@@ -72,7 +72,7 @@ class Neighbourhood(nn.Module):
         self.register_buffer("bank", unit_vectors(states[self._chosen]))
 
     def renew(self, states: Tensor) -> None:
-        """Take the vectors of all training items anew, float32 [T, h]."""
+        """Take the vectors of all training items again, float32 [T, h]."""
         self.bank.copy_(unit_vectors(states[self._chosen]))
 
     def loss(self, states: Tensor, items: Positions) -> Tensor:

@@ -51,7 +51,7 @@ class RunState:
     """A directory with the stages computed once, the last epoch's weights and optimiser, and the best weights.
 
     Attributes:
-        records: one an epoch done, in order.
+        records: one per epoch done, in order.
         seconds: wall time of the stages before the epochs.
     """
 

@@ -46,7 +46,7 @@ struct Items {
 inline constexpr float kLargestScore = 0x1p30f;
 
 // The softmax denominator of a block: sums[item] += exp(score - references[item]). A reference is raised, and the sum
-// rescaled, when a score exceeds it by more than 4; it starts at -infinity and then is a whole number near a score.
+// rescaled, when a score exceeds it by more than 4; it starts at -infinity and then is an integer near a score.
 // With an exponent from 1 to 4, sums[item] += max(score, 0)^exponent, scores above kLargestScore being that, and the
 // references are not used. Padding items are accumulated too and ignored by the caller. Relative error of sums: at most
 // 1e-6 a block.

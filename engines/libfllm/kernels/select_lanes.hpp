@@ -57,7 +57,7 @@ inline typename V::Float exp_below(typename V::Float t) {
   return V::times_power(p, shifted);
 }
 
-// Moves references up to `top` where that is due. References are whole numbers, so that their differences are exact.
+// Moves references up to `top` where that is due. References are integers, so that their differences are exact.
 template <class V>
 [[gnu::noinline]] void raise(typename V::Float top, float* reference, float* sum) {
   const auto before = V::load(reference);

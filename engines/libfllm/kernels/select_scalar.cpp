@@ -41,7 +41,7 @@ float exp_below(float t) {
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) + (std::bit_cast<std::uint32_t>(shifted) << 23));
 }
 
-// Moves the reference up to `top` where that is due. References are whole numbers, so that their differences are exact.
+// Moves the reference up to `top` where that is due. References are integers, so that their differences are exact.
 void raise(float top, float& reference, float& sum) {
   if (!(top > reference + kRaise)) return;
   const float raised = std::nearbyint(top);

@@ -83,7 +83,7 @@ struct Writing {
   void (*keys)(const float* points, const std::uint32_t* rows, std::size_t n, const float* direction, float* keys);
   // out[i, k] += sums of a[r, i] * a[r, k] over rows of integers [n, kFeatures] whose sums stay below 2^53.
   void (*moment)(const double* a, std::size_t n, double* out);
-  // Of `panels` times kTurnColumns centres, panels [panels, kFeatures, kTurnColumns] of whole numbers whose products
+  // Of `panels` times kTurnColumns centres, panels [panels, kFeatures, kTurnColumns] of integers whose products
   // and sums are exact in float32: for each of n places [n, kFeatures] the first centre c with the largest place * c -
   // halves[c], and that number.
   void (*nearest)(const float* places, std::size_t n, const float* panels, const float* halves, std::size_t count,

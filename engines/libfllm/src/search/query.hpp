@@ -20,7 +20,7 @@ struct Column {
 
 inline constexpr std::size_t kGroupColumns = 64;  // columns whose sums of one block stay in the nearest caches
 
-// An item vector as whole numbers of two 7-bit limbs, z = scale * (128 high + low); the integers are at most 8127. The
+// An item vector as integers of two 7-bit limbs, z = scale * (128 high + low); the integers are at most 8127. The
 // same numbers as fllm_export.engines.query.
 struct Limbs {
   double scale = 1.0;
@@ -29,7 +29,7 @@ struct Limbs {
 
 Limbs quantise(const float* z, std::size_t dim);
 
-// The numbers [dim] that rows of a codec are multiplied with: the whole numbers times their scale, or z itself.
+// The numbers [dim] that rows of a codec are multiplied with: the integers times their scale, or z itself.
 std::vector<double> as_scored(Codec codec, const float* z, std::size_t dim);
 
 // Up to kGroupColumns columns whose scores one call of a many-item kernel makes. A table of int8 values (codecs int8,
@@ -51,7 +51,7 @@ struct GatheredGroup {
   Aligned<float> floats, scales, errors;
 };
 
-// The columns of a pass over rows. Rows of codecs with integer items meet whole numbers; fp32 and fp16 rows meet z
+// The columns of a pass over rows. Rows of codecs that take integers meet those; fp32 and fp16 rows meet z
 // itself.
 class Queries {
  public:

@@ -28,7 +28,7 @@ class Centres {
   static std::vector<std::int16_t> within(const kernels::Writing& kernels, const Sample& sample, std::int32_t reach,
                                           std::size_t n);
 
-  // Of `places` [count, kernels::kFeatures], whole numbers.
+  // Of `places` [count, kernels::kFeatures], integers.
   Centres(const kernels::Writing& kernels, double factor, std::int32_t reach, const std::vector<std::int16_t>& places);
 
   const kernels::Writing* kernels_;

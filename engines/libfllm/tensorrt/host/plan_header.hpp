@@ -9,7 +9,7 @@
 
 namespace fllm::tensorrt {
 
-// The command that makes a plan anew, for messages.
+// The command that makes a plan again, for messages.
 inline constexpr const char* kRebuild = "Run: fllm-export plan BUNDLE";
 
 // Throws Error unless a plan is one that this library can run on this GPU: Status::hardware for another library,

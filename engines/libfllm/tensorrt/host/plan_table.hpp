@@ -31,7 +31,7 @@ struct BlockAddresses {
 
 // How a table is cut.
 struct TableCut {
-  std::uint64_t step = 0;       // of which each block has a whole number
+  std::uint64_t step = 0;       // blocks hold a multiple of it
   std::uint64_t most_rows = 0;  // of a streamed block, a multiple of the step
   std::uint64_t bytes = 0;      // of the GPU's memory at most
 };

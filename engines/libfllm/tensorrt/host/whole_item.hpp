@@ -1,4 +1,4 @@
-// An item vector as the plan takes it, z = scale * q with whole numbers q cut into limbs, and how far the plan's score
+// An item vector as the plan takes it, z = scale * q with integers q cut into limbs, and how far the plan's score
 // of it may be from the exact one.
 #pragma once
 
