@@ -59,8 +59,7 @@ class Verbs(click.Group):
         try:
             return super().invoke(context)
         except FllmError as error:
-            code = EXIT_CODES[type(error)]
-            output.error(type(error).__name__, str(error), code)
+            code = _report(output, error)
         except click.UsageError as error:
             code = error.exit_code
             _refuse(output, error)
@@ -72,9 +71,15 @@ class Verbs(click.Group):
             refused = _refused_by_system(error)
             if refused is None:
                 raise
-            code = EXIT_CODES[type(refused)]
-            output.error(type(refused).__name__, str(refused), code)
+            code = _report(output, refused)
         context.exit(code)
+
+
+def _report(output: Output, error: FllmError) -> int:
+    """Print a failure under the name of the error that it is a kind of, and return that error's exit code."""
+    kind = next(base for base in type(error).__mro__ if base in EXIT_CODES)
+    output.error(kind.__name__, str(error), EXIT_CODES[kind])
+    return EXIT_CODES[kind]
 
 
 def _refused_by_system(error: Exception) -> FllmError | None:

@@ -231,9 +231,9 @@ class ParquetItems:
         """Return rows, as :class:`ItemSource` says. A file that is not whole yet has nothing new."""
         try:
             records = self._records(begin, most)
-        except BundleError as error:
-            if final or not isinstance(error, _NotParquetError):
-                raise
+        except _NotParquetError as error:
+            if final:
+                raise BundleError(error.found, fix=error.fix) from error
             return Batch([], begin, begin)
         items: list[NewItem] = []
         for row, record in enumerate(records, begin):

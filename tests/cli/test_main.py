@@ -77,6 +77,23 @@ def test_a_failure_gives_its_exit_code_and_one_line(kind: type[errors.FllmError]
     assert result.stderr == "error: a thing was found; expected another. Do this.\n"
 
 
+def test_a_kind_of_an_error_has_its_name_and_exit_code() -> None:
+    class TornError(errors.BundleError):
+        """Damage of one sort."""
+
+    @click.command()
+    def fail() -> None:
+        raise TornError("a page is torn")
+
+    main.add_command(fail, "fail")
+    try:
+        result = run("fail")
+    finally:
+        del main.commands["fail"]
+    assert result.exit_code == 4
+    assert result.stderr == "error: a page is torn.\n"
+
+
 def test_an_interrupt_is_130_and_a_bug_is_1() -> None:
     @click.command()
     @click.argument("what")

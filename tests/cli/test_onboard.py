@@ -81,3 +81,16 @@ def test_onboard_refuses_what_it_cannot_do(tiny_bundle: Bundle, recommender: Pat
     users = tiny_bundle.path / "users"
     assert run("onboard", users, *common[2:], "--encoder", "cpu").exit_code == 2
     assert "no `vector`" in run("onboard", users, *common[2:]).stderr
+
+
+def test_a_file_that_is_not_parquet_has_the_exit_code_of_damage(
+    tiny_bundle: Bundle, recommender: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow")
+    items = tmp_path / "new.parquet"
+    items.write_bytes(b"PAR1 and no more")
+    done = run("onboard", tiny_bundle.path, items, "--recommender", recommender, "--out", tmp_path / "out", "--json")
+    assert done.exit_code == 4
+    found = json.loads(done.stdout)["error"]
+    assert found["kind"] == "BundleError"
+    assert "new.parquet is not a Parquet file" in found["message"]
