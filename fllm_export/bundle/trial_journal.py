@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from fllm_export.calibration.row_form import RowForm
+from fllm_export.line_journal import append_line, whole_lines
 from fllm_export.strict_json import parse
 
 FILE_NAME = ".trials.jsonl"
@@ -26,9 +26,8 @@ class TrialJournal:
         self._path = folder / FILE_NAME
         self._key = key
         self._found: dict[RowForm, tuple[float, float]] = {}
-        if self._path.exists():
-            for line in self._path.read_bytes().splitlines():
-                self._take_up(line)
+        for line in whole_lines(self._path, repair=True):
+            self._take_up(line)
 
     def get(self, form: RowForm) -> tuple[float, float] | None:
         """Return recall and margin of a form, or None."""
@@ -37,11 +36,7 @@ class TrialJournal:
     def add(self, form: RowForm, recall: float, margin: float) -> None:
         """Append a form, synced to disk."""
         line = {"key": self._key, "form": [form.quant, form.dim, form.rounding], "found": [recall, margin]}
-        # The newline before it ends a line that a kill cut short.
-        with self._path.open("ab") as file:
-            file.write(f"\n{json.dumps(line)}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._path, json.dumps(line) + "\n")
         self._found[form] = (recall, margin)
 
     def close(self) -> None:

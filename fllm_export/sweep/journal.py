@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from fllm_export.errors import UsageError
-from fllm_export.files import locked, publish
+from fllm_export.files import locked
+from fllm_export.line_journal import append_line, whole_lines
 from fllm_export.strict_json import parse
 from fllm_export.sweep.record import Conditions, Record
 
@@ -50,21 +50,11 @@ class Journal:
 
     def add(self, record: Record) -> None:
         """Append a record, synced to disk."""
-        with self.path.open("ab") as file:
-            file.write(record.line(self._conditions).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, record.line(self._conditions))
         self.records[record.point] = record
 
     def _take_up(self) -> None:
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with publish(self.path) as file:
-                file.write(whole)
-        for line in whole.splitlines():
+        for line in whole_lines(self.path, repair=True):
             record = _record(line)
             if record is None or record.conditions != self._conditions.key:
                 self.foreign += 1
