@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,6 +19,7 @@ import numpy as np
 from fllm_export import arguments
 from fllm_export.errors import BudgetError, BundleError, FllmError, HardwareError, UsageError
 from fllm_export.strict_json import parse
+from fllm_export.system_errors import limit_error
 
 Content = Literal["text", "vector"]
 
@@ -257,18 +259,27 @@ class ParquetItems:
                 last = first + int(file.metadata.row_group(group).num_rows)
                 if last > begin and len(found) < most:
                     start = max(begin - first, 0)
-                    part = file.read_row_group(group, columns=names).slice(start, most - len(found))
+                    with self._whole():
+                        rows_of_group = file.read_row_group(group, columns=names)
+                    part = rows_of_group.slice(start, most - len(found))
                     found += part.to_pylist()
                 first = last
             return found
 
     def _opened(self) -> Any:
+        with self._whole():
+            return self._parquet.ParquetFile(self.path)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Tell a file that is damaged, or not whole yet, from a limit of the system."""
         import pyarrow as pa
 
         try:
-            return self._parquet.ParquetFile(self.path)
+            yield
         except (pa.ArrowException, OSError) as error:
-            raise _NotParquetError(f"{self.path} is not a Parquet file ({error})", fix="Write it again") from error
+            reason = f"{self.path} is not a Parquet file, or is damaged ({error})"
+            raise limit_error(error, self.path) or _NotParquetError(reason, fix="Write it again") from error
 
 
 class _NotParquetError(BundleError):

@@ -65,6 +65,39 @@ def test_a_parquet_file_that_is_replaced_by_a_longer_one(tmp_path: Path) -> None
         source.read(9, 3, final=True)
 
 
+def damage_pages(path: Path) -> None:
+    """Overwrite the pages of a Parquet file; its footer stays whole."""
+    content = bytearray(path.read_bytes())
+    footer = int.from_bytes(content[-8:-4], "little") + 8
+    content[4:-footer] = b"\xff" * (len(content) - footer - 4)
+    path.write_bytes(content)
+
+
+def test_a_parquet_file_with_damaged_pages_is_told_or_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    write_parquet(path, records(9))
+    damage_pages(path)
+    source = open_items(path, "vector")
+    assert source.read(0, 3, final=False).items == []
+    with pytest.raises(BundleError, match="or is damaged"):
+        source.read(0, 3, final=True)
+
+
+@pytest.mark.parametrize("method", ["read_row_group", "__init__"])
+def test_a_limit_of_the_system_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    def refuses(*_: object, **__: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 1 failed")
+
+    write_parquet(tmp_path / "a.parquet", records(3))
+    source = open_items(tmp_path / "a.parquet", "vector")
+    monkeypatch.setattr(parquet.ParquetFile, method, refuses)
+    with pytest.raises(BudgetError, match="memory"):
+        source.read(0, 1, final=False)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
