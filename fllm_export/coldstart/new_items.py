@@ -155,7 +155,7 @@ class JsonLines:
 
         Raises:
             BundleError: as :class:`ItemSource` says.
-            BudgetError: a line has more than 16 MiB.
+            BudgetError: the first line has more than 16 MiB; one that is not the first ends the batch before it.
         """
         items: list[NewItem] = []
         end = begin
@@ -166,6 +166,8 @@ class JsonLines:
             while len(items) < most:
                 line = file.readline(_LINE_BYTES_MAX + 1)
                 if len(line) > _LINE_BYTES_MAX:
+                    if items:
+                        break
                     raise BudgetError(
                         f"{self.path}: the line at byte {end} has more than {_LINE_BYTES_MAX} bytes",
                         expected="a record of at most that size per line",

@@ -161,6 +161,19 @@ def test_a_line_without_bounds_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         open_items(path, "text").read(0, 1, final=False)
 
 
+def test_a_line_without_bounds_ends_the_batch_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fllm_export.coldstart.new_items._LINE_BYTES_MAX", 1000)
+    path = tmp_path / "a.jsonl"
+    good = as_lines(records(2))
+    path.write_bytes(good + b" " * 2000)
+    source = open_items(path, "vector")
+    batch = source.read(0, 10, final=False)
+    assert [item.item_id for item in batch.items] == [1000, 1001]
+    assert batch.end == len(good)
+    with pytest.raises(BudgetError, match=f"byte {len(good)}"):
+        source.read(batch.end, 10, final=False)
+
+
 def test_the_hash_is_of_everything_that_counts() -> None:
     base = {"item_id": 1, "text": "a", "users": [2, 3]}
     same = {"users": [3, 2, 3], "text": "a", "item_id": 1, "title": "ignored"}
