@@ -137,8 +137,7 @@ class ItemStream:
                 if batch.items:
                     counts.add(batch, self._done(batch))
                     position, last_news = batch.end, time.monotonic()
-                    size = max(position, self._source.size())
-                    progress(f"new items ({self._source.unit})", position, size)
+                    progress(f"new items ({self._source.unit})", position, batch.size)
                 elif not end.follow or _expired(end.idle_seconds, last_news):
                     break
                 else:

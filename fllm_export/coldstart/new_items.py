@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -91,11 +92,13 @@ class Batch:
         items: in the order of the file.
         begin: position of the first of them: bytes of a JSON-lines file, rows of a Parquet file.
         end: position after the last of them.
+        size: position of the end of the file when they were read.
     """
 
     items: list[NewItem]
     begin: int
     end: int
+    size: int
 
     @property
     def sha256(self) -> str:
@@ -126,10 +129,6 @@ class ItemSource(Protocol):
         """
         ...
 
-    def size(self) -> int:
-        """Return the position of the end as it is now."""
-        ...
-
 
 class JsonLines:
     """A file with a JSON object per line. A line that has no line end yet belongs to nobody.
@@ -146,10 +145,6 @@ class JsonLines:
         self.path = path
         self._kind, self._dim = kind, dim
 
-    def size(self) -> int:
-        """Return the file's bytes."""
-        return self.path.stat().st_size
-
     def read(self, begin: int, most: int, *, final: bool) -> Batch:
         """Return whole lines, as :class:`ItemSource` says; blank lines are skipped.
 
@@ -159,9 +154,10 @@ class JsonLines:
         """
         items: list[NewItem] = []
         end = begin
-        if self.size() < begin:
-            raise _shorter(self.path, self.size(), begin, self.unit)
         with self.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < begin:
+                raise _shorter(self.path, size, begin, self.unit)
             file.seek(begin)
             while len(items) < most:
                 line = file.readline(_LINE_BYTES_MAX + 1)
@@ -182,7 +178,7 @@ class JsonLines:
                             break
                         raise
                 end += len(line)
-        return Batch(items, begin, end)
+        return Batch(items, begin, end, max(size, end))
 
     def _item(self, line: bytes, at: int) -> NewItem:
         try:
@@ -226,19 +222,14 @@ class ParquetItems:
         self._kind, self._dim = kind, dim
         self._parquet = parquet
 
-    def size(self) -> int:
-        """Return the file's rows."""
-        with self._opened() as file:
-            return int(file.metadata.num_rows)
-
     def read(self, begin: int, most: int, *, final: bool) -> Batch:
         """Return rows, as :class:`ItemSource` says. A file that is not whole yet has nothing new."""
         try:
-            records = self._records(begin, most)
+            records, size = self._records(begin, most)
         except _NotParquetError as error:
             if final:
                 raise BundleError(error.found, fix=error.fix) from error
-            return Batch([], begin, begin)
+            return Batch([], begin, begin, begin)
         items: list[NewItem] = []
         for row, record in enumerate(records, begin):
             try:
@@ -247,9 +238,10 @@ class ParquetItems:
                 if items:
                     break
                 raise BundleError(f"{self.path}, row {row}: {error.found}", expected=error.expected) from error
-        return Batch(items, begin, begin + len(items))
+        return Batch(items, begin, begin + len(items), size)
 
-    def _records(self, begin: int, most: int) -> list[dict[str, Any]]:
+    def _records(self, begin: int, most: int) -> tuple[list[dict[str, Any]], int]:
+        """Return the records from a row on, and the number of the file's rows."""
         with self._opened() as file:
             rows = int(file.metadata.num_rows)
             if rows < begin:
@@ -266,7 +258,7 @@ class ParquetItems:
                     part = rows_of_group.slice(start, most - len(found))
                     found += part.to_pylist()
                 first = last
-            return found
+            return found, rows
 
     def _opened(self) -> Any:
         with self._whole():

@@ -152,7 +152,7 @@ class OnboardJournal:
         except BundleError:
             return 0
         same = again.sha256 == last.records_sha256 and len(again.items) == last.read
-        return last.end if same and last.end <= source.size() else 0
+        return last.end if same and last.end <= again.size else 0
 
     def fresh(self, items: Sequence[NewItem]) -> list[tuple[NewItem, int]]:
         """Return the items that are new or have changed, with their revisions from 1, in the same order."""

@@ -14,7 +14,7 @@ from fllm_export import UserTable
 from fllm_export.coldstart import Onboarder, OnboardOptions, Vectors, read_onboarded
 from fllm_export.coldstart.item_index import open_index
 from fllm_export.coldstart.item_stream import Counts, IndexFile, ItemStream, StreamEnd
-from fllm_export.coldstart.new_items import open_items
+from fllm_export.coldstart.new_items import Batch, Content, open_items
 from fllm_export.coldstart.onboard_journal import OnboardJournal
 from fllm_export.errors import BundleError, UsageError
 
@@ -110,6 +110,33 @@ def test_a_replaced_file_is_read_again_and_nothing_is_done_twice(onboarder: Onbo
     assert counts.restarted
     assert (counts.read, counts.onboarded) == (20, 8)
     assert sorted(rows_of(out)["item_id"].to_pylist()) == list(range(1000, 1020))
+
+
+class Rewritten:
+    """A Parquet file that another process is writing again whenever a batch of it has been read."""
+
+    unit = "rows"
+
+    def __init__(self, path: Path, kind: Content) -> None:
+        self._source, self._path, self._whole = open_items(path, kind), path, path.read_bytes()
+
+    def read(self, begin: int, most: int, *, final: bool) -> Batch:
+        batch = self._source.read(begin, most, final=final)
+        self._path.write_bytes(self._whole[:-10] if batch.items else self._whole)
+        return batch
+
+
+def test_a_file_that_is_written_again_while_a_batch_is_committed_is_waited_for(
+    onboarder: Onboarder, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "items.parquet", tmp_path / "out"
+    write_parquet(path, records(6))
+    end = StreamEnd(follow=True, max_items=4)
+    with OnboardJournal(out, CONDITIONS) as journal:
+        assert ItemStream(onboarder, Rewritten(path, "vector"), journal, None, 2).run(end).read == 4
+    write_parquet(path, records(6))
+    with OnboardJournal(out, CONDITIONS) as journal:
+        assert journal.position_in(Rewritten(path, "vector")) == 4
 
 
 def test_the_number_of_records_is_bounded(onboarder: Onboarder, tmp_path: Path) -> None:
