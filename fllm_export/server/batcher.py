@@ -103,7 +103,7 @@ class Batcher:
         self._changed = threading.Condition()
         self._closing = False
         self._running = 0
-        self._beside = 0  # passes that may begin beside the one that began last
+        self._beside = 0  # passes that may still begin beside the first of those that run
         self._threads = [threading.Thread(target=self._work, name=f"pass-{i}", daemon=True) for i in range(passes)]
         for thread in self._threads:
             thread.start()
@@ -177,17 +177,22 @@ class Batcher:
 
     def _patience(self) -> float | None:
         """Return how long to wait for a change at most, in seconds; None is for ever."""
-        if not self._waiting or self._running:
+        if not self._waiting or (self._running and not self._beside):
             return None
         return max(0.0, self._waiting[0].since + self._wait_s - time.monotonic())
 
     def _take(self, taken: list[Waiting]) -> None:
         gone = set(map(id, taken))
         self._waiting = deque(request for request in self._waiting if id(request) not in gone)
-        self._beside = self._beside - 1 if self._running else len(self._threads) - 1
+        self._beside = max(0, self._beside - 1) if self._running else self._others(taken[0])
         self._running += 1
         if self._waiting and self._beside > 0:
             self._changed.notify()
+
+    def _others(self, first: Waiting) -> int:
+        """Return how many kinds wait besides that of a pass. A request that is never merged is a kind of its own."""
+        kinds = {(id(request),) if request.alone else request.kind for request in self._waiting}
+        return len(kinds if first.alone else kinds - {first.kind})
 
     def _of_kind(self, first: Waiting) -> tuple[list[Waiting], bool]:
         taken, items, kind = [first], len(first.z), first.kind

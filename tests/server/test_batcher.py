@@ -193,6 +193,65 @@ def test_other_kinds_begin_beside_a_pass_but_later_requests_wait_for_its_end(ask
     assert one.passes.items == [3, 3, 4]
 
 
+def test_what_comes_during_a_pass_that_began_alone_shares_the_next(asking: Any) -> None:
+    one = asking(most=64, threads=3)
+    one.hold()
+    later = [one.ask(vectors(1, i)) for i in range(4)]
+    time.sleep(0.3)
+    assert one.passes.items == [1]
+    one.go_on()
+    assert all(future.result(30).complete.all() for future in later)
+    assert one.passes.items == [1, 4]
+
+
+def test_full_passes_beside_another_do_not_let_single_requests_begin(asking: Any) -> None:
+    one = asking(most=8, threads=4)
+    one.hold()
+    held, one.passes.gate = one.passes.gate, threading.Event()
+    one.passes.gate.set()
+    assert one.ask(vectors(8, 1)).result(30).complete.all()
+    time.sleep(0.1)  # its thread looks for more
+    one.passes.gate = held
+    futures = [one.ask(vectors(8, 2))]
+    until = time.monotonic() + 30
+    while len(one.passes.items) < 3 and time.monotonic() < until:
+        time.sleep(0.01)
+    futures += [one.ask(vectors(1, i)) for i in range(3)]
+    time.sleep(0.3)
+    assert one.passes.items == [1, 8, 8]
+    one.go_on()
+    assert all(future.result(30).complete.all() for future in futures)
+    assert one.passes.items == [1, 8, 8, 3]
+
+
+def test_requests_that_are_never_merged_begin_beside_each_other(asking: Any) -> None:
+    one = asking(threads=4)
+    one.hold()
+    futures = [one.ask(vectors(1, i), exact=False) for i in range(3)]
+    held, one.passes.gate = one.passes.gate, threading.Event()
+    held.set()  # the first pass ends, and the three wait for another gate
+    until = time.monotonic() + 30
+    while len(one.passes.items) < 4 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert one.passes.items == [1] * 4
+    one.go_on()
+    assert all(future.result(30).complete.all() for future in futures)
+
+
+def test_another_kind_begins_beside_when_its_own_wait_is_over(asking: Any) -> None:
+    one = asking(most=64, wait_s=0.4, threads=2)
+    one.passes.gate.clear()
+    futures = [one.ask(vectors(1, 1))]
+    time.sleep(0.2)
+    futures.append(one.ask(vectors(1, 2), k=6))
+    until = time.monotonic() + 10
+    while len(one.passes.items) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert one.passes.items == [1, 1]
+    one.go_on()
+    assert all(future.result(30).complete.all() for future in futures)
+
+
 def test_the_first_of_a_pass_waits_for_others_but_not_longer(asking: Any) -> None:
     one = asking(most=8, wait_s=0.5)
     began = time.monotonic()
