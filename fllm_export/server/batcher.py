@@ -149,7 +149,8 @@ class Batcher:
         finally:
             with self._changed:
                 self._running -= 1
-                self._changed.notify()
+                # Whoever is woken may go on to end: at the end every thread must look.
+                self._changed.notify(len(self._threads) if self._closing else 1)
         self._deliver(taken, answer)
         return True
 

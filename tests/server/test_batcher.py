@@ -310,3 +310,16 @@ def test_what_waits_is_answered_before_the_end(asking: Any) -> None:
     one.batcher.close()
     assert all(future.result(0).complete.all() for future in futures)
     assert one.reasons == ["closing"]
+
+
+def test_many_threads_end_although_a_request_waits_for_a_pass(asking: Any) -> None:
+    one = asking(most=64, threads=6)
+    one.hold()
+    waiting = one.ask(vectors(1, 1))
+    closing = threading.Thread(target=one.batcher.close, daemon=True)
+    closing.start()
+    time.sleep(0.2)  # the idle threads have looked, and wait for the end of the pass
+    one.go_on()
+    closing.join(20)
+    assert not closing.is_alive()
+    assert waiting.result(0).complete.all()
