@@ -39,7 +39,7 @@ class Listener(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, service: Service, say: Say) -> None:
         super().__init__(config)
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
         self._service = service
         self._say = say
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -130,7 +130,7 @@ class Listener(uvicorn.Server):
     async def _load(self) -> None:
         try:
             await self._service.load()
-        except BaseException as error:
+        except Exception as error:
             self.failure = error
             self.should_exit = True
         else:
@@ -205,7 +205,7 @@ def listen(
     log.addHandler(Log(say))
     listening = bound(where)
 
-    async def run() -> BaseException | None:
+    async def run() -> Exception | None:
         service = make_service()
         listener = Listener(_config(create_app(service), where, options), service, say)
         port = listening.getsockname()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from .running import Running
 from .serving import CLIENTS, Program, Senders, body, vectors
 
 
@@ -80,6 +82,30 @@ def test_a_body_under_way_is_waited_for(users: Path) -> None:
             answer += part
     assert answer.startswith(b"HTTP/1.1 200")
     assert program.process.wait(30) == 0
+
+
+SLOW = """
+import sys, time
+from fllm_export.cli.main import main
+from fllm_export.server.served import Served
+
+def slow_check(self, check=Served.check):
+    print("loading begins", file=sys.stderr, flush=True)
+    time.sleep(2)
+    check(self)
+
+Served.check = slow_check
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_source_loads_is_no_failure(users: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", SLOW, "serve", str(users), "--port", "0", "--threads", "1"]
+    program = Running(command, os.environ, subprocess.DEVNULL)
+    program.wait_for("loading begins")
+    assert program.stop(number) == 0
+    assert not [line for line in program.lines if "Traceback" in line or "Error" in line]
 
 
 def started(*arguments: str) -> Any:
