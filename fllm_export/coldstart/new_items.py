@@ -221,6 +221,7 @@ class ParquetItems:
         self.path = path
         self._kind, self._dim = kind, dim
         self._parquet = parquet
+        self._decoded: tuple[tuple[int, ...], Any] | None = None
 
     def read(self, begin: int, most: int, *, final: bool) -> Batch:
         """Return rows, as :class:`ItemSource` says. A file that is not whole yet has nothing new."""
@@ -242,23 +243,32 @@ class ParquetItems:
 
     def _records(self, begin: int, most: int) -> tuple[list[dict[str, Any]], int]:
         """Return the records from a row on, and the number of the file's rows."""
+        with self._whole():
+            # Before the file is opened: if it is replaced in between, the next read decodes the group again.
+            now = _state(self.path)
         with self._opened() as file:
             rows = int(file.metadata.num_rows)
             if rows < begin:
                 raise _shorter(self.path, rows, begin, self.unit)
-            names = [name for name in (_ID, self._kind, _USERS) if name in file.schema_arrow.names]
             found: list[dict[str, Any]] = []
             first = 0
             for group in range(file.metadata.num_row_groups):
                 last = first + int(file.metadata.row_group(group).num_rows)
                 if last > begin and len(found) < most:
                     start = max(begin - first, 0)
-                    with self._whole():
-                        rows_of_group = file.read_row_group(group, columns=names)
-                    part = rows_of_group.slice(start, most - len(found))
+                    part = self._group(file, group, now).slice(start, most - len(found))
                     found += part.to_pylist()
                 first = last
             return found, rows
+
+    def _group(self, file: Any, group: int, now: tuple[int, ...]) -> Any:
+        """Return the rows of a group; the last one stays decoded until another is asked for or the file changes."""
+        if self._decoded is None or self._decoded[0] != (*now, group):
+            self._decoded = None
+            names = [name for name in (_ID, self._kind, _USERS) if name in file.schema_arrow.names]
+            with self._whole():
+                self._decoded = (*now, group), file.read_row_group(group, columns=names)
+        return self._decoded[1]
 
     def _opened(self) -> Any:
         with self._whole():
@@ -278,6 +288,12 @@ class ParquetItems:
 
 class _NotParquetError(BundleError):
     """A file that cannot be read as Parquet, perhaps because it is being written."""
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is replaced or written again."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _shorter(path: Path, size: int, begin: int, unit: str) -> FllmError:

@@ -65,6 +65,30 @@ def test_a_parquet_file_that_is_replaced_by_a_longer_one(tmp_path: Path) -> None
         source.read(9, 3, final=True)
 
 
+def test_a_row_group_is_decoded_once_until_the_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyarrow import parquet
+
+    decoded: list[int] = []
+    read = parquet.ParquetFile.read_row_group
+
+    def counted(file: parquet.ParquetFile, group: int, **options: list[str]) -> object:
+        decoded.append(group)
+        return read(file, group, **options)
+
+    monkeypatch.setattr(parquet.ParquetFile, "read_row_group", counted)
+    path = tmp_path / "a.parquet"
+    write_parquet(path, records(12), group=6)
+    source = open_items(path, "vector")
+    assert len(read_all(source, 2)[0]) == 12
+    assert decoded == [0, 1]
+    # As long as before, and with the same rows but for their vectors.
+    others = records(12, seed=2)
+    write_parquet(path, others, group=6)
+    again, _ = read_all(source, 5)
+    assert again == [NewItem.of(item, "vector") for item in others]
+    assert decoded == [0, 1, 0, 1]
+
+
 def damage_pages(path: Path) -> None:
     """Overwrite the pages of a Parquet file; its footer stays whole."""
     content = bytearray(path.read_bytes())
