@@ -199,12 +199,29 @@ class UsearchIndex:
         self._index.add(keys, rows)
 
     def search(self, users: npt.ArrayLike, k: int) -> tuple[Ids, F32]:
-        """Return good items, as :class:`ItemIndex` says; the graph may miss some."""
-        rows = arguments.vectors(users, "users", self.dim)
-        found = self._index.search(rows, min(k, len(self)))
-        ids = np.asarray(found.keys).astype(np.int64).reshape(len(rows), -1)
+        """Return good items, as :class:`ItemIndex` says; the graph may miss some.
+
+        Where it reaches fewer than ``k`` items from a user, as it may after items were replaced, all are scored.
+        """
+        rows, most = arguments.vectors(users, "users", self.dim), min(k, len(self))
+        ids, scores = self._found(rows, most)
+        short = (ids < 0).any(1)
+        if short.any():
+            ids[short], scores[short] = self._found(rows[short], most, exact=True)
+        return ids, scores
+
+    def _found(self, rows: F32, k: int, exact: bool = False) -> tuple[Ids, F32]:
+        """Return ids and scores, [B, k]; -1 and minus infinity in the places that usearch leaves empty."""
+        found = self._index.search(rows, k, exact=exact)
+        keys, distances = (np.asarray(part).reshape(len(rows), -1) for part in (found.keys, found.distances))
+        # Only an answer to several users has counts; that to one ends with the last item found.
+        counts = np.reshape(getattr(found, "counts", keys.shape[1]), (-1, 1))
+        filled = np.arange(k) < counts
+        within = filled[:, : keys.shape[1]]
+        ids, scores = np.full((len(rows), k), -1, np.int64), np.full((len(rows), k), -np.inf, np.float32)
         # usearch's distance is 1 minus the inner product.
-        return ids, (1 - np.asarray(found.distances)).astype(np.float32).reshape(len(rows), -1)
+        ids[filled], scores[filled] = keys[within].astype(np.int64), 1 - distances[within]
+        return ids, scores
 
     def save(self, path: Path) -> None:
         """Write usearch's own format."""

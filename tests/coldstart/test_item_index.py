@@ -56,6 +56,19 @@ def test_items_are_pushed_replaced_and_kept(ending: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("ending", INDEX_ENDINGS)
+@pytest.mark.parametrize("users", [1, 20])
+def test_all_items_are_found_after_many_replacements(ending: str, users: int, tmp_path: Path) -> None:
+    index, generator = opened(tmp_path / f"items{ending}"), np.random.default_rng(1)
+    for _ in range(4):
+        index.push(IDS[:300], generator.standard_normal((300, DIM)).astype(np.float32))
+    found, scores = index.search(USERS[:users], 1000)
+    assert found.shape == scores.shape == (users, len(IDS))
+    assert all(np.array_equal(np.sort(row), IDS) for row in found)
+    assert np.isfinite(scores).all()
+    assert (np.diff(scores, axis=1) <= 1e-6).all()
+
+
+@pytest.mark.parametrize("ending", INDEX_ENDINGS)
 @pytest.mark.parametrize("content", [b"", b"no index", b"\0" * 4096])
 def test_a_damaged_file_is_an_error(ending: str, content: bytes, tmp_path: Path) -> None:
     opened(tmp_path / f"other{ending}")
