@@ -208,8 +208,8 @@ def onboard(
 
 
 def _unknown_users(table: UserTable, recommender: Vectors, k: int) -> UserFilter | None:
-    """Return a filter of the users that the recommender does not know, or None where it knows all."""
-    ids = [np.array(shard.ids) for shard in Table(table.directory).shards]
+    """Return a filter of the live users that the recommender does not know, or None where it knows all."""
+    ids = list(Table(table.directory).live_ids())
     unknown = np.concatenate([part[~np.isin(part, recommender.user_ids)] for part in ids])
     known = sum(map(len, ids)) - len(unknown)
     if known < k:

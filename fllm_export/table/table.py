@@ -183,12 +183,13 @@ class Table:
             self._verify_bounds()
         Histories.load(self.directory, self.layout.histories).verify()
         try:
-            check_unique([np.sort(ids) for ids in self._live_ids()])
+            check_unique([np.sort(ids) for ids in self.live_ids()])
         except UsageError as error:
             raise BundleError(f"{self.directory}: {error.found}", expected=error.expected) from error
         return total
 
-    def _live_ids(self) -> Iterator[npt.NDArray[np.int64]]:
+    def live_ids(self) -> Iterator[npt.NDArray[np.int64]]:
+        """Yield the ids of each shard, without those of deleted rows, int64 [n]."""
         first = 0
         for shard in self.shards:
             live = self.tombstones.live(first, first + shard.rows)

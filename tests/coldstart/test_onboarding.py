@@ -107,6 +107,20 @@ def test_users_whom_the_recommender_does_not_know_are_never_chosen(platform: tup
         Onboarder(table, strangers)
 
 
+def test_deleted_users_are_neither_known_nor_unknown(platform: tuple[UserTable, Vectors], tmp_path: Path) -> None:
+    whole, recommender = platform
+    shutil.copytree(whole.directory, tmp_path / "users")
+    table = UserTable.open(tmp_path / "users", threads=1)
+    few = Vectors(np.arange(110), recommender.users[:110], recommender.item_ids, recommender.items)
+    table.delete(np.concatenate([np.arange(100), np.arange(500, 600)]))
+    with pytest.raises(UsageError, match="knows 10 users of the user table"):
+        Onboarder(table, few, OnboardOptions(k=20))
+    onboarder = Onboarder(table, few, OnboardOptions(k=10))
+    assert onboarder.unknown_users == 390
+    found = onboarder.onboard(items(3))
+    assert all(np.array_equal(np.sort(row), np.arange(100, 110)) for row in found.user_ids)
+
+
 def test_texts_of_a_bundle(tiny_bundle: Bundle, item_texts: list[str]) -> None:
     runtime = Runtime.open(tiny_bundle.path, threads=1)
     ids = np.sort(np.concatenate([ids for ids, _ in runtime.users.decoded()]))
