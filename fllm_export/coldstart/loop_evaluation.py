@@ -17,7 +17,7 @@ from fllm_export.coldstart.cold_choice import GRID, LEVELS, MOST_K, ColdChoice, 
 from fllm_export.coldstart.content_models.catalogue import CONTENT_MODELS
 from fllm_export.coldstart.content_models.content_model import ContentModel, Material
 from fllm_export.coldstart.loop_arms import Arm, arms_of, file_name
-from fllm_export.coldstart.loop_journal import LoopJournal
+from fllm_export.coldstart.loop_journal import LoopJournal, only_evaluation_in
 from fllm_export.coldstart.loop_result import LoopResult
 from fllm_export.coldstart.names import PROTOCOLS, Protocol
 from fllm_export.coldstart.projection import Projection, ProjectionParams, warm_length
@@ -83,9 +83,10 @@ def evaluate_loop(
         raise UsageError(f"k is {k}", expected=f"at most {len(cold_items(data))}, the number of cold items")
     folder = arguments.path(out, "out")
     folder.mkdir(parents=True, exist_ok=True)
-    arms = arms_of(models, content_models, data, folder, texts, min(MOST_K, len(data.user_ids)), progress)
-    loop = _Loop(data, recommender, folder, protocol, k, progress)
-    with LoopJournal(folder, loop.conditions(arms)) as journal:
+    with only_evaluation_in(folder):
+        arms = arms_of(models, content_models, data, folder, texts, min(MOST_K, len(data.user_ids)), progress)
+        loop = _Loop(data, recommender, folder, protocol, k, progress)
+        journal = LoopJournal(folder, loop.conditions(arms))
         lines = [[loop.measured(arm, seed, journal) for arm in arms] for seed in range(seeds)]
     names = [arm.name for arm in arms]
     params = {name: line["params"] for name, line in zip(names, lines[0], strict=True)}

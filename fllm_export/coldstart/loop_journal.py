@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +17,32 @@ FILE_NAME = "loop.jsonl"
 _LOCK_NAME = ".loop.lock"
 
 
+@contextmanager
+def only_evaluation_in(folder: Path) -> Iterator[None]:
+    """Keep other evaluations out of a directory until the block ends.
+
+    Raises:
+        UsageError: another evaluation works in the directory.
+    """
+    fix = "Wait until it ends, or choose another --out"
+    with locked(folder / _LOCK_NAME, UsageError(f"another evaluation is running in {folder}", fix=fix)):
+        yield
+
+
 class LoopJournal:
-    """The lines of a directory. While it is entered as a context, no other evaluation can enter it.
+    """The lines of a directory, for the only evaluation in it.
 
     Lines of other conditions stay in the file and are not used. A last line that a kill cut short is removed.
 
     Args:
         folder: of the evaluation.
         conditions: what the figures depend on; a line counts only under the same.
-
-    Raises:
-        UsageError: on entering, when another evaluation works in the directory.
     """
 
     def __init__(self, folder: Path, conditions: str) -> None:
-        self._path, self._lock, self._conditions = folder / FILE_NAME, folder / _LOCK_NAME, conditions
+        self._path, self._conditions = folder / FILE_NAME, conditions
         self._found: dict[tuple[str, int], dict[str, Any]] = {}
-
-    def __enter__(self) -> LoopJournal:
-        busy = f"another evaluation is running in {self._path.parent}"
-        self._held = locked(self._lock, UsageError(busy, fix="Wait until it ends, or choose another --out"))
         self._take_up()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._held.close()
 
     def get(self, arm: str, seed: int) -> dict[str, Any] | None:
         """Return what was added for an arm and a seed, or None."""

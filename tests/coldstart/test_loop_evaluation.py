@@ -25,6 +25,7 @@ from fllm_export.coldstart.recommender_options import RecommenderOptions
 from fllm_export.coldstart.vectors import Vectors
 from fllm_export.errors import UsageError
 from fllm_export.evaluation.dataset import Pairs
+from fllm_export.files import locked
 from fllm_export.progress import silent
 
 from .small_loop import USERS, save_model, taught_dataset
@@ -129,6 +130,16 @@ def test_an_interrupted_evaluation_continues(world, tmp_path, monkeypatch):
     assert again(world, out).to_json() == found.to_json()
     assert trained == [1], "a finished evaluation trains nothing"
     assert again(world, out, protocol="a").protocol == "a"
+
+
+def test_a_second_evaluation_changes_nothing_before_it_is_refused(world, tmp_path):
+    folder, data, _ = world
+    out = tmp_path / "out"
+    shutil.copytree(folder / "out", out)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    with locked(out / ".loop.lock", UsageError("busy")), pytest.raises(UsageError, match="another evaluation"):
+        again(world, out, replace(data, sha256="another"))
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
 
 
 def test_figures_are_means_deviations_and_paired_tests(world):
