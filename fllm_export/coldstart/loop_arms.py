@@ -14,6 +14,7 @@ import numpy as np
 from fllm_export import arguments
 from fllm_export.coldstart.content_models.content_file import ContentFile
 from fllm_export.coldstart.content_models.content_model import ContentModel
+from fllm_export.coldstart.mark import Mark
 from fllm_export.coldstart.pseudo_pairs import PseudoPairs
 from fllm_export.coldstart.pseudo_sources import CONTROLS, cold_items, control_pairs, model_pairs
 from fllm_export.coldstart.vectors import Vectors
@@ -131,14 +132,16 @@ class _Opened:
 def _controls(opened: _Opened, dataset: Dataset, folder: Path, k: int, progress: Progress) -> Iterator[Arm]:
     key = _key("controls", dataset.sha256, str(k), *opened.text_keys)
     files = {control.name: _file(folder, control.name) for control in CONTROLS}
-    done = folder / "controls.json"
-    if not (done.is_file() and json.loads(done.read_text()).get("key") == key):
-        made = []
-        for name, pairs in control_pairs(dataset, opened.vectors, k, progress):
-            pairs.save(files[name])
-            made.append(name)
-        publish_text(done, json.dumps({"key": key, "names": made}))
-    for name in json.loads(done.read_text())["names"]:
+    names = folder / "controls-made.json"
+    mark = Mark(folder / "controls.json", key, (names,))
+    if not mark.stands():
+        with mark.renewed():
+            made = []
+            for name, pairs in control_pairs(dataset, opened.vectors, k, progress):
+                pairs.save(files[name])
+                made.append(name)
+            publish_text(names, json.dumps(made))
+    for name in json.loads(names.read_text()):
         yield Arm(name, key, PseudoPairs.load(files[name]))
 
 
@@ -155,15 +158,17 @@ def _learners(learners: Sequence[ContentModel], opened: _Opened, dataset: Datase
 
 def _of_model(name: str, opened: _Opened, dataset: Dataset, folder: Path, k: int, progress: Progress) -> Iterator[Arm]:
     key, origin = _key("model", dataset.sha256, str(k), fingerprint(opened.paths[name])), opened.origin(name)
-    pairs, own, done = _file(folder, name), _file(folder, f"{name} own"), folder / f"pairs-{file_name(name)}.json"
-    if not (done.is_file() and json.loads(done.read_text()) == {"key": key}):
+    pairs, own = _file(folder, name), _file(folder, f"{name} own")
+    mark = Mark(pairs.with_suffix(".json"), key, (pairs, own))
+    if not mark.stands():
         ranker, items = opened.ranker(name), cold_items(dataset)
         rows, bias = rows_of_users(ranker, dataset.user_ids)
         z = encode_items(ranker, [dataset.texts[item] for item in items], progress)
-        model_pairs(ranker, z, dataset.item_ids[items], k, progress).save(pairs)
+        likely = model_pairs(ranker, z, dataset.item_ids[items], k, progress)
         users, vectors = _joined(rows, z, bias)
-        Vectors(dataset.user_ids, users, dataset.item_ids[items], vectors).save(own)
-        publish_text(done, json.dumps({"key": key}))
+        with mark.renewed():
+            likely.save(pairs)
+            Vectors(dataset.user_ids, users, dataset.item_ids[items], vectors).save(own)
     yield Arm(name, key if origin is None else _key(key, origin), PseudoPairs.load(pairs), follows=origin)
     yield Arm(f"{name}, {OWN}", key, own=Vectors.load(own))
 

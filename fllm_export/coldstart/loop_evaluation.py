@@ -19,6 +19,7 @@ from fllm_export.coldstart.content_models.content_model import ContentModel, Mat
 from fllm_export.coldstart.loop_arms import Arm, arms_of, file_name
 from fllm_export.coldstart.loop_journal import LoopJournal, only_evaluation_in
 from fllm_export.coldstart.loop_result import LoopResult
+from fllm_export.coldstart.mark import Mark
 from fllm_export.coldstart.names import PROTOCOLS, Protocol
 from fllm_export.coldstart.projection import Projection, ProjectionParams, warm_length
 from fllm_export.coldstart.pseudo_pairs import PseudoPairs
@@ -31,7 +32,6 @@ from fllm_export.coldstart.vectors import Vectors
 from fllm_export.errors import UsageError
 from fllm_export.evaluation.dataset import Dataset
 from fllm_export.evaluation.metrics import Ranking
-from fllm_export.files import publish_text
 from fllm_export.progress import Progress, silent
 
 _UNTAUGHT = 2
@@ -173,15 +173,14 @@ class _Loop:
 
     def _kept(self, file: Path, made_of: str, fit: Callable[[Path], Vectors]) -> Vectors:
         """Return the vectors of a file, trained where the file holds none that were made of the same."""
-        mark, key = file.with_suffix(".json"), hashlib.sha256(made_of.encode()).hexdigest()
-        if file.is_file() and mark.is_file() and mark.read_text() == key:
+        mark = Mark(file.with_suffix(".json"), hashlib.sha256(made_of.encode()).hexdigest(), (file,))
+        if mark.stands():
             return Vectors.load(file)
         workspace = self._folder / f"training-{file.stem}"
         workspace.mkdir(exist_ok=True)
         found = fit(workspace)
-        mark.unlink(missing_ok=True)
-        found.save(file)
-        publish_text(mark, key)
+        with mark.renewed():
+            found.save(file)
         shutil.rmtree(workspace)
         return found
 

@@ -175,6 +175,8 @@ def test_a_content_file_is_used_under_its_key_alone(tmp_path):
     assert file.written()
     assert np.array_equal(file.read(), rows)
     assert not ContentFile(tmp_path, "two").written()
+    with pytest.raises(BundleError, match="made of other texts"):
+        ContentFile(tmp_path, "two").read()
     (tmp_path / "content.safetensors").write_bytes(b"short")
     with pytest.raises(BundleError):
         file.read()

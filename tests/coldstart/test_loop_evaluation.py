@@ -20,6 +20,7 @@ from fllm_export.coldstart.content_models.dropout_net import DropoutNet
 from fllm_export.coldstart.loop_arms import NO_PAIRS, OWN
 from fllm_export.coldstart.loop_evaluation import evaluate_loop
 from fllm_export.coldstart.loop_journal import FILE_NAME
+from fllm_export.coldstart.pseudo_pairs import PseudoPairs
 from fllm_export.coldstart.recommender import BprRecommender
 from fllm_export.coldstart.recommender_options import RecommenderOptions
 from fllm_export.coldstart.vectors import Vectors
@@ -208,6 +209,29 @@ def test_what_cannot_be_evaluated_is_refused(world, tmp_path, options, words):
         evaluate_loop({}, data, LIGHTGCN, tmp_path)
     with pytest.raises(UsageError, match="two arms are called 'text kNN'"):
         evaluate_loop({"text kNN": folder / "model"}, data, LIGHTGCN, folder / "out", k=K)
+
+
+@pytest.mark.parametrize("stopped", ["most active users", "model"])
+def test_pairs_of_an_interrupted_rewrite_are_made_again(world, tmp_path, monkeypatch, stopped):
+    folder, data, _ = world
+
+    def pairs(k):
+        arms = arms_module.arms_of({"model": folder / "model"}, (), data, tmp_path, None, k, silent)
+        return {arm.name: arm.pairs.user_ids for arm in arms if arm.pairs is not None}
+
+    def stops(own, path):
+        own_save(own, path)
+        if path.name == f"pairs-{stopped.replace(' ', '-')}.safetensors":
+            raise Stopped
+
+    first, own_save = pairs(K), PseudoPairs.save
+    monkeypatch.setattr(PseudoPairs, "save", stops)
+    with pytest.raises(Stopped):
+        pairs(K + 1)
+    monkeypatch.undo()
+    then = pairs(K)
+    assert list(then) == list(first)
+    assert all(np.array_equal(then[name], users) for name, users in first.items())
 
 
 def test_a_bundle_takes_the_choices_of_its_checkpoint(world, tmp_path):

@@ -10,8 +10,9 @@ from safetensors.numpy import save
 
 from fllm_export.checkpoint.tensors import open_tensors
 from fllm_export.coldstart.content_models.content_model import Rows
+from fllm_export.coldstart.mark import Mark
 from fllm_export.errors import BundleError
-from fllm_export.files import publish, publish_text
+from fllm_export.files import publish
 
 _NAME = "content"
 
@@ -30,21 +31,25 @@ class ContentFile:
 
     def written(self) -> bool:
         """Return whether the vectors of this key are there."""
-        return self._path.is_file() and self._mark.is_file() and self._mark.read_text() == self.key
+        return self._mark.stands()
 
     def write(self, rows: Rows) -> None:
         """Write the vectors of all items, float32 [I, h], then the mark."""
-        self._mark.unlink(missing_ok=True)
-        with publish(self._path) as out:
+        with self._mark.renewed(), publish(self._path) as out:
             out.write(save({_NAME: np.ascontiguousarray(rows)}))
-        publish_text(self._mark, self.key)
 
     def read(self) -> Rows:
         """Return the vectors of all items, float32 [I, h].
 
         Raises:
-            BundleError: the file is missing or damaged.
+            BundleError: the file is missing or damaged, or its vectors were made of something else.
         """
+        if not self.written():
+            raise BundleError(
+                f"{self._path} is missing, or was made of other texts",
+                expected="the file that this evaluation wrote",
+                fix="Evaluate again",
+            )
         tensors = open_tensors(self._path)
         if _NAME not in tensors:
             raise BundleError(f"{self._path} has no tensor {_NAME!r}", fix="Delete it and evaluate again")
@@ -56,5 +61,5 @@ class ContentFile:
         return self.folder / "content.safetensors"
 
     @property
-    def _mark(self) -> Path:
-        return self.folder / "content.key"
+    def _mark(self) -> Mark:
+        return Mark(self.folder / "content.key", self.key, (self._path,))
