@@ -25,7 +25,7 @@ from fllm_export.coldstart.projection import Projection, ProjectionParams, warm_
 from fllm_export.coldstart.pseudo_pairs import PseudoPairs
 from fllm_export.coldstart.pseudo_sources import cold_items
 from fllm_export.coldstart.ranked_lists import RankedLists, Rows
-from fllm_export.coldstart.ranking_tasks import TASKS, RankingTasks
+from fllm_export.coldstart.ranking_tasks import TASKS, RankingTasks, warm_items
 from fllm_export.coldstart.recommender import Recommender
 from fllm_export.coldstart.training_pairs import TrainingPairs
 from fllm_export.coldstart.vectors import Vectors
@@ -79,8 +79,9 @@ def evaluate_loop(
     seeds, k = arguments.integer(seeds, "seeds", least=1), arguments.integer(k, "k", least=1)
     protocol = arguments.one_of(protocol, "protocol", PROTOCOLS)
     data = dataset if isinstance(dataset, Dataset) else Dataset.load(arguments.path(dataset, "dataset"))
-    if k > len(cold_items(data)):
-        raise UsageError(f"k is {k}", expected=f"at most {len(cold_items(data))}, the number of cold items")
+    for kind, items in (("cold", cold_items(data)), ("warm", warm_items(data))):
+        if k > len(items):
+            raise UsageError(f"k is {k}", expected=f"at most {len(items)}, the number of {kind} items")
     folder = arguments.path(out, "out")
     folder.mkdir(parents=True, exist_ok=True)
     with only_evaluation_in(folder):

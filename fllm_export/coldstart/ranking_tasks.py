@@ -69,11 +69,10 @@ class RankingTasks:
     @classmethod
     def _of(cls, dataset: Dataset, warm: str, cold: str, masked: Sequence[str]) -> RankingTasks:
         hidden = dataset.pairs(*masked)
-        all_warm = np.unique(np.concatenate([dataset.splits[split].items for split in WARM_SPLITS]))
         truth = {"cold": _truth(dataset.splits[cold]), "warm": _truth(dataset.splits[warm])}
         users = np.intersect1d(truth["cold"].users, truth["warm"].users)
         truth["overall"] = Truth(users, truth_of(dataset.pairs(warm, cold), users))
-        return cls(Candidates.of(all_warm, hidden), Candidates.of(cold_items(dataset), hidden), truth)
+        return cls(Candidates.of(warm_items(dataset), hidden), Candidates.of(cold_items(dataset), hidden), truth)
 
     def measure(self, warm: RankedLists, cold: RankedLists, factor: float) -> dict[str, Ranking]:
         """Score the lists of all users.
@@ -85,6 +84,11 @@ class RankingTasks:
         """
         lists = {"overall": warm.merged(cold, factor), "cold": cold, "warm": warm}
         return {task: self.truth[task].measure(lists[task]) for task in TASKS}
+
+
+def warm_items(dataset: Dataset) -> Positions:
+    """Return the items of the warm splits, ascending, int64 [W]."""
+    return dataset.pairs(*WARM_SPLITS).distinct_items
 
 
 def _truth(pairs: Pairs) -> Truth:

@@ -25,7 +25,7 @@ from fllm_export.coldstart.recommender import BprRecommender
 from fllm_export.coldstart.recommender_options import RecommenderOptions
 from fllm_export.coldstart.vectors import Vectors
 from fllm_export.errors import UsageError
-from fllm_export.evaluation.dataset import Pairs
+from fllm_export.evaluation.dataset import WARM_SPLITS, Pairs
 from fllm_export.files import locked
 from fllm_export.progress import silent
 
@@ -232,6 +232,18 @@ def test_pairs_of_an_interrupted_rewrite_are_made_again(world, tmp_path, monkeyp
     then = pairs(K)
     assert list(then) == list(first)
     assert all(np.array_equal(then[name], users) for name, users in first.items())
+
+
+def test_lists_longer_than_the_warm_items_are_refused(world, tmp_path):
+    folder, data, _ = world
+    few = {
+        name: Pairs(*(part[pairs.items < 4] for part in (pairs.users, pairs.items)))
+        for name, pairs in data.splits.items()
+        if name in WARM_SPLITS
+    }
+    small = replace(data, splits={**data.splits, **few}, sha256="small")
+    with pytest.raises(UsageError, match="k is 5; expected at most 4, the number of warm items"):
+        evaluate_loop({"model": folder / "model"}, small, LIGHTGCN, tmp_path, **SETTING)
 
 
 def test_a_bundle_takes_the_choices_of_its_checkpoint(world, tmp_path):
