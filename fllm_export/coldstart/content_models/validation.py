@@ -65,10 +65,9 @@ class ContentValidation:
         """
         train, warm = dataset.splits["train"], dataset.splits["warm_val"]
         hidden = Pairs(train.users, np.searchsorted(known, train.items))
-        trained = np.isin(warm.items, known)
         nothing = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
         return cls(
-            _Ranked.of(Pairs(warm.users[trained], warm.items[trained]), known, hidden),
+            _Ranked.of(warm, known, hidden),
             _Ranked.of(dataset.splits["cold_val"], cold, nothing),
         )
 
