@@ -172,16 +172,18 @@ def _run(
     vectors = Vectors.load(recommender)
     onboarder = Onboarder(opened, vectors, options)
     records = open_items(items, "text") if onboarder.takes_texts else open_items(items, "vector", onboarder.dim)
-    conditions = {"recommender": sha256_file(recommender), "encoder": onboarder.encoder_sha256, **options.to_json()}
+    sha256 = sha256_file(recommender)
+    conditions = {"recommender": sha256, "encoder": onboarder.encoder_sha256, **options.to_json()}
     with OnboardJournal(out, conditions) as journal:
         into = None
         if index is not None:
-            into = IndexFile(open_index(index, vectors.item_ids, vectors.items), index, out)
+            into = IndexFile(open_index(index, vectors.item_ids, vectors.items), index, out, sha256)
         return ItemStream(onboarder, records, journal, into, batch).run(end, output.progress)
 
 
 def _text(counts: Counts, out: Path) -> str:
-    lines = [f"{out}: {counted(counts.onboarded, 'vector')} written, {counted(counts.unchanged, 'record')} unchanged"]
+    done = f"{counted(counts.onboarded, 'vector')} written, {counted(counts.unchanged, 'record')} unchanged"
+    lines = [f"{out}: {done if counts.read else 'there is no new record'}"]
     if counts.onboarded:
         each = ", ".join(f"{stage} {ms / counts.onboarded:.2f} ms" for stage, ms in counts.stages_ms.items())
         lines.append(f"per item: {each}")

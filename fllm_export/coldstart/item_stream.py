@@ -12,8 +12,12 @@ from fllm_export.coldstart.new_items import Batch, ItemSource
 from fllm_export.coldstart.onboard_journal import OnboardJournal
 from fllm_export.coldstart.onboard_parts import read_onboarded
 from fllm_export.coldstart.onboarding import Onboarded, Onboarder
+from fllm_export.errors import UsageError
+from fllm_export.files import publish_json
 from fllm_export.progress import Progress, silent
+from fllm_export.strict_json import read_object
 
+MARK_ENDING = ".recommender.json"
 _POLL_S = 0.1
 
 
@@ -68,15 +72,29 @@ class Counts:
 class IndexFile:
     """An index and its file, which is written when the stream pauses and when it ends.
 
+    A file beside it says which recommender its vectors are of. An index without one is taken to be of this recommender.
+
     Args:
         index: open; all rows that are onboarded already are pushed into it, so that a crash loses nothing.
         path: its file.
         folder: output directory.
+        recommender: SHA-256 of the recommender's file.
+
+    Raises:
+        UsageError: the index has vectors of another recommender.
+        BundleError: the file beside it is damaged.
     """
 
-    def __init__(self, index: ItemIndex, path: Path, folder: Path) -> None:
+    def __init__(self, index: ItemIndex, path: Path, folder: Path, recommender: str) -> None:
         self.index = index
-        self._path = path
+        self._path, self._recommender = path, recommender
+        self._mark = path.with_name(path.name + MARK_ENDING)
+        if path.exists() and self._mark.exists() and read_object(self._mark).get("recommender") != recommender:
+            raise UsageError(
+                f"{path} holds vectors of another recommender",
+                expected="items of the recommender that is given, as inner products of two spaces mean nothing",
+                fix="Choose another --index, or delete it: it is made again from the recommender and --out",
+            )
         ids, vectors = read_onboarded(folder)
         if len(ids):
             index.push(ids, vectors)
@@ -90,6 +108,7 @@ class IndexFile:
     def save(self) -> None:
         """Write the file if the index has changed."""
         if self._changed:
+            publish_json(self._mark, {"recommender": self._recommender})
             self.index.save(self._path)
             self._changed = False
 

@@ -13,7 +13,7 @@ import pytest
 from fllm_export import UserTable
 from fllm_export.coldstart import Onboarder, OnboardOptions, Vectors, read_onboarded
 from fllm_export.coldstart.item_index import open_index
-from fllm_export.coldstart.item_stream import Counts, IndexFile, ItemStream, StreamEnd
+from fllm_export.coldstart.item_stream import MARK_ENDING, Counts, IndexFile, ItemStream, StreamEnd
 from fllm_export.coldstart.new_items import Batch, Content, open_items
 from fllm_export.coldstart.onboard_journal import OnboardJournal
 from fllm_export.errors import BundleError, UsageError
@@ -33,11 +33,18 @@ def onboarder(tmp_path_factory: pytest.TempPathFactory) -> Onboarder:
 
 
 def stream(
-    onboarder: Onboarder, path: Path, out: Path, batch: int = 8, end: StreamEnd = WHOLE, index: Path | None = None
+    onboarder: Onboarder,
+    path: Path,
+    out: Path,
+    batch: int = 8,
+    end: StreamEnd = WHOLE,
+    index: Path | None = None,
+    recommender: str = "r",
 ) -> Counts:
-    with OnboardJournal(out, CONDITIONS) as journal:
-        known = onboarder._recommender
-        into = None if index is None else IndexFile(open_index(index, known.item_ids, known.items), index, out)
+    with OnboardJournal(out, {**CONDITIONS, "recommender": recommender}) as journal:
+        known, into = onboarder._recommender, None
+        if index is not None:
+            into = IndexFile(open_index(index, known.item_ids, known.items), index, out, recommender)
         return ItemStream(onboarder, open_items(path, "vector"), journal, into, batch).run(end)
 
 
@@ -69,6 +76,30 @@ def test_a_file_gives_each_item_once_in_any_batches(
     assert rows["real_users"].to_pylist() == expected.real_users.tolist()
     assert rows["user_ids"].to_pylist() == expected.user_ids.tolist()
     assert set(rows["revision"].to_pylist()) == {1}
+
+
+def test_an_index_takes_the_items_of_one_recommender(onboarder: Onboarder, tmp_path: Path) -> None:
+    path, index = tmp_path / "items.jsonl", tmp_path / "index.safetensors"
+    path.write_bytes(as_lines(records(3)))
+    stream(onboarder, path, tmp_path / "out", index=index)
+    before = index.read_bytes()
+    with pytest.raises(
+        UsageError, match=r"index.safetensors holds vectors of another recommender.*Choose another --index"
+    ):
+        stream(onboarder, path, tmp_path / "other", index=index, recommender="s")
+    assert index.read_bytes() == before
+    index.unlink()  # made again, of the new recommender
+    stream(onboarder, path, tmp_path / "other", index=index, recommender="s")
+    index.with_name(
+        index.name + MARK_ENDING
+    ).unlink()  # an index that something else made belongs to who pushes into it
+    path.write_bytes(as_lines(records(5)))
+    stream(onboarder, path, tmp_path / "out", index=index)
+    assert (
+        len(open_index(index, [0], np.zeros((1, onboarder._recommender.dim)))) == len(onboarder._recommender.items) + 5
+    )
+    with pytest.raises(UsageError, match="another recommender"):
+        stream(onboarder, path, tmp_path / "other", index=index, recommender="s")
 
 
 def test_what_is_known_is_told_by_its_content(onboarder: Onboarder, tmp_path: Path) -> None:
