@@ -33,8 +33,15 @@ def _table(result: LoopResult) -> str:
     rows = result.rows()
     columns = [result.means(task, metric) for task, metric in result.columns()]
     best = [max(column.values()) for column in columns]
+    # Where no arm is better than the one without pseudo-interactions, all that leave the vectors alone would be bold.
     marks = [
-        [False, *(arm in column and column[arm] == most for column, most in zip(columns, best, strict=True))]
+        [
+            False,
+            *(
+                arm in column and column[arm] == most > column.get(NO_PAIRS, 0.0)
+                for column, most in zip(columns, best, strict=True)
+            ),
+        ]
         for arm in result.metrics
     ]
     return page.scrolled(page.table(result.header(), rows, marks, kind="best"))

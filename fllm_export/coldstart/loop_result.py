@@ -106,10 +106,10 @@ class LoopResult:
     def legend(self) -> str:
         """Return what the figures of :meth:`rows` are, as plain text."""
         if self.seeds == 1:
-            return "One seed: no deviation and no test."
+            return f"Evaluator {self.protocol}. One seed: no deviation and no test."
         return (
-            f"Mean and standard deviation over {self.seeds} seeds. *: p < 0.05 in a paired t-test over the seeds "
-            f"against {NO_PAIRS!r}."
+            f"Evaluator {self.protocol}. Mean and standard deviation over {self.seeds} seeds. *: p < 0.05 in a paired "
+            f"t-test over the seeds against {NO_PAIRS!r}; no test where all seeds differ from it by the same amount."
         )
 
     def header(self) -> list[str]:
