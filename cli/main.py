@@ -65,7 +65,7 @@ class Verbs(click.Group):
             _refuse(output, error)
         except KeyboardInterrupt:
             code = INTERRUPTED
-            fix = "if you run train, build, sweep, score or onboard again, it continues where it stopped"
+            fix = "train, build, sweep, score, onboard and evaluate --recommender continue where they stopped"
             output.error("Interrupted", f"interrupted; {fix}", code)
         except Exception as error:
             refused = _refused_by_system(error)
