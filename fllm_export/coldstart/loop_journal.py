@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fllm_export.errors import UsageError
-from fllm_export.files import locked, publish
+from fllm_export.files import locked
+from fllm_export.line_journal import append_line, whole_lines
 from fllm_export.strict_json import parse
 
 FILE_NAME = "loop.jsonl"
@@ -51,21 +51,11 @@ class LoopJournal:
     def add(self, arm: str, seed: int, facts: dict[str, Any]) -> None:
         """Append a line, synced to disk."""
         line = json.dumps({"conditions": self._conditions, "arm": arm, "seed": seed, "facts": facts}, sort_keys=True)
-        with self._path.open("ab") as file:
-            file.write(f"{line}\n".encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._path, f"{line}\n")
         self._found[arm, seed] = facts
 
     def _take_up(self) -> None:
-        if not self._path.exists():
-            return
-        content = self._path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with publish(self._path) as file:
-                file.write(whole)
-        for line in whole.splitlines():
+        for line in whole_lines(self._path, repair=True):
             try:
                 found = parse(line)
                 if found["conditions"] == self._conditions:

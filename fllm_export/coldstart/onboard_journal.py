@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from fllm_export.coldstart.new_items import Batch, ItemSource, NewItem
 from fllm_export.coldstart.onboard_parts import PARTS, Part, batch_facts, described, part_name, read_part, write_part
 from fllm_export.coldstart.onboarding import Onboarded
 from fllm_export.errors import BundleError, UsageError
-from fllm_export.files import locked, publish, publish_json, sync_directory
+from fllm_export.files import locked, publish_json
+from fllm_export.line_journal import append_line, whole_lines
 from fllm_export.strict_json import parse, read_object
 
 FILE_NAME = "journal.jsonl"
@@ -181,14 +181,7 @@ class OnboardJournal:
             self._states[item.item_id] = item.sha256, revision
 
     def _append(self, entry: Entry) -> None:
-        path = self.folder / FILE_NAME
-        made = not path.exists()
-        with path.open("ab") as file:
-            file.write(json.dumps(asdict(entry), sort_keys=True).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if made:
-            sync_directory(self.folder)
+        append_line(self.folder / FILE_NAME, json.dumps(asdict(entry), sort_keys=True) + "\n")
         self.entries.append(entry)
 
     def _adopt(self) -> None:
@@ -252,15 +245,8 @@ def committed_parts(folder: Path) -> list[Part]:
 
 def _entries(path: Path, *, repair: bool) -> list[Entry]:
     """Return the lines; a last line that a crash cut short does not count, and ``repair`` removes it."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content) and repair:
-        with publish(path) as file:
-            file.write(whole)
     entries = []
-    for number, line in enumerate(whole.splitlines()):
+    for number, line in enumerate(whole_lines(path, repair=repair)):
         try:
             entry = Entry.parsed(line)
             if entry.batch != number:
