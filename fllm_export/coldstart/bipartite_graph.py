@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,7 +16,11 @@ from fllm_export.evaluation.dataset import Positions
 
 @dataclass(frozen=True)
 class BipartiteGraph:
-    """Normalised weights of edges: 1 / sqrt(d_u d_i), where d is the number of edges of a node.
+    """Normalised weights of edges: w_ui / sqrt(d_u d_i), where d is the sum of the weights of a node.
+
+    Edges of pseudo-interactions lead from users to items only: an item takes in its pseudo-users, but they do not take
+    in the item, and d_u counts observed pairs alone. So what users and warm items take in depends on observed pairs
+    alone, however many cold items there are.
 
     Attributes:
         to_users: sparse matrix [U, T], from items to users.
@@ -26,21 +31,29 @@ class BipartiteGraph:
     to_items: Any
 
     @classmethod
-    def of(cls, users: Positions, items: Positions, shape: tuple[int, int]) -> BipartiteGraph:
+    def of(
+        cls, users: Positions, items: Positions, weights: npt.NDArray[np.float32], observed: int, shape: tuple[int, int]
+    ) -> BipartiteGraph:
         """Build the graph.
 
         Args:
             users: of each pair, int64 [P].
             items: of each pair, int64 [P].
+            weights: of each pair, float32 [P].
+            observed: number of observed pairs, which come first.
             shape: numbers of users and items.
 
         Raises:
             HardwareError: SciPy is not installed.
         """
-        of_users, of_items = np.bincount(users, minlength=shape[0]), np.bincount(items, minlength=shape[1])
-        edges = (1 / np.sqrt(of_users[users] * of_items[items])).astype(np.float32)
+        of_users = np.bincount(users[:observed], weights[:observed], shape[0])
+        of_items = np.bincount(items, weights, shape[1])
+        edges = weights / np.sqrt(np.maximum(of_users[users], 1e-12) * np.maximum(of_items[items], 1e-12))
+        edges[observed:] *= of_users[users[observed:]] > 0
         sparse = require_scipy("scipy.sparse")
-        to_users = sparse.csr_matrix((edges, (users, items)), shape=shape)
+        edges = edges.astype(np.float32)
+        first = slice(0, observed)
+        to_users = sparse.csr_matrix((edges[first], (users[first], items[first])), shape=shape)
         return cls(to_users, sparse.csr_matrix((edges, (items, users)), shape=(shape[1], shape[0])))
 
     def propagate(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,11 +19,13 @@ class Triples:
         users: int64 [B].
         liked: int64 [B].
         others: int64 [B].
+        weights: of each triple, float32 [B].
     """
 
     users: Tensor
     liked: Tensor
     others: Tensor
+    weights: Tensor
 
 
 class TripleSource:
@@ -34,11 +36,12 @@ class TripleSource:
     Args:
         users: of each pair, int64 [P].
         items: of each pair, int64 [P].
+        weights: of each pair, float32 [P].
         item_count: number of items, T.
     """
 
-    def __init__(self, users: Tensor, items: Tensor, item_count: int) -> None:
-        self._users, self._items = users, items
+    def __init__(self, users: Tensor, items: Tensor, weights: Tensor, item_count: int) -> None:
+        self._users, self._items, self._weights = users, items, weights
         # With the roles swapped: for each user an item outside the user's own.
         self._known = Positives(items, users, item_count)
 
@@ -50,11 +53,11 @@ class TripleSource:
         """Return the triples of some pairs."""
         users = self._users[pairs]
         others = self._known.draw_negatives(users, generator)
-        return Triples(users, self._items[pairs], others)
+        return Triples(users, self._items[pairs], others, self._weights[pairs])
 
 
 def bpr_loss(users: Tensor, items: Tensor, triples: Triples) -> Tensor:
-    """Return the mean of -ln sigmoid(u . i - u . j).
+    """Return sum w -ln sigmoid(u . i - u . j) / B.
 
     Args:
         users: scoring vectors, float32 [U, d].
@@ -63,7 +66,8 @@ def bpr_loss(users: Tensor, items: Tensor, triples: Triples) -> Tensor:
     """
     of_users = functional.embedding(triples.users, users)
     gaps = functional.embedding(triples.liked, items) - functional.embedding(triples.others, items)
-    return functional.softplus(-(of_users * gaps).sum(1)).mean()
+    losses = functional.softplus(-(of_users * gaps).sum(1))
+    return (triples.weights * losses).sum() / len(losses)
 
 
 def penalty(users: Tensor, items: Tensor, triples: Triples) -> Tensor:

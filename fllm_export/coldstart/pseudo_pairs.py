@@ -93,3 +93,25 @@ class PseudoPairs:
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _NAMES}
         with publish(arguments.path(path, "path")) as out:
             out.write(save(tensors, {"format": _FORMAT}))
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return self.user_ids.size
+
+    @property
+    def k(self) -> int:
+        """Users per item."""
+        return int(self.user_ids.shape[1])
+
+    def first(self, k: int) -> PseudoPairs:
+        """Return the best ``k`` users of each item.
+
+        Raises:
+            UsageError: there are fewer.
+        """
+        k = arguments.integer(k, "k", least=1, most=self.k)
+        return PseudoPairs(self.item_ids, self.user_ids[:, :k], self.probabilities[:, :k])
+
+    def flat(self) -> tuple[Ids, Ids, Weights]:
+        """Return items, users and probabilities, one entry per pair: int64 [P], int64 [P], float32 [P]."""
+        return np.repeat(self.item_ids, self.k), self.user_ids.reshape(-1), self.probabilities.reshape(-1)

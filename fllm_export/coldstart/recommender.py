@@ -97,12 +97,12 @@ class _Run:
         self._options, self._pairs, self._seed = options, pairs, seed
         items = np.searchsorted(self.known, pairs.pairs.items)
         shape = (len(pairs.user_ids), len(self.known))
-        graph = BipartiteGraph.of(pairs.pairs.users, items, shape)
+        graph = BipartiteGraph.of(pairs.pairs.users, items, pairs.weights, pairs.observed, shape)
         users, rows = starting_vectors(graph.to_items.T.tocsr(), options.dim, options.scale, seed)
         self._model = _model(options, torch.from_numpy(users), torch.from_numpy(rows), graph, seed)
         self._adam = torch.optim.Adam(self._model.parameters(), lr=options.rate, fused=True)
         sides = torch.from_numpy(pairs.pairs.users), torch.from_numpy(items)
-        self._source = TripleSource(*sides, shape[1])
+        self._source = TripleSource(*sides, torch.from_numpy(pairs.weights), shape[1])
 
     def trained(self, file: Path | None, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
         """Train, and return the scoring vectors of the best epoch."""
@@ -144,7 +144,7 @@ class _Run:
         """Return what tells this run from others."""
         digest = hashlib.sha256(json.dumps([self._options.to_json(), self._seed], sort_keys=True).encode())
         pairs = self._pairs
-        for part in (pairs.pairs.users, pairs.pairs.items, pairs.validation.users):
+        for part in (pairs.pairs.users, pairs.pairs.items, pairs.weights, pairs.validation.users):
             digest.update(np.ascontiguousarray(part).tobytes())
         digest.update(pairs.validation.items.tobytes())
         return digest.hexdigest()
@@ -160,10 +160,11 @@ class _Validation:
 
     @classmethod
     def of(cls, pairs: TrainingPairs, known: np.ndarray) -> _Validation:
-        train = Pairs(pairs.pairs.users, np.searchsorted(known, pairs.pairs.items))
+        observed = slice(0, pairs.observed)
+        train = Pairs(pairs.pairs.users[observed], np.searchsorted(known, pairs.pairs.items[observed]))
         users = np.unique(pairs.validation.users)
         truth = [np.searchsorted(known, items) for items in truth_of(pairs.validation, users)]
-        return cls(Candidates.of(np.arange(len(known)), train), users, truth)
+        return cls(Candidates.of(np.unique(train.items), train), users, truth)
 
     def ndcg(self, users: np.ndarray, items: np.ndarray) -> float:
         if not len(self.users):

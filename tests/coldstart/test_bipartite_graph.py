@@ -14,11 +14,19 @@ USERS, ITEMS, DIM = 7, 9, 4
 
 @pytest.fixture
 def graph():
-    """A random graph, and its dense matrices."""
-    liked = np.random.default_rng(0).random((USERS, ITEMS)) < 0.5
-    to_users = liked / np.sqrt(np.maximum(np.outer(liked.sum(1), liked.sum(0)), 1))
-    made = BipartiteGraph.of(*np.nonzero(liked), (USERS, ITEMS))
-    to_items = to_users.T
+    """A random graph whose last three pairs are pseudo-interactions of the last item, and its dense matrices."""
+    generator = np.random.default_rng(0)
+    users, items = np.nonzero(generator.random((USERS, ITEMS - 1)) < 0.5)
+    observed = len(users)
+    users, items = np.append(users, [0, 2, 5]), np.append(items, [ITEMS - 1] * 3)
+    weights = np.append(np.ones(observed), [0.5, 1.5, 1.0]).astype(np.float32)
+    to_items = np.zeros((ITEMS, USERS))
+    for user, item, weight in zip(users, items, weights, strict=True):
+        of_user = np.count_nonzero(users[:observed] == user)
+        to_items[item, user] = weight / np.sqrt(of_user * weights[items == item].sum())
+    to_users = to_items.T.copy()
+    to_users[:, ITEMS - 1] = 0
+    made = BipartiteGraph.of(users, items, weights, observed, (USERS, ITEMS))
     return made, to_users, to_items
 
 
@@ -27,7 +35,7 @@ def vectors():
     return (generator.standard_normal((n, DIM)).astype(np.float32) for n in (USERS, ITEMS))
 
 
-def test_propagation_is_the_dense_product(graph):
+def test_propagation_is_the_dense_product_and_pseudo_edges_lead_to_items_alone(graph):
     made, to_users, to_items = graph
     users, items = vectors()
     found = made.propagate(torch.from_numpy(users), torch.from_numpy(items))

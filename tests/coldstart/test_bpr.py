@@ -10,7 +10,7 @@ from fllm_export.coldstart.bpr import Triples, TripleSource, bpr_loss, penalty  
 
 def triples():
     users, liked, others = torch.tensor([0, 1, 0, 2]), torch.tensor([1, 1, 3, 0]), torch.tensor([0, 2, 2, 3])
-    return Triples(users, liked, others)
+    return Triples(users, liked, others, torch.tensor([1.0, 0.5, 2.0, 1.0]))
 
 
 def numbers():
@@ -21,8 +21,8 @@ def numbers():
 def value(users, items, decay):
     """The loss by its formula, in float64 and without torch."""
     total = 0.0
-    for u, i, j in zip(*(part.tolist() for part in vars(triples()).values()), strict=True):
-        total += np.log1p(np.exp(-(users[u] @ (items[i] - items[j]))))
+    for u, i, j, weight in zip(*(part.tolist() for part in vars(triples()).values()), strict=True):
+        total += weight * np.log1p(np.exp(-(users[u] @ (items[i] - items[j]))))
         total += decay / 2 * sum(float(rows @ rows) for rows in (users[u], items[i], items[j]))
     return total / 4
 
@@ -48,7 +48,7 @@ def test_an_epoch_has_each_pair_once_and_no_negative_is_known():
     users = torch.arange(60) % 6
     items = torch.arange(60) // 6 + users
     known = set(zip(users.tolist(), items.tolist(), strict=True))
-    source = TripleSource(users, items, 40)
+    source = TripleSource(users, items, torch.ones(60), 40)
     generator = torch.Generator().manual_seed(0)
     batches = source.batches(16, generator)
     assert torch.cat(batches).sort().values.tolist() == list(range(60))

@@ -10,6 +10,18 @@ from fllm_export.coldstart.pseudo_pairs import PseudoPairs
 from fllm_export.errors import BundleError, UsageError
 
 
+def test_pairs_are_listed_item_by_item() -> None:
+    pairs = PseudoPairs([7, 3], [[1, 2], [2, 9]], [[0.5, 0.25], [0.125, 0.0]])
+    items, users, weights = pairs.flat()
+    assert items.tolist() == [7, 7, 3, 3]
+    assert users.tolist() == [1, 2, 2, 9]
+    assert weights.tolist() == [0.5, 0.25, 0.125, 0.0]
+    assert (len(pairs), pairs.k) == (4, 2)
+    assert pairs.first(1).user_ids.tolist() == [[1], [2]]
+    with pytest.raises(UsageError, match="k is 3"):
+        pairs.first(3)
+
+
 def test_logarithms_of_an_answer_become_probabilities() -> None:
     pairs = PseudoPairs.of_answer([4], [[1, 2]], np.array([[1e-7, np.log(0.25)]], np.float32))
     assert np.allclose(pairs.probabilities, [[1.0, 0.25]])

@@ -8,6 +8,7 @@ pytest.importorskip("scipy")
 
 from fllm_export.coldstart import recommender as module  # noqa: E402
 from fllm_export.coldstart.names import MODEL_NAMES  # noqa: E402
+from fllm_export.coldstart.pseudo_pairs import PseudoPairs  # noqa: E402
 from fllm_export.coldstart.recommender import BprRecommender  # noqa: E402
 from fllm_export.coldstart.recommender_options import RecommenderOptions  # noqa: E402
 from fllm_export.coldstart.training_pairs import TrainingPairs  # noqa: E402
@@ -82,6 +83,15 @@ def test_training_stops_by_patience_and_gives_the_best_epoch(monkeypatch):
     found = small("mf", epochs=9, patience=2).fit(TrainingPairs.of(random_dataset()))
     assert len(seen) == 4
     assert np.array_equal(found.items, seen[1])
+
+
+def test_a_cold_item_with_pseudo_pairs_is_trained():
+    dataset = random_dataset()
+    pseudo = PseudoPairs([150], [[0, 10, 20]], [[0.2, 0.2, 0.2]])
+    found = small("lightgcn", epochs=20, patience=20).fit(TrainingPairs.of(dataset, pseudo))
+    assert found.item_ids.tolist() == [*dataset.item_ids[dataset.splits["train"].distinct_items].tolist(), 150]
+    scores = found.users @ found.items[-1]
+    assert scores[:3].mean() > scores[3:].mean()
 
 
 def test_a_damaged_state_is_refused_by_name(tmp_path):
