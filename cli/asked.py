@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-from click.core import ParameterSource
-
-from fllm_export.cli.options import typed
+from fllm_export.cli.options import encoder_for, typed
 from fllm_export.directory_kinds import BUNDLE, USER_TABLE, check_kind
 from fllm_export.errors import UsageError
 
@@ -76,10 +73,11 @@ def open_asked(
             "both texts and --file were given" if texts else "no item was given",
             expected="either texts as arguments, or --file with item texts (for a table, with item vectors)",
         )
+    encoder = encoder_for(path, encoder)
     if operating_point is not None:
         engine, threads = typed("engine", engine), typed("threads", threads)
     if USER_TABLE.found_at(path):
-        return _table(path, texts, file, {"engine": engine, "threads": threads, "operating_point": operating_point})
+        return _table(path, file, {"engine": engine, "threads": threads, "operating_point": operating_point})
     check_kind(path, BUNDLE, USER_TABLE)
     from fllm_export.item_texts import ItemTexts
     from fllm_export.runtime.runtime import Runtime
@@ -89,12 +87,10 @@ def open_asked(
     return Asked(runtime, runtime.users, runtime.encoder, items, items, _point(operating_point))
 
 
-def _table(path: Path, texts: Sequence[str], file: Path | None, options: dict[str, Any]) -> Asked:
-    # A variable of the environment is for all that is asked, bundles too; an option is for this table.
-    source = click.get_current_context().get_parameter_source("encoder")
-    if file is None or source is ParameterSource.COMMANDLINE:
+def _table(path: Path, file: Path | None, options: dict[str, Any]) -> Asked:
+    if file is None:
         raise UsageError(
-            f"{path} is a user table, and {'texts were' if texts else 'an encoder was'} given",
+            f"{path} is a user table, and texts were given",
             expected="item vectors in --file, because a table has no encoder",
             fix="To search by text, specify a bundle",
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fllm_export.cli.options import DIRECTORY, encoder_option, engine_option, threads_option
+from fllm_export.cli.options import DIRECTORY, encoder_for, encoder_option, engine_option, threads_option
 from fllm_export.cli.output import Output, json_option, pass_output
 from fllm_export.coldstart.onboard_options import METHODS, WEIGHTS, OnboardOptions
 from fllm_export.counted import counted
@@ -134,15 +134,11 @@ def onboard(
 
 def _opened(source: Path, engine: str | None, encoder: str | None, threads: int | None) -> Runtime | UserTable:
     from fllm_export.directory_kinds import BUNDLE, USER_TABLE, check_kind
-    from fllm_export.errors import UsageError
 
+    encoder = encoder_for(source, encoder)
     if USER_TABLE.found_at(source):
         from fllm_export.runtime.user_table import UserTable
 
-        if encoder is not None:
-            raise UsageError(
-                f"{source} is a user table, which has no encoder", fix="To onboard texts, specify a bundle"
-            )
         return UserTable.open(source, engine=engine, threads=threads)
     check_kind(source, BUNDLE, USER_TABLE)
     from fllm_export.runtime.runtime import Runtime

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.core import ParameterSource
 
+from fllm_export.directory_kinds import USER_TABLE
 from fllm_export.engines.names import ENCODERS, LOG_PROBS, MODES
 from fllm_export.engines.registry import ENGINES
+from fllm_export.errors import UsageError
 from fllm_export.table.options import TableOptions
 
 if TYPE_CHECKING:
@@ -125,6 +127,24 @@ def typed(name: str, value: Value | None) -> Value | None:
     """Return the value of an option if it was typed; what the environment says is for all that is opened."""
     source = click.get_current_context().get_parameter_source(name)
     return value if source is ParameterSource.COMMANDLINE else None
+
+
+def encoder_for(source: Path, encoder: str | None) -> str | None:
+    """Return the encoder that was typed; None where there is none, and where the environment says which.
+
+    ``FLLM_ENCODER`` is for all that is opened, user tables too, and whoever opens a bundle reads it.
+
+    Raises:
+        UsageError: one was typed for a user table.
+    """
+    chosen = typed("encoder", encoder)
+    if chosen is not None and USER_TABLE.found_at(source):
+        raise UsageError(
+            f"{source} is a user table, and an encoder was given",
+            expected="no encoder, because a table holds users alone",
+            fix="For item texts, specify a bundle",
+        )
+    return chosen
 
 
 def table_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import click
 
 from fllm_export.cli.options import (
     DIRECTORY,
+    encoder_for,
     encoder_option,
     engine_option,
     exact_option,
@@ -74,11 +74,9 @@ def score(
     jobs = require("fllm_export.scale.score_job", "ray")
     from fllm_export.scale.scoring import ScoreOptions, ScoreSource
 
-    chosen = ScoreSource(source.absolute(), engine, encoder, threads)
+    chosen = ScoreSource(source.absolute(), engine, encoder_for(source, encoder), threads)
     proven = True if exact is None else exact
     wanted = ScoreOptions(k, mode, seed, proven, log_probs or ("exact" if proven else "estimate"), part_items)
-    if not chosen.takes_texts:
-        chosen = replace(chosen, encoder=None)
     job = jobs.ScoreJob(chosen, _items(items, chosen), out.absolute(), wanted)
     if on_ray:
         rays = require("fllm_export.scale.ray_scoring", "ray")

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from fllm_export.cli.options import DIRECTORY, encoder_option, engine_option, threads_option
+from fllm_export.cli.options import DIRECTORY, encoder_for, encoder_option, engine_option, threads_option
 from fllm_export.cli.output import Output, json_option, pass_output
 from fllm_export.extras import require
 from fllm_export.server.options import ListenOptions, ServerOptions, SourceOptions
@@ -92,6 +92,6 @@ def serve(
         output.result({"url": url}, url)
         sys.stdout.flush()
 
-    opened = SourceOptions(source, engine, encoder, threads, operating_point, resident)
+    opened = SourceOptions(source, engine, encoder_for(source, encoder), threads, operating_point, resident)
     where = ListenOptions(host, port, certificate, key)
     served.run(opened, where, limits, token_file=token_file, traces=traces, say=say, announce=announce)

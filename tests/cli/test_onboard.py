@@ -71,7 +71,9 @@ def test_onboard_says_how_many_users_the_recommender_does_not_know(
     assert "3 users of the user table are not in" in done.stderr
 
 
-def test_onboard_refuses_what_it_cannot_do(tiny_bundle: Bundle, recommender: Path, tmp_path: Path) -> None:
+def test_onboard_refuses_what_it_cannot_do(
+    tiny_bundle: Bundle, recommender: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     items = tmp_path / "new.jsonl"
     items.write_text('{"item_id": 1, "text": "a"}\n')
     common = ["onboard", tiny_bundle.path, items, "--recommender", recommender, "--out", tmp_path / "out"]
@@ -79,7 +81,9 @@ def test_onboard_refuses_what_it_cannot_do(tiny_bundle: Bundle, recommender: Pat
     assert run(*common, "-k", 10_000).exit_code == 2
     assert run("onboard", tmp_path, *common[2:]).exit_code == 4
     users = tiny_bundle.path / "users"
-    assert run("onboard", users, *common[2:], "--encoder", "cpu").exit_code == 2
+    refused = run("onboard", users, *common[2:], "--encoder", "cpu")
+    assert (refused.exit_code, "an encoder was given" in refused.stderr) == (2, True)
+    monkeypatch.setenv("FLLM_ENCODER", "cpu")  # for all that is opened: no reason to refuse a table
     assert "no `vector`" in run("onboard", users, *common[2:]).stderr
 
 

@@ -154,3 +154,13 @@ def test_the_command(place: Path) -> None:
     assert pq.read_table(out).num_rows == 205
     refused = CliRunner().invoke(main, [*map(str, arguments), "--workers", "2"])
     assert refused.exit_code == 2
+
+
+def test_an_encoder_for_a_table_is_refused_if_it_was_typed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(place.parent / "items.npy", ITEMS[:3])
+    given = ["score", place.parent / "items.npy", "--source", place, "--out", place.parent / "out.parquet", "-k", 2]
+    words = list(map(str, given))
+    refused = CliRunner().invoke(main, [*words, "--encoder", "cpu"])
+    assert (refused.exit_code, "an encoder was given" in refused.stderr) == (2, True)
+    monkeypatch.setenv("FLLM_ENCODER", "cpu")
+    assert CliRunner().invoke(main, words).exit_code == 0

@@ -122,9 +122,18 @@ def test_a_server_that_cannot_start_says_why(users: Path, tmp_path: Path) -> Non
         done = started(str(users), "--port", str(port), "--json")
     assert done.returncode == 2
     assert json.loads(done.stdout)["error"]["kind"] == "UsageError"
+    done = started(str(users), "--port", "0", "--encoder", "cpu")
+    assert (done.returncode, "listening" in done.stderr) == (2, False)
+    assert "an encoder was given" in done.stderr
     done = started(str(users), "--port", "0", "--max-batch", "0")
     assert done.returncode == 2
     assert "max_batch is 0" in done.stderr
+
+
+def test_an_encoder_of_the_environment_is_for_bundles_and_does_not_hinder_a_table(users: Path) -> None:
+    program = Program(users, FLLM_ENCODER="cpu")
+    program.wait_for("ready")
+    assert program.stop() == 0
 
 
 def test_without_its_packages_the_verb_names_the_extra(users: Path) -> None:
