@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <fllm/fllm.hpp>
 #include <memory>
+#include <system_error>
 
 #include "timed_stream.hpp"
 
@@ -127,10 +128,28 @@ void Listener::take(int socket) {
   unattended_.push_back(std::prev(connections_.end()));
   // A little more than connections: those that are being closed have threads as well.
   if (idle_threads_ < unattended_.size() && threads_.size() < limits_.connections + 64) {
-    threads_.emplace_back([this] { work(); });
-    ++idle_threads_;
+    if (!begin_thread()) {
+      if (threads_.empty()) {
+        unattended_.pop_back();
+        connections_.pop_back();
+        close(socket);
+        return;
+      }
+      make_room();  // the thread of what goes takes this one
+    }
   }
   changed_.notify_one();
+}
+
+// False where the system allows no further thread.
+bool Listener::begin_thread() {
+  try {
+    threads_.emplace_back([this] { work(); });
+  } catch (const std::system_error&) {
+    return false;
+  }
+  ++idle_threads_;
+  return true;
 }
 
 // Ends the connection that has waited longest for the head of a request; its thread then closes it.

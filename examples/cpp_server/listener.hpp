@@ -51,6 +51,7 @@ class Listener : public httplib::Server {
 
   void accept_waiting();
   void take(int socket);
+  bool begin_thread();
   void make_room();
   void work();
   void attend(Place connection);

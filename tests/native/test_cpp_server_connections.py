@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import signal
 import socket
 import time
@@ -142,6 +143,39 @@ def test_stalled_clients_hold_nothing_up_and_are_cut_off(
         assert more[-1].recv(12) == b"HTTP/1.1 200"
     assert health.statuses == {200}
     assert float(np.median(health.times_s)) < 0.1
+    assert server.stop() == 0
+
+
+@contextlib.contextmanager
+def large_stacks(size: int) -> Iterator[None]:
+    """Let each thread of programs that are started meanwhile reserve so much of its address space, in bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if hard not in (resource.RLIM_INFINITY, -1) and hard < size:
+        pytest.skip("stacks may not be large here")
+    resource.setrlimit(resource.RLIMIT_STACK, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_STACK, (soft, hard))
+
+
+def test_connections_are_answered_where_no_further_thread_can_begin(
+    server_program: Path, tiny_bundle: Bundle, onnxruntime_library: str
+) -> None:
+    """A limit on the number of threads does not bind root; a limit on the room for their stacks does."""
+    stack = 1 << 30
+    with large_stacks(stack):
+        server = Server(server_program, tiny_bundle.path, onnxruntime_library)
+    server.wait_for("ready")
+    server.ask(text="a paper", k=3)
+    pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + 2 * stack + stack // 2
+    resource.prlimit(server.process.pid, resource.RLIMIT_AS, (most, most))
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(12):
+            open_ones.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+        for _ in range(5):
+            server.ask(text="a paper", k=3)
     assert server.stop() == 0
 
 
