@@ -111,6 +111,9 @@ bool read_nullable(Request& request, const std::string& name, const json& value)
     if (value.is_null()) return true;
     if (!value.is_boolean()) refuse("exact is " + shown(value) + "; expected true or false.");
     request.exact = value.get<bool>();
+  } else if (name == "refine") {
+    if (value.is_null()) return true;
+    request.refine = static_cast<std::uint32_t>(std::min<std::uint64_t>(whole(value, "refine"), INT32_MAX));
   } else if (name == "allow" || name == "deny") {
     if (value.is_null()) return true;
     if (request.listed) refuse("both allow and deny were given; expected one of them.");
@@ -128,8 +131,6 @@ void read_option(Request& request, const std::string& name, const json& value) {
   } else if (name == "mode") {
     if (value != "topk" && value != "sample") refuse("mode is " + shown(value) + "; expected topk or sample.");
     request.mode = value == "sample" ? FLLM_SAMPLE : FLLM_TOPK;
-  } else if (name == "refine") {
-    request.refine = static_cast<std::uint32_t>(std::min<std::uint64_t>(whole(value, "refine"), INT32_MAX));
   } else if (name == "seed") {
     for (const json& seed : value.is_array() ? value : json::array({value})) {
       request.seeds.push_back(whole(seed, "seed"));

@@ -75,7 +75,8 @@ def test_probabilities_are_chosen_and_users_filtered(server: Server, runtime: Ru
     assert [item["exact"] for item in server.ask(texts=texts, k=2, exact=False)["items"]] == [
         item["exact"] for item in wanted["items"]
     ]
-    assert server.ask(texts=texts, k=2, exact=None, log_probs=None, deny=None)["items"][0]["log_probs_exact"]
+    found = server.ask(texts=texts, k=2, exact=None, log_probs=None, refine=None, deny=None)
+    assert found["items"][0]["log_probs_exact"]
 
 
 REQUEST_FIELDS = ("text", "texts", "token_ids", "item_vectors", "k", "mode", "seed", "budget_ms", "other")
