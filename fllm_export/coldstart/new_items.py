@@ -234,6 +234,8 @@ class ParquetItems:
         items: list[NewItem] = []
         for row, record in enumerate(records, begin):
             try:
+                if record is None:
+                    raise UsageError("it holds text that is not UTF-8", expected="text in UTF-8")
                 items.append(NewItem.of(record, self._kind, self._dim))
             except UsageError as error:
                 if items:
@@ -241,7 +243,7 @@ class ParquetItems:
                 raise BundleError(f"{self.path}, row {row}: {error.found}", expected=error.expected) from error
         return Batch(items, begin, begin + len(items), size)
 
-    def _records(self, begin: int, most: int) -> tuple[list[dict[str, Any]], int]:
+    def _records(self, begin: int, most: int) -> tuple[list[dict[str, Any] | None], int]:
         """Return the records from a row on, and the number of the file's rows."""
         with self._whole():
             # Before the file is opened: if it is replaced in between, the next read decodes the group again.
@@ -250,14 +252,14 @@ class ParquetItems:
             rows = int(file.metadata.num_rows)
             if rows < begin:
                 raise _shorter(self.path, rows, begin, self.unit)
-            found: list[dict[str, Any]] = []
+            found: list[dict[str, Any] | None] = []
             first = 0
             for group in range(file.metadata.num_row_groups):
                 last = first + int(file.metadata.row_group(group).num_rows)
                 if last > begin and len(found) < most:
                     start = max(begin - first, 0)
                     part = self._group(file, group, now).slice(start, most - len(found))
-                    found += part.to_pylist()
+                    found += _dicts(part)
                 first = last
             return found, rows
 
@@ -288,6 +290,16 @@ class ParquetItems:
 
 class _NotParquetError(BundleError):
     """A file that cannot be read as Parquet, perhaps because it is being written."""
+
+
+def _dicts(rows: Any) -> list[dict[str, Any] | None]:
+    """Return the rows of an Arrow table; None in place of one with text that is not UTF-8."""
+    try:
+        found: list[dict[str, Any] | None] = rows.to_pylist()
+    except UnicodeDecodeError:
+        half = rows.num_rows // 2
+        return [*_dicts(rows.slice(0, half)), *_dicts(rows.slice(half))] if half else [None]
+    return found
 
 
 def _state(path: Path) -> tuple[int, ...]:

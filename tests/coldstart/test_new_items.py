@@ -89,6 +89,23 @@ def test_a_row_group_is_decoded_once_until_the_file_changes(tmp_path: Path, monk
     assert decoded == [0, 1, 0, 1]
 
 
+@pytest.mark.parametrize("bad", [0, 1, 4])
+def test_text_of_a_parquet_file_that_is_not_utf8_ends_the_batch_before_it(tmp_path: Path, bad: int) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    texts = pa.array([b"\xff\xfe" if n == bad else b"a film" for n in range(5)], pa.binary())
+    # Arrow takes the bytes as they are.
+    column = pa.Array.from_buffers(pa.string(), 5, texts.buffers())
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"item_id": list(range(5)), "text": column}), path)
+    source = open_items(path, "text")
+    if bad:
+        assert [item.item_id for item in source.read(0, 9, final=True).items] == list(range(bad))
+    with pytest.raises(BundleError, match=f"row {bad}: it holds text that is not UTF-8"):
+        source.read(bad, 9, final=False)
+
+
 def damage_pages(path: Path) -> None:
     """Overwrite the pages of a Parquet file; its footer stays whole."""
     content = bytearray(path.read_bytes())
