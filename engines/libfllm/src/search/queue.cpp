@@ -19,6 +19,7 @@ Queue::Queue(std::unique_ptr<Engine> engine, std::chrono::microseconds window)
 std::vector<ItemAnswer> Queue::search(const Search& search) {
   engine_->check(search);  // before it shares a pass with others
   Ticket ticket(search);
+  ticket.answers.reserve(search.items);  // so that nothing is left to fail once a pass has its answers
   std::unique_lock lock(mutex_);
   waiting_.push_back(&ticket);
   while (!ticket.done()) {
@@ -33,7 +34,8 @@ std::vector<ItemAnswer> Queue::search(const Search& search) {
   return std::move(ticket.answers);
 }
 
-// Runs one pass for the front of the queue, which need not hold the caller's own search.
+// Runs one pass for the front of the queue, which need not hold the caller's own search. Throws nothing: others wait
+// for its end, and what fails is told to those whose pass it is.
 void Queue::lead(std::unique_lock<std::mutex>& lock) {
   leading_ = true;
   if (window_.count() > 0) {
@@ -41,7 +43,14 @@ void Queue::lead(std::unique_lock<std::mutex>& lock) {
     std::this_thread::sleep_for(window_);
     lock.lock();
   }
-  const std::vector<Share> shares = take_shares();
+  std::vector<Share> shares;
+  try {
+    shares = take_shares();
+  } catch (...) {  // no memory; the queue is as it was
+    waiting_.front()->failure = std::current_exception();
+    waiting_.front()->woken.notify_one();
+    waiting_.pop_front();
+  }
   lock.unlock();
   run(shares);
   lock.lock();
@@ -77,13 +86,13 @@ std::vector<Queue::Share> Queue::take_shares() {
 }
 
 void Queue::run(const std::vector<Share>& shares) {
-  std::vector<Column> columns;
-  for (const Share& share : shares) {
-    for (std::size_t i = 0; i < share.items; ++i) columns.push_back({share.ticket->search, share.ticket->begun + i});
-  }
   std::vector<ItemAnswer> answers;
   std::exception_ptr failure;
   try {
+    std::vector<Column> columns;
+    for (const Share& share : shares) {
+      for (std::size_t i = 0; i < share.items; ++i) columns.push_back({share.ticket->search, share.ticket->begun + i});
+    }
     answers = engine_->scan(std::move(columns));
   } catch (...) {
     failure = std::current_exception();
