@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -36,6 +38,8 @@ class ReopenedEngine:
         self.name = name
         self._make = make
         self._current = make()
+        # By process: after a fork, a thread that is not in the child may hold its parent's.
+        self._turns: dict[int, threading.Lock] = {}
 
     @property
     def facts(self) -> TableFacts:
@@ -47,7 +51,11 @@ class ReopenedEngine:
         return self._current.search(z, request)
 
     def reopen(self) -> None:
-        """Open the directory again, and make it current if its rows have the same dimension and the same link."""
-        fresh = self._make()
-        check_reopened(self.facts, fresh.facts)
-        self._current = fresh
+        """Open the directory again, and make it current if its rows have the same dimension and the same link.
+
+        Of several threads one opens at a time, so that what was opened last is current.
+        """
+        with self._turns.setdefault(os.getpid(), threading.Lock()):
+            fresh = self._make()
+            check_reopened(self.facts, fresh.facts)
+            self._current = fresh

@@ -1,8 +1,11 @@
 // Changes through the C interface and its C++ header, as a server makes them.
+#include <chrono>
 #include <cstddef>
 #include <filesystem>
 #include <fllm/fllm.hpp>
+#include <semaphore>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "check.hpp"
@@ -71,6 +74,30 @@ void what_is_refused() {
   CHECK(fllm_users_delete(path, &user, 1, nullptr, nullptr, &error) == FLLM_OK);
 }
 
+// A table of many files takes long to open. One that is opened later, and is open sooner, stays current.
+void what_was_opened_last_is_current() {
+  const writer::Directory slow, fast;
+  writer::write_table(slow, std::vector<std::uint64_t>(2000, 1), kDim, 64);
+  writer::write_table(fast, {kRows}, kDim, 64);
+  fllm::TableOptions one_thread;
+  one_thread.threads = 1;
+  const auto began = std::chrono::steady_clock::now();
+  fllm::Table table(slow.path(), one_thread);
+  const auto opening = std::chrono::steady_clock::now() - began;
+  for (int round = 0; round < 5; ++round) {
+    std::binary_semaphore begins{0};
+    std::thread earlier([table, &slow, &begins]() mutable {
+      begins.release();
+      table.reopen(slow.path());
+    });
+    begins.acquire();
+    std::this_thread::sleep_for(opening / 3);
+    table.reopen(fast.path());
+    earlier.join();
+    CHECK(table.describe().rows == kRows);
+  }
+}
+
 // A program of an earlier release has shorter structs: only what it knows is read and written.
 void shorter_structs() {
   const writer::Directory directory;
@@ -89,6 +116,7 @@ void shorter_structs() {
 int main() {
   a_server_that_sees_new_users();
   what_is_refused();
+  what_was_opened_last_is_current();
   shorter_structs();
   return check::result();
 }

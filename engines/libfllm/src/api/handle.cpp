@@ -45,7 +45,15 @@ std::shared_ptr<OpenTable> Handle::current() const {
   return current_;
 }
 
+std::shared_ptr<Handle::Turn> Handle::turn() {
+  const std::lock_guard lock(handles_mutex());
+  if (turn_ == nullptr || turn_->process != process_number()) turn_.reset(new Turn{process_number(), {}});
+  return turn_;
+}
+
 void Handle::reopen(const std::string& directory) {
+  const std::shared_ptr<Turn> mine = turn();
+  const std::lock_guard one_at_a_time(mine->mutex);
   std::string next = directory;
   if (next.empty()) {
     const std::lock_guard lock(handles_mutex());

@@ -3,7 +3,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "search/engines.hpp"
@@ -29,7 +31,8 @@ class Handle {
   const kernels::Kernels& kernels() const { return *options_.given.kernels; }
   const char* engine() const { return kind_.name; }
 
-  // Opens `directory` (empty: the same as before) and makes it current. On failure nothing changes.
+  // Opens `directory` (empty: the same as before) and makes it current. On failure nothing changes. Of several threads
+  // one opens at a time, so that what was opened last is current.
   void reopen(const std::string& directory);
 
   void retain() { owners_.fetch_add(1, std::memory_order_relaxed); }
@@ -37,13 +40,21 @@ class Handle {
   bool release() { return owners_.fetch_sub(1, std::memory_order_acq_rel) == 1; }
 
  private:
+  // Whoever opens again holds it. After a fork it may be locked for ever, and another takes its place.
+  struct Turn {
+    const std::uint64_t process;
+    std::mutex mutex;
+  };
+
+  std::shared_ptr<Turn> turn();
   std::shared_ptr<OpenTable> open(const std::string& directory) const;
 
   const EngineKind& kind_;
   HandleOptions options_;
   std::atomic<std::size_t> owners_{1};
-  std::string directory_;  // this and the next one are guarded by handles_mutex()
+  std::string directory_;  // this and the next two are guarded by handles_mutex()
   std::shared_ptr<OpenTable> current_;
+  std::shared_ptr<Turn> turn_;
 };
 
 }  // namespace fllm
