@@ -172,11 +172,15 @@ def _forecast_text(forecast: Estimate) -> str:
 
 
 def _bundle_text(bundle: Bundle) -> str:
+    from fllm_export.bundle.learning import interaction_facts
+
     layout, parity = bundle.table().layout, bundle.parity()
     size = sum(entry.bytes for entry in bundle.files().values())
+    kept = "".join(f"{name}: {fact}\n" for name, fact in interaction_facts(layout).items())
     recall = columns(["K", "recall@K"], [[str(depth), f"{value:.4f}"] for depth, value in parity.recall.items()])
     return (
-        f"{bundle.path}: {counted(layout.rows, 'user')} x {layout.dim}, {layout.codec}, {byte_text(size)}\n\n"
+        f"{bundle.path}: {counted(layout.rows, 'user')} x {layout.dim}, {layout.codec}, {byte_text(size)}\n"
+        f"{kept}\n"
         f"{_search_text(bundle)}"
         f"Parity with the fp32 checkpoint on {counted(parity.texts, 'item text')}\n{recall}\n"
         f"score error {parity.score_error_rms:.2e} rms, {parity.score_error_max:.2e} at most "

@@ -5,8 +5,19 @@ In a checkout the two come from different places: the sources change with every 
 
 from __future__ import annotations
 
-import fllm_export._core as _core
+from pathlib import Path
+
 from fllm_export.errors import HardwareError
+
+try:
+    import fllm_export._core as _core
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{Path(__file__).parent} holds Python sources without the compiled module: it is a checkout, which hides an "
+        "installed fllm-export from programs that are started in it. Start Python in another directory, or install the "
+        "checkout in place: pip install -e .",
+        name=error.name,
+    ) from error
 
 INTERFACE = 2
 """Number of the interface of ``_core``: ``_core.interface`` of engines/libfllm/bindings/module.cpp is the same."""

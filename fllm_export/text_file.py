@@ -271,7 +271,7 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Columns:
         from pyarrow import parquet
     except ImportError as error:
         raise HardwareError(
-            "reading Parquet needs pyarrow, which is not installed", fix="Run pip install 'fllm-export[build]'"
+            "reading Parquet needs pyarrow, which is not installed", fix="Run pip install pyarrow"
         ) from error
     try:
         with parquet.ParquetFile(path) as file:

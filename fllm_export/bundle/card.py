@@ -8,6 +8,7 @@ from typing import Any
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.calibration import calibration_facts
 from fllm_export.bundle.encoder_facts import encoder_cost, encoder_facts
+from fllm_export.bundle.learning import interaction_facts
 from fllm_export.bundle.size_facts import HEADER, PICTURE, front_rows, size_facts
 from fllm_export.checkpoint.spec import CheckpointSpec
 from fllm_export.counted import counted
@@ -55,6 +56,7 @@ def _facts(bundle: Bundle, spec: CheckpointSpec, provenance: dict[str, Any]) -> 
         "users x dimension": f"{layout.rows:,} x {layout.dim}",
         "user table": f"{layout.codec}, {table_bytes:,} bytes in {counted(len(layout.shards), 'shard')}",
         **layout.refinement_facts,
+        **interaction_facts(layout),
         **size_facts(bundle.size_search()),
         **calibration_facts(bundle.calibration()),
         "exporter": provenance["exporter"],

@@ -23,6 +23,15 @@ _FIRST = "00000000"
 """Stands for the random part in the name of the histories that a table begins with."""
 
 
+def interaction_facts(layout: TableLayout) -> dict[str, str]:
+    """What there is to say of the users' interactions in a bundle, in a line for people; empty where there are none."""
+    if not layout.histories:
+        return {}
+    size = sum(file.bytes for file in layout.histories)
+    told = f"which items each user liked, {size:,} bytes, for `fllm-export users learn`"
+    return {"interactions": f"{told}; a checkpoint without `{LEARNER}` gives a bundle without them"}
+
+
 def write_learner(job: Job, staging: Path, layout: TableLayout) -> list[Path]:
     """Write the learner, and the histories into the user table, and return the learner's file.
 

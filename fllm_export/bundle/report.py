@@ -9,6 +9,7 @@ from fllm_export.bundle import ledger
 from fllm_export.bundle.bundle import ENCODER_REPORT, PARITY_REPORT, Bundle
 from fllm_export.bundle.calibration import calibration_facts
 from fllm_export.bundle.encoder_facts import encoder_cost, encoder_facts
+from fllm_export.bundle.learning import interaction_facts
 from fllm_export.bundle.parity import Parity
 from fllm_export.bundle.size_facts import (
     HEADER,
@@ -88,6 +89,7 @@ def _origin(bundle: Bundle, parity: Parity, provenance: dict[str, Any]) -> str:
             "users": f"{layout.rows:,}, one row of dimension {layout.dim} each",
             "codec of the rows": layout.codec,
             **layout.refinement_facts,
+            **interaction_facts(layout),
             **size_facts(bundle.size_search()),
             **calibration_facts(bundle.calibration()),
             "base model": provenance["base_model"],

@@ -37,7 +37,7 @@ class ParquetRows:
             from pyarrow import parquet
         except ImportError as error:
             raise HardwareError(
-                "reading Parquet needs pyarrow, which is not installed", fix="Run pip install 'fllm-export[build]'"
+                "reading Parquet needs pyarrow, which is not installed", fix="Run pip install pyarrow"
             ) from error
         self.path = path
         with _damage(path):

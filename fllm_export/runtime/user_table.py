@@ -156,6 +156,10 @@ class UserTable(LivingUsers):
     def __len__(self) -> int:
         return self._engine.facts.rows
 
+    def __repr__(self) -> str:
+        facts = self._engine.facts
+        return f"<UserTable of {facts.rows:,} users x {facts.dim}, {facts.codec}, generation {facts.generation}>"
+
     @property
     def dim(self) -> int:
         """Dimension of an item vector, and of a user row."""

@@ -42,6 +42,6 @@ def require(choice: Choice, k: int) -> None:
     raise ParityError(
         f"no point has a recall@{k} of at least {required.recall:g}{budget}; {choice.record.point} comes nearest, with "
         f"recall {found.recall:.4f} and p99 {milliseconds(found.p99_ms)} ms",
-        expected="a point of the sweep that satisfies both",
+        expected="a point of the sweep that satisfies what is requested",
         fix="Sweep more points (--quant, --dim, --sketch, --threads), or require less",
     )

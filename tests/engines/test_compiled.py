@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 import fllm_export
 from fllm_export import HardwareError, UserTable, _core
 from fllm_export.compiled import INTERFACE, check_interface
+
+PATH = f"import sys; sys.path += {[each for each in sys.path if each.endswith('site-packages')]!r}; "
+"""With ``-S`` no ``.pth`` file of an editable installation is read, which would find the compiled module."""
 
 KNOWN = {
     1: "b14bdea1e50185f192c1be290206f9e126e54f8b07fba7245dfd42eec5b5196e",
@@ -33,6 +37,18 @@ def test_the_module_of_this_installation_is_accepted() -> None:
 def test_a_module_of_another_version_is_refused(found: int | None, words: str) -> None:
     with pytest.raises(HardwareError, match=f"{words}; expected {INTERFACE}. Install fllm-export again"):
         check_interface(found)
+
+
+def test_a_checkout_that_is_not_compiled_says_so(tmp_path: Path) -> None:
+    shutil.copytree(
+        Path(fllm_export.__file__).parent,
+        tmp_path / "fllm_export",
+        ignore=shutil.ignore_patterns("_core*", "__pycache__"),
+    )
+    code = "import sys; sys.path.insert(0, '.'); from fllm_export import UserTable; UserTable.open('users')"
+    done = subprocess.run([sys.executable, "-S", "-c", PATH + code], capture_output=True, text=True, cwd=tmp_path)
+    assert "holds Python sources without the compiled module: it is a checkout" in done.stderr, done.stderr
+    assert "Start Python in another directory, or install the checkout in place" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["info", "users create TABLE ROWS", "query TABLE --file ROWS"])
