@@ -28,8 +28,8 @@ def interaction_facts(layout: TableLayout) -> dict[str, str]:
     if not layout.histories:
         return {}
     size = sum(file.bytes for file in layout.histories)
-    told = f"which items each user liked, {size:,} bytes, for `fllm-export users learn`"
-    return {"interactions": f"{told}; a checkpoint without `{LEARNER}` gives a bundle without them"}
+    told = f"which items each user liked, {size:,} bytes, for fllm-export users learn"
+    return {"interactions": f"{told}; a checkpoint without {LEARNER} gives a bundle without them"}
 
 
 def write_learner(job: Job, staging: Path, layout: TableLayout) -> list[Path]:
