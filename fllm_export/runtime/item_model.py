@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fllm_export.encoder_precisions import CPU_MODEL
 from fllm_export.engines.names import ENCODERS
+from fllm_export.environment import chosen_encoder
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.onnx_session import cpu_session, cuda_session
 
@@ -49,9 +50,14 @@ class OnnxItemModel:
         return z
 
 
-def default_encoder(engine: str) -> str:
-    """Return what encodes where nothing is said: a plan beside the engine `tensorrt`, the CPU beside all others."""
-    return "tensorrt" if engine == "tensorrt" else "cpu"
+def encoder_name(requested: str | None, engine: str) -> str:
+    """Return the encoder to open: the caller's, or else the environment's, or else the default beside an engine.
+
+    The default is a plan beside the engine `tensorrt`, and the CPU beside all others.
+    """
+    if requested is None:
+        return chosen_encoder() or ("tensorrt" if engine == "tensorrt" else "cpu")
+    return requested
 
 
 def open_item_model(name: str, bundle: Path, dim: int, threads: int) -> ItemModel:

@@ -15,11 +15,11 @@ from fllm_export import arguments
 from fllm_export.engines.base import UserFilter
 from fllm_export.engines.names import ENCODERS, LogProbs, Mode
 from fllm_export.engines.registry import NativeOptions, checked_options, engine_name
-from fllm_export.environment import chosen_encoder, thread_count
+from fllm_export.environment import thread_count
 from fllm_export.item_texts import as_texts
 from fllm_export.manifest import Manifest
 from fllm_export.operating_point import OperatingPoint
-from fllm_export.runtime.item_model import default_encoder
+from fllm_export.runtime.item_model import encoder_name
 from fllm_export.runtime.opened_bundle import BundleOptions, OpenedBundle
 from fllm_export.runtime.topk import TopK
 from fllm_export.runtime.user_table import UserTable
@@ -69,13 +69,10 @@ class Runtime:
             engine = point.engine if engine is None else engine
             threads = point.threads if threads is None else threads
         chosen = engine_name(engine)
-        where = encoder
-        if where is None:
-            where = chosen_encoder() or default_encoder(chosen)
         options = BundleOptions(
             arguments.path(bundle, "bundle"),
             chosen,
-            arguments.one_of(where, "encoder", ENCODERS),
+            arguments.one_of(encoder_name(encoder, chosen), "encoder", ENCODERS),
             thread_count(threads),
             checked_options(native),
             point,

@@ -18,11 +18,10 @@ import numpy.typing as npt
 from fllm_export import arguments
 from fllm_export.engines.names import LOG_PROBS, MODES, LogProbs, Mode
 from fllm_export.engines.registry import engine_name
-from fllm_export.environment import chosen_encoder
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.files import json_text, sha256_file
 from fllm_export.manifest import FILE_NAME as MANIFEST
-from fllm_export.runtime.item_model import default_encoder
+from fllm_export.runtime.item_model import encoder_name
 from fllm_export.runtime.places import table_of
 from fllm_export.runtime.runtime import Runtime
 from fllm_export.runtime.topk import TopK
@@ -103,7 +102,7 @@ class ScoreSource:
         engine = engine_name(self.engine)
         if not self.takes_texts:
             return replace(self, engine=engine)
-        return replace(self, engine=engine, encoder=self.encoder or chosen_encoder() or default_encoder(engine))
+        return replace(self, engine=engine, encoder=encoder_name(self.encoder, engine))
 
     @property
     def takes_texts(self) -> bool:

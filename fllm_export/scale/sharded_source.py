@@ -8,10 +8,10 @@ from pathlib import Path
 
 from fllm_export.engines.names import ENCODERS
 from fllm_export.engines.registry import Source, engine_name
-from fllm_export.environment import chosen_encoder, thread_count
+from fllm_export.environment import thread_count
 from fllm_export.errors import UsageError
 from fllm_export.manifest import TABLE_FOLDER
-from fllm_export.runtime.item_model import default_encoder
+from fllm_export.runtime.item_model import encoder_name
 from fllm_export.runtime.opened_bundle import BundleOptions
 from fllm_export.runtime.places import table_of
 from fllm_export.runtime.runtime import Runtime
@@ -60,7 +60,7 @@ def open_sharded_runtime(
         HardwareError: the encoder cannot run here.
         UsageError: there is no encoder of that name.
     """
-    where = encoder or chosen_encoder() or default_encoder("native")
+    where = encoder_name(encoder, "native")
     if where not in ENCODERS:
         raise UsageError(f"there is no encoder {where!r}", expected="one of " + ", ".join(ENCODERS))
     chosen = _ShardedBundleOptions(

@@ -11,7 +11,7 @@ import pytest
 
 from fllm_export import HardwareError
 from fllm_export.onnx_session import cuda_session
-from fllm_export.runtime.item_model import default_encoder
+from fllm_export.runtime.item_model import encoder_name
 
 CUDA = "CUDAExecutionProvider"
 
@@ -43,4 +43,4 @@ def test_no_cpu_is_taken_where_the_gpu_does_not_start(monkeypatch: pytest.Monkey
 
 
 def test_a_plan_encodes_beside_the_engine_of_plans_alone() -> None:
-    assert [default_encoder(engine) for engine in ("native", "cuda", "tensorrt")] == ["cpu", "cpu", "tensorrt"]
+    assert [encoder_name(None, engine) for engine in ("native", "cuda", "tensorrt")] == ["cpu", "cpu", "tensorrt"]
