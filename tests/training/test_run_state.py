@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,13 @@ def test_what_is_saved_is_restored(saved: RunState) -> None:
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[::-1], lambda data: b""])
-def test_a_damaged_file_is_an_error_of_its_own(saved: RunState, damage: object) -> None:
+def test_a_damaged_file_is_an_error_of_its_own(saved: RunState, damage: Callable[[bytes], bytes]) -> None:
     for name, read in (
         ("optimizer-0001.pt", lambda: saved.optimizer(1)),
         ("weights-0001.safetensors", lambda: saved.restore(1, {"a": torch.zeros(2, 3)})),
     ):
         path = saved.directory / name
-        path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+        path.write_bytes(damage(path.read_bytes()))
         with pytest.raises(BundleError, match=rf"{name} cannot be read.*Delete"):
             read()
 
