@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import warnings
 import weakref
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from fllm_export.compiled import _core
 from fllm_export.engines.base import Answer, Request, TableFacts, UserFilter
 from fllm_export.engines.names import LOG_PROBS
+from fllm_export.engines.turn import Turn
 from fllm_export.environment import BYTES_MAX, GPUS_MAX, positive_integer
 from fllm_export.library_errors import translated
 from fllm_export.link import Link
@@ -74,7 +74,7 @@ class CoreEngine:
             raise translated(error) from None
         self._directory = directory
         self._filters: weakref.WeakKeyDictionary[UserFilter, tuple[int, _core.Filter]] = weakref.WeakKeyDictionary()
-        self._reopening = threading.Lock()
+        self._reopening = Turn()
         self._epoch = 0  # goes up before and after each reopening, so it is odd during one
         self._facts = self._opened()
 
@@ -127,7 +127,7 @@ class CoreEngine:
 
     def reopen(self) -> None:
         """Let libfllm put the table that lies in the directory now in the place of the open one."""
-        with self._reopening:
+        with self._reopening.lock():
             self._epoch += 1
             try:
                 self._table.reopen()

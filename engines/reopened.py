@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -11,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.engines.base import Answer, Request, TableFacts, check_reopened
+from fllm_export.engines.turn import Turn
 
 
 class Searcher(Protocol):
@@ -38,8 +37,7 @@ class ReopenedEngine:
         self.name = name
         self._make = make
         self._current = make()
-        # By process: after a fork, a thread that is not in the child may hold its parent's.
-        self._turns: dict[int, threading.Lock] = {}
+        self._turn = Turn()
 
     @property
     def facts(self) -> TableFacts:
@@ -55,7 +53,7 @@ class ReopenedEngine:
 
         Of several threads one opens at a time, so that what was opened last is current.
         """
-        with self._turns.setdefault(os.getpid(), threading.Lock()):
+        with self._turn.lock():
             fresh = self._make()
             check_reopened(self.facts, fresh.facts)
             self._current = fresh
