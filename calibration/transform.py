@@ -15,6 +15,8 @@ from fllm_export.errors import UsageError
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
+_BLOCK_ROWS = 1_024
+
 _SHAPES = {"items": ("m", "d"), "users": ("m", "d")}
 
 
@@ -72,11 +74,11 @@ class Transform:
 
     def item_vectors(self, z: F32) -> F32:
         """Return item vectors float32 [n, d] as the folded mapper makes them, float32 [n, m]."""
-        return (z.astype(np.float64) @ self.items.T).astype(np.float32)
+        return _product(z, self.items)
 
     def rows(self, rows: F32) -> F32:
         """Return user rows float32 [n, d] as they are stored, float32 [n, m]."""
-        return (rows.astype(np.float64) @ self.users.T).astype(np.float32)
+        return _product(rows, self.users)
 
     def save(self, path: Path) -> None:
         """Write both matrices, float64: new user rows need them as long as the table lives."""
@@ -90,3 +92,16 @@ class Transform:
             BundleError: the file is missing or damaged.
         """
         return cls(**read_tensors(path, _SHAPES))
+
+
+def _product(vectors: F32, matrix: F64) -> F32:
+    """Return the products of vectors [n, d] with a matrix [m, d], summed in float64 and rounded, float32 [n, m]."""
+    products = np.empty((len(vectors), len(matrix)), np.float32)
+    # In blocks whose float64 numbers stay in the processor's cache, and lie at one place in it.
+    block = min(len(vectors), _BLOCK_ROWS)
+    wide, sums = np.empty((block, matrix.shape[1])), np.empty((block, len(matrix)))
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        part = vectors[start : start + _BLOCK_ROWS]
+        wide[: len(part)] = part
+        products[start : start + len(part)] = np.matmul(wide[: len(part)], matrix.T, out=sums[: len(part)])
+    return products

@@ -96,3 +96,13 @@ def test_matrices_that_do_not_match_are_refused() -> None:
         Transform(np.ones((2, 3)), np.ones((2, 3))).then(Transform(np.eye(3), np.eye(3)))
     with pytest.raises(UsageError, match=r"the matrix has the shape \[2, 3\]; expected \[m, 4\]"):
         Mapper("linear", {"weight": np.ones((4, 5), np.float32), "bias": np.ones(4, np.float32)}).then(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 1023, 1024, 1025, 2600])
+def test_rows_are_the_rounded_product_however_many_there_are(rows: int) -> None:
+    generator = np.random.default_rng(rows)
+    map_ = Transform(generator.standard_normal((5, 9)), generator.standard_normal((5, 9)))
+    given_rows = generator.standard_normal((rows, 9)).astype(np.float32)
+    for found, matrix in ((map_.rows(given_rows), map_.users), (map_.item_vectors(given_rows), map_.items)):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, given_rows.astype(np.float64) @ matrix.T, rtol=1e-6, atol=1e-6)
