@@ -131,8 +131,9 @@ def sweep(
     SOURCE is a checkpoint, a bundle, a user table, or a file of user vectors (.npy, .parquet, .safetensors, .fbin).
     The points are all combinations of the values of --quant to --threads, which are separated by commas.
     Recall is measured against the fp32 scores of all rows. The output directory gets sweep.jsonl, sweep.csv, sweep.svg
-    and report.html. With --target-recall or --budget-ms, the cheapest point that satisfies both becomes
-    operating_point.json, which `build` and Runtime.open take. An interrupted sweep continues after its last point.
+    (and sweep.png, with the extra `png`) and report.html. With --target-recall or --budget-ms, the cheapest point that
+    satisfies both becomes operating_point.json, which `build` and Runtime.open take. An interrupted sweep continues
+    after its last point.
     """
     from fllm_export.engines.probe import obstacles
     from fllm_export.environment import default_threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -11,6 +12,8 @@ _LIGHT = """--ink: #1c1c1c; --paper: #ffffff; --faint: #d0d0d0; --soft: #5c5c5c;
 _DARK = """--ink: #e8e8e8; --paper: #181818; --faint: #4a4a4a; --soft: #a8a8a8;
   --good: #7ddc9f; --bad: #ff8a80; --c0: #7fa8ee; --c1: #e8a468; --c2: #79c99a; --c3: #c79ade; --c4: #aaaaaa;
   --c5: #f07ba6; --c6: #5cc9d8; --c7: #cdb95e; --c8: #d99b7c;"""
+_COLOUR = re.compile(r"--(\w+): (#\w+);")
+_FONT = "svg { font: 14px system-ui, sans-serif; }"
 _CHARTS = """
 svg.chart { width: 100%; font-size: 14px; display: block; overflow: visible; } svg text { fill: var(--ink); }
 svg .value { text-anchor: end; font-variant-numeric: tabular-nums; } svg .tick, svg .title { text-anchor: middle; }
@@ -88,16 +91,19 @@ def page(title: str, sections: Sequence[str], *, wide: bool = False) -> str:
 def picture(name: str, content: str, width: int, height: int) -> str:
     """Return charts as a picture that stands alone: SVG in light colours, with its style inside.
 
+    Colours are written out, because many programs that read SVG know no variables.
+
     Args:
         name: what it shows, for readers that do not see it.
         content: SVG, from the functions for charts.
         width: in pixels.
         height: likewise.
     """
-    fonts = "svg { font: 14px system-ui, sans-serif; }"
+    colours = dict(_COLOUR.findall(_LIGHT))
+    style = re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], f"{_FONT}{_CHARTS}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'role="img" aria-label="{escape(name)}"><style>svg {{ {_LIGHT} }} {fonts}{_CHARTS}</style>'
+        f'role="img" aria-label="{escape(name)}"><style>{style}</style>'
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>{content}</svg>\n'
     )
 

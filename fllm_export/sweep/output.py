@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fllm_export.errors import ParityError
-from fllm_export.files import publish_text
+from fllm_export.files import publish, publish_text
 from fllm_export.operating_point import FILE_NAME as OPERATING_POINT
-from fllm_export.sweep import drawing, report
+from fllm_export.sweep import drawing, raster, report
 from fllm_export.sweep.choice import Choice, operating_point
 from fllm_export.sweep.sweep import Sweep
 from fllm_export.sweep.tabular import CSV_NAME, csv_text
@@ -20,13 +20,25 @@ def write(swept: Sweep, folder: Path, choice: Choice | None = None) -> None:
     An operating point of an earlier sweep does not stay: it would not be that of the other files.
     """
     publish_text(folder / CSV_NAME, csv_text(swept))
-    publish_text(folder / drawing.FILE_NAME, drawing.drawing(swept))
+    picture = drawing.drawing(swept)
+    publish_text(folder / drawing.FILE_NAME, picture)
+    _write_pixels(folder / raster.FILE_NAME, picture)
     publish_text(folder / report.FILE_NAME, report.report(swept, choice))
     path = folder / OPERATING_POINT
     if choice is not None and choice.satisfied:
         operating_point(choice, swept.conditions).save(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _write_pixels(path: Path, picture: str) -> None:
+    """Write a picture in pixels, or remove one of an earlier sweep where pictures cannot be drawn here."""
+    pixels = raster.png(picture)
+    if pixels is None:
+        path.unlink(missing_ok=True)
+        return
+    with publish(path) as file:
+        file.write(pixels)
 
 
 def require(choice: Choice, k: int) -> None:
