@@ -1,4 +1,4 @@
-"""Recall of user tables whose rows are rounded to the nearest or by data, as stored, rotated and along the directions.
+"""Recall of user tables whose rows are rounded to the nearest or by data: as stored, smoothed, rotated, by directions.
 
     python benchmarks/rounding.py CHECKPOINT DATASET [--states STATES] [--quant int2 ...] [--dim N ...]
 
@@ -45,7 +45,8 @@ class Study:
         self.asked = z[dataset.splits["cold_test"].distinct_items[:ASKED]]
         items = Moments.of(z[known[at : at + CHUNK]] for at in range(0, len(known), CHUNK))
         self.metric = items.metric()
-        self.directions = Directions.of(items, Moments.of([self.rows]))
+        of_rows = Moments.of([self.rows])
+        self.directions, self.smoothing = Directions.of(items, of_rows), smoothing(items, of_rows)
         self.best = self.top(self.rows, self.asked)
 
     def top(self, rows: F32, z: F32) -> npt.NDArray[np.int64]:
@@ -87,12 +88,25 @@ def main() -> None:
         study.measure("nearest", quant, None, nearest)
         study.measure("rotated, nearest", quant, rotation(whole, SEED), nearest)
         study.measure("data without transform", quant, None, Feedback(study.metric))
+        study.measure("smoothed, nearest", quant, study.smoothing, nearest)
+        study.measure("smoothed, rotated, nearest", quant, study.smoothing.then(rotation(whole, SEED)), nearest)
         for dim in options.dim or [whole]:
             study.measure("directions, nearest", quant, cut(study.directions, dim, quant, BALANCE), nearest)
             for balance in (BALANCE, FEEDBACK_BALANCE, 1.0):
                 turned = cut(study.directions, dim, quant, balance)
                 rule = Feedback(turned.items @ study.metric @ turned.items.T)
                 study.measure(f"directions, balance {balance:g}, data", quant, turned, rule)
+
+
+def smoothing(items: Moments, rows: Moments) -> Transform:
+    """Return the map that makes each dimension as large in rows as in item vectors, by their root mean squares.
+
+    That is the best division of sizes along the dimensions as they are, as `Directions.transform` with a balance of 1/2
+    is along the directions.
+    """
+    sizes = [np.sqrt(np.maximum(moments.second.diagonal(), np.finfo(np.float32).tiny)) for moments in (items, rows)]
+    factors = np.sqrt(sizes[1] / sizes[0])
+    return Transform(np.diag(factors), np.diag(1 / factors))
 
 
 def item_vectors(checkpoint: Checkpoint, dataset: Dataset, states: Path | None) -> F32:
