@@ -1,8 +1,9 @@
-"""Codes of other libraries at a given size, over the rows of a study: FAISS RaBitQ and PQ fast-scan, ScaNN AH.
+"""Other codes of a given size for the rows of a study: FAISS RaBitQ and PQ fast-scan, ScaNN AH, and LeanVec with LVQ.
 
 A library's own scores of all rows are taken, and the biases are added in fp32, so none of them pays for an index or for
 biases. Each is tried on the rows as they are and on rows along our directions, whose halves are alike in rows and item
-vectors; where a code has a fixed number of bits per dimension, on as many of the directions as its size allows.
+vectors; where a code has a fixed number of bits per dimension, on as many of the directions as its size allows. LVQ is
+written here by its paper: the library of its authors scores no whole table of such codes from Python.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fllm_export.calibration.transform import Transform
 _RABITQ_BITS = range(1, 10)
 _OPQ_DIMS, _OPQ_PARTS = 256, 64
 """OPQ is learned where that takes minutes at most."""
+_LVQ_LEVELS, _LVQ_CONSTANT = 15, 2
 
 
 def libraries(study: Study, size: int) -> dict[str, list[Way]]:
@@ -28,7 +30,7 @@ def libraries(study: Study, size: int) -> dict[str, list[Way]]:
         found |= {"FAISS RaBitQ": _rabitq(study, size), "FAISS PQ fast-scan": _fast_scan(study, size)}
     if importlib.util.find_spec("scann") is not None:
         found["ScaNN AH"] = _scann(study, size)
-    return found
+    return found | {"LeanVec, LVQ": _leanvec(study, size)}
 
 
 def _rabitq(study: Study, size: int) -> list[Way]:
@@ -72,6 +74,32 @@ def _scann(study: Study, size: int) -> list[Way]:
             loss = "" if np.isnan(threshold) else f", threshold {threshold:g}"
             ways.append(_searcher(study, f"ScaNN AH, {block} dims a block{loss}{words}", transform, block, threshold))
     return ways
+
+
+def _leanvec(study: Study, size: int) -> list[Way]:
+    """LVQ of 4 bits over as many directions as fit: sphered item vectors (Tepper et al., 2024), and ours, rotated."""
+    dim = min(study.rank, 2 * (size - 2 * _LVQ_CONSTANT))
+    sphered = study.directions.transform(dim, 0.0)
+    return [_lvq(study, f"sphered x {dim}", sphered), _lvq(study, f"x {dim}, along the directions", _cut(study, dim))]
+
+
+def _lvq(study: Study, words: str, transform: Transform) -> Way:
+    """Locally-adaptive vector quantisation (Aguerrebere et al., 2023): a row less the mean, from its least to its most.
+
+    The least and the most of a row are kept in float16.
+    """
+
+    def scores(z: F32) -> F32:
+        rows, items = _both(study, z, transform)
+        mean = rows.mean(0)
+        rows = rows - mean
+        least, most = (end.astype(np.float16).astype(np.float32)[:, None] for end in (rows.min(1), rows.max(1)))
+        step = (most - least) / _LVQ_LEVELS
+        stored = np.clip(np.rint((rows - least) / step), 0, _LVQ_LEVELS) * step + least
+        found: F32 = items @ (stored + mean).T
+        return found if study.bias is None else found + study.bias
+
+    return Way(f"LVQ 4 bits {words}", scores)
 
 
 def _cut(study: Study, dim: int) -> Transform:

@@ -11,6 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("peft")
 
 from benchmarks.bytes_per_user.__main__ import Bench, Results, sizes, smallest
+from benchmarks.bytes_per_user.peers import libraries
 from benchmarks.bytes_per_user.study import K, Study
 from fllm_export.calibration.row_form import RowForm
 from fllm_export.evaluation.dataset import SPLITS, Dataset, Pairs
@@ -57,6 +58,18 @@ def test_tables_stay_within_their_bytes_and_choose_no_worse_than_plain_rounding(
     assert chosen.recall >= plain - 0.02
     found = list(smallest(bench))
     assert [row[0] for row in found] == ["required", "recall@100 0.99", "99.5% of NDCG@20"]
+
+
+def test_lvq_ranks_as_its_sixteen_values_per_dimension_let_it(study: Study) -> None:
+    sphered, turned = libraries(study, 36)["LeanVec, LVQ"]
+    assert [sphered.name, turned.name] == ["LVQ 4 bits sphered x 64", "LVQ 4 bits x 64, along the directions"]
+    four_bits = study.screen(study.stored(RowForm("int4row", DIM, "nearest")))["choosing_recall"]
+    for way in (sphered, turned):
+        # Halves of a step of at most the rows' extent are lost; directions left out would lose more.
+        assert study.screen(way)["choosing_recall"] > 0.8 * four_bits
+    cut = libraries(study, 8)["LeanVec, LVQ"][0]
+    assert cut.name == "LVQ 4 bits sphered x 8"
+    assert study.screen(cut)["choosing_recall"] < study.screen(sphered)["choosing_recall"]
 
 
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
