@@ -12,6 +12,7 @@ from fllm_export.cli.options import DIRECTORY, named_options, table_options, thr
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
 from fllm_export.counted import counted
 from fllm_export.encoder_precisions import ENCODER_PRECISIONS, EncoderPrecision
+from fllm_export.errors import ParityError
 
 if TYPE_CHECKING:
     from fllm_export.bundle.bundle import Bundle
@@ -145,7 +146,12 @@ def build(
         forecast.check(out)
         return
     before = _written_at(out)
-    bundle = run(job, out)
+    try:
+        bundle = run(job, out)
+    except ParityError:
+        if size is not None:
+            _tell_tried(output, out)
+        raise
     if before is not None:
         same = _written_at(out) == before
         output.say("up to date: nothing was built" if same else f"replaced the bundle that was at {out}")
@@ -155,6 +161,17 @@ def build(
     if searched is not None:
         result["bytes_per_user"] = searched
     output.result(result, _bundle_text(bundle))
+
+
+def _tell_tried(output: Output, out: Path) -> None:
+    """Print the forms that a search for a size measured in vain."""
+    from fllm_export.bundle.pipeline import searched_forms
+    from fllm_export.bundle.size_facts import TRIED_HEADER, tried_rows
+
+    report = searched_forms(out)
+    if report is not None:
+        table = columns([name.format(k=report["k"]) for name in TRIED_HEADER], tried_rows(report), left=0)
+        output.failing("bytes_per_user", report, f"Forms of rows that were measured\n{table}\n")
 
 
 def _written_at(bundle: Path) -> int | None:

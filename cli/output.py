@@ -23,12 +23,14 @@ class Output:
         json: print results and errors as one JSON document each.
         quiet: print no remarks and no progress.
         verb: the command's name, part of the JSON schema name.
+        findings: by name, what a failure prints beside its message under ``--json``.
     """
 
     def __init__(self, *, json: bool = False) -> None:
         self.json = json
         self.quiet = False
         self.verb = ""
+        self.findings: dict[str, Any] = {}
         self._stage = ""
         self._drawn_at = 0.0
         self._bar_open = False
@@ -48,11 +50,17 @@ class Output:
         else:
             click.echo(_printable(text, sys.stdout))
 
+    def failing(self, name: str, data: dict[str, Any], text: str) -> None:
+        """Print what was found before a failure that is about to be raised; ``data`` is part of its document."""
+        self.findings[name] = data
+        self._close_bar()
+        click.echo(_printable(text, sys.stderr), err=True)
+
     def error(self, kind: str, message: str, exit_code: int) -> None:
         """Print a failure; under ``--json`` it goes to stdout too, so that a script can read it."""
         self._close_bar()
         if self.json:
-            failure = {"kind": kind, "message": message, "exit_code": exit_code}
+            failure = {"kind": kind, "message": message, "exit_code": exit_code, **self.findings}
             click.echo(_json({"schema": "fllm-export/error", "version": 1, "error": failure}))
         line = f"{click.style('error', fg='red', bold=True)}: {message}"
         click.echo(_printable(line, sys.stderr), err=True, color=_colours())

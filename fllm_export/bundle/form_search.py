@@ -50,7 +50,8 @@ def search(job: Job, staging: Path) -> list[Path]:
     """Measure forms of rows on the texts that choose, and write which one is chosen and its recall on the others.
 
     Raises:
-        ParityError: no form has the required recall; the report is written first where a size was requested.
+        ParityError: no form has the required recall; the report is written first. It has no ``chosen`` where no form
+            is sure to have it.
     """
     report = staging / SIZE_REPORT
     report.unlink(missing_ok=True)
@@ -71,9 +72,11 @@ def search(job: Job, staging: Path) -> list[Path]:
         return Tried(sized.form, sized.bytes, *found)
 
     tried = _walk(job, lines, measure)
+    publish_json(report, _report(job, tried, trials.sample, items))
     chosen = _chosen(job, tried)
     held = float(trials.recalls(chosen.form, held_out).mean())
-    publish_json(report, _report(job, tried, chosen, held, trials.sample, items))
+    found = {**_facts(chosen), "held_out_recall": held}
+    publish_json(report, {**_report(job, tried, trials.sample, items), "chosen": found})
     _check(job, chosen)
     journal.close()
     return [report]
@@ -154,9 +157,8 @@ def _summary(recalls: npt.NDArray[np.float64], held_out: int) -> tuple[float, fl
     return float(recalls.mean()), float(recalls.std() * math.sqrt(1 / len(recalls) + 1 / held_out))
 
 
-def _report(
-    job: Job, tried: Sequence[Tried], chosen: Tried, held: float, sample: UserSample, items: Moments
-) -> dict[str, Any]:
+def _report(job: Job, tried: Sequence[Tried], sample: UserSample, items: Moments) -> dict[str, Any]:
+    """Return what was measured, without what was chosen."""
     asked = job.requested
     size = asked.size.bytes_per_user if asked.size is not None else None
     return {
@@ -166,7 +168,6 @@ def _report(
         "texts": {"measured": items.count, "choosing": len(job.choice_texts), "held_out": len(job.sample)},
         "users": {"measured": len(sample.rows), "of": sample.users, "depth": sample.depth},
         "tried": [_facts(one) for one in tried],
-        "chosen": {**_facts(chosen), "held_out_recall": held},
     }
 
 

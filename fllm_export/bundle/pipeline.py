@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from fllm_export import arguments
-from fllm_export.bundle.bundle import BUILD_REPORT, PARITY_REPORT, Bundle
+from fllm_export.bundle.bundle import BUILD_REPORT, PARITY_REPORT, SIZE_REPORT, Bundle
 from fllm_export.bundle.card import write_card
 from fllm_export.bundle.choices import Dim, RoundingName
 from fllm_export.bundle.chosen_table import chosen_table
@@ -32,6 +32,7 @@ from fllm_export.manifest import FILE_NAME as MANIFEST
 from fllm_export.manifest import describe_files
 from fllm_export.operating_point import OperatingPoint
 from fllm_export.progress import Progress, silent
+from fllm_export.strict_json import read_object
 from fllm_export.system_errors import check_place
 from fllm_export.table.options import TableChoices
 
@@ -114,7 +115,7 @@ def run(job: Job, output: Path, steps: Sequence[Step] = STEPS) -> Bundle:
     generation = Bundle.load(output).table().layout.generation + 1 if replaced else 1
     forecast = estimate(job, output)
     forecast.check(output)
-    staging = output.with_name(output.name + ".partial")
+    staging = _staging(output)
     staging.mkdir(parents=True, exist_ok=True)
     with Ledger(staging) as ledger:
         for step in steps:
@@ -129,6 +130,20 @@ def run(job: Job, output: Path, steps: Sequence[Step] = STEPS) -> Bundle:
         ledger.close()  # not before: hashing all files takes long, and a build interrupted there goes on from here
         _move_into_place(staging, output)
     return Bundle.load(output)
+
+
+def searched_forms(output: Path) -> dict[str, Any] | None:
+    """Return the report of the search for a size in a build that did not end, None where it measured no forms.
+
+    Raises:
+        BundleError: the report is damaged.
+    """
+    report = _staging(output) / SIZE_REPORT
+    return read_object(report) if report.is_file() else None
+
+
+def _staging(output: Path) -> Path:
+    return output.with_name(output.name + ".partial")
 
 
 def _run_step(step: Step, job: Job, staging: Path, ledger: Ledger) -> None:

@@ -13,6 +13,7 @@ from fllm_export.table.codec_names import CODEC_NAMES
 
 PICTURE = "reports/bytes_per_user.svg"
 HEADER = ("", "bytes per user", "form of rows", "recall@{k}")
+TRIED_HEADER = (*HEADER[1:], "standard error")
 
 _WIDTH, _EDGE, _TOP = 760, 24, 40
 _LETTER = 7.6
@@ -59,6 +60,13 @@ def front_rows(report: dict[str, Any]) -> list[list[str]]:
     return [
         ["chosen" if one.form == chosen else "", f"{one.bytes:,.1f}", str(one.form), f"{one.recall:.4f}"]
         for one in front(tried_forms(report))
+    ]
+
+
+def tried_rows(report: dict[str, Any]) -> list[list[str]]:
+    """Return the cells of a table of all forms that were measured, below :data:`TRIED_HEADER`."""
+    return [
+        [f"{one.bytes:,.1f}", str(one.form), f"{one.recall:.4f}", f"{one.margin:.4f}"] for one in tried_forms(report)
     ]
 
 

@@ -205,6 +205,21 @@ def test_a_recall_out_of_reach_ends_the_build_before_the_table(checkpoint: Check
     assert not (staging / "users").exists()
 
 
+@pytest.mark.parametrize("request_", [["32"], ["auto", "--quant", "int2"]], ids=["bytes", "auto"])
+def test_a_search_in_vain_prints_all_that_it_measured(command: Built, tmp_path: Path, request_: list[str]) -> None:
+    arguments = ["build", command.folder / "checkpoint", "--out", tmp_path / "b", "-k", 20, "--min-recall", 0.999]
+    arguments += ["--calibration", command.folder / "items.txt", "--json", "--bytes-per-user", *request_]
+    done = CliRunner().invoke(main, list(map(str, arguments)))
+    assert done.exit_code == 3, done.stderr
+    found = json.loads(done.stdout)["error"]["bytes_per_user"]
+    assert found == json.loads((tmp_path / "b.partial" / "reports" / "bytes_per_user.json").read_text())
+    tried = tried_forms(found)
+    assert len(tried) > 1
+    lines = [line.split() for line in done.stderr.splitlines()]
+    for one in tried:
+        assert [f"{one.bytes:,.1f}", *str(one.form).split(), f"{one.recall:.4f}", f"{one.margin:.4f}"] in lines
+
+
 def test_a_killed_search_goes_on_after_its_last_form(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
