@@ -89,8 +89,9 @@ class Options:
         if self.size is not None and self.table.refine != "no":
             raise UsageError(
                 f"refine is {self.table.refine} and bytes_per_user is set",
-                expected="one or the other, because the search measures rows that are not ranked again",
-                fix="Omit --bytes-per-user and choose --quant and --dim beside --refine",
+                expected="one or the other: the search measures rows alone; refinement rows would raise their recall",
+                fix="Build with --bytes-per-user alone, then with --refine and the --quant and --dim that it chose, or "
+                "smaller ones of its table",
             )
 
     @property
