@@ -30,7 +30,8 @@ from fllm_export.evaluation.dataset import Dataset
 from fllm_export.evaluation.evaluation import evaluate
 from fllm_export.files import publish_text
 from fllm_export.training.recipe import ClosedFormRecipe
-from fllm_export.training.trainer import REPORT_FILE, train
+from fllm_export.training.trainer import train
+from fllm_export.training.training_report import FILE_NAME as REPORT_FILE
 
 K = 20
 FIRST_SEED = 42

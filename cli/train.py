@@ -16,7 +16,7 @@ from fllm_export.errors import HardwareError, UsageError
 
 if TYPE_CHECKING:
     from fllm_export.training.recipe import Recipe
-    from fllm_export.training.trainer import TrainingReport
+    from fllm_export.training.training_report import TrainingReport
 
 
 @click.command()
@@ -124,7 +124,8 @@ def train(
     items.parquet has the columns item_id and text. interactions.parquet has the columns user_id, item_id and split.
     Both can also be .csv, .tsv or .jsonl. Users without a training pair are left out.
 
-    After an interruption, run the same command again. It continues after the last complete epoch.
+    After an interruption, run the same command again. It continues after the last complete epoch. A finished run with
+    the same options and data is not repeated.
     """
     for package in ("torch", "transformers", "peft", "accelerate", "pyarrow", "scipy"):
         if importlib.util.find_spec(package) is None:
@@ -133,11 +134,15 @@ def train(
 
     from fllm_export.environment import thread_count
     from fllm_export.training import trainer
+    from fllm_export.training.training_report import FILE_NAME
 
     recipe = _recipe(vocabulary, {name: value for name, value in numbers.items() if value is not None})
     torch.set_num_threads(thread_count(threads))
     data = open_dataset(output, dataset, strict=strict)
+    before = (out / FILE_NAME).is_file()
     report = trainer.train(data, out, recipe, encoder=encoder, log=log, progress=output.progress)
+    if before:
+        output.say("up to date: nothing was trained")
     result = {"checkpoint": str(out), "users_left_out": data.left_out, **report.to_json()}
     output.result(result, _table(report, out))
 

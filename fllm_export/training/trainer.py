@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import AbstractContextManager, closing
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,55 +12,18 @@ from fllm_export import arguments
 from fllm_export.checkpoint.spec import SPEC_FILE
 from fllm_export.errors import UsageError
 from fllm_export.evaluation.dataset import Dataset
-from fllm_export.files import publish_json
 from fllm_export.progress import Progress, silent
 from fllm_export.system_errors import check_place
 from fllm_export.training.arithmetic import Arithmetic
 from fllm_export.training.closed_form_trainer import ClosedFormTrainer
-from fllm_export.training.encoders import choose_encoder
+from fllm_export.training.encoders import NAMES, choose_encoder
 from fllm_export.training.lora_trainer import LoraTrainer
 from fllm_export.training.material import Material
 from fllm_export.training.recipe import ClosedFormRecipe, Recipe, SoftmaxRecipe
 from fllm_export.training.run_log import RunLog
-from fllm_export.training.run_state import EpochRecord, RunState
+from fllm_export.training.run_state import RunState
 from fllm_export.training.softmax_trainer import SoftmaxTrainer
-
-REPORT_FILE = "training.json"
-
-
-@dataclass(frozen=True)
-class TrainingReport:
-    """What a run did; written beside the checkpoint as ``training.json``.
-
-    Attributes:
-        recipe: every hyper-parameter.
-        encoder: its name, or its folder's name.
-        dataset_sha256: of the data set's two files.
-        items: items trained on.
-        users: user rows.
-        dim: numbers in a row.
-        epochs: one record per epoch; 0 is what came before LoRA.
-        kept_epoch: the one that the checkpoint holds, chosen by user NDCG@20 on cold_val alone; in a run with
-            ``max_steps`` the last. When it is 0, LoRA improved nothing and the checkpoint has no adapter that changes
-            anything.
-        findings: what the recipe found out besides: of the closed form its setting and its logits.
-        seconds: wall time by stage.
-    """
-
-    recipe: Recipe
-    encoder: str
-    dataset_sha256: str
-    items: int
-    users: int
-    dim: int
-    epochs: list[EpochRecord]
-    kept_epoch: int
-    findings: dict[str, Any]
-    seconds: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON-ready values."""
-        return {**asdict(self), "recipe": self.recipe.to_json()}
+from fllm_export.training.training_report import FILE_NAME, TrainingReport
 
 
 def train(
@@ -74,7 +35,7 @@ def train(
     log: str | Path | None = None,
     progress: Progress = silent,
 ) -> TrainingReport:
-    """Train a FilterLLM and save it as a self-contained checkpoint in ``out``.
+    """Train a FilterLLM and save it as a self-contained checkpoint in ``out``, unless the same call has done so.
 
     After every epoch the run's state is kept in ``<out>.training``; the same call goes on where it stopped and
     gives, on a CPU with the same number of threads, the same result as a run that never stopped. The folder is
@@ -82,7 +43,7 @@ def train(
 
     Args:
         dataset: a data set or its directory; it needs pairs in ``train`` and ``cold_val``.
-        out: a new or empty directory.
+        out: a new or empty directory, or the checkpoint of the same call, whose report is returned.
         recipe: the hyper-parameters; :class:`ClosedFormRecipe` with its defaults when not given.
         encoder: ``minilm``, ``mpnet``, ``smollm2`` or a local directory of sentence-transformers or Hugging Face.
         log: a directory for a log that TensorBoard shows, outside ``out`` and ``<out>.training``: loss, learning rate
@@ -90,8 +51,9 @@ def train(
         progress: counts items, epochs and steps.
 
     Raises:
-        UsageError: ``out`` is not empty, an argument is invalid, an unfinished run of other options is there, or the
-            precision is float16 and there is no GPU.
+        UsageError: ``out`` holds something else, or a checkpoint of other arguments, an argument is invalid, an
+            unfinished run of other options is there, or the precision is float16 and there is no GPU.
+        BundleError: the report of a finished run is damaged.
         HardwareError: the encoder's package is not installed, or a log is requested and tensorboard is not.
     """
     out, recipe = arguments.path(out, "out"), ClosedFormRecipe() if recipe is None else recipe
@@ -101,11 +63,15 @@ def train(
     if not isinstance(dataset, Dataset):
         dataset = Dataset.load(arguments.path(dataset, "dataset"))
     workspace = out.with_name(out.name + ".training")
+    check_place(out, "out")
+    if (out / FILE_NAME).is_file():
+        return _finished(dataset, out, recipe, encoder)
     _check_request(dataset, out)
     run_log = _run_log(log, out, workspace)
     with closing(run_log), Arithmetic.of(recipe.precision) as arithmetic, _random_state(arithmetic.device):
         choice = choose_encoder(encoder, workspace)
-        identity = {**recipe.to_json(), "encoder": choice.fingerprint(), "dataset": dataset.sha256}
+        fingerprint = choice.fingerprint()
+        identity = {**recipe.to_json(), "encoder": fingerprint, "dataset": dataset.sha256}
         run = RunState.open(workspace, identity)
         trainer = _trainer(Material(dataset, choice, recipe, arithmetic, progress), recipe, run, progress)
         trainer.run_epochs(run_log)
@@ -113,7 +79,8 @@ def train(
         checkpoint.save(out, progress)
     report = TrainingReport(
         recipe=recipe,
-        encoder=encoder if not Path(encoder).is_dir() else Path(encoder).resolve().name,
+        encoder=_name(encoder),
+        encoder_sha256=fingerprint,
         dataset_sha256=dataset.sha256,
         items=len(trainer.material.items),
         users=len(dataset.user_ids),
@@ -123,9 +90,21 @@ def train(
         findings=trainer.findings(),
         seconds=run.seconds,
     )
-    publish_json(out / REPORT_FILE, report.to_json())
+    report.save(out)
     shutil.rmtree(workspace)
     return report
+
+
+def _finished(dataset: Dataset, out: Path, recipe: Recipe, encoder: str) -> TrainingReport:
+    """Return the report of the checkpoint in ``out``, if the same arguments have made it."""
+    facts = {"encoder": _name(encoder), "dataset_sha256": dataset.sha256}
+    if encoder not in NAMES:  # the others would have to be unpacked first
+        facts["encoder_sha256"] = choose_encoder(encoder, out).fingerprint()
+    return TrainingReport.load(out, recipe, **facts)
+
+
+def _name(encoder: str) -> str:
+    return encoder if not Path(encoder).is_dir() else Path(encoder).resolve().name
 
 
 def _run_log(log: str | Path | None, *own: Path) -> RunLog:
@@ -145,7 +124,6 @@ def _random_state(device: torch.device) -> AbstractContextManager[None]:
 
 
 def _check_request(dataset: Dataset, out: Path) -> None:
-    check_place(out, "out")
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         held = "holds a checkpoint" if (out / SPEC_FILE).exists() else "is not empty"
         raise UsageError(f"{out} {held}", expected="a new directory", fix="Choose another, or delete it")

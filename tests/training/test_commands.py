@@ -73,6 +73,28 @@ def test_train_prints_what_it_wrote(checkpoint):
     assert len(written["epochs"]) == 2
 
 
+def test_a_finished_run_is_not_repeated_and_other_arguments_are_named(
+    checkpoint, small_dataset, tiny_bert_dir, tmp_path
+):
+    out, printed = checkpoint
+    command = ["train", str(small_dataset), "--out", str(out), "--encoder", str(tiny_bert_dir), "--epochs", "1"]
+    again = CliRunner().invoke(main, [*command, "--dim", "16", "--seed", "3", "--json"])
+    assert again.exit_code == 0, again.output
+    assert "up to date: nothing was trained" in again.stderr
+    assert json.loads(again.stdout) == printed
+    other = CliRunner().invoke(main, [*command, "--dim", "24", "--seed", "3"])
+    assert other.exit_code == 2
+    assert "holds a checkpoint that was trained with dim 16; expected dim 24, or a new directory" in other.stderr
+    changed = tmp_path / tiny_bert_dir.name
+    shutil.copytree(tiny_bert_dir, changed)
+    config = json.loads((changed / "config.json").read_text())
+    (changed / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-3}))
+    command[5] = str(changed)
+    other = CliRunner().invoke(main, [*command, "--dim", "16", "--seed", "3"])
+    assert other.exit_code == 2
+    assert "trained with another content of the encoder's directory" in other.stderr
+
+
 def test_evaluate_prints_metrics_of_both_questions(checkpoint, small_dataset, tmp_path):
     arguments = ["evaluate", str(checkpoint[0]), str(small_dataset), "-k", "10"]
     result = CliRunner().invoke(main, [*arguments, "--json"])
