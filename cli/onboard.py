@@ -174,7 +174,7 @@ def _run(
         into = None
         if index is not None:
             into = IndexFile(open_index(index, vectors.item_ids, vectors.items), index, out, sha256)
-        return ItemStream(onboarder, records, journal, into, batch).run(end, output.progress)
+        return ItemStream(onboarder, records, journal, into, batch).run(end, output.progress, output.say)
 
 
 def _text(counts: Counts, out: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,8 +139,15 @@ class ItemStream:
         self._index = index
         self._batch = batch
 
-    def run(self, end: StreamEnd, progress: Progress = silent) -> Counts:
+    def run(
+        self, end: StreamEnd, progress: Progress = silent, tell: Callable[[str], None] = lambda remark: None
+    ) -> Counts:
         """Run until the stream is over.
+
+        Args:
+            end: when that is.
+            progress: counts what is read.
+            tell: is told, in words, that the stream waits for a file that cannot be read, and that it is read again.
 
         Raises:
             BundleError: a record is invalid; what stands before it is committed.
@@ -148,11 +156,14 @@ class ItemStream:
         position = self._journal.position_in(self._source)
         restarted = position == 0 and len(self._journal.entries) > 0
         counts = Counts(restarted=restarted, unknown_users=self._onboarder.unknown_users)
-        last_news = time.monotonic()
+        last_news, unreadable = time.monotonic(), False
         try:
             while end.max_items is None or counts.read < end.max_items:
                 most = self._batch if end.max_items is None else min(self._batch, end.max_items - counts.read)
                 batch = self._source.read(position, most, final=not end.follow)
+                if (batch.unreadable is not None) != unreadable:
+                    unreadable = not unreadable
+                    tell(f"waiting for a whole file: {batch.unreadable}" if unreadable else "the file is read again")
                 if batch.items:
                     counts.add(batch, self._done(batch))
                     position, last_news = batch.end, time.monotonic()

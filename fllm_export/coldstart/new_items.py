@@ -93,12 +93,14 @@ class Batch:
         begin: position of the first of them: bytes of a JSON-lines file, rows of a Parquet file.
         end: position after the last of them.
         size: position of the end of the file when they were read.
+        unreadable: why nothing can be read of the file as it is, where it may be being written; None where it can.
     """
 
     items: list[NewItem]
     begin: int
     end: int
     size: int
+    unreadable: str | None = None
 
     @property
     def sha256(self) -> str:
@@ -165,7 +167,7 @@ class JsonLines:
                     if items:
                         break
                     raise BudgetError(
-                        f"{self.path}: the line at byte {end} has more than {_LINE_BYTES_MAX} bytes",
+                        f"{self._place(end)} has more than {_LINE_BYTES_MAX} bytes",
                         expected="a record of at most that size per line",
                     )
                 if not line or not (final or line.endswith(b"\n")):
@@ -191,10 +193,18 @@ class JsonLines:
         except UsageError as error:
             found, expected = error.found, error.expected or "a record"
         raise BundleError(
-            f"{self.path}, line at byte {at}: {found}",
+            f"{self._place(at)}: {found}",
             expected=expected,
             fix="Correct the line and run again; what stands before it is done",
         )
+
+    def _place(self, at: int) -> str:
+        """Return which line begins at a position, for people; it is counted when it is needed."""
+        number, left = 1, at
+        with self.path.open("rb") as file:
+            while left and (part := file.read(min(left, _LINE_BYTES_MAX))):
+                number, left = number + part.count(b"\n"), left - len(part)
+        return f"{self.path}, line {number} (at byte {at})"
 
 
 class ParquetItems:
@@ -230,7 +240,7 @@ class ParquetItems:
         except _NotParquetError as error:
             if final:
                 raise BundleError(error.found, fix=error.fix) from error
-            return Batch([], begin, begin, begin)
+            return Batch([], begin, begin, begin, error.found)
         items: list[NewItem] = []
         for row, record in enumerate(records, begin):
             try:

@@ -16,7 +16,7 @@ from fllm_export.coldstart.item_index import open_index
 from fllm_export.coldstart.item_stream import MARK_ENDING, Counts, IndexFile, ItemStream, StreamEnd
 from fllm_export.coldstart.new_items import Batch, Content, open_items
 from fllm_export.coldstart.onboard_journal import OnboardJournal
-from fllm_export.errors import BundleError, UsageError
+from fllm_export.errors import BudgetError, BundleError, UsageError
 
 from .small_platform import as_lines, make_platform, records, rows_of, write_parquet
 
@@ -170,6 +170,43 @@ def test_a_file_that_is_written_again_while_a_batch_is_committed_is_waited_for(
         assert journal.position_in(Rewritten(path, "vector")) == 4
 
 
+def test_a_damaged_file_that_is_waited_for_is_told_once_and_when_it_is_read_again(
+    onboarder: Onboarder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, remarks, pauses = tmp_path / "items.parquet", [], []
+    write_parquet(path, records(3))
+    whole = path.read_bytes()
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        path.write_bytes(whole if len(pauses) == 3 else whole[: -len(pauses)])
+
+    path.write_bytes(whole[:-10])
+    monkeypatch.setattr("fllm_export.coldstart.item_stream.time.sleep", pause)
+    with OnboardJournal(tmp_path / "out", CONDITIONS) as journal:
+        source = open_items(path, "vector")
+        counts = ItemStream(onboarder, source, journal).run(StreamEnd(follow=True, max_items=3), tell=remarks.append)
+    assert (counts.read, len(pauses)) == (3, 3)
+    assert [remark.split(" (")[0] for remark in remarks] == [
+        f"waiting for a whole file: {path} is not a Parquet file, or is damaged",
+        "the file is read again",
+    ]
+
+
+def test_a_replaced_file_with_a_line_that_is_too_long_is_read_from_its_beginning(
+    onboarder: Onboarder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "items.jsonl", tmp_path / "out"
+    path.write_bytes(as_lines(records(6)))
+    stream(onboarder, path, out, 2)
+    path.write_bytes(as_lines(records(2)) + b" " * 50_000 + b"\n")
+    monkeypatch.setattr("fllm_export.coldstart.new_items._LINE_BYTES_MAX", 20_000)
+    with OnboardJournal(out, CONDITIONS) as journal:
+        assert journal.position_in(open_items(path, "vector")) == 0
+    with pytest.raises(BudgetError, match=r"items.jsonl, line 3 \(at byte \d+\) has more than 20000 bytes"):
+        stream(onboarder, path, out)
+
+
 def test_the_number_of_records_is_bounded(onboarder: Onboarder, tmp_path: Path) -> None:
     path, out = tmp_path / "items.jsonl", tmp_path / "out"
     path.write_bytes(as_lines(records(20)))
@@ -181,7 +218,7 @@ def test_an_invalid_record_stops_the_stream_after_what_stands_before_it(onboarde
     path, out = tmp_path / "items.jsonl", tmp_path / "out"
     lines = as_lines(records(10))
     path.write_bytes(lines + b"{}\n" + as_lines(records(12)[10:]))
-    with pytest.raises(BundleError, match=f"byte {len(lines)}"):
+    with pytest.raises(BundleError, match=rf"items.jsonl, line 11 \(at byte {len(lines)}\): the record has no"):
         stream(onboarder, path, out, 4)
     assert len(rows_of(out)) == 10
     path.write_bytes(lines + as_lines(records(12)[10:]))
