@@ -17,7 +17,7 @@ from typing import Any
 from fllm_export.coldstart.new_items import Batch, ItemSource, NewItem
 from fllm_export.coldstart.onboard_parts import PARTS, Part, batch_facts, described, part_name, read_part, write_part
 from fllm_export.coldstart.onboarding import Onboarded
-from fllm_export.errors import BundleError, UsageError
+from fllm_export.errors import BudgetError, BundleError, UsageError
 from fllm_export.files import locked, publish_json
 from fllm_export.line_journal import append_line, whole_lines
 from fllm_export.strict_json import parse, read_object
@@ -149,7 +149,7 @@ class OnboardJournal:
         last = self.entries[-1]
         try:
             again = source.read(last.begin, last.read, final=True)
-        except BundleError:
+        except (BundleError, BudgetError):  # the position is in the middle of a record, or of a line without end
             return 0
         same = again.sha256 == last.records_sha256 and len(again.items) == last.read
         return last.end if same and last.end <= again.size else 0
