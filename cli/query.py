@@ -83,7 +83,12 @@ def query(
         refine=refine,
     )
     found = answer.to_dict()
-    texts_found = (_item_text(name, item) for name, item in zip(asked.names, found["items"], strict=True))
+    texts_found = [_item_text(name, item) for name, item in zip(asked.names, found["items"], strict=True)]
+    if asked.point is not None and asked.point.log_probs == "none" and log_probs is None:
+        texts_found.append(
+            f"{operating_point} was measured without log-probabilities, so no probability is computed. "
+            "To get them, set --log-probs to estimate or exact."
+        )
     output.result(found, "\n\n".join(texts_found))
     stages = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in answer.timings_ms.items())
     output.say(f"{counted(len(asked.names), 'item')}: {stages}")

@@ -195,6 +195,8 @@ def _text(swept: Sweep, out: Path, choice: Choice | None) -> str:
         lines.append(f"not used, as of another machine, version or input: {counted(swept.foreign, 'line')}")
     if choice is not None and choice.satisfied:
         lines.append(f"operating point: {choice.record.point}, in {out / OPERATING_POINT}")
+        if choice.record.axes["log_probs"] == "none":
+            lines.append("It was measured without log-probabilities, so searches by it return none. See --log-probs.")
     return "\n".join([*lines, "", columns(header, rows)])
 
 

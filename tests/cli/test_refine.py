@@ -67,6 +67,11 @@ def test_an_operating_point_makes_and_asks_a_table(here: Path, monkeypatch: pyte
     expected = UserTable.open(here / "t", operating_point=POINT).topk(ITEMS, 5)
     assert [[user["user_id"] for user in item["users"]] for item in found["items"]] == expected.user_ids.tolist()
     assert found["items"][0]["logsumexp"] is None
+    footer = "point.json was measured without log-probabilities, so no probability is computed."
+    asked = ["query", here / "t", "--file", here / "items.npy", "-k", 5]
+    assert run(*asked, *point).stdout.count(footer) == 1
+    assert footer not in run(*asked, *point, "--log-probs", "exact").stdout
+    assert footer not in run(*asked, "--log-probs", "none").stdout
     timed = run_json("bench", here / "t", "--file", here / "items.npy", "--repeats", 1, *point)
     assert (timed["engine"], timed["log_probs"], timed["refine"]) == ("native", "none", 3)
     assert [result["batch"] for result in timed["results"]] == [2]

@@ -135,6 +135,8 @@ def test_a_sweep_picks_a_point_that_build_and_open_take(tiny_checkpoint, item_te
     assert point.quant == "int8"
     assert json.loads(found.stdout)["operating_point"] == point.why["point"]
     assert "Passed" in (out / "report.html").read_text()
+    told = run(*sweep, "--target-recall", 0.9, "--budget-ms", 60_000).stdout
+    assert "It was measured without log-probabilities, so searches by it return none. See --log-probs." in told
 
     common = ["build", tmp_path / "checkpoint", "-o", tmp_path / "bundle", "--calibration", texts, "-k", 10]
     common += ["--min-recall", 0.5, "--operating-point", file]
