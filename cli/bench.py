@@ -25,6 +25,7 @@ from fllm_export.counted import counted
 
 if TYPE_CHECKING:
     from fllm_export.engines.names import LogProbs
+    from fllm_export.planning.load import Load
     from fllm_export.runtime.latency import Latency
 
 
@@ -87,10 +88,13 @@ def bench(
     """Measure the latency of SOURCE per stage, and compare it with a plain fp32 scan of the same rows.
 
     SOURCE is a bundle or a user table. `--file` holds item texts for a bundle, and item vectors for a table. This
-    command does not measure recall: `build` does, and exact answers lose none.
+    command does not measure recall: `build` does, and exact answers lose none. It prints the load of the machine
+    before, and says so where the machine was busy.
     """
+    from fllm_export.planning.load import Load
     from fllm_export.runtime.latency import measure_latency
 
+    load = Load.now()
     asked = open_asked(
         source, (), file, engine=engine, encoder=encoder, threads=threads, operating_point=operating_point
     )
@@ -112,16 +116,22 @@ def bench(
         "refine": chosen.refine,
     }
     if report is not None:
-        _write_page(report, source, {**facts, "users per item": k, "threads": threads or "as many as CPUs"}, results)
+        given = {"users per item": k, "threads": threads or "as many as CPUs", "load before": _load_text(load)}
+        _write_page(report, source, {**facts, **given}, results)
     kind = "exact" if chosen.exact else "not necessarily exact"
     again = f", {chosen.refine} x {k} candidates ranked again" if chosen.refine else ""
     output.result(
-        {**facts, "results": [result.to_dict() for result in results]},
+        {**facts, **load.to_dict(), "results": [result.to_dict() for result in results]},
         f"{counted(len(asked.users), 'user')} x {facts['dim']}, engine {facts['engine']}, "
         f"encoder {facts['encoder'] or 'none'}; {kind} top-{k}{again}, log-probabilities: {chosen.log_probs}; "
         f"milliseconds, median of {counted(repeats, 'call')} (p99)\n\n"
-        f"{_table(results)}\n\n" + "\n".join(map(_remark, results)),
+        f"{_table(results)}\n\n" + "\n".join([*map(_remark, results), f"before: {_load_text(load)}"]),
     )
+
+
+def _load_text(load: Load) -> str:
+    busy = "; the machine was busy, so times are longer than on a quiet machine" if load.busy else ""
+    return f"{load.told()}{busy}"
 
 
 def _write_page(report: Path, source: Path, facts: Mapping[str, object], results: list[Latency]) -> None:
@@ -155,6 +165,6 @@ def _remark(result: Latency) -> str:
     scan = result.stages["scan"].median + result.stages["merge"].median
     if result.yardstick is not None:
         ratio = result.yardstick.median / scan
-        speed = f"{ratio:.2f} x as fast as" if ratio >= 1 else f"{1 / ratio:.2f} x SLOWER than"
+        speed = f"{ratio:.2f} x as fast as" if ratio >= 1 else f"{1 / ratio:.2f} x slower than"
         text += f"; scan and merge are {speed} the plain fp32 scan"
     return text

@@ -138,11 +138,9 @@ def _text(plan: Plan) -> str:
 
 
 def _load(plan: Plan) -> str:
-    machine = plan.machine
-    if not machine.busy:
+    if not plan.machine.busy:
         return ""
-    found = f"load {machine.load:.1f} on {machine.processors} processors"
-    return f". IT WAS BUSY: {found}, so times are longer than on a quiet machine"
+    return f". It was busy ({plan.machine.told()}), so times are longer than on a quiet machine"
 
 
 def _lines(quantities: dict[str, Quantity]) -> str:

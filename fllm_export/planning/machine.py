@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fllm_export.planning.load import Load
+
 _READ_BYTES = 256 << 20
 _PIECE_WORDS = 1 << 20
 _DISK_BYTES = 128 << 20
@@ -25,35 +27,26 @@ _BUDGET_S = 0.6
 
 
 @dataclass(frozen=True)
-class Machine:
-    """How fast this machine moves bytes.
+class Machine(Load):
+    """How fast this machine moves bytes, and its load before that was measured.
 
     Attributes:
         threads: threads that read memory together.
         memory_read: bytes/s of a plain read beyond the caches, in ``threads`` threads.
         disk_read: bytes/s of one reader of a file that is not in the page cache.
         probe_bytes: size of the file that the disk was measured with.
-        load: load average of the minute before.
-        processors: that this process may use.
     """
 
     threads: int
     memory_read: float
     disk_read: float
     probe_bytes: int
-    load: float
-    processors: int
-
-    @property
-    def busy(self) -> bool:
-        """Whether other work took a processor while the machine was measured, so that rates are too low."""
-        return self.load > self.processors / 2
 
     @classmethod
     def measure(cls, folder: Path, threads: int) -> Machine:
         """Measure for a second or two; a temporary file below ``folder`` is removed at the end."""
-        load, processors = os.getloadavg()[0], len(os.sched_getaffinity(0))
-        return cls(threads, _memory_read(threads), _disk_read(folder), _DISK_BYTES, load, processors)
+        before = Load.now()
+        return cls(before.load, before.processors, threads, _memory_read(threads), _disk_read(folder), _DISK_BYTES)
 
 
 def total_memory() -> int:

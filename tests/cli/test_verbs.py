@@ -178,6 +178,22 @@ def test_a_browser_draws_the_page_of_bench(width: int, table: Path, tmp_path: Pa
     assert measured((tmp_path / "a.html").read_text(), width, tmp_path) == (width, width, 0, 0)
 
 
+@pytest.mark.parametrize(("load", "busy"), [(0.0, False), (99.0, True)])
+def test_bench_says_how_busy_the_machine_was(
+    load: float, busy: bool, table: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    given = ["bench", table / "users", "--file", table / "items.npy", "--batch", 1, "--repeats", 2]
+    document = json.loads(run(*given, "--json").stdout)
+    assert (document["load"], document["busy"]) == (load, busy)
+    page = tmp_path / "page.html"
+    told = run(*given, "--report", page).stdout
+    for text in (told, page.read_text()):
+        assert f"load {load:.1f} on {document['processors']} processor" in text
+        assert ("the machine was busy" in text) == busy
+    assert "SLOWER" not in told
+
+
 def test_bench_measures_a_table_with_the_chosen_options(table: Path) -> None:
     given = ["bench", table / "users", "--file", table / "items.npy", "--batch", 1, "--repeats", 2]
     document = json.loads(run(*given, "--log-probs", "none", "--json").stdout)
