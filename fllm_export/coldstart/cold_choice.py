@@ -61,7 +61,7 @@ class ColdChoice:
         return Ranking.of(self.candidates.best(users[self.users], rows, self.k).items, self.truth).ndcg
 
     def best(self, projection: Projection, places: Positions, probabilities: Rows) -> ProjectionParams:
-        """Search :data:`GRID` one parameter at a time, twice, from the defaults on.
+        """Search :data:`GRID` one parameter at a time, twice, from the defaults on; its ``k`` are at most K.
 
         Args:
             projection: of the recommender.
@@ -75,9 +75,11 @@ class ColdChoice:
                 tried[params] = self.ndcg(projection.users, projection.vectors(places, probabilities, params))
             return tried[params]
 
-        best = ProjectionParams()
+        most = places.shape[1]
+        grid = {**GRID, "k": sorted({min(int(k), most) for k in GRID["k"]})}
+        best = replace(ProjectionParams(), k=min(ProjectionParams().k, most))
         for _ in range(_ROUNDS):
-            for name, choices in GRID.items():
+            for name, choices in grid.items():
                 changed: list[dict[str, Any]] = [{name: choice} for choice in choices]
                 best = max([best, *(replace(best, **change) for change in changed)], key=value)
         return best
