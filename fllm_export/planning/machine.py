@@ -44,7 +44,7 @@ class Machine(Load):
 
     @classmethod
     def measure(cls, folder: Path, threads: int) -> Machine:
-        """Measure for a second or two; a temporary file below ``folder`` is removed at the end."""
+        """Measure for a second or two, the disk by a temporary file below ``folder``."""
         before = Load.now()
         return cls(before.load, before.processors, threads, _memory_read(threads), _disk_read(folder), _DISK_BYTES)
 
@@ -97,13 +97,13 @@ def _total(words: npt.NDArray[np.uint64]) -> int:
 def _disk_read(folder: Path) -> float:
     """Read a file past the page cache, or, where the file system cannot do that, after it was dropped from there."""
     block = os.urandom(_BLOCK_BYTES)
-    with tempfile.NamedTemporaryFile(dir=folder) as file:
+    with tempfile.TemporaryFile(dir=folder) as file:  # without a name, so that a killed process leaves nothing
         for _ in range(_DISK_BYTES // _BLOCK_BYTES):
             file.write(block)
         file.flush()
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        descriptor = _open_past_cache(file.name)
+        descriptor = _open_past_cache(f"/proc/self/fd/{file.fileno()}")
         try:
             with mmap.mmap(-1, _BLOCK_BYTES) as room:  # on a page boundary, as O_DIRECT asks for
                 began = time.perf_counter()

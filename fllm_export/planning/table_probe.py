@@ -18,6 +18,7 @@ import numpy.typing as npt
 from fllm_export.engines.names import LogProbs
 from fllm_export.engines.partial import Partial, merge
 from fllm_export.planning.machine import median_seconds
+from fllm_export.planning.probe_folder import probe_folder
 from fllm_export.runtime.user_table import UserTable
 from fllm_export.table import sketch
 from fllm_export.table.clusters import features, principal_directions
@@ -51,6 +52,7 @@ class WriteRates:
         publish: per byte, of joining, writing, syncing and hashing a shard.
         shard: per shard whatever its size: its syncs, renames and records.
         cluster: per row and halving of the rows of a shard.
+        parting: per shard, of looking for clusters that lie well apart.
         bounds: per row of a clustered table, besides its halvings: decoding, coordinates and bounds.
         sketch: per row, decoding included.
         sketch_once: per table, for choosing the sketch's dimensions.
@@ -60,6 +62,7 @@ class WriteRates:
     publish: float
     shard: float
     cluster: float = 0.0
+    parting: float = 0.0
     bounds: float = 0.0
     sketch: float = 0.0
     sketch_once: float = 0.0
@@ -121,8 +124,8 @@ def _probe(footprint: Footprint, folder: Path) -> Iterator[tuple[Path, F32, Writ
     """Write a table ``table`` in a temporary directory, of rows that are repeated."""
     dim = footprint.item_dim
     rows = _random_rows(min(_CHUNK_ROWS, _CHUNK_NUMBERS // dim, footprint.rows), dim)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".probe.") as place:
-        yield Path(place), rows, _written(footprint, rows, Path(place))
+    with probe_folder(folder) as place:
+        yield place, rows, _written(footprint, rows, place)
 
 
 def _scanned(table: UserTable, batches: Sequence[int], k: int, log_probs: LogProbs, machines: int) -> ScanRates:
@@ -189,11 +192,12 @@ def _clustered(footprint: Footprint, stored: Tensors, rates: WriteRates) -> Writ
     directions = principal_directions(shard.sample(rows // 4 + 1))
     before = _seconds(lambda: features(shard.part(0, rows), directions))
     order, ordering = _timed(lambda: tiles.order(shard))
+    tiling = _seconds(lambda: tiles.tiling(shard))
     ordered = ShardRows(known, {name: array[order] for name, array in stored.items()}, footprint.dim)
     bounding = _seconds(lambda: tiles.tensors(ordered, None, None))
     count = rows * halvings(rows, footprint.tile_rows)
     cluster = max(0.0, ordering - before) / count if count else 0.0
-    return replace(rates, cluster=cluster, bounds=(before + bounding) / rows)
+    return replace(rates, cluster=cluster, parting=max(0.0, tiling - ordering), bounds=(before + bounding) / rows)
 
 
 def _sketched(footprint: Footprint, rows: F32, stored: Tensors, rates: WriteRates) -> WriteRates:

@@ -22,9 +22,10 @@ def writing(footprint: Footprint, rates: WriteRates) -> dict[str, Quantity]:
         splits = sum(count * halvings(count, footprint.tile_rows) for count in footprint.shard_rows)
         depth = splits / rows
         found["cluster"] = Quantity(
-            splits * rates.cluster + rows * rates.bounds,
+            splits * rates.cluster + rows * rates.bounds + shards * rates.parting,
             "seconds",
-            f"{counted(rows, 'row')} x ({depth:.2f} halvings x {_short(rates.cluster)} + {_short(rates.bounds)})",
+            f"{counted(rows, 'row')} x ({depth:.2f} halvings x {_short(rates.cluster)} + {_short(rates.bounds)}) + "
+            f"{counted(shards, 'shard')} x {rates.parting * 1e3:.1f} ms",
         )
     if footprint.sketch_dims:
         found["sketch"] = Quantity(

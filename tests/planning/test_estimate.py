@@ -20,7 +20,9 @@ from fllm_export.table.layout import TableLayout
 from fllm_export.table.options import TableOptions
 
 MACHINE = Machine(threads=2, memory_read=2e9, disk_read=1e8, probe_bytes=1, load=0.5, processors=2)
-WRITE = WriteRates(encode=1e-6, publish=1e-9, shard=0.5, cluster=3e-6, bounds=4e-6, sketch=5e-6, sketch_once=7)
+WRITE = WriteRates(
+    encode=1e-6, publish=1e-9, shard=0.5, cluster=3e-6, parting=0.25, bounds=4e-6, sketch=5e-6, sketch_once=7
+)
 SCAN = ScanRates(rows=1000, seconds={1: 1e-7, 8: 4e-7}, merge={1: 0.25, 8: 0.5})
 PLENTY = 1 << 60
 
@@ -57,7 +59,7 @@ def test_times_are_the_rates_times_the_counts() -> None:
     seconds = {name: quantity.value for name, quantity in found.seconds.items()}
     splits = sum(count * halvings(count, footprint.tile_rows) for count in footprint.shard_rows)
     assert seconds["encode"] == pytest.approx(4)
-    assert seconds["cluster"] == pytest.approx(3e-6 * splits + 16)
+    assert seconds["cluster"] == pytest.approx(3e-6 * splits + 16 + 2 * 0.25)
     assert seconds["sketch"] == pytest.approx(20 + 7)
     assert seconds["write, sync and hash"] == pytest.approx(footprint.disk * 1e-9 + 1)
     stages = ("encode", "cluster", "sketch", "write, sync and hash")
