@@ -38,7 +38,7 @@ def _bundle(path: Path) -> dict[str, Any]:
 
     bundle = Bundle.load(path)
     files = bundle.files()
-    parity, provenance = bundle.parity(), bundle.manifest.provenance
+    parity, provenance, layout = bundle.parity(), bundle.manifest.provenance, bundle.table().layout
     return {
         "kind": "bundle",
         "bytes": sum(entry.bytes for entry in files.values()),
@@ -50,6 +50,7 @@ def _bundle(path: Path) -> dict[str, Any]:
         "adapter": provenance.get("adapter_sha256") is not None,
         **{key: value for key, value in asdict(bundle.manifest.prompt).items()},
         f"recall@{parity.k}": round(parity.recall[parity.k], 4),
+        "changed_since_build": layout.identity != "" and layout.identity != layout.born().identity,
         "plans": _plans(path),
         "min_recall": provenance.get("min_recall", "not recorded"),
         "built_at": provenance.get("built_at", "not recorded"),
@@ -105,6 +106,8 @@ def _text(key: str, value: Any) -> str:
         return ", ".join(" ".join(step.values()) for step in value) or "none"
     if isinstance(value, list):
         return ", ".join(value) or "none"
+    if key == "changed_since_build" and value:
+        return "yes: the recall is that of the table as it was built"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if key == "sketch_dims":

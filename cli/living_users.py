@@ -144,10 +144,10 @@ def compact(output: Output, table: Path) -> None:
 @pass_output
 def list_(output: Output, table: Path) -> None:
     """List the shards of TABLE, a user table or a bundle, in scan order, with their rows and deleted rows."""
-    from fllm_export.runtime.places import table_folder
+    from fllm_export.runtime.places import table_of
     from fllm_export.table.table import Table
 
-    opened = Table(table_folder(table))
+    opened = Table(table_of(table))
     layout, first = opened.layout, 0
     shards: list[dict[str, Any]] = []
     size = sum(file.bytes for file in layout.files)

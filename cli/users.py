@@ -55,7 +55,11 @@ def create(
     table = _chosen(table, operating_point, rows.dim)
     writer = TableWriter(out, table, dim=rows.dim, bias=rows.bias is not None)
     chunks = ((part, numbers, bias) for numbers, part, bias in rows.labelled_chunks())
-    layout = write_table(writer, chunks, rows.rows, output.progress)
+    try:
+        layout = write_table(writer, chunks, rows.rows, output.progress)
+    except BaseException:
+        writer.discard()  # the same files may hold other rows next time
+        raise
     size = sum(file.bytes for file in layout.files)
     facts = {
         "table": str(out),

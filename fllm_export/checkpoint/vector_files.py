@@ -138,6 +138,7 @@ def _npy(path: Path) -> VectorFile:
         raise BundleError(
             f"{path} is an array of {array.dtype} with the shape {list(array.shape)}",
             expected="float16, float32 or float64 [n, d]",
+            fix="Save a single vector as array[None], of the shape [1, d]" if array.ndim == 1 else None,
         )
     return VectorFile(path, ArrayRows(array, str(path)))
 

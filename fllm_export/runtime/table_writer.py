@@ -9,7 +9,7 @@ from fllm_export.calibration.moments import Moments
 from fllm_export.calibration.transform import Transform
 from fllm_export.errors import BundleError, UsageError
 from fllm_export.manifest import CALIBRATION_REPORT, FILE_NAME, LEARNER, MOMENTS, TABLE_FOLDER, TRANSFORM, Manifest
-from fllm_export.runtime.places import table_folder
+from fllm_export.runtime.places import table_of
 from fllm_export.strict_json import read_object
 from fllm_export.table.head_learner import HeadLearner, load_rule
 from fllm_export.table.layout import TableLayout
@@ -25,9 +25,9 @@ def open_writer(directory: Path) -> LivingTable:
     rounded as the bundle's rows were.
 
     Raises:
-        BundleError: the table is damaged, or what a bundle's rows are made with is.
+        BundleError: the directory is neither, the table is damaged, or what a bundle's rows are made with is.
     """
-    table = table_folder(directory)
+    table = table_of(directory)
     bundle = _bundle_of(table)
     if bundle is None:
         return LivingTable(table)
@@ -45,10 +45,10 @@ def open_learner(directory: Path) -> Learner | HeadLearner:
     """Return the learner of a bundle, given by its directory or by that of its user table.
 
     Raises:
-        BundleError: the learner's file is not the one that the manifest lists.
+        BundleError: the directory is neither, or the learner's file is not the one that the manifest lists.
         UsageError: the directory holds a user table without a bundle, or the bundle has no learner.
     """
-    table = table_folder(directory)
+    table = table_of(directory)
     bundle = _bundle_of(table)
     if bundle is None:
         raise UsageError(

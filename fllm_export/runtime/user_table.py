@@ -100,7 +100,7 @@ class UserTable(LivingUsers):
         )
         try:
             write_table(writer, _aligned(first, chunks, id_array, bias_array), generation=number)
-        except Exception:
+        except BaseException:
             writer.discard()
             raise
         return cls.open(directory)

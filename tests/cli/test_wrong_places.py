@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,44 @@ def test_item_vectors_of_another_dimension_are_named_by_their_file(tmp_path: Pat
     refused = run("query", tmp_path / "t", "--file", tmp_path / "items.npy", "-k", 1)
     assert refused.exit_code == 2
     assert f"{tmp_path}/items.npy holds item vectors of dimension 5; expected 4, as the user table" in refused.stderr
+
+
+@pytest.mark.parametrize("verb", ["list", "compact", "append", "learn"])
+def test_a_directory_without_a_table_is_named_as_it_was_given(verb: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.ones((2, 4), np.float32))
+    np.save(tmp_path / "ids.npy", np.arange(2))
+    (tmp_path / "pairs.csv").write_text("user_id,item_id\n1,2\n")
+    (tmp_path / "t").mkdir()
+    more = {"append": [tmp_path / "rows.npy", "--ids", tmp_path / "ids.npy"], "learn": [tmp_path / "pairs.csv"]}
+    refused = run("users", verb, tmp_path / "t", *more.get(verb, []))
+    assert refused.exit_code == 4
+    assert f"{tmp_path / 't'} is not a bundle or a user table; expected manifest.json or table.json" in refused.stderr
+
+
+def test_a_table_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
+    rows = np.ones((70_000, 4), np.float32)
+    rows[-1, 0] = np.nan
+    np.save(tmp_path / "rows.npy", rows)
+    refused = run("users", "create", tmp_path / "t", tmp_path / "rows.npy")
+    assert refused.exit_code == 4
+    assert "row 69999" in refused.stderr
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_single_vector_is_told_how_to_be_saved(tmp_path: Path) -> None:
+    UserTable.create(tmp_path / "t", np.ones((3, 4), np.float32))
+    np.save(tmp_path / "item.npy", np.ones(4, np.float32))
+    refused = run("query", tmp_path / "t", "--file", tmp_path / "item.npy")
+    assert refused.exit_code == 4
+    assert "with the shape [4]" in refused.stderr
+    assert "Save a single vector as array[None], of the shape [1, d]." in refused.stderr
+
+
+def test_a_recall_is_told_to_be_that_of_the_build(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    place = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle.path, place)
+    remark = "yes: the recall is that of the table as it was built"
+    assert "changed_since_build  no" in run("inspect", place).stdout
+    user = int(next(ids for ids, _ in UserTable.open(place / "users").decoded())[0])
+    assert run("users", "delete", place, user).exit_code == 0
+    assert f"changed_since_build  {remark}" in run("inspect", place).stdout
