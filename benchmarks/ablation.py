@@ -6,8 +6,9 @@
 Every hyper-parameter of the closed form's recipe is an option. For each data set and each seed (42, 43, ...) a model is
 trained in WORK/<name of the data set>/<seed> and measured on cold_test, without baselines. The measurement is a line of
 WORK/results.jsonl. The checkpoint is then deleted, unless --keep is set. A seed that has its line is not trained again,
-and one that was interrupted continues after its last complete epoch. At the end, and with --table alone, the script
-prints Markdown tables of all lines: mean and standard deviation over the seeds.
+and one that was interrupted continues after its last complete epoch. Each seed has a process of its own, so that its
+memory is free before the next one begins. At the end, and with --table alone, the script prints Markdown tables of all
+lines: mean and standard deviation over the seeds.
 
 The candidates of a run are those that `train` reports. LoRA is a candidate only where it ranks better on cold_val than
 the frozen encoder, so that its row can be of fewer seeds. Differences are those of the same seed to the closed form.
@@ -17,10 +18,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import shutil
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -49,11 +51,10 @@ def main() -> None:
     given = {field.name: getattr(options, field.name) for field in fields(ClosedFormRecipe) if field.name != "seed"}
     given = {name: value for name, value in given.items() if value is not None}
     for path in () if options.table else options.datasets:
-        dataset = Dataset.load(path)
         for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
             recipe = ClosedFormRecipe(seed=seed, **given)
             out = options.work / path.resolve().name / str(seed)
-            run_once(dataset, out, recipe, options.encoder, options.work / RESULTS, keep=options.keep)
+            alone(run_seed, path, out, recipe, options.encoder, options.work / RESULTS, options.keep)
     print(tables(read(options.work / RESULTS)))
 
 
@@ -75,6 +76,20 @@ def parser() -> argparse.ArgumentParser:
 def read(results: Path) -> list[Record]:
     """Return the records measured so far."""
     return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def alone(call: Callable[..., None], *arguments: Any) -> None:
+    """Call a function in a process of its own, and end as it ends if it fails."""
+    process = multiprocessing.get_context("spawn").Process(target=call, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        sys.exit(f"a seed ended with the exit code {process.exitcode}")
+
+
+def run_seed(path: Path, out: Path, recipe: ClosedFormRecipe, encoder: str, results: Path, keep: bool) -> None:
+    """Train, measure and record one seed of the data set in a directory."""
+    run_once(Dataset.load(path), out, recipe, encoder, results, keep=keep)
 
 
 def run_once(dataset: Dataset, out: Path, recipe: ClosedFormRecipe, encoder: str, results: Path, *, keep: bool) -> None:

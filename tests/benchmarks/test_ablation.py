@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -59,6 +60,20 @@ def test_a_seed_with_a_record_is_not_trained_again(trained: list[int], tmp_path:
         **{"ndcg@20": 0.3, "precision@20": 0.1, "recall@20": 0.2, "A recall@20": 0.4, "A ndcg@20": 0.5},
         **{"B recall@20": 0.6, "B ndcg@20": 0.7, "nll": 5.0, "calibration error": 0.01},
     }
+
+
+def test_every_seed_has_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ablation.alone(os.mkdir, tmp_path / "made")
+    assert (tmp_path / "made").is_dir()
+    with pytest.raises(SystemExit, match="exit code 3"):
+        ablation.alone(os._exit, 3)
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(ablation, "alone", lambda *call: calls.append(call))
+    monkeypatch.setattr("sys.argv", ["ablation.py", str(tmp_path), str(tmp_path / "films"), "--seeds", "2", "--keep"])
+    ablation.main()
+    assert [(call[0], call[1].name, call[3].seed, call[-1]) for call in calls] == [
+        (ablation.run_seed, "films", seed, True) for seed in (42, 43)
+    ]
 
 
 def test_checkpoints_are_deleted_unless_they_are_kept(trained: list[int], tmp_path: Path) -> None:
