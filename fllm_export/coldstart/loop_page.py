@@ -23,7 +23,7 @@ def loop_page(title: str, setting: Mapping[str, str], result: LoopResult) -> str
     """
     sections = [
         page.section("All figures", _table(result), page.note(result.legend())),
-        *(page.section(f"{heading}, NDCG@{result.k}", _chart(result, task)) for task, heading in _HEADINGS.items()),
+        *(page.section(f"{heading}, NDCG@{result.k}", *_chart(result, task)) for task, heading in _HEADINGS.items()),
         page.section("What was measured", page.facts({**setting, **_chosen(result)})),
     ]
     return page.page(title, sections, wide=True)
@@ -47,12 +47,13 @@ def _table(result: LoopResult) -> str:
     return page.scrolled(page.table(result.header(), rows, marks, kind="best"))
 
 
-def _chart(result: LoopResult, task: str) -> str:
+def _chart(result: LoopResult, task: str) -> list[str]:
     assert task in TASKS
     means = result.means(task, "ndcg")
     rows = [Dot(arm, value, f"{value:.4f}", means[NO_PAIRS]) for arm, value in means.items()]
-    scale = Scale.from_zero(f"NDCG@{result.k}; the line is the mean without pseudo-interactions", max(means.values()))
-    return dots(f"{_HEADINGS[task]}, NDCG@{result.k} by arm", rows, scale)
+    scale = Scale.from_zero(f"NDCG@{result.k}", max(means.values()))
+    told = page.note("The red line in each row is the mean without pseudo-interactions.")
+    return [dots(f"{_HEADINGS[task]}, NDCG@{result.k} by arm", rows, scale), told]
 
 
 def _chosen(result: LoopResult) -> dict[str, str]:
