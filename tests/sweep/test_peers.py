@@ -82,6 +82,21 @@ def test_biases_become_a_dimension(subject, tmp_path, limits):
     assert found.records[0].measured.recall == found.records[2].measured.recall == 1
 
 
+@pytest.mark.parametrize("name", ["faiss", "usearch"])
+def test_real_libraries_rank_rows_that_are_far_larger_than_their_biases(name, subject, grid, tmp_path):
+    pytest.importorskip({"faiss": "faiss", "usearch": "usearch.index"}[name])
+    # As a checkpoint with a `kernel` mapper has them: scores of a few units from large rows and small item vectors.
+    rows, _, items = subject.corpus
+    bias = 2 + 0.5 * np.random.default_rng(0).standard_normal(len(rows)).astype(np.float32)
+    corpus = subject.corpus._replace(rows=rows * np.float32(3e3), bias=bias, items=items / np.float32(3e3))
+    subject = type(subject)(corpus, subject.others, "rows", "the rows")
+    indexes, _ = peer_indexes([name], len(rows), (1,), (1,))
+    found = sweep(subject, grid, tmp_path, Settings(20, 0), peers=indexes)
+    assert not any("cannot be built" in reason for reason in found.left_out)  # d + 1 is odd: it has no half
+    recalls = {record.point: record.measured.recall for record in found.records if not record.own}
+    assert min(recalls.values()) > 0.3, recalls
+
+
 def test_libraries_that_are_not_installed_are_left_out(files, tmp_path, monkeypatch):
     monkeypatch.setattr(peer_points, "package_version", lambda package: None)
     found, left_out = peer_indexes(LIBRARIES, 1_000, (1, 2), (1,))

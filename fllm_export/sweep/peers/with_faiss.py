@@ -30,6 +30,8 @@ class Faiss:
         import faiss
 
         faiss.omp_set_num_threads(threads)
+        if "{half}" in self.factory:
+            rows = _even(rows)
         dim = rows.shape[1]
         text = self.factory.format(half=dim // 2, d=dim)
         trained = faiss.index_factory(dim, text, faiss.METRIC_INNER_PRODUCT)
@@ -57,7 +59,7 @@ class FaissIndex:
     def __init__(self, indexes: list[Any], dim: int) -> None:
         import faiss
 
-        self._indexes = indexes
+        self._indexes, self._dim = indexes, dim
         # (dim, threaded, successive ids); the type stubs do not know all three.
         shards: Any = faiss.IndexShards
         self._at_once = shards(dim, True, True)
@@ -75,6 +77,13 @@ class FaissIndex:
                 index.k_factor = setting["k_factor"]
             if "nprobe" in setting:
                 faiss.extract_index_ivf(index).nprobe = int(setting["nprobe"])
+        if z.shape[1] < self._dim:
+            z = _even(z)
         shards = self._at_once if len(z) == 1 else self._in_turn
         ids: I64 = shards.search(z, k)[1]
         return ids
+
+
+def _even(vectors: F32) -> F32:
+    """Return vectors whose dimension is even: a zero follows where it is odd, which changes no product."""
+    return np.pad(vectors, ((0, 0), (0, vectors.shape[1] % 2)))
