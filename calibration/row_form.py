@@ -13,6 +13,9 @@ FLOATS: tuple[CodecName, ...] = ("fp32", "fp16")
 ROTATED: tuple[CodecName, ...] = ("int4row", "int2")
 """Codecs with few values and one scale per row: rows are rotated for them in any case."""
 
+BY_DATA: tuple[CodecName, ...] = ("int4", "int4row", "int2")
+"""Codecs whose rows are rounded by data wherever there are enough texts: the gain is worth encoding them."""
+
 
 @dataclass(frozen=True)
 class RowForm:
@@ -35,3 +38,13 @@ class RowForm:
     def by_directions(self, whole: int) -> bool:
         """Whether rows of ``whole`` dimensions pass the directions of :mod:`fllm_export.calibration.directions`."""
         return self.dim < whole or self.rounding == "data"
+
+
+def gains_by_data(quant: CodecName, *, cut: bool) -> bool:
+    """Return whether rows are rounded by data where nothing else is requested and there are enough texts.
+
+    Args:
+        quant: the codec.
+        cut: whether the rows are cut to fewer dimensions, for which the texts are encoded anyway.
+    """
+    return (quant in BY_DATA or cut) and quant not in FLOATS

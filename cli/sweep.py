@@ -188,7 +188,7 @@ def _text(swept: Sweep, out: Path, choice: Choice | None) -> str:
     facts = about.subject
     lines = [
         f"{counted(facts['rows'], 'row')} x {facts['dim']} of {facts['source']}, {counted(facts['items'], 'item')}; "
-        f"recall against {facts['reference']}",
+        f"recall against {facts['reference']}; rows are stored as by `{facts['stored_as']}`",
         f"{counted(len(swept.records), 'point')} in {out}" + _reused(swept),
     ]
     if swept.foreign:

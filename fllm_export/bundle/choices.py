@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from fllm_export import arguments
-from fllm_export.calibration.row_form import FLOATS, ROTATED
+from fllm_export.calibration.row_form import FLOATS, ROTATED, gains_by_data
 from fllm_export.errors import UsageError
 from fllm_export.table.codec_names import CodecName
 
@@ -14,9 +14,6 @@ Dim = int | Literal["auto"]
 
 RoundingName = Literal["auto", "nearest", "data"]
 ROUNDINGS: tuple[RoundingName, ...] = get_args(RoundingName)
-
-BY_DATA: tuple[CodecName, ...] = ("int4", "int4row", "int2")
-"""Codecs whose rows ``auto`` rounds by data wherever there are enough texts: the gain is worth encoding them."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ class Choices:
                 expected=f"at least {least}, one for each dimension of the rows to be measured",
                 fix="Give more item texts to --calibration, for example those of the whole catalogue",
             )
-        gains = (quant in BY_DATA or dim is not None) and quant not in FLOATS
+        gains = gains_by_data(quant, cut=dim is not None)
         by_data = rounding == "data" or (rounding == "auto" and gains and texts >= least)
         too_few = texts if rounding == "auto" and gains and texts < least else None
         return cls(quant, dim, "data" if by_data else "nearest", too_few, rows)

@@ -181,6 +181,7 @@ def _facts(swept: Sweep) -> dict[str, str]:
     return {
         "users": f"{subject['rows']:,} of {subject['source']}, dimension {subject['dim']}"
         + (", with biases" if subject["bias"] else ""),
+        "rows": f"stored as by {subject['stored_as']}",
         "items": f"{subject['items']}, drawn once for all points",
         "recall against": f"{subject['reference']}, all of them scored in fp32 in {swept.truth_s:.1f} s",
         "machine": f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['isa']}",

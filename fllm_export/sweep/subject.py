@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fllm_export import arguments
 from fllm_export.calibration.directions import Directions
 from fllm_export.calibration.moments import Moments
+from fllm_export.calibration.row_form import RowForm, gains_by_data
 from fllm_export.checkpoint.vector_files import open_vectors
 from fllm_export.directory_kinds import BUNDLE, CHECKPOINT, KINDS, USER_TABLE, kind_of
 from fllm_export.errors import UsageError
@@ -24,6 +25,7 @@ from fllm_export.manifest import Manifest
 from fllm_export.progress import Progress
 from fllm_export.runtime.encoder import Encoder
 from fllm_export.sweep.truth import Corpus
+from fllm_export.table.codec_names import CodecName
 from fllm_export.table.table import LabelledRows, Table
 
 if TYPE_CHECKING:
@@ -48,12 +50,15 @@ class Subject:
             none, so that no item that is asked shapes what answers it.
         source: where the rows came from, for people.
         reference: what recall is measured against, for people.
+        checkpoint: whether they are the rows of a checkpoint, which ``build`` stores in its own way. All others are
+            stored as ``users create`` does.
     """
 
     corpus: Corpus
     others: F32 | None
     source: str
     reference: str
+    checkpoint: bool = False
 
     @property
     def dim(self) -> int:
@@ -70,7 +75,22 @@ class Subject:
         rows = self.corpus.rows
         measured = rows[:: -(-len(rows) // _ROWS_MEASURED)]
         chunks = (measured[at : at + _CHUNK_ROWS] for at in range(0, len(measured), _CHUNK_ROWS))
-        return Directions.of(Moments.of(() if self.others is None else (self.others,)), Moments.of(chunks))
+        return Directions.of(self.moments, Moments.of(chunks))
+
+    @cached_property
+    def moments(self) -> Moments:
+        """The moments of the other items.
+
+        Raises:
+            UsageError: there are no other items.
+        """
+        return Moments.of(() if self.others is None else (self.others,))
+
+    def form(self, quant: CodecName, dim: int) -> RowForm:
+        """Return how rows are stored in a codec and a dimension: those of a checkpoint as ``build`` would."""
+        enough = self.checkpoint and self.others is not None and len(self.others) >= dim
+        by_data = enough and gains_by_data(quant, cut=dim < self.dim)
+        return RowForm(quant, dim, "data" if by_data else "nearest")
 
     @property
     def cut_dim(self) -> int:
@@ -91,6 +111,7 @@ class Subject:
             "others_sha256": None if self.others is None else _sha256(self.others),
             "source": self.source,
             "reference": self.reference,
+            "stored_as": "build" if self.checkpoint else "users create",
         }
 
 
@@ -154,7 +175,8 @@ def _of_checkpoint(directory: Path, items: Path, count: int, progress: Progress)
         vectors = model.item_vectors(ItemTexts.load(items).sample(count + _TEXTS_MAX))
         progress("fp32 item vectors", 1, 1)
     rows = _read(users, progress)
-    return _subject(rows, users.bias, vectors, count, directory.name, "the fp32 checkpoint")
+    found = _subject(rows, users.bias, vectors, count, directory.name, "the fp32 checkpoint")
+    return replace(found, checkpoint=True)
 
 
 def _subject(rows: F32, bias: F32 | None, vectors: F32, count: int, source: str, reference: str) -> Subject:

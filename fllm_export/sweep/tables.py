@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fllm_export.calibration.directions import cut, ordered
+from fllm_export.calibration.directions import BALANCE, FEEDBACK_BALANCE, ordered, transform_for
+from fllm_export.calibration.feedback import Feedback
 from fllm_export.calibration.transform import Transform
 from fllm_export.extras import require
 from fllm_export.files import publish, publish_json
@@ -19,6 +20,7 @@ from fllm_export.strict_json import read_object
 from fllm_export.sweep.point import TableChoice
 from fllm_export.sweep.subject import Subject
 from fllm_export.table.options import Choice, TableOptions
+from fllm_export.table.rounding import Rounding, nearest
 from fllm_export.table.writer import Chunk, TableWriter, write_table
 
 F32 = npt.NDArray[np.float32]
@@ -114,19 +116,33 @@ class Tables:
         )
         whole = choice.dim if choice.refine == "no" else self._subject.dim
         writer = TableWriter(
-            folder / "users", options, dim=whole, scan_dim=choice.dim, bias=bias is not None, items=learned
+            folder / "users",
+            options,
+            dim=whole,
+            scan_dim=choice.dim,
+            bias=bias is not None,
+            items=learned,
+            rounding=self._rounding(choice, transform),
         )
         layout = write_table(writer, self._chunks(transform))
         size = sum(file.bytes for file in layout.files)
         return {"build_s": time.monotonic() - began, "bytes_per_user": size / layout.rows}
 
     def _transform(self, choice: TableChoice) -> Transform | None:
-        if choice.dim == self._subject.dim:
+        subject = self._subject
+        form = subject.form(choice.quant, choice.dim)
+        if not (subject.checkpoint or form.by_directions(subject.dim)):
             return None
-        directions = self._subject.directions
-        if choice.refine != "no":
-            return ordered(directions, choice.dim)
-        return cut(directions, choice.dim, choice.quant)
+        directions = subject.directions if form.by_directions(subject.dim) else None
+        if choice.refine != "no" and directions is not None and choice.dim < subject.dim:
+            return ordered(directions, choice.dim, FEEDBACK_BALANCE if form.rounding == "data" else BALANCE)
+        return transform_for(form, subject.dim, directions)
+
+    def _rounding(self, choice: TableChoice, transform: Transform | None) -> Rounding:
+        if transform is None or self._subject.form(choice.quant, choice.dim).rounding == "nearest":
+            return nearest
+        metric = transform.items @ self._subject.moments.metric() @ transform.items.T
+        return Feedback(metric[: choice.dim, : choice.dim])
 
     def _chunks(self, transform: Transform | None) -> Iterator[Chunk]:
         rows, bias, _ = self._subject.corpus

@@ -21,6 +21,7 @@ CONDITIONS = Conditions(
         "others_sha256": None,
         "source": "rows.npy",
         "reference": "the fp32 rows",
+        "stored_as": "users create",
     },
 )
 _AXES = {

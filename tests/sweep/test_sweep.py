@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +11,21 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fllm_export import UserTable
+from fllm_export.calibration.directions import Directions
+from fllm_export.calibration.moments import Moments
+from fllm_export.calibration.row_form import RowForm
+from fllm_export.calibration.trials import Trials
+from fllm_export.calibration.user_sample import UserSample
 from fllm_export.cli.main import main
-from fllm_export.sweep.grid import Axes, make_grid
+from fllm_export.sweep.grid import Axes, Limits, make_grid
 from fllm_export.sweep.point import AXES
 from fllm_export.sweep.record import Measured, Record
+from fllm_export.sweep.subject import Subject
 from fllm_export.sweep.sweep import Settings, sweep
 from fllm_export.sweep.tabular import COLUMNS, csv_text
+from fllm_export.sweep.truth import Corpus
 
+from .conftest import DIM
 from .records import record, sweep_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sweeps.md").read_text()
@@ -70,6 +78,37 @@ def test_fewer_dimensions_lose_recall_and_bytes(subject, limits, tmp_path):
     shared = [len(np.intersect1d(a, b)) / 20 for a, b in zip(truth, kept, strict=True)]
     assert found["fp32", 16].recall == pytest.approx(np.mean(shared))
     assert subject.cut_dim == 20
+
+
+@pytest.mark.parametrize("dim", [DIM, 20])
+def test_rows_of_a_checkpoint_are_stored_as_a_build_stores_them(dim, tmp_path):
+    generator = np.random.default_rng(5)
+    weights = (np.arange(1, DIM + 1) ** -1.0).astype(np.float32)
+    rows, z = (generator.standard_normal((n, DIM), dtype=np.float32) * weights for n in (2_000, 212))
+    given = Subject(Corpus(rows, None, z[:12]), z[12:], "rows", "the rows")
+    trained = replace(given, checkpoint=True)
+    grid = make_grid(Axes(quant=("int2", "int4row"), dim=(dim,), sketch=(False,)), Limits(DIM, DIM, 12, 1, {}))
+    plain, built = (
+        {
+            record.axes["quant"]: record.measured.recall
+            for record in sweep(subject, grid, tmp_path / subject.facts["stored_as"], Settings(20, 0)).records
+        }
+        for subject in (given, trained)
+    )
+    directions = Directions.of(Moments.of([z[12:]]), Moments.of([rows]))
+    sample = UserSample(rows, None, np.argsort(-(z[:12] @ rows.T), axis=1)[:, :20], len(rows), len(rows))
+    trials = Trials(sample, z[:12], Moments.of([z[12:]]), directions)
+    for quant in ("int2", "int4row"):
+        expected = trials.recalls(RowForm(quant, dim, "data"), slice(None)).mean()
+        assert built[quant] == pytest.approx(expected, abs=0.01)
+        assert built[quant] >= plain[quant]
+    assert built["int2"] > plain["int2"]
+
+
+def test_too_few_items_leave_rows_of_a_checkpoint_rounded_to_the_nearest(subject):
+    trained = replace(subject, checkpoint=True)
+    assert [trained.form("int2", dim).rounding for dim in (20, 21)] == ["data", "nearest"]
+    assert subject.form("int2", 20).rounding == trained.form("fp16", 20).rounding == "nearest"
 
 
 def test_a_budget_shows_in_coverage_and_recall(subject, limits, tmp_path):
