@@ -166,7 +166,7 @@ ENGINES: dict[str, EngineEntry] = {
     ),
     "cuda": EngineEntry(
         _core("cuda"),
-        ("int8", "fp8"),
+        ("int8", "fp8", "int4row", "int2"),
         "libfllm on NVIDIA GPUs; no GPU has run it yet",
         _BIT_IDENTICAL,
         refines=False,

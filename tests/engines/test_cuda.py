@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from fllm_export import BudgetError, HardwareError, UsageError, UserTable
@@ -23,9 +24,9 @@ def emulated(emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLLM_CUDA_LIBRARY", str(emulated_gpu))
 
 
-def assert_same(directory: Path, deny: object = (), **options: object) -> None:
+def assert_same(directory: Path, deny: object = (), z: npt.NDArray[np.float32] = Z, **options: object) -> None:
     tables = [UserTable.open(directory, engine=engine) for engine in ("cuda", "numpy")]
-    found, expected = (table.topk(Z, filter=table.filter(deny=deny), **options) for table in tables)
+    found, expected = (table.topk(z, filter=table.filter(deny=deny), **options) for table in tables)
     np.testing.assert_array_equal(found.user_ids, expected.user_ids)
     np.testing.assert_array_equal(found.scores, expected.scores)
     np.testing.assert_allclose(found.logsumexp, expected.logsumexp, rtol=1e-5)
@@ -52,6 +53,43 @@ def test_the_answers_are_the_reference_engines(
 @pytest.mark.usefixtures("emulated")
 def test_tiles_of_rows_that_lie_together_are_scanned_as_they_are_stored(tmp_path: Path) -> None:
     UserTable.create(tmp_path / "t", ROWS, IDS, cluster="yes")
+    assert_same(tmp_path / "t", k=100)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize(("dim", "gpus"), [(1, "1"), (17, "2"), (48, "1"), (100, "2")])
+@pytest.mark.parametrize("gpu_bytes", [None, 40_000], ids=["resident", "streamed"])
+@pytest.mark.parametrize("quant", ["int2", "int4row"])
+def test_rows_in_bit_planes_are_scanned_in_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quant: str, dim: int, gpu_bytes: int | None, gpus: str
+) -> None:
+    if gpu_bytes is not None:
+        monkeypatch.setenv("FLLM_GPU_BYTES", str(gpu_bytes))
+    monkeypatch.setenv("FLLM_EMULATED_GPUS", gpus)
+    monkeypatch.setenv("FLLM_GPUS", gpus)
+    users = 2213  # no multiple of a block's 16 rows, nor are the shards'
+    rows = GENERATOR.standard_normal((users, dim)) * GENERATOR.lognormal(size=(users, 1))
+    bias = None if dim == 17 else GENERATOR.standard_normal(users).astype(np.float32)
+    options: dict[str, object] = {"quant": quant, "bias": bias, "cluster": "yes" if dim == 48 else "no"}
+    options["shard_bytes"] = 700 * (dim // 2 + 30)
+    UserTable.create(tmp_path / "t", rows.astype(np.float32), IDS[:users], **options)
+    z = GENERATOR.standard_normal((40, dim)).astype(np.float32)
+    for k in (1, 100, users):
+        assert_same(tmp_path / "t", k=k, z=z[:2])
+    assert_same(tmp_path / "t", k=20, z=z)
+    assert_same(tmp_path / "t", k=50, z=z, deny=IDS[:users:7])
+    assert_same(tmp_path / "t", k=50, z=z[:3], mode="sample", seed=[1, 2, 3])
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("quant", ["int2", "int4row"])
+def test_rows_in_bit_planes_are_scanned_once_their_table_is_compact(tmp_path: Path, quant: str) -> None:
+    UserTable.create(tmp_path / "t", ROWS[:1000], IDS[:1000], quant=quant)
+    users = UserTable.open(tmp_path / "t")
+    users.delete(IDS[100:300])
+    with pytest.raises(UsageError, match=r"'cuda' cannot scan a table with deleted rows.*users compact"):
+        UserTable.open(tmp_path / "t", engine="cuda")
+    users.compact()
     assert_same(tmp_path / "t", k=100)
 
 

@@ -68,7 +68,7 @@ def test_what_cannot_be_is_left_out_and_said(limits, changed, reason):
 
 def test_an_engine_is_given_only_codecs_that_it_scans(limits):
     grid = make_grid(Axes(engine=("cuda",)), replace(limits, obstacles={"cuda": None}))
-    assert {point.table.quant for point in grid.points} == {"int8", "fp8"}
+    assert {point.table.quant for point in grid.points} == {"int8", "fp8", "int4row", "int2"}
     assert grid.left_out["the engine cuda does not scan fp32"] == 4
 
 

@@ -29,6 +29,8 @@ _KERNEL = re.compile(
     r"(?:.*?, (?P<shared>\d+) bytes smem)?"
 )
 _BY_BYTES = re.compile(r"RowsELj\d+ELb0E")
+_PLANES = re.compile(r"Plane(?:Rows|Chunks)ILj(\d)E")
+_CODECS_OF_PLANES = {"1": "int2", "2": "int4row"}
 
 
 def report(nvcc: str, architecture: str) -> dict[str, list[dict[str, int]]]:
@@ -46,6 +48,8 @@ def report(nvcc: str, architecture: str) -> dict[str, list[dict[str, int]]]:
             sys.exit(f"cannot read the compiler's report: {block}")
         name = found["name"][: int(found["length"])]
         name += ", fp8" if "Fp8" in found["name"] else ""
+        planes = _PLANES.search(found["name"])
+        name += f", {_CODECS_OF_PLANES[planes[1]]}" if planes else ""
         name += ", rows of odd lengths" if _BY_BYTES.search(found["name"]) else ""
         kernels.setdefault(name, []).append({figure: int(found[figure] or 0) for figure in FIGURES})
     return kernels

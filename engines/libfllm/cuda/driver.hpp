@@ -9,7 +9,7 @@
 
 namespace fllm::cuda {
 
-inline constexpr std::uint32_t kDriverVersion = 2;
+inline constexpr std::uint32_t kDriverVersion = 3;
 inline constexpr const char* kDriverSymbol = "fllm_cuda_driver";
 
 struct DeviceFacts {

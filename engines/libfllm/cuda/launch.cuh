@@ -9,15 +9,15 @@ namespace fllm::cuda {
 
 namespace detail {
 
-template <class Rows, unsigned kLanes, bool kAligned>
+template <class Rows>
 void scan_one_of(const Wave& wave, const Item& item, const Candidates& out, Share* shares, bool sample, unsigned blocks,
                  Stream stream) {
   if (shares != nullptr) {
-    launch(sample ? scan_one<Rows, kLanes, kAligned, true, true> : scan_one<Rows, kLanes, kAligned, true, false>,
-           blocks, kScanThreads, stream, wave, item, out, shares);
+    launch(sample ? scan_one<Rows, true, true> : scan_one<Rows, true, false>, blocks, kScanThreads, stream, wave, item,
+           out, shares);
   } else {
-    launch(sample ? scan_one<Rows, kLanes, kAligned, false, true> : scan_one<Rows, kLanes, kAligned, false, false>,
-           blocks, kScanThreads, stream, wave, item, out, shares);
+    launch(sample ? scan_one<Rows, false, true> : scan_one<Rows, false, false>, blocks, kScanThreads, stream, wave,
+           item, out, shares);
   }
 }
 
@@ -46,48 +46,62 @@ unsigned most_items_of(std::uint32_t dim, std::size_t shared_bytes) {
 using WideFp8Tile = Fp8Tile<4>;
 using NarrowFp8Tile = Fp8Tile<2>;
 
-template <class Rows>
-void scan_rows_of(const Wave& wave, const Item& item, const Candidates& out, Share* shares, bool sample,
-                  unsigned blocks, Stream stream) {
+template <class CodeRows>
+void scan_byte_rows_of(const Wave& wave, const Item& item, const Candidates& out, Share* shares, bool sample,
+                       unsigned blocks, Stream stream) {
   if (wave.dim % kPieceBytes != 0) {
-    return scan_one_of<Rows, 8, false>(wave, item, out, shares, sample, blocks, stream);
+    return scan_one_of<RowByRow<CodeRows, 8, false>>(wave, item, out, shares, sample, blocks, stream);
   }
   switch (lanes_of_row(wave.dim)) {
-    case 1: return scan_one_of<Rows, 1, true>(wave, item, out, shares, sample, blocks, stream);
-    case 2: return scan_one_of<Rows, 2, true>(wave, item, out, shares, sample, blocks, stream);
-    case 4: return scan_one_of<Rows, 4, true>(wave, item, out, shares, sample, blocks, stream);
-    case 8: return scan_one_of<Rows, 8, true>(wave, item, out, shares, sample, blocks, stream);
-    case 16: return scan_one_of<Rows, 16, true>(wave, item, out, shares, sample, blocks, stream);
-    default: return scan_one_of<Rows, 32, true>(wave, item, out, shares, sample, blocks, stream);
+    case 1: return scan_one_of<RowByRow<CodeRows, 1, true>>(wave, item, out, shares, sample, blocks, stream);
+    case 2: return scan_one_of<RowByRow<CodeRows, 2, true>>(wave, item, out, shares, sample, blocks, stream);
+    case 4: return scan_one_of<RowByRow<CodeRows, 4, true>>(wave, item, out, shares, sample, blocks, stream);
+    case 8: return scan_one_of<RowByRow<CodeRows, 8, true>>(wave, item, out, shares, sample, blocks, stream);
+    case 16: return scan_one_of<RowByRow<CodeRows, 16, true>>(wave, item, out, shares, sample, blocks, stream);
+    default: return scan_one_of<RowByRow<CodeRows, 32, true>>(wave, item, out, shares, sample, blocks, stream);
   }
 }
 
 }  // namespace detail
 
 // Scores the rows of a wave for one item. To `shares` [blocks] each block adds its share of the denominator; null where
-// none is wanted. Rows of other lengths than multiples of 16 are read byte by byte, which takes longer.
+// none is wanted. int8 and fp8 rows of other lengths than multiples of 16 are read byte by byte, which takes longer.
 inline void launch_scan_one(const Wave& wave, const Item& item, const Candidates& out, Share* shares, bool sample,
                             unsigned blocks, Stream stream) {
-  if (wave.kind == Codes::int8) return detail::scan_rows_of<Int8Rows>(wave, item, out, shares, sample, blocks, stream);
-  detail::scan_rows_of<Fp8Rows>(wave, item, out, shares, sample, blocks, stream);
+  const auto scan = [&](auto* scan_of) { scan_of(wave, item, out, shares, sample, blocks, stream); };
+  switch (wave.kind) {
+    case Codes::int8: return scan(detail::scan_byte_rows_of<Int8Rows>);
+    case Codes::fp8: return scan(detail::scan_byte_rows_of<Fp8Rows>);
+    case Codes::int2: return scan(detail::scan_one_of<PlaneRows<1>>);
+    case Codes::int4row: return scan(detail::scan_one_of<PlaneRows<2>>);
+  }
 }
 
 // The most items that a block with so much shared memory scans together, at most 128; 0: rows of that length not at
 // all.
 inline unsigned most_items_together(Codes kind, std::uint32_t dim, std::size_t shared_bytes) {
-  if (dim % kPieceBytes != 0 || dim > kMostManyDim) return 0;
-  if (kind == Codes::int8) return detail::most_items_of<Int8Tile, Int8Tile>(dim, shared_bytes);
-  return detail::most_items_of<detail::WideFp8Tile, detail::NarrowFp8Tile>(dim, shared_bytes);
+  const bool in_planes = kind == Codes::int2 || kind == Codes::int4row;
+  if ((dim % kPieceBytes != 0 && !in_planes) || dim > kMostManyDim) return 0;
+  switch (kind) {
+    case Codes::int8: return detail::most_items_of<Int8Tile, Int8Tile>(dim, shared_bytes);
+    case Codes::fp8: return detail::most_items_of<detail::WideFp8Tile, detail::NarrowFp8Tile>(dim, shared_bytes);
+    case Codes::int2: return detail::most_items_of<PlaneTile<1>, PlaneTile<1>>(dim, shared_bytes);
+    case Codes::int4row: return detail::most_items_of<PlaneTile<2>, PlaneTile<2>>(dim, shared_bytes);
+  }
+  return 0;
 }
 
 // Scores the rows of a wave for up to most_items_together() items; the shares are added to as by launch_scan_one. A
 // scan for one item must have gone before: its peaks are what exponentials are taken relative to. Where a score is far
 // above that, the share becomes infinite.
 inline void launch_scan_many(const Wave& wave, const ItemBatch& batch, unsigned blocks, Stream stream) {
-  if (wave.kind == Codes::int8) {
-    return detail::scan_many_rows_of<Int8Tile, Int8Tile>(wave, batch, blocks, stream);
+  const auto scan = [&](auto* scan_of) { scan_of(wave, batch, blocks, stream); };
+  switch (wave.kind) {
+    case Codes::int8: return scan(detail::scan_many_rows_of<Int8Tile, Int8Tile>);
+    case Codes::fp8: return scan(detail::scan_many_rows_of<detail::WideFp8Tile, detail::NarrowFp8Tile>);
+    case Codes::int2: return scan(detail::scan_many_rows_of<PlaneTile<1>, PlaneTile<1>>);
+    case Codes::int4row: return scan(detail::scan_many_rows_of<PlaneTile<2>, PlaneTile<2>>);
   }
-  detail::scan_many_rows_of<detail::WideFp8Tile, detail::NarrowFp8Tile>(wave, batch, blocks, stream);
 }
 
 // Leaves the K best candidates of each item, `items` [count] in device memory, raises the thresholds, and says in

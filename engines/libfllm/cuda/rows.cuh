@@ -1,15 +1,31 @@
-// How the rows of each codec meet an item in a scan for one: what a lane keeps of the item, the sum, and the score.
+// How the rows of each codec meet an item in a scan for one: what a lane takes of them and of the item, the sum, and
+// the score.
 #pragma once
 
 #include "cuda/device.hpp"
 #include "cuda/e4m3.cuh"
+#include "cuda/planes.cuh"
 #include "cuda/score.cuh"
 #include "cuda/wave.hpp"
 
 namespace fllm::cuda {
 
-// int8 codes and both limbs: whole numbers throughout, so that every score is exact.
-struct Int8Rows {
+constexpr unsigned kRowsAhead = 4;  // pieces of sixteen bytes of a lane that are on their way together
+
+// Rows whose sums with both limbs are whole numbers, so that every score is exact.
+struct IntegerRows {
+  __device__ static float score(Sums sum, double row_scale, const Item& item, double bias) {
+    return exact_score(128.0 * sum.high + sum.low, row_scale, item.scale, bias);
+  }
+  template <bool kSample>
+  __device__ static void consider_row(const Wave& wave, const Item& item, const Candidates& out, float threshold,
+                                      std::uint64_t row, float score) {
+    consider<kSample>(wave, item, out, threshold, row, score);
+  }
+};
+
+// int8 codes and both limbs.
+struct Int8Rows : IntegerRows {
   using Sum = Sums;
   struct Part {
     int4 high, low;
@@ -28,14 +44,6 @@ struct Int8Rows {
   __device__ __forceinline__ static void join(Sum& sum, int mask) {
     sum.high += __shfl_xor_sync(kAllLanes, sum.high, mask);
     sum.low += __shfl_xor_sync(kAllLanes, sum.low, mask);
-  }
-  __device__ static float score(Sum sum, double row_scale, const Item& item, double bias) {
-    return exact_score(128.0 * sum.high + sum.low, row_scale, item.scale, bias);
-  }
-  template <bool kSample>
-  __device__ static void consider_row(const Wave& wave, const Item& item, const Candidates& out, float threshold,
-                                      std::uint64_t row, float score) {
-    consider<kSample>(wave, item, out, threshold, row, score);
   }
 };
 
@@ -97,6 +105,112 @@ struct Fp8Rows {
     }
     return static_cast<double>(sum) * kE4m3Unit;
   }
+};
+
+// Rows of codes that follow each other: kLanes lanes share a row, a piece of sixteen bytes each. Rows whose length is a
+// multiple of sixteen lie on boundaries of sixteen; others are read byte by byte.
+template <class CodeRows, unsigned kLanes, bool kAligned>
+struct RowByRow : CodeRows {
+  static constexpr unsigned kRows = kWarpLanes / kLanes;  // of a warp at once
+  static constexpr unsigned kAhead = kRowsAhead;          // such times that its loads are on their way together
+  using Sum = typename CodeRows::Sum;
+  using Part = typename CodeRows::Part;
+  using Codes = int4;
+
+  __device__ static unsigned steps(unsigned dim) { return (pieces(dim) + kLanes - 1) / kLanes; }
+
+  __device__ static Sum start(const Item&) { return {}; }
+
+  __device__ __forceinline__ static Codes load(const Wave& wave, std::uint64_t first, unsigned step, unsigned lane) {
+    const std::uint64_t row = first + row_of(lane);
+    const unsigned byte = piece_of(step, lane) * kPieceBytes;
+    if (row >= wave.rows || byte >= wave.dim) return int4{0, 0, 0, 0};
+    const std::int8_t* const codes = wave.codes + row * wave.dim;
+    if (kAligned) return __ldcs(reinterpret_cast<const int4*>(codes + byte));
+    return int4{four_codes(codes, byte, wave.dim), four_codes(codes, byte + 4, wave.dim),
+                four_codes(codes, byte + 8, wave.dim), four_codes(codes, byte + 12, wave.dim)};
+  }
+  __device__ __forceinline__ static Part part(const Item& item, unsigned dim, unsigned step, unsigned lane) {
+    const unsigned piece = piece_of(step, lane);
+    return CodeRows::part(item, piece, piece < pieces(dim));
+  }
+
+  // All lanes of a row hold its sums; they take turns at the rows, so that the tail is shared as well.
+  __device__ __forceinline__ static Sum total(Sum sum, unsigned) {
+    FLLM_UNROLL
+    for (unsigned mask = kLanes / 2; mask > 0; mask /= 2) CodeRows::join(sum, static_cast<int>(mask));
+    return sum;
+  }
+  __device__ static unsigned row_of(unsigned lane) { return lane / kLanes; }
+  __device__ static bool takes(unsigned lane, unsigned ahead) { return lane % kLanes == ahead % kLanes; }
+
+ private:
+  __device__ static unsigned pieces(unsigned dim) { return (dim + kPieceBytes - 1) / kPieceBytes; }
+  __device__ static unsigned piece_of(unsigned step, unsigned lane) { return step * kLanes + lane % kLanes; }
+
+  __device__ __forceinline__ static int four_codes(const std::int8_t* row, unsigned first, unsigned dim) {
+    unsigned word = 0;
+    for (unsigned byte = 0; byte < 4 && first + byte < dim; ++byte) {
+      word |= static_cast<unsigned>(static_cast<std::uint8_t>(row[first + byte])) << (8 * byte);
+    }
+    return static_cast<int>(word);
+  }
+};
+
+// Rows in planes of two bits: a warp takes a slab of them, and tensor cores multiply. Of the eight columns of a tile
+// the even ones are the item's high limb and the odd ones its low limb, so that every lane finds the sums of four rows
+// and takes one of them.
+template <unsigned kPlanes>
+struct PlaneRows : IntegerRows {
+  static constexpr unsigned kRows = kSlabRows;
+  static constexpr unsigned kAhead = kRowsAhead / kPlanes;
+  struct Sum {
+    int tiles[2][4];
+  };
+  using Codes = typename Planes<kPlanes>::Words;
+  using Part = int4;
+
+  __device__ static unsigned steps(unsigned dim) { return (dim + kStepDims - 1) / kStepDims; }
+
+  __device__ __forceinline__ static Sum start(const Item& item) {
+    const int low = Planes<kPlanes>::offset(item);
+    return {{{0, low, 0, low}, {0, low, 0, low}}};
+  }
+
+  __device__ __forceinline__ static Codes load(const Wave& wave, std::uint64_t first, unsigned step, unsigned lane) {
+    Codes codes;
+    FLLM_UNROLL
+    for (unsigned plane = 0; plane < kPlanes; ++plane) {
+      const std::int8_t* const from = Planes<kPlanes>::source(wave, first, step, plane, lane);
+      codes.planes[plane] = from == nullptr ? int4{0, 0, 0, 0} : __ldcs(reinterpret_cast<const int4*>(from));
+    }
+    return codes;
+  }
+  __device__ __forceinline__ static Part part(const Item& item, unsigned dim, unsigned step, unsigned lane) {
+    const unsigned piece = step * kStepGroups + lane % 4;
+    if (piece * kPieceBytes >= dim) return int4{0, 0, 0, 0};
+    return reinterpret_cast<const int4*>(lane / 4 % 2 == 0 ? item.high : item.low)[piece];
+  }
+  __device__ __forceinline__ static void multiply(Sum& sum, const Codes& codes, const Part& with) {
+    FLLM_UNROLL
+    for (unsigned m = 0; m < 2; ++m) {
+      unsigned rows[4];
+      Planes<kPlanes>::fragment(codes, m, 0, rows);
+      multiply_tile(sum.tiles[m], rows, static_cast<unsigned>(with.x), static_cast<unsigned>(with.y));
+      Planes<kPlanes>::fragment(codes, m, 1, rows);
+      multiply_tile(sum.tiles[m], rows, static_cast<unsigned>(with.z), static_cast<unsigned>(with.w));
+    }
+  }
+
+  // Of the lane's four rows the one whose number in the slab is the lane's.
+  __device__ __forceinline__ static Sums total(const Sum& sum, unsigned lane) {
+    const int (&first)[4] = sum.tiles[0], (&second)[4] = sum.tiles[1];
+    const bool upper = lane / 2 % 2 != 0, odd = lane % 2 != 0;
+    return {upper ? (odd ? second[2] : second[0]) : (odd ? first[2] : first[0]),
+            upper ? (odd ? second[3] : second[1]) : (odd ? first[3] : first[1])};
+  }
+  __device__ static unsigned row_of(unsigned lane) { return lane; }
+  __device__ static bool takes(unsigned, unsigned) { return true; }
 };
 
 }  // namespace fllm::cuda

@@ -12,7 +12,6 @@ namespace fllm::cuda {
 
 constexpr unsigned kManyThreads = 256;
 constexpr unsigned kManyWarps = kManyThreads / kWarpLanes;
-constexpr unsigned kWarpItems = 32;      // of a warp's tile: four tiles of the tensor cores
 constexpr unsigned kLaneItems = 8;       // whose sums with four rows of every 32 a lane has
 constexpr unsigned kMostManyDim = 1024;  // up to which int8's limbs have a sum together of 31 bits
 constexpr unsigned kHits = 128;          // of a warp, that are settled together
@@ -29,10 +28,12 @@ struct ManyLayout {
   static constexpr unsigned kJudgedBy = Tile::kExact ? 3 : 4;  // scales, thresholds, references, margins of items
 
   // Codes lie first. What depends on the rows' length lies last, so that the other places are known to the compiler.
-  static constexpr unsigned kScales = kStages * kRows * kChunkBytes;
+  static constexpr unsigned kStageBytes = kRows * Tile::kRowPieces * kPieceBytes;
+  static constexpr unsigned kScales = kStages * kStageBytes;
   static constexpr unsigned kBias = kScales + kStages * kRows * sizeof(float);
   static constexpr unsigned kJudged = kBias + kStages * kRows * sizeof(float);
-  static constexpr unsigned kExpSums = kJudged + kJudgedBy * kItems * sizeof(float);
+  static constexpr unsigned kOffsets = kJudged + kJudgedBy * kItems * sizeof(float);
+  static constexpr unsigned kExpSums = kOffsets + (Tile::kHasOffsets ? kItems * sizeof(int) : 0);
   static constexpr unsigned kSums = kExpSums + kLaneItems * kManyThreads * sizeof(float);
   static constexpr unsigned kHitPlaces = kSums + kRowWarps * kItems * sizeof(float);
   static constexpr unsigned kHitCounts = kHitPlaces + kManyWarps * kHits * sizeof(typename Tile::Hit);
@@ -40,7 +41,7 @@ struct ManyLayout {
 
   // Bytes from an item's limb to the next one's: 16 more than all chunks, against bank conflicts.
   __host__ __device__ static unsigned limb_stride(unsigned dim) {
-    return (dim + kChunkBytes - 1) / kChunkBytes * kChunkBytes + kPieceBytes;
+    return (dim + kChunkDims - 1) / kChunkDims * kChunkDims + kPieceBytes;
   }
   static std::size_t bytes(unsigned dim) { return kLimbs + std::size_t{2} * kItems * limb_stride(dim); }
 
@@ -60,27 +61,25 @@ class ManyScan {
         lane_(threadIdx.x % kWarpLanes),
         row_warp_(threadIdx.x / kWarpLanes / kItemWarps),
         item_warp_(threadIdx.x / kWarpLanes % kItemWarps),
-        chunks_((wave.dim + kChunkBytes - 1) / kChunkBytes) {}
+        chunks_((wave.dim + kChunkDims - 1) / kChunkDims) {}
 
   __device__ void run() {
     load_items();
     const std::uint64_t tiles = (wave_.rows + Layout::kRows - 1) / Layout::kRows;
     const std::uint64_t own = blockIdx.x < tiles ? (tiles - blockIdx.x + gridDim.x - 1) / gridDim.x : 0;
-    const std::uint64_t steps = own * chunks_;
-    for (unsigned stage = 0; stage + 1 < Layout::kStages; ++stage) bring();
-    sums_.clear();
-    unsigned chunk = 0, tile = 0;
-    for (std::uint64_t step = 0; step < steps; ++step) {
-      wait_groups<Layout::kStages - 2>();
-      __syncthreads();  // the chunk is there for all, and all are through with the one before, whose place is next
-      bring();
-      multiply(static_cast<unsigned>(step % Layout::kStages), chunk);
-      if (++chunk < chunks_) continue;
+    for (unsigned ahead = 0; ahead + 1 < Layout::kStages; ++ahead) bring();
+    unsigned stage = 0;
+    for (unsigned tile = 0; tile < own; ++tile) {
+      sums_.clear();
+      for (unsigned chunk = 0; chunk < chunks_; ++chunk) {
+        wait_groups<Layout::kStages - 2>();
+        __syncthreads();  // the chunk is there for all, and all are through with the one before, whose place is next
+        bring();
+        multiply(stage, chunk);
+        stage = (stage + 1) % Layout::kStages;
+      }
       judge<0>(tile);
       if constexpr (Tile::kRowTiles == 4) judge<2>(tile);
-      sums_.clear();
-      chunk = 0;
-      ++tile;
     }
     wait_groups<0>();
     if (kDenominator) add_shares();
@@ -88,7 +87,7 @@ class ManyScan {
 
  private:
   __device__ std::int8_t* codes(unsigned stage) const {
-    return reinterpret_cast<std::int8_t*>(memory_) + stage * Layout::kRows * kChunkBytes;
+    return reinterpret_cast<std::int8_t*>(memory_) + stage * Layout::kStageBytes;
   }
   __device__ std::int8_t* limb(unsigned number, unsigned item) const {
     return reinterpret_cast<std::int8_t*>(memory_) + Layout::kLimbs + (number * Layout::kItems + item) * limb_stride_;
@@ -103,6 +102,8 @@ class ManyScan {
   __device__ float* thresholds() const { return floats(Layout::kJudged) + Layout::kItems; }
   __device__ float* references() const { return floats(Layout::kJudged) + 2 * Layout::kItems; }
   __device__ float* margins() const { return floats(Layout::kJudged) + 3 * Layout::kItems; }
+  __device__ int* offsets() const { return reinterpret_cast<int*>(memory_ + Layout::kOffsets); }
+  __device__ int offset(unsigned item) const { return Tile::kHasOffsets ? offsets()[item] : 0; }
   // The thread's own sums of exp(score - reference), [kLaneItems] at intervals of kManyThreads.
   __device__ float* exp_sums() const { return floats(Layout::kExpSums) + threadIdx.x; }
   __device__ typename Tile::Hit* hits() const {
@@ -127,11 +128,12 @@ class ManyScan {
       item_scales()[i] = there ? static_cast<float>(batch_.items[i].scale) * Tile::kUnit : 0.0f;
       thresholds()[i] = exact - kSlack * (fabsf(exact) + wave_.most_bias) - 0x1p-126f;
       references()[i] = there ? from_descending(*batch_.items[i].peak) : 0.0f;
+      if constexpr (Tile::kHasOffsets) offsets()[i] = there ? Tile::offset(batch_.items[i]) : 0;
       if (Tile::kExact) continue;
       margins()[i] = there ? static_cast<float>(batch_.items[i].scale * batch_.items[i].error_together) : 0.0f;
     }
     // An item that is not there has no limbs: its score is the bias, and never reaches infinity.
-    const unsigned pieces = limb_stride_ / kPieceBytes, all = 2 * Layout::kItems * pieces;
+    const unsigned pieces = chunks_ * kChunkPieces, all = 2 * Layout::kItems * pieces;
     for (unsigned i = threadIdx.x; i < all; i += kManyThreads) {
       const unsigned piece = i % pieces, item = i / pieces % Layout::kItems, number = i / pieces / Layout::kItems;
       int4 part{0, 0, 0, 0};
@@ -139,8 +141,7 @@ class ManyScan {
         const std::int8_t* from = number == 0 ? batch_.items[item].high : batch_.items[item].low;
         part = reinterpret_cast<const int4*>(from)[piece];
       }
-      part = {Tile::kept(part.x), Tile::kept(part.y), Tile::kept(part.z), Tile::kept(part.w)};
-      *reinterpret_cast<int4*>(limb(number, item) + piece * kPieceBytes) = part;
+      Tile::put_limb(limb(number, item), piece, part);
     }
     for (unsigned column = 0; column < kLaneItems; ++column) exp_sums()[column * kManyThreads] = 0.0f;
     if (lane_ == 0) *hit_count() = 0;
@@ -152,12 +153,9 @@ class ManyScan {
     const std::uint64_t first = tile_row(next_tile_), rows = wave_.rows;
     std::int8_t* const to = codes(next_stage_);
     FLLM_KEEP_LOOP
-    for (unsigned i = threadIdx.x; i < Layout::kRows * kChunkPieces; i += kManyThreads) {
-      const unsigned row = i / kChunkPieces, piece = i % kChunkPieces;
-      const unsigned byte = next_chunk_ * kChunkBytes + piece * kPieceBytes;
-      const bool there = first + row < rows && byte < wave_.dim;
-      const std::int8_t* const from = there ? wave_.codes + (first + row) * wave_.dim + byte : wave_.codes;
-      copy_16(to + Chunk::place(row, piece), from, there);
+    for (unsigned i = threadIdx.x; i < Layout::kRows * Tile::kRowPieces; i += kManyThreads) {
+      const std::int8_t* const from = Tile::source(wave_, first, next_chunk_, i);
+      copy_16(to + Tile::place(i), from == nullptr ? wave_.codes : from, from != nullptr);
     }
     if (next_chunk_ == 0 && threadIdx.x < Layout::kRows && first + threadIdx.x < rows) {
       copy_4(scales(next_tile_) + threadIdx.x, wave_.scales + first + threadIdx.x);
@@ -169,14 +167,14 @@ class ManyScan {
   }
 
   __device__ void multiply(unsigned stage, unsigned chunk) {
-    const std::int8_t* const rows = codes(stage) + row_warp_ * Layout::kWarpRows * kChunkBytes;
-    const std::int8_t* const limbs = limb(0, item_warp_ * kWarpItems) + chunk * kChunkBytes;
+    const std::int8_t* const rows = codes(stage) + row_warp_ * Layout::kWarpRows * Tile::kRowPieces * kPieceBytes;
+    const std::int8_t* const limbs = limb(0, item_warp_ * kWarpItems) + chunk * kChunkDims;
     sums_.multiply({rows, limbs, limb_stride_, Layout::kItems * limb_stride_}, lane_);
   }
 
   // A lane's sums are those of four rows of every 32 with eight items.
   __device__ unsigned row_of(unsigned m, unsigned i) const {
-    return row_warp_ * Layout::kWarpRows + m * 16 + i / 2 * 8 + lane_ / 4;
+    return row_warp_ * Layout::kWarpRows + Tile::row_of(lane_, m, i);
   }
   __device__ unsigned item_of(unsigned n, unsigned i) const {
     return item_warp_ * kWarpItems + n * 8 + lane_ % 4 * 2 + i % 2;
@@ -202,7 +200,7 @@ class ManyScan {
       FLLM_UNROLL
       for (unsigned r = 0; r < 4; ++r) {
         const unsigned m = r / 2, i = 2 * (r % 2) + column % 2;
-        const float sum = sums_.sum(kFirst + m, n, i) * item_scales()[item];
+        const float sum = sums_.sum(kFirst + m, n, i, offset(item)) * item_scales()[item];
         const float score = fmaf(sum, scale[r], add[r]);
         const float most = Tile::kExact ? score : fmaf(sum + margins()[item], scale[r], add[r]);
         if (most >= thresholds()[item]) reached |= 1u << (m * 16 + n * 4 + i);
@@ -233,7 +231,8 @@ class ManyScan {
           if ((reached & bit) == 0) continue;
           const unsigned at = atomicAdd(hit_count(), 1u);
           if (at >= kHits) continue;
-          hits()[at] = sums_.hit(row_of(kFirst + m, i), item_of(n, i), kFirst + m, n, i);
+          const unsigned item = item_of(n, i);
+          hits()[at] = sums_.hit(row_of(kFirst + m, i), item, kFirst + m, n, i, offset(item));
           reached &= ~bit;
         }
       }
@@ -253,7 +252,7 @@ class ManyScan {
       const bool there = at < count && row < wave_.rows && hit.item < batch_.count;
       const Item& item = batch_.items[there ? hit.item : 0];
       const bool counts = there && is_allowed(wave_, item, row);
-      const double sum = Tile::exact_sum(hit, wave_.codes + row * wave_.dim, item, counts ? wave_.dim : 0, part);
+      const double sum = Tile::exact_sum(hit, wave_, row, item, counts ? wave_.dim : 0, part);
       if (!counts || part != 0) continue;
       const Candidates out = batch_.candidates[hit.item];
       const double add = wave_.bias == nullptr ? 0.0 : bias(tile)[hit.row];

@@ -3,28 +3,105 @@
 
 #include "cuda/device.hpp"
 #include "cuda/e4m3.cuh"
+#include "cuda/planes.cuh"
 #include "cuda/score.cuh"
 #include "cuda/wave.hpp"
 
 namespace fllm::cuda {
 
-constexpr unsigned kChunkBytes = 64;  // of each row, that are brought in together
-constexpr unsigned kChunkPieces = kChunkBytes / kPieceBytes;
+constexpr unsigned kChunkDims = 64;  // of each row, that are brought in together; a limb has as many bytes of them
+constexpr unsigned kChunkPieces = kChunkDims / kPieceBytes;
+constexpr unsigned kWarpItems = 32;  // of a warp's tile: four tiles of the tensor cores
 
 // Where a warp's part of a chunk lies in shared memory.
 struct Chunk {
   const std::int8_t* codes;  // of the warp's first row
   const std::int8_t* limbs;  // of its first item, the high ones; those of the next lie `stride` bytes on
   unsigned stride, low;      // the low ones lie `low` bytes on
+};
+
+// Rows of codes of eight bits, that follow each other.
+struct ByteChunks {
+  static constexpr unsigned kRowPieces = kChunkPieces;  // of a row in a chunk
+  static constexpr bool kHasOffsets = false;            // whether something of an item's is to be added to its sums
+
+  // Where the i-th piece of a tile's chunk comes from, null: zeros; and where it goes in shared memory.
+  __device__ __forceinline__ static const std::int8_t* source(const Wave& wave, std::uint64_t first_row, unsigned chunk,
+                                                              unsigned i) {
+    const std::uint64_t row = first_row + i / kChunkPieces;
+    const unsigned byte = chunk * kChunkDims + i % kChunkPieces * kPieceBytes;
+    return row < wave.rows && byte < wave.dim ? wave.codes + row * wave.dim + byte : nullptr;
+  }
+  __device__ __forceinline__ static unsigned place(unsigned i) { return place(i / kChunkPieces, i % kChunkPieces); }
 
   // The k-th piece of a row's chunk lies where eight rows' pieces meet no bank twice.
   __device__ __forceinline__ static unsigned place(unsigned row, unsigned piece) {
-    return row * kChunkBytes + (piece ^ (row / 2 % kChunkPieces)) * kPieceBytes;
+    return row * kChunkDims + (piece ^ (row / 2 % kChunkPieces)) * kPieceBytes;
+  }
+
+  // The row of a warp's that a lane's i-th sum of the m-th tile belongs to.
+  __device__ __forceinline__ static unsigned row_of(unsigned lane, unsigned m, unsigned i) {
+    return m * 16 + i / 2 * 8 + lane / 4;
+  }
+
+  // Puts a piece of an item's limb down.
+  __device__ __forceinline__ static void put_limb(std::int8_t* limb, unsigned piece, int4 four) {
+    reinterpret_cast<int4*>(limb)[piece] = four;
   }
 };
 
-// int8 codes with both limbs: whole numbers, so that the sums are exact.
-class Int8Tile {
+// int8 codes.
+struct Int8Chunks : ByteChunks {
+  // The warp's 32 rows with the columns of a step: a lane's fragments of both tiles.
+  __device__ __forceinline__ static void load_rows(const std::int8_t* codes, unsigned step, unsigned lane,
+                                                   unsigned (&rows)[2][4]) {
+    FLLM_UNROLL
+    for (unsigned m = 0; m < 2; ++m) load_matrices(rows[m], codes + place(m * 16 + lane % 16, 2 * step + lane / 16));
+  }
+};
+
+// Rows in planes of two bits. A lane's words of a chunk follow those of the lane before; they become bytes in
+// registers.
+template <unsigned kPlanes>
+struct PlaneChunks {
+  static constexpr unsigned kRowPieces = kPlanes;
+  static constexpr bool kHasOffsets = true;
+
+  static_assert(kStepDims == kChunkDims && kSlabRows == 32);
+
+  __device__ __forceinline__ static const std::int8_t* source(const Wave& wave, std::uint64_t first_row, unsigned chunk,
+                                                              unsigned i) {
+    const unsigned lane = i % kWarpLanes, plane = i / kWarpLanes % kPlanes, slab = i / kWarpLanes / kPlanes;
+    return Planes<kPlanes>::source(wave, first_row + slab * kSlabRows, chunk, plane, lane);
+  }
+  __device__ __forceinline__ static unsigned place(unsigned i) { return i * kPieceBytes; }
+
+  __device__ __forceinline__ static unsigned row_of(unsigned lane, unsigned m, unsigned i) {
+    return lane / 4 * 4 + 2 * m + i / 2;
+  }
+
+  // The s-th words of a chunk's four pieces lie together: a lane wants them of its group, and a group is a piece.
+  __device__ __forceinline__ static void put_limb(std::int8_t* limb, unsigned piece, int4 four) {
+    int* const words = reinterpret_cast<int*>(limb + piece / kChunkPieces * kChunkDims) + piece % kChunkPieces;
+    words[0] = four.x, words[4] = four.y, words[8] = four.z, words[12] = four.w;
+  }
+  __device__ __forceinline__ static int offset(const Item& item) { return Planes<kPlanes>::offset(item); }
+
+  __device__ __forceinline__ static void load_rows(const std::int8_t* codes, unsigned step, unsigned lane,
+                                                   unsigned (&rows)[2][4]) {
+    typename Planes<kPlanes>::Words words;
+    FLLM_UNROLL
+    for (unsigned plane = 0; plane < kPlanes; ++plane) {
+      words.planes[plane] = reinterpret_cast<const int4*>(codes)[plane * kWarpLanes + lane];
+    }
+    FLLM_UNROLL
+    for (unsigned m = 0; m < 2; ++m) Planes<kPlanes>::fragment(words, m, step, rows[m]);
+  }
+};
+
+// Rows with both limbs of items: whole numbers, so that the sums are exact.
+template <class Chunks>
+class IntegerTile : public Chunks {
  public:
   static constexpr unsigned kRowTiles = 2;  // of sixteen rows
   static constexpr bool kExact = true;      // what sum() returns is rounded once
@@ -36,9 +113,6 @@ class Int8Tile {
     std::uint16_t row, item;  // of the block's tile
     int high, low;
   };
-
-  // Limbs as they lie in shared memory.
-  __device__ __forceinline__ static int kept(int four_limbs) { return four_limbs; }
 
   __device__ __forceinline__ void clear() {
     FLLM_UNROLL
@@ -53,12 +127,9 @@ class Int8Tile {
 
   __device__ __forceinline__ void multiply(const Chunk& chunk, unsigned lane) {
     FLLM_UNROLL
-    for (unsigned step = 0; step < kChunkBytes / 32; ++step) {
+    for (unsigned step = 0; step < kChunkDims / 32; ++step) {
       unsigned rows[kRowTiles][4];
-      FLLM_UNROLL
-      for (unsigned m = 0; m < kRowTiles; ++m) {
-        load_matrices(rows[m], chunk.codes + Chunk::place(m * 16 + lane % 16, 2 * step + lane / 16));
-      }
+      Chunks::load_rows(chunk.codes, step, lane, rows);
       FLLM_UNROLL
       for (unsigned pair = 0; pair < 2; ++pair) {
         const unsigned item = pair * 16 + lane / 16 * 8 + lane % 8;
@@ -69,15 +140,17 @@ class Int8Tile {
     }
   }
 
-  __device__ __forceinline__ float sum(unsigned m, unsigned n, unsigned i) const {
-    return static_cast<float>(128 * high_[m][n][i] + low_[m][n][i]);
+  // With the item's offset.
+  __device__ __forceinline__ float sum(unsigned m, unsigned n, unsigned i, int offset) const {
+    return static_cast<float>(128 * high_[m][n][i] + low_[m][n][i] + offset);
   }
 
-  __device__ __forceinline__ Hit hit(unsigned row, unsigned item, unsigned m, unsigned n, unsigned i) const {
-    return {static_cast<std::uint16_t>(row), static_cast<std::uint16_t>(item), high_[m][n][i], low_[m][n][i]};
+  __device__ __forceinline__ Hit hit(unsigned row, unsigned item, unsigned m, unsigned n, unsigned i,
+                                     int offset) const {
+    return {static_cast<std::uint16_t>(row), static_cast<std::uint16_t>(item), high_[m][n][i], low_[m][n][i] + offset};
   }
 
-  __device__ static double exact_sum(const Hit& hit, const std::int8_t*, const Item&, unsigned, unsigned) {
+  __device__ static double exact_sum(const Hit& hit, const Wave&, std::uint64_t, const Item&, unsigned, unsigned) {
     return 128.0 * hit.high + hit.low;
   }
 
@@ -97,6 +170,10 @@ class Int8Tile {
   int high_[kRowTiles][4][4], low_[kRowTiles][4][4];  // [row tile, item tile, fragment]
 };
 
+using Int8Tile = IntegerTile<Int8Chunks>;
+template <unsigned kPlanes>
+using PlaneTile = IntegerTile<PlaneChunks<kPlanes>>;
+
 // e4m3 codes and limbs, both made halves in registers: every product is exact, and one sum takes those of both limbs.
 // It is rounded as tensor cores round (host/item_error.hpp says how far off it may be), so it only tells which rows are
 // looked at again. Tensor cores for 8-bit floats are no help: older GPUs have none, and Hopper's keep about 14 bits.
@@ -104,7 +181,7 @@ class Int8Tile {
 // A lane's four bytes of a piece become the four halves that m16n8k16 wants of it. Which columns those are does not
 // matter as long as rows and items agree.
 template <unsigned kTiles>
-class Fp8Tile {
+class Fp8Tile : public ByteChunks {
  public:
   static constexpr unsigned kRowTiles = kTiles;
   static constexpr bool kExact = false;
@@ -116,8 +193,8 @@ class Fp8Tile {
   };
 
   // Limbs from 0 to 127, by 64 more than they are.
-  __device__ __forceinline__ static int kept(int four_limbs) {
-    return static_cast<int>((static_cast<unsigned>(four_limbs) & 0x7F7F7F7Fu) ^ 0x40404040u);
+  __device__ __forceinline__ static void put_limb(std::int8_t* limb, unsigned piece, int4 four) {
+    ByteChunks::put_limb(limb, piece, {raised(four.x), raised(four.y), raised(four.z), raised(four.w)});
   }
 
   __device__ __forceinline__ void clear() {
@@ -138,7 +215,7 @@ class Fp8Tile {
       FLLM_UNROLL
       for (unsigned m = 0; m < kRowTiles; m += 2) {
         unsigned codes[4];  // of rows 0 to 7, 8 to 15, 16 to 23, 24 to 31
-        load_matrices(codes, chunk.codes + Chunk::place(m * 16 + lane, piece));
+        load_matrices(codes, chunk.codes + place(m * 16 + lane, piece));
         FLLM_UNROLL
         for (unsigned eight = 0; eight < 4; ++eight) {
           rows[m + eight / 2][eight % 2] = upper_halves(codes[eight] << 8);
@@ -151,20 +228,21 @@ class Fp8Tile {
     }
   }
 
-  __device__ __forceinline__ float sum(unsigned m, unsigned n, unsigned i) const { return sums_[m][n][i]; }
+  __device__ __forceinline__ float sum(unsigned m, unsigned n, unsigned i, int) const { return sums_[m][n][i]; }
 
-  __device__ __forceinline__ Hit hit(unsigned row, unsigned item, unsigned, unsigned, unsigned) const {
+  __device__ __forceinline__ Hit hit(unsigned row, unsigned item, unsigned, unsigned, unsigned, int) const {
     return {static_cast<std::uint16_t>(row), static_cast<std::uint16_t>(item)};
   }
 
   // kHitLanes lanes take turns at the row's words, `part` says which; each returns the whole sum. All lanes of the warp
   // call it, those that have nothing to sum with no columns.
-  __device__ static double exact_sum(const Hit&, const std::int8_t* row, const Item& item, unsigned dim,
-                                     unsigned part) {
+  __device__ static double exact_sum(const Hit&, const Wave& wave, std::uint64_t row, const Item& item,
+                                     unsigned columns, unsigned part) {
+    const std::int8_t* const row_codes = wave.codes + row * wave.dim;
     long long sum = 0;
     FLLM_KEEP_LOOP
-    for (unsigned first = 4 * part; first < dim; first += 4 * kHitLanes) {
-      const unsigned codes = word(row + first), high = word(item.high + first), low = word(item.low + first);
+    for (unsigned first = 4 * part; first < columns; first += 4 * kHitLanes) {
+      const unsigned codes = word(row_codes + first), high = word(item.high + first), low = word(item.low + first);
       FLLM_UNROLL
       for (unsigned byte = 0; byte < 4; ++byte) {
         const int whole = 128 * signed_byte(high, byte) + signed_byte(low, byte);
@@ -182,6 +260,9 @@ class Fp8Tile {
   static constexpr unsigned kHighOnes = 0x70707070u, kHighMiddle = 0x70407040u;
   static constexpr unsigned kLowOnes = 0x54545454u, kLowMiddle = 0x54405440u;
 
+  __device__ __forceinline__ static int raised(int four_limbs) {
+    return static_cast<int>((static_cast<unsigned>(four_limbs) & 0x7F7F7F7Fu) ^ 0x40404040u);
+  }
   // The upper bytes of both 16-bit parts as halves.
   __device__ __forceinline__ static unsigned upper_halves(unsigned codes) {
     return (codes & 0x80008000u) | (codes >> 1 & 0x3F803F80u);

@@ -10,11 +10,11 @@ constexpr unsigned kAllLanes = 0xFFFFFFFFu;
 constexpr unsigned kMaxDim = 16384;
 constexpr unsigned kPieceBytes = 16;  // of a row's codes, that a lane loads at once
 
-enum class Codes : std::uint32_t { int8, fp8 };  // fp8 is e4m3
+enum class Codes : std::uint32_t { int8, fp8, int2, int4row };  // fp8 is e4m3
 
 // The rows of a *wave*: those that are scored between two looks at the thresholds.
 struct Wave {
-  const std::int8_t* codes;  // [rows, dim], of either kind
+  const std::int8_t* codes;  // [rows, dim]; of int2 and int4row the blocks of kernels/planes.hpp, of all rows
   const float* scales;       // [rows]
   const float* bias;         // [rows], or null
   const std::int64_t* ids;   // [rows], or null: the id of a row is first_id + row
@@ -33,10 +33,11 @@ struct Item {
   const float* whole;            // [dim], and as many zeros: 128 high + low
   const std::uint32_t* allowed;  // a bit for each row of the table, from the lowest of the first word on; null: all
   double scale;
-  float error;           // of a float32 sum of fp8 codes' products with the integers, at most
-  float error_together;  // of tensor cores' sum of their products with both limbs, at most
-  std::uint64_t seed;    // of the noise; sampling only
-  std::uint32_t* peak;   // the largest score that a scan for one item has met, as order.cuh writes it
+  float error;                     // of a float32 sum of fp8 codes' products with the integers, at most
+  float error_together;            // of tensor cores' sum of their products with both limbs, at most
+  std::uint64_t seed;              // of the noise; sampling only
+  std::uint32_t* peak;             // the largest score that a scan for one item has met, as order.cuh writes it
+  std::int32_t sum;      // of the integers 128 high + low; int2 and int4row only
 };
 
 // The best users of an item so far, and those that may displace them; in no order.

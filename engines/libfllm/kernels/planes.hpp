@@ -22,7 +22,7 @@ struct PlaneBlocks {
   const std::uint8_t* codes;  // [count, planes, groups, 64]
 };
 
-static inline std::int32_t largest_value(std::size_t planes) { return planes == 1 ? 3 : 15; }
+static constexpr std::int32_t largest_value(std::size_t planes) { return planes == 1 ? 3 : 15; }
 
 static inline const std::uint8_t* block_of(const PlaneBlocks& blocks, std::size_t number) {
   return blocks.codes + number * blocks.planes * blocks.groups * kPlaneBytes;

@@ -164,6 +164,18 @@ int main() {
   // The best rows come last and are better by as little as floats can tell: less than what tensor cores round away.
   const RandomTable alike({.shard_rows = {5900}, .fp8 = true, .alike = true});
   batches_agree(alike, {33}, 1e-3f);
+  // Rows in planes: shards that end within a block, ids of their own, most rows streamed, two GPUs, rising scores.
+  for (const std::size_t planes : {1, 2}) {
+    const RandomTable narrow({.shard_rows = {4503, 3000, 37}, .bias = true, .ids = true, .planes = planes});
+    both_agree(narrow, 0, 1, 2);
+    both_agree(narrow, 150000, 1, 2);
+    if (emulated) both_agree(narrow, 150000, 2, 1);
+    const RandomTable rising_planes({.shard_rows = {8000, 12001}, .bias = true, .slope = 1, .planes = planes});
+    both_agree(rising_planes, 0, 1, 1);
+    const RandomTable small_planes({.shard_rows = {3001, 2900}, .bias = true, .planes = planes});
+    batches_agree(small_planes, {33, 130}, 1.0f);
+    batches_agree(small_planes, {3}, 300.0f);
+  }
   if (emulated) failures_are_told(plain);
   return check::result();
 }

@@ -6,11 +6,13 @@
 #include "check.hpp"
 #include "found_user.hpp"
 #include "gpu.hpp"
+#include "plane_codes.hpp"
 #include "search/gumbel.hpp"
 
 namespace {
 
 using fllm::cuda::Candidates;
+using fllm::cuda::Codes;
 using fllm::cuda::Item;
 using fllm::cuda::Share;
 using fllm::cuda::Wave;
@@ -21,6 +23,9 @@ struct Case {
   int largest = 127;     // of the codes: small ones make ties
   bool doubled = false;  // every id twice
   bool tiny = false;     // scales that leave nothing of a score but its sign
+  Codes kind = Codes::int8;
+
+  std::size_t planes() const { return kind == Codes::int4row ? 2 : kind == Codes::int2 ? 1 : 0; }
 };
 
 // A table, an item, and room for candidates.
@@ -30,8 +35,12 @@ class Trial {
     std::mt19937 random(static_cast<unsigned>(7 * wanted.rows + wanted.dim));
     const auto draw = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
     for (std::size_t i = 0; i < wanted.rows * wanted.dim; ++i) {
-      codes_.host.push_back(static_cast<std::int8_t>(draw(-wanted.largest, wanted.largest)));
+      const int most = wanted.planes() == 2 ? 15 : 3;
+      values_.push_back(static_cast<std::int8_t>(wanted.planes() == 0 ? draw(-wanted.largest, wanted.largest)
+                                                                      : 2 * draw(0, most) - most));
     }
+    codes_.host.assign(values_.begin(), values_.end());
+    if (wanted.planes() > 0) codes_.host = plane_codes(wanted.planes(), wanted.dim, values_);
     high_.host.resize(padded());
     low_.host.resize(padded());
     for (std::size_t j = 0; j < wanted.dim; ++j) {
@@ -55,7 +64,8 @@ class Trial {
 
   Wave wave(std::size_t first, std::size_t rows) const {
     Wave wave{};
-    wave.codes = codes_.data() + first * case_.dim;
+    const std::size_t bytes = case_.planes() == 0 ? case_.dim : plane_row_bytes(case_.planes(), case_.dim);
+    wave.codes = reinterpret_cast<const std::int8_t*>(codes_.data()) + first * bytes;
     wave.scales = row_scales_.data() + first;
     wave.bias = case_.bias ? bias_.data() + first : nullptr;
     wave.ids = case_.ids ? row_ids_.data() + first : nullptr;
@@ -63,12 +73,15 @@ class Trial {
     wave.first_row = first;
     wave.rows = rows;
     wave.dim = static_cast<std::uint32_t>(case_.dim);
+    wave.kind = case_.kind;
     return wave;
   }
 
   Item item() const {
     const std::uint32_t* const allowed = case_.filter ? allowed_.data() : nullptr;
-    return {high_.data(), low_.data(), nullptr, allowed, kItemScale, 0, 0, kSeed, counts_.data() + kPeak};
+    std::int32_t sum = 0;
+    for (std::size_t j = 0; j < case_.dim; ++j) sum += 128 * high_.host[j] + low_.host[j];
+    return {high_.data(), low_.data(), nullptr, allowed, kItemScale, 0, 0, kSeed, counts_.data() + kPeak, sum};
   }
 
   Candidates candidates(unsigned k) const {
@@ -111,7 +124,7 @@ class Trial {
   float score(std::size_t row) const {
     std::int64_t sum = 0;
     for (std::size_t j = 0; j < case_.dim; ++j) {
-      sum += codes_.host[row * case_.dim + j] * (128 * high_.host[j] + low_.host[j]);
+      sum += values_[row * case_.dim + j] * (128 * high_.host[j] + low_.host[j]);
     }
     const double scaled = static_cast<double>(sum) * (static_cast<double>(row_scales_.host[row]) * kItemScale);
     return static_cast<float>(scaled + (case_.bias ? bias_.host[row] : 0.0f));
@@ -151,7 +164,9 @@ class Trial {
 
   const Gpu& gpu_;
   Case case_;
-  Mirrored<std::int8_t> codes_{gpu_}, high_{gpu_}, low_{gpu_};
+  std::vector<std::int8_t> values_;  // [rows, dim]
+  Mirrored<std::uint8_t> codes_{gpu_};
+  Mirrored<std::int8_t> high_{gpu_}, low_{gpu_};
   Mirrored<float> row_scales_{gpu_}, bias_{gpu_};
   Mirrored<std::int64_t> row_ids_{gpu_};
   Mirrored<std::uint32_t> allowed_{gpu_};
@@ -172,8 +187,9 @@ double value(const std::vector<Share>& shares) {
 void every_row_is_scored_as_defined(const Gpu& gpu, const Case& wanted) {
   Trial trial(gpu, wanted, static_cast<std::uint32_t>(wanted.rows));
   std::vector<Share> shares(3, {-kInfinity, 0.0});
-  trial.scan(0, wanted.rows / 2, &shares, 3);
-  trial.scan(wanted.rows / 2, wanted.rows - wanted.rows / 2, &shares, 3);
+  const std::size_t first = wanted.rows / 2 / 16 * 16;  // waves begin with a block
+  trial.scan(0, first, &shares, 3);
+  trial.scan(first, wanted.rows - first, &shares, 3);
   CHECK(trial.found() == trial.expected());
   CHECK(std::abs(value(shares) - trial.logsumexp()) < 1e-5 * std::max(1.0, std::abs(trial.logsumexp())));
 }
@@ -243,6 +259,20 @@ int main() {
     waves_leave_the_best(gpu, {1500, 4, false, true, false, false, 1}, k);
     waves_leave_the_best(gpu, {1500, 4, false, true, false, false, 0, true}, k);
     waves_leave_the_best(gpu, {1500, 4, false, true, false, false, 1, false, true}, k);
+  }
+  for (const Codes kind : {Codes::int2, Codes::int4row}) {
+    const auto in_planes = [kind](Case wanted) {
+      wanted.kind = kind;
+      return wanted;
+    };
+    for (const std::size_t dim : {1, 15, 16, 17, 40, 64, 100, 128, 240, 1000, 16384}) {
+      every_row_is_scored_as_defined(
+          gpu, in_planes({dim > 1000 ? 40u : 333u, dim, dim % 3 == 0, dim % 2 == 0, dim % 5 == 0, false}));
+    }
+    every_row_is_scored_as_defined(gpu, in_planes({333, 40, true, true, true, true}));
+    every_row_is_scored_as_defined(gpu, in_planes({5, 64, false, false, false, false}));
+    waves_leave_the_best(gpu, in_planes({1500, 40, true, true, true, false}), 100);
+    waves_leave_the_best(gpu, in_planes({1500, 4, false, true, false, false, 1}), 7);
   }
   for (const unsigned k : {1u, 60u, 140u}) an_overflow_is_told(gpu, k);
   fewer_than_k_stay_as_they_are(gpu);

@@ -1,16 +1,18 @@
-// The scan for many items, on the emulated GPU or a real one and on rows of both codecs: of all rows that reach an
+// The scan for many items, on the emulated GPU or a real one and on rows of every codec: of all rows that reach an
 // item's threshold the same scores as the definition, bit for bit. Thresholds are scores of rows, so that the least
 // error shows.
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
 #include <random>
 
 #include "check.hpp"
 #include "cuda/host/item_error.hpp"
 #include "found_user.hpp"
 #include "gpu.hpp"
+#include "plane_codes.hpp"
 
 namespace {
 
@@ -23,7 +25,7 @@ using fllm::cuda::Wave;
 
 enum class Pattern {
   any,         // of all codes
-  largest,     // 448 and -448
+  largest,     // 448 and -448, or those of planes
   mixed,       // 448 and numbers below the normal ones, of both signs
   subnormal,   // the least alone
   few_values,  // 0 and 1: many ties
@@ -34,6 +36,9 @@ struct Case {
   std::size_t rows, dim, items;
   Pattern pattern = Pattern::any;
   float bias = 0;  // the largest magnitude; 0: none
+
+  std::size_t planes() const { return kind == Codes::int4row ? 2 : kind == Codes::int2 ? 1 : 0; }
+  std::size_t padded() const { return (dim + 15) / 16 * 16; }
 };
 
 double e4m3_value(unsigned code) {
@@ -52,8 +57,10 @@ std::uint32_t descending(float value) {
 class Trial {
  public:
   Trial(const Gpu& gpu, const Case& wanted) : gpu_(gpu), case_(wanted) {
-    for (std::size_t i = 0; i < wanted.rows * wanted.dim; ++i) codes_.host.push_back(code());
-    limbs_.host.resize(2 * wanted.items * wanted.dim);
+    for (std::size_t i = 0; i < wanted.rows * wanted.dim; ++i) stored_.push_back(code());
+    codes_.host.assign(stored_.begin(), stored_.end());
+    if (wanted.planes() > 0) codes_.host = plane_codes(wanted.planes(), wanted.dim, stored_);
+    limbs_.host.resize(2 * wanted.items * wanted.padded());
     for (std::size_t row = 0; row < case_.rows; ++row) {
       row_scales_.host.push_back(case_.pattern == Pattern::few_values ? 1.0f
                                                                       : 1e-3f * static_cast<float>(draw(1, 1000)));
@@ -88,6 +95,10 @@ class Trial {
 
   std::int8_t code() {
     if (case_.kind == Codes::int8) return static_cast<std::int8_t>(draw(-127, 127));
+    if (case_.planes() > 0) {
+      const int most = case_.planes() == 2 ? 15 : 3, step = case_.pattern == Pattern::largest ? most : 1;
+      return static_cast<std::int8_t>(2 * step * draw(0, most / step) - most);
+    }
     const int sign = draw(0, 1) << 7;
     const auto of = [&](int magnitude) { return static_cast<std::int8_t>(sign | magnitude); };
     switch (case_.pattern) {
@@ -119,14 +130,14 @@ class Trial {
     }
   }
   std::int8_t* limb(std::size_t item, std::size_t number) {
-    return limbs_.host.data() + (2 * item + number) * case_.dim;
+    return limbs_.host.data() + (2 * item + number) * case_.padded();
   }
 
   float score(std::size_t item, std::size_t row) {
     double sum = 0;  // of multiples of 2^-9 below 2^42: exact
     for (std::size_t j = 0; j < case_.dim; ++j) {
-      const std::int8_t stored = codes_.host[row * case_.dim + j];
-      const double code = case_.kind == Codes::int8 ? stored : e4m3_value(static_cast<std::uint8_t>(stored));
+      const std::int8_t stored = stored_[row * case_.dim + j];
+      const double code = case_.kind == Codes::fp8 ? e4m3_value(static_cast<std::uint8_t>(stored)) : stored;
       sum += code * (128 * limb(item, 0)[j] + limb(item, 1)[j]);
     }
     return static_cast<float>(sum * (static_cast<double>(row_scales_.host[row]) * kItemScale) + bias_.host[row]);
@@ -158,7 +169,7 @@ class Trial {
 
   void scan() {
     Wave wave{};
-    wave.codes = codes_.push();
+    wave.codes = reinterpret_cast<const std::int8_t*>(codes_.push());
     wave.scales = row_scales_.push();
     wave.bias = case_.bias > 0 ? bias_.push() : nullptr;
     wave.first_id = 100;
@@ -175,10 +186,12 @@ class Trial {
     Mirrored<Item> items(gpu_);
     Mirrored<Candidates> candidates(gpu_);
     for (std::size_t i = 0; i < case_.items; ++i) {
-      const std::int8_t* const high = limbs_.data() + 2 * i * case_.dim;
-      items.host.push_back({high, high + case_.dim, nullptr, is_filtered(i) ? allowed_.data() : nullptr, kItemScale,
-                            fllm::cuda::error_alone(case_.dim, limb(i, 0), limb(i, 1)),
-                            fllm::cuda::error_together(case_.dim, limb(i, 0), limb(i, 1)), 0, peaks_.data() + i});
+      const std::int8_t* const high = limbs_.data() + 2 * i * case_.padded();
+      items.host.push_back(
+          {high, high + case_.padded(), nullptr, is_filtered(i) ? allowed_.data() : nullptr, kItemScale,
+           fllm::cuda::error_alone(case_.dim, limb(i, 0), limb(i, 1)),
+           fllm::cuda::error_together(case_.dim, limb(i, 0), limb(i, 1)), 0, peaks_.data() + i,
+           128 * std::accumulate(limb(i, 0), limb(i, 1), 0) + std::accumulate(limb(i, 1), limb(i + 1, 0), 0)});
       const std::size_t at = i * case_.rows;
       candidates.host.push_back({keys_.data() + at, scores_.data() + at, ids_.data() + at, counts_.data() + i, nullptr,
                                  thresholds_.data() + i, static_cast<std::uint32_t>(case_.rows), 12});
@@ -209,7 +222,9 @@ class Trial {
   const Gpu& gpu_;
   Case case_;
   std::mt19937 random_{41};
-  Mirrored<std::int8_t> codes_{gpu_}, limbs_{gpu_};
+  std::vector<std::int8_t> stored_;  // codes of eight bits, or values: [rows, dim]
+  Mirrored<std::uint8_t> codes_{gpu_};
+  Mirrored<std::int8_t> limbs_{gpu_};
   Mirrored<float> row_scales_{gpu_}, bias_{gpu_};
   Mirrored<std::uint32_t> allowed_{gpu_}, peaks_{gpu_}, counts_{gpu_};
   Mirrored<float> thresholds_{gpu_}, keys_{gpu_}, scores_{gpu_};
@@ -222,12 +237,18 @@ class Trial {
 
 int main() {
   const Gpu gpu;
-  for (const Codes kind : {Codes::int8, Codes::fp8}) {
+  for (const Codes kind : {Codes::int8, Codes::fp8, Codes::int2, Codes::int4row}) {
     for (const std::size_t dim : {16, 48, 64, 80, 256, 1024}) Trial(gpu, {kind, 200, dim, 12}).matches_the_definition();
     Trial(gpu, {kind, 300, 64, 40}).matches_the_definition();
     Trial(gpu, {kind, 300, 80, 100}).matches_the_definition();
     Trial(gpu, {kind, 150, 128, 128, Pattern::any, 10}).matches_the_definition();
     Trial(gpu, {kind, 5, 32, 3, Pattern::any, 1e6f}).matches_the_definition();
+  }
+  for (const Codes kind : {Codes::int2, Codes::int4row}) {
+    for (const std::size_t dim : {1, 17, 40, 63, 100}) Trial(gpu, {kind, 201, dim, 12}).matches_the_definition();
+    Trial(gpu, {kind, 201, 256, 12, Pattern::largest}).matches_the_definition();
+    Trial(gpu, {kind, 333, 40, 128, Pattern::any, 10}).matches_the_definition();
+    Trial(gpu, {kind, 700, 20, 33, Pattern::few_values}).matches_the_definition();
   }
   for (const Pattern pattern : {Pattern::largest, Pattern::mixed, Pattern::subnormal, Pattern::few_values}) {
     Trial(gpu, {Codes::fp8, 200, 64, 70, pattern}).matches_the_definition();

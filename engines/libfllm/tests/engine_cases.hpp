@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "check.hpp"
+#include "plane_codes.hpp"
 #include "shard_writer.hpp"
 
 namespace engine_cases {
@@ -28,6 +29,7 @@ class RandomTable {
     bool fp8 = false;
     std::uint64_t distinct = 0;  // rows that differ, with all that belongs to them; 0: all
     bool alike = false;          // one row all along, scaled by the next float up in the last tenth
+    std::size_t planes = 0;      // of two bits: 1 makes the codec int2, 2 int4row
   };
 
   explicit RandomTable(const Kind& kind) {
@@ -35,6 +37,7 @@ class RandomTable {
     writer::Json json = writer::table_json(kind.shard_rows, kDim, 512);
     json["bias"] = kind.bias;
     if (kind.fp8) json["codec"] = "fp8";
+    if (kind.planes > 0) json["codec"] = kind.planes == 1 ? "int2" : "int4row";
     std::uint64_t all = 0, row = 0;
     for (const std::uint64_t rows : kind.shard_rows) all += rows;
     for (std::size_t shard = 0; shard < kind.shard_rows.size(); ++shard) {
@@ -43,7 +46,10 @@ class RandomTable {
       std::vector<float> scales(rows), bias(rows);
       std::vector<std::int64_t> ids(rows);
       for (std::uint64_t r = 0; r < rows; ++r, ++row) {
-        for (std::uint64_t j = 0; j < kDim; ++j) codes[r * kDim + j] = kind.fp8 ? e4m3(random()) : int8(random());
+        for (std::uint64_t j = 0; j < kDim; ++j) {
+          const unsigned number = random();
+          codes[r * kDim + j] = kind.fp8 ? e4m3(number) : kind.planes > 0 ? odd(number, kind.planes) : int8(number);
+        }
         scales[r] = 1e-4f * static_cast<float>(1 + random() % 100);
         const double part = static_cast<double>(row) / static_cast<double>(all);
         if (kind.alike) {
@@ -62,9 +68,8 @@ class RandomTable {
         // Equal rows of later shards win.
         if (kind.distinct > 0) ids[r] = static_cast<std::int64_t>(1000000 * (kind.shard_rows.size() - shard) + r);
       }
-      std::vector<writer::Piece> pieces = {
-          {"codes", kind.fp8 ? "F8_E4M3" : "I8", {rows, kDim}, writer::bytes_of(codes)},
-          {"scales", "F32", {rows}, writer::bytes_of(scales)}};
+      std::vector<writer::Piece> pieces = {codes_piece(kind, rows, codes),
+                                           {"scales", "F32", {rows}, writer::bytes_of(scales)}};
       if (kind.bias) pieces.push_back({"bias", "F32", {rows}, writer::bytes_of(bias)});
       pieces.push_back({"ids", "I64", {rows}, writer::bytes_of(ids)});
       directory_.write(writer::shard_name(shard), writer::shard_of(pieces));
@@ -82,6 +87,16 @@ class RandomTable {
 
  private:
   static std::int8_t int8(unsigned number) { return static_cast<std::int8_t>(static_cast<int>(number % 255) - 127); }
+  static std::int8_t odd(unsigned number, std::size_t planes) {
+    return static_cast<std::int8_t>(planes == 1 ? 2 * static_cast<int>(number % 4) - 3
+                                                : 2 * static_cast<int>(number % 16) - 15);
+  }
+  static writer::Piece codes_piece(const Kind& kind, std::uint64_t rows, const std::vector<std::int8_t>& codes) {
+    if (kind.planes == 0) return {"codes", kind.fp8 ? "F8_E4M3" : "I8", {rows, kDim}, writer::bytes_of(codes)};
+    std::vector<std::uint64_t> shape = {(rows + 15) / 16, kDim / 16, 64};
+    if (kind.planes == 2) shape.insert(shape.begin() + 1, 2);
+    return {"codes", "U8", shape, writer::bytes_of(plane_codes(kind.planes, kDim, codes))};
+  }
   static std::int8_t e4m3(unsigned number) {
     return static_cast<std::int8_t>((number & 127u) == 127u ? 0 : number & 255u);  // 127 is no number
   }

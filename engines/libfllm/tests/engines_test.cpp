@@ -22,7 +22,7 @@ void engines_are_listed() {
   CHECK(listed.size() == 3);
   CHECK(std::strcmp(listed[0].name, "native") == 0 &&
         std::strcmp(listed[0].codecs, "fp32,fp16,int8,fp8,int4,int4row,int2") == 0);
-  CHECK(std::strcmp(listed[1].name, "cuda") == 0 && std::strcmp(listed[1].codecs, "int8,fp8") == 0);
+  CHECK(std::strcmp(listed[1].name, "cuda") == 0 && std::strcmp(listed[1].codecs, "int8,fp8,int4row,int2") == 0);
   CHECK(listed[0].takes_plan == 0 && listed[1].takes_plan == 0 && listed[2].takes_plan == 1);
   fllm_engine_info first;
   CHECK(fllm_engines(&first, 1) == listed.size());
@@ -51,9 +51,11 @@ void what_is_not_listed_is_refused(const RandomTable& table) {
   for (const fllm_engine_info& kind : fllm::engines()) {
     fllm::TableOptions options = named(kind.name);
     if (kind.takes_plan != 0) options.plan = "no such file";
-    const fllm_status status = status_of([&] { fllm::Table(halves.path(), options); },
-                                         "cannot scan fp16 rows; expected a table of codec 'int8' or 'fp8'. "
-                                         "Use the engine 'native'");
+    const std::string codecs =
+        kind.name == std::string("cuda") ? "'int8', 'fp8', 'int4row' or 'int2'" : "'int8' or 'fp8'";
+    const fllm_status status =
+        status_of([&] { fllm::Table(halves.path(), options); },
+                  "cannot scan fp16 rows; expected a table of codec " + codecs + ". Use the engine 'native'");
     CHECK(status == (std::strstr(kind.codecs, "fp16") != nullptr ? FLLM_OK : FLLM_USAGE));
   }
 }

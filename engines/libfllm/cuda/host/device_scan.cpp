@@ -53,11 +53,12 @@ std::vector<DeviceAnswer> DeviceScan::run(const std::vector<Column>& columns) {
 
 // The first turn has as many rows as there is room for candidates. If rows come in no particular order, n more of them
 // after N hold about K n / N that are among the K best so far: the turns grow so that these fill half of what is free.
+// Where rows lie in blocks, a turn begins with one.
 std::vector<DeviceScan::Turn> DeviceScan::cut_turns(const std::vector<Column>& columns) const {
   const std::size_t k = most_users(columns);
-  const std::uint64_t capacity = candidate_capacity(k);
+  const std::uint64_t together = table_.rows_together(), capacity = candidate_capacity(k) / together * together;
   const auto growth = static_cast<double>(capacity - k) / (2.0 * static_cast<double>(k));
-  const std::uint64_t most = std::max<std::uint64_t>(1, kTurnProducts / (table_.dim() * columns.size()));
+  const std::uint64_t most = kTurnProducts / (table_.dim() * columns.size());
   std::vector<Turn> turns;
   std::uint64_t before = 0;
   for (std::size_t number = 0; number < table_.pieces().size(); ++number) {
@@ -65,7 +66,8 @@ std::vector<DeviceScan::Turn> DeviceScan::cut_turns(const std::vector<Column>& c
     for (std::uint64_t first = 0; first < all;) {
       const auto grown = static_cast<std::uint64_t>(std::min(1e18, growth * static_cast<double>(before)));
       const std::uint64_t wanted = before < capacity ? capacity - before : std::max(grown, capacity - k);
-      const std::uint64_t rows = std::min({wanted, most, all - first});
+      const std::uint64_t whole = std::min(wanted, most) / together * together;
+      const std::uint64_t rows = std::min(std::max(whole, together), all - first);
       turns.push_back({number, first, rows});
       first += rows;
       before += rows;
@@ -154,14 +156,16 @@ void DeviceScan::sum_again(const std::vector<Turn>& turns, std::size_t scored) {
   if (any) room_.fetch_states(scans_);
 }
 
-// By now the thresholds are high, so that most often all fits at once. What does not is scored in halves.
+// By now the thresholds are high, so that most often all fits at once. What does not is scored in halves; what is left
+// at last is less than there is room for.
 void DeviceScan::score_again(const Piece& piece, const std::uint8_t* block, std::uint64_t first, std::uint64_t rows,
                              std::size_t turn, std::size_t item) {
   score_one(table_.wave(piece, block, first, rows), item, room_.candidates(item), false);
   prune(item, 1, room_.overflowed(turn) + item);
   if (room_.fetch_overflowed(turn, item, scans_)) {
-    score_again(piece, block, first, rows / 2, turn, item);
-    score_again(piece, block, first + rows / 2, rows - rows / 2, turn, item);
+    const std::uint64_t half = rows / 2 / table_.rows_together() * table_.rows_together();
+    score_again(piece, block, first, half, turn, item);
+    score_again(piece, block, first + half, rows - half, turn, item);
   }
 }
 

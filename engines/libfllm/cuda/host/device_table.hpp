@@ -12,7 +12,7 @@
 namespace fllm::cuda {
 
 // Rows that lie together in the table. One block holds their codes, scales, biases and ids; ids that count up from the
-// first one are left out.
+// first one are left out. Pieces, and the waves of one, begin with a block of codes where rows lie in blocks.
 struct Piece {
   std::uint64_t first_row = 0, rows = 0;
   std::int64_t first_id = 0;
@@ -42,6 +42,8 @@ class DeviceTable {
   // In scan order: those that are resident come first.
   const std::vector<Piece>& pieces() const { return pieces_; }
   std::size_t dim() const { return dim_; }
+  // Rows whose codes lie together in a block; 1 where each row lies by itself.
+  std::size_t rows_together() const { return rows_together_; }
   Codes kind() const { return kind_; }
   std::size_t resident_pieces() const { return resident_; }
 
@@ -49,7 +51,7 @@ class DeviceTable {
   // Where pieces are streamed to; place `number` of kPlaces.
   std::uint8_t* place(std::size_t number) const { return places_.data() + number * place_bytes_; }
 
-  // Rows [first, first + rows) of a piece whose block lies at `block`.
+  // Rows [first, first + rows) of a piece whose block lies at `block`; `first` is a multiple of rows_together().
   Wave wave(const Piece& piece, const std::uint8_t* block, std::uint64_t first, std::uint64_t rows) const;
 
  private:
@@ -62,9 +64,11 @@ class DeviceTable {
   void fill(const Piece& piece, const Run& run, std::uint64_t first, Copy&& copy) const;
   Piece lay_out(const Run& run, std::uint64_t first, std::uint64_t rows) const;
   std::uint64_t row_bytes(const Run& run) const;
+  std::uint64_t fitting_rows(std::uint64_t bytes, std::uint64_t each) const;
+  std::uint64_t whole_blocks(std::uint64_t rows) const;
 
   const Device& device_;
-  std::size_t dim_;
+  std::size_t dim_, code_bytes_, rows_together_;  // bytes of a row's codes
   Codes kind_;
   std::vector<Piece> pieces_;
   std::size_t resident_ = 0, place_bytes_ = 0;

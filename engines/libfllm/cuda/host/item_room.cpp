@@ -77,8 +77,11 @@ void ItemRoom::fill(const std::vector<Column>& columns, std::size_t dim, DeviceF
   for (std::size_t i = 0; i < items; ++i) {
     const Search& search = *columns[i].search;
     const Limbs limbs = quantise(search.z + columns[i].item * dim, dim);
+    std::int32_t sum = 0;
     for (std::size_t j = 0; j < dim; ++j) {
-      on_host<float>(wholes_)[i * padded_dim_ + j] = static_cast<float>(128 * limbs.high[j] + limbs.low[j]);
+      const std::int32_t whole = 128 * limbs.high[j] + limbs.low[j];
+      on_host<float>(wholes_)[i * padded_dim_ + j] = static_cast<float>(whole);
+      sum += whole;
     }
     std::copy(limbs.high.begin(), limbs.high.end(), on_host<std::int8_t>(limbs_) + 2 * i * padded_dim_);
     std::copy(limbs.low.begin(), limbs.low.end(), on_host<std::int8_t>(limbs_) + (2 * i + 1) * padded_dim_);
@@ -91,7 +94,8 @@ void ItemRoom::fill(const std::vector<Column>& columns, std::size_t dim, DeviceF
                  error_alone(dim, limbs.high.data(), limbs.low.data()),
                  error_together(dim, limbs.high.data(), limbs.low.data()),
                  search.seeds == nullptr ? 0 : search.seeds[columns[i].item],
-                 on_device<std::uint32_t>(peaks_) + i};
+                 on_device<std::uint32_t>(peaks_) + i,
+                 sum};
     on_host<Item>(item_structs_)[i] = items_[i];
     on_host<std::uint32_t>(peaks_)[i] = kNoPeak;
     on_host<std::uint32_t>(counts_)[i] = on_host<std::uint32_t>(kept_)[i] = 0;

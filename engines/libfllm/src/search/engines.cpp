@@ -21,11 +21,12 @@ constexpr auto kAll = [] {
   return codecs;
 }();
 constexpr Codec kEightBits[] = {Codec::int8, Codec::fp8};
+constexpr Codec kOneScale[] = {Codec::int8, Codec::fp8, Codec::int4row, Codec::int2};  // of eight bits or fewer
 
 constexpr EngineKind kEngines[] = {
     // name, codecs, whether it takes a plan, serves refinement rows, leaves deleted rows out, serves every link, maker
     {"native", kAll, false, true, true, true, make_cpu_engine},
-    {"cuda", kEightBits, false, false, false, false, make_cuda_engine},
+    {"cuda", kOneScale, false, false, false, false, make_cuda_engine},
     {"tensorrt", kEightBits, true, false, false, false, make_tensorrt_engine},
 };
 
