@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu import plans
+from benchmarks.gpu.codecs import CODECS
 from benchmarks.gpu.definition import CHUNK_ROWS, defined, is_as_defined
 from benchmarks.gpu.device import Device
 from benchmarks.gpu.encoder import llama_encoder
@@ -36,18 +37,16 @@ class Bench:
         self.lines: list[dict[str, object]] = []
 
     def table(
-        self, rows: int, dim: int, gpu_bytes: int = 0, dtype: torch.dtype = torch.int8
+        self, rows: int, dim: int, gpu_bytes: int = 0, codec: str = "int8"
     ) -> tuple[Engine, torch.Tensor, torch.Tensor, int]:
         """Return a table of about ``rows`` rows, and the block that it repeats."""
         wanted = max(LEAST_ROWS, round(rows * self.scale))
         block_rows = min(BLOCK_ROWS, wanted)
         blocks = max(1, round(wanted / block_rows))
         generator = torch.Generator(device=self.device.torch).manual_seed(dim)
-        codes = torch.empty((block_rows, dim), dtype=dtype, device=self.device.torch)
-        for part in codes.split(CHUNK_ROWS):
-            part.copy_(torch.randint(-127, 128, part.shape, device=self.device.torch, generator=generator).to(dtype))
+        codes = CODECS[codec].random(block_rows, dim, generator)
         scales = torch.rand(block_rows, device=self.device.torch, generator=generator) * 1e-3 + 1e-3
-        engine = Engine(self.library, codes, scales, blocks, gpu_bytes)
+        engine = Engine(self.library, CODECS[codec], codes, scales, blocks, gpu_bytes)
         return engine, codes, scales, blocks
 
     def say(self, case: str, value: float, unit: str, bar: str, met: bool, exact: bool, note: str = "") -> None:
@@ -58,16 +57,16 @@ class Bench:
             {"case": case, "value": value, "unit": unit, "bar": bar, "met": met, "exact": exact, "note": note}
         )
 
-    def scans(self, name: str, rows: int, dim: int, batch: int, dtype: torch.dtype = torch.int8) -> None:
+    def scans(self, name: str, rows: int, dim: int, batch: int, codec: str = "int8") -> None:
         """One item at the speed of memory; a batch at the speed of arithmetic, or of memory still."""
-        engine, codes, scales, blocks = self.table(rows, dim, dtype=dtype)
+        engine, codes, scales, blocks = self.table(rows, dim, codec=codec)
         items = min(batch, self.device.most_items)
         z = np.random.default_rng(0).standard_normal((items, dim)).astype(np.float32)
         expected = defined(codes, scales, blocks, z, 100)
         first = tuple(part[:1] for part in expected)
         one = self.device.call_seconds(lambda: engine.search(z[:1], 100))
         exact = is_as_defined(engine.search(z[:1], 100), first, log_probs=True)
-        read = engine.rows * (dim + 4) / self.ceilings["device_read_gb_s"] / 1e9
+        read = engine.rows * (dim * CODECS[codec].bits / 8 + 4) / self.ceilings["device_read_gb_s"] / 1e9
         self.say(f"{name}, one item, ms", one * 1e3, "ms", f"<= 1.25 x read ({read * 1e3:.2f} ms)", one <= 1.25 * read,
                  exact, f"{one / read:.2f} x")  # fmt: skip
         for log_probs in (True, False):
@@ -80,7 +79,7 @@ class Bench:
             else:
                 # Two limbs an item: twice the products of one matrix, of bytes or, for fp8, of halves.
                 rate = 2 * 2 * engine.rows * dim * items / many / 1e12
-                top = self.ceilings["int8_tops" if dtype == torch.int8 else "fp16_tops"]
+                top = self.ceilings["fp16_tops" if codec == "fp8" else "int8_tops"]
                 self.say(label, rate, "TOPS", f">= 50 % of {top:.0f} TOPS", rate >= top / 2, exact,
                          f"{100 * rate / top:.0f} %, {many * 1e3:.2f} ms")  # fmt: skip
         engine.close()
@@ -140,7 +139,8 @@ class Bench:
 CASES: dict[str, Callable[[Bench], None]] = {
     "billion": lambda bench: bench.scans("10^9 x 64", 1_000_000_000, 64, 64),
     "wide": lambda bench: bench.scans("10^8 x 256", 100_000_000, 256, 128),
-    "wide-fp8": lambda bench: bench.scans("10^8 x 256 fp8", 100_000_000, 256, 128, torch.float8_e4m3fn),
+    "wide-int2": lambda bench: bench.scans("10^8 x 256 int2", 100_000_000, 256, 128, "int2"),
+    "wide-fp8": lambda bench: bench.scans("10^8 x 256 fp8", 100_000_000, 256, 128, "fp8"),
     "torch": lambda bench: bench.rivals(),
     "streamed": lambda bench: bench.streaming(),
     "text": lambda bench: bench.text_to_users(),

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <exception>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "cuda/host/cuda_engine.hpp"
@@ -21,20 +23,28 @@ int attempt(char* message, Work&& work) {
   }
 }
 
+fllm::Codec codec_named(const std::string& name) {
+  for (const fllm::CodecFacts& facts : fllm::kCodecs) {
+    if (name == facts.name) return facts.codec;
+  }
+  throw std::invalid_argument("there is no codec " + name);
+}
+
 }  // namespace
 
 extern "C" {
 
-// codes int8 or e4m3 [block_rows, dim], scales float32 [block_rows], ids int64 [blocks, block_rows]; null and `message`
-// [512] on failure. Nothing is read after the call.
-__attribute__((visibility("default"))) void* gpu_engine_open(const std::uint8_t* codes, int fp8, const float* scales,
-                                                             const std::int64_t* ids, std::uint64_t block_rows,
-                                                             std::uint64_t blocks, std::uint32_t dim,
-                                                             std::uint64_t gpu_bytes, char* message) {
+// codes [block_rows, dim] as the codec stores them, scales float32 [block_rows], ids int64 [blocks, block_rows]; null
+// and `message` [512] on failure. Nothing is read after the call.
+__attribute__((visibility("default"))) void* gpu_engine_open(const std::uint8_t* codes, const char* codec,
+                                                             const float* scales, const std::int64_t* ids,
+                                                             std::uint64_t block_rows, std::uint64_t blocks,
+                                                             std::uint32_t dim, std::uint64_t gpu_bytes,
+                                                             char* message) {
   std::unique_ptr<fllm::cuda::CudaEngine> engine;
   attempt(message, [&] {
     fllm::Layout layout;
-    layout.codec = fp8 != 0 ? fllm::Codec::fp8 : fllm::Codec::int8;
+    layout.codec = codec_named(codec);
     layout.dim = dim;
     layout.rows = block_rows * blocks;
     std::vector<fllm::Tile> tiles(blocks);

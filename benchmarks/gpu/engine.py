@@ -8,33 +8,44 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.gpu.codecs import Codec
+from benchmarks.gpu.definition import CHUNK_ROWS
+
 
 class Engine:
     """A table in GPU memory: ``blocks`` times the same rows, under ids that count up.
 
     Args:
         library: what :func:`benchmarks.gpu.compiled.compile_engine` built; ``FLLM_CUDA_LIBRARY`` names the driver.
-        codes: int8 or float8_e4m3fn [rows, dim].
+        codec: of the rows.
+        numbers: int8 or float8_e4m3fn [rows, dim], as :meth:`Codec.random` returns them.
         scales: float32 [rows], of either device.
         blocks: how often the rows are taken.
         gpu_bytes: of the GPU's memory at most; 0: what is free.
     """
 
     def __init__(
-        self, library: Path, codes: torch.Tensor, scales: torch.Tensor, blocks: int = 1, gpu_bytes: int = 0
+        self,
+        library: Path,
+        codec: Codec,
+        numbers: torch.Tensor,
+        scales: torch.Tensor,
+        blocks: int = 1,
+        gpu_bytes: int = 0,
     ) -> None:
         self._library = ctypes.CDLL(str(library))
         self._library.gpu_engine_open.restype = ctypes.c_void_p
         self._library.gpu_engine_streamed_bytes.restype = ctypes.c_uint64
         self._message = ctypes.create_string_buffer(512)
-        self.rows, self.dim = len(codes) * blocks, codes.shape[1]
+        self.rows, self.dim = len(numbers) * blocks, numbers.shape[1]
         ids = np.arange(self.rows, dtype=np.int64)
-        stored, row_scales = codes.cpu().view(torch.uint8).numpy(), scales.cpu().numpy()
+        parts = [codec.stored(part).cpu() for part in numbers.split(CHUNK_ROWS)]
+        stored, row_scales = torch.cat(parts).numpy(), scales.cpu().numpy()
         handle = self._library.gpu_engine_open(
             stored.ctypes.data_as(ctypes.c_void_p),
-            ctypes.c_int(codes.dtype == torch.float8_e4m3fn),
+            codec.name.encode(),
             *(array.ctypes.data_as(ctypes.c_void_p) for array in (row_scales, ids)),
-            *(ctypes.c_uint64(number) for number in (len(codes), blocks)),
+            *(ctypes.c_uint64(number) for number in (len(numbers), blocks)),
             ctypes.c_uint32(self.dim),
             ctypes.c_uint64(gpu_bytes),
             self._message,

@@ -194,8 +194,8 @@ STAGES: tuple[Stage, ...] = (
     _test("cuda_scan_many_test"),
     Stage(
         "cases",
-        220,
-        _cases("billion wide wide-fp8 streamed torch text"),
+        250,
+        _cases("billion wide wide-int2 wide-fp8 streamed torch text"),
         _built("libgpu_engine.so", "libfllm_cuda.so"),
     ),
     _sanitized("memcheck", "cuda_kernels_test"),

@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from benchmarks.gpu.codecs import CODECS
 from benchmarks.gpu.definition import defined, is_as_defined
 from benchmarks.gpu.engine import Engine
 
@@ -28,14 +29,14 @@ def library(gpu_suite: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Path
     return Path(gpu_suite.out / "libgpu_engine.so")
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)
-def test_the_engine_answers_as_defined(library: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_engine_answers_as_defined(library: Path, codec: str) -> None:
     generator = np.random.default_rng(0)
-    codes = torch.from_numpy(generator.integers(-127, 128, (2000, 64))).to(dtype)
-    scales = torch.from_numpy(generator.random(2000, np.float32)) * 1e-3
+    codes = CODECS[codec].random(2001, 64, torch.Generator().manual_seed(0))
+    scales = torch.from_numpy(generator.random(2001, np.float32)) * 1e-3
     z = generator.standard_normal((3, 64)).astype(np.float32)
-    for gpu_bytes in (0, 300_000):
-        engine = Engine(library, codes, scales, 3, gpu_bytes)
+    for gpu_bytes in (0, 120_000):
+        engine = Engine(library, CODECS[codec], codes, scales, 3, gpu_bytes)
         assert (engine.streamed_bytes > 0) == (gpu_bytes > 0)
         for k in (1, 100):
             expected = defined(codes, scales, 3, z, k)
@@ -47,13 +48,13 @@ def test_the_engine_answers_as_defined(library: Path, dtype: torch.dtype) -> Non
         engine.close()
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn], ids=str)
-def test_as_many_items_as_go_together_answer_as_defined(library: Path, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("codec", CODECS)
+def test_as_many_items_as_go_together_answer_as_defined(library: Path, codec: str) -> None:
     generator = np.random.default_rng(1)
-    codes = torch.from_numpy(generator.integers(-127, 128, (1100, 32))).to(dtype)
+    codes = CODECS[codec].random(1100, 32, torch.Generator().manual_seed(1))
     scales = torch.from_numpy(generator.random(1100, np.float32)) * 1e-3
     z = generator.standard_normal((128, 32)).astype(np.float32)
-    engine = Engine(library, codes, scales, 4)
+    engine = Engine(library, CODECS[codec], codes, scales, 4)
     assert is_as_defined(engine.search(z, 10), defined(codes, scales, 4, z, 10), log_probs=True)
     engine.close()
 

@@ -18,7 +18,7 @@ from benchmarks.gpu.rows import markdown
 from benchmarks.gpu.stages import STAGES, Setting, Stage, run
 
 ROOT = Path(__file__).parents[2]
-CASES = 15
+CASES = 18
 
 
 def test_a_dry_run_builds_checks_and_measures(gpu_suite: SimpleNamespace) -> None:
