@@ -45,7 +45,7 @@ def _remove_left_over(folder: Path) -> None:
 
 
 def _lock(directory: Path, *, wait: bool = False) -> int | None:
-    """Return a descriptor that holds a lock on a directory; None where that cannot be had."""
+    """Return a descriptor that holds a lock on a directory; None where another holds it, or there are no locks."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
