@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fllm_export.cli.finite_range import FiniteRange
 from fllm_export.cli.options import DIRECTORY, log_probs_option, table_options, threads_option
 from fllm_export.cli.output import Output, byte_text, columns, json_option, pass_output
 from fllm_export.counted import counted
@@ -49,12 +50,12 @@ def _several(_: click.Context, __: click.Parameter, value: str) -> tuple[int, ..
 @click.option("-k", "--k", callback=_one, default="100", show_default=True, help="Users per item.")
 @click.option(
     "--memory-gb",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Memory of each machine in 10^9 bytes. Default: that of this machine.",
 )
 @click.option(
     "--disk-gb",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Free disk space of each machine in 10^9 bytes. Default: what is free in --folder.",
 )
 @click.option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fllm_export.cli.finite_range import FiniteRange
 from fllm_export.cli.options import DIRECTORY, encoder_for, encoder_option, engine_option, threads_option
 from fllm_export.cli.output import Output, json_option, pass_output
 from fllm_export.coldstart.onboard_options import METHODS, WEIGHTS, OnboardOptions
@@ -82,7 +83,7 @@ def _choices(command: Callable[..., Any]) -> Callable[..., Any]:
 @_choices
 @click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Most items per batch.")
 @click.option("--follow", is_flag=True, help="Wait for more items at the end of the file.")
-@click.option("--idle-seconds", type=click.FloatRange(0), help="With --follow: end after this time without new items.")
+@click.option("--idle-seconds", type=FiniteRange(0), help="With --follow: end after this time without new items.")
 @click.option("--max-items", type=click.IntRange(1), help="End after reading this many records.")
 @engine_option
 @encoder_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fllm_export.cli.finite_range import FiniteRange
 from fllm_export.cli.output import Output, columns, json_option, pass_output
 from fllm_export.counted import counted
 from fllm_export.engines.names import LOG_PROBS
@@ -43,7 +44,7 @@ def _integer(text: str, option: click.Parameter, context: click.Context) -> int:
 def _budget(text: str, option: click.Parameter, context: click.Context) -> float | None:
     if text == "none":
         return None
-    return float(click.FloatRange(0, min_open=True)(text, option, context))
+    return float(FiniteRange(0, min_open=True)(text, option, context))
 
 
 _AXES: dict[str, tuple[Read, str]] = {
@@ -89,19 +90,19 @@ def axis_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--queries", type=click.IntRange(1), default=100, show_default=True, help="Items that are asked at most.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=5.0,
     show_default=True,
     help="Time limit of a point's timed runs. Five runs are always made.",
 )
 @click.option(
     "--target-recall",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="Pick an operating point with at least this recall@K. Without one, the exit code is 3.",
 )
 @click.option(
     "--budget-ms",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteRange(0, min_open=True),
     help="Pick an operating point whose p99 per call is at most so many milliseconds.",
 )
 @click.option(

@@ -32,6 +32,8 @@ REFINEMENT = "refinement"
 
 _UNREAD = ("ids", HEADER, PADDING, LAYOUT, REFINEMENT)
 _DIGEST = "0" * 64
+_MOST_SHARDS = 100_000
+"""More of them are no plan of a table, and counting them would take minutes."""
 
 
 def row_counts(options: TableOptions, dim: int, scan_dim: int | None = None) -> tuple[int, int]:
@@ -118,6 +120,12 @@ class Footprint:
         if SketchMaker(options.sketch, options.quant, width).makes(whole_table=whole_table):
             dims = _checked_dims(sketch_dims, width)
         shape = ShardShape(codec(options.quant), width, bias, tiles.tile_rows, dims, tiles.clusters)
+        if count > full * _MOST_SHARDS:
+            raise UsageError(
+                f"{count:,} rows on a machine are {count // full:,} shards of {full:,} rows",
+                expected=f"at most {_MOST_SHARDS:,} shards",
+                fix="Plan for fewer rows, for more machines, or for larger shards (--shard-bytes)",
+            )
         shards = (full,) * (count // full) + ((count % full,) if count % full else ())
         parts = _parts(shape, shards, finer.shape, options.shard_bytes)
         quant, refine = options.quant, options.refine

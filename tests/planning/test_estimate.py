@@ -169,6 +169,7 @@ def test_the_shape_of_a_bundle_a_table_and_a_checkpoint(
         ({"rows": 10}, "rows is 10 and dim is None; expected both, or a bundle"),
         ({"rows": 10, "dim": 0}, "dim is 0"),
         ({"rows": 10, "dim": 4, "machines": 11}, "10 rows are shared by 11 machines"),
+        ({"rows": 10**30, "dim": 4}, "rows on a machine are .* shards .* larger shards"),
         ({"rows": 10, "dim": 4, "batches": (0,)}, "batch is 0"),
         ({"rows": 10, "dim": 4, "log_probs": "some"}, "log_probs is 'some'"),
         ({"rows": 10, "dim": 4, "memory_bytes": 0}, "memory_bytes is 0"),
