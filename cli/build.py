@@ -189,9 +189,11 @@ def _forecast_text(forecast: Estimate) -> str:
 
 
 def _bundle_text(bundle: Bundle) -> str:
+    from fllm_export.bundle.encoder_facts import encoder_cost
     from fllm_export.bundle.learning import interaction_facts
 
     layout, parity = bundle.table().layout, bundle.parity()
+    cost = encoder_cost(bundle)
     size = sum(entry.bytes for entry in bundle.files().values())
     kept = "".join(f"{name}: {fact}\n" for name, fact in interaction_facts(layout).items())
     recall = columns(["K", "recall@K"], [[str(depth), f"{value:.4f}"] for depth, value in parity.recall.items()])
@@ -201,7 +203,7 @@ def _bundle_text(bundle: Bundle) -> str:
         f"{_search_text(bundle)}"
         f"Parity with the fp32 checkpoint on {counted(parity.texts, 'item text')}\n{recall}\n"
         f"score error {parity.score_error_rms:.2e} rms, {parity.score_error_max:.2e} at most "
-        f"(standard deviation of the scores: {parity.score_spread:.2e})"
+        f"(standard deviation of the scores: {parity.score_spread:.2e})" + (f"\n{cost}" if cost else "")
     )
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from fllm_export import Bundle, ParityError, Runtime, UsageError, build
 from fllm_export.bundle.bundle import CPU_ENCODER_REPORT, ENCODER_REPORT, PARITY_REPORT
 from fllm_export.checkpoint.checkpoint import Checkpoint
+from fllm_export.cli.main import main
 
 MODEL, CPU_MODEL = "encoder/model.onnx", "encoder/cpu.onnx"
 
@@ -59,6 +61,19 @@ def test_it_is_recorded(bundle: Bundle) -> None:
     plain = bundle.report(PARITY_REPORT)["encoder"]["recall_of_fp32_encoder"]["20"]
     for page in (card, (bundle.path / "reports" / "report.html").read_text()):
         assert f"With the fp32 encoder and the same table, recall@20 is {plain:.4f}." in page
+
+
+def test_the_command_says_what_the_encoder_costs(
+    checkpoint: Checkpoint, bundle: Bundle, item_texts: list[str], tmp_path: Path
+) -> None:
+    checkpoint.save(tmp_path / "checkpoint")
+    (tmp_path / "items.txt").write_text("\n".join(item_texts))
+    given = ["build", tmp_path / "checkpoint", "-o", tmp_path / "bundle", "--calibration", tmp_path / "items.txt"]
+    given += ["--min-recall", 0.5, "-k", 20, "--encoder-precision", "int8"]
+    result = CliRunner().invoke(main, list(map(str, given)))
+    assert result.exit_code == 0, result.output
+    plain = bundle.report(PARITY_REPORT)["encoder"]["recall_of_fp32_encoder"]["20"]
+    assert f"With the fp32 encoder and the same table, recall@20 is {plain:.4f}." in result.stdout
 
 
 def test_plans_are_built_from_the_float32_encoder(
