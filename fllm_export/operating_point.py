@@ -89,7 +89,7 @@ class OperatingPoint:
         Raises:
             BundleError: the file is missing, damaged or of a newer format.
         """
-        document = read_versioned(path, FORMAT_VERSION)
+        document = read_versioned(path, FORMAT_VERSION, fix=f"Name the {FILE_NAME} of a sweep")
         try:
             left_out = _OF_REFINEMENT if document["format_version"] == 1 else ()
             values = {

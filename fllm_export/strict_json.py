@@ -73,19 +73,22 @@ def read_list(path: Path) -> list[Any]:
     return value
 
 
-def read_versioned(path: Path, supported: int, features: Set[str] = frozenset()) -> dict[str, Any]:
+def read_versioned(
+    path: Path, supported: int, features: Set[str] = frozenset(), *, fix: str = "Build it again"
+) -> dict[str, Any]:
     """Return the JSON object in a file whose ``format_version`` is at most ``supported``.
 
     Args:
         path: the file.
         supported: the newest version that is read here.
         features: the ``reader_features`` that are known here. A file without that list needs none.
+        fix: what to do where it cannot be read.
 
     Raises:
         BundleError: as :func:`read_object`; or its version is missing or newer (with both numbers); or it needs a
             feature that is not known here, which is named.
     """
-    document = read_object(path, fix="Build it again")
+    document = read_object(path, fix=fix)
     version = document.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise BundleError(f"{path}: format_version is {version!r}", expected=f"an integer from 1 to {supported}")

@@ -92,6 +92,13 @@ def table(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_file_that_is_missing_or_no_json_says_which_one_to_name(tmp_path: Path) -> None:
+    (tmp_path / "rows.npy").write_bytes(b"\x93NUMPY")
+    for name in ("missing.json", "rows.npy"):
+        with pytest.raises(BundleError, match=f"{name} .*Name the operating_point.json of a sweep"):
+            OperatingPoint.load(tmp_path / name)
+
+
 def test_a_table_is_opened_as_the_point_says(table: Path) -> None:
     z = np.random.default_rng(1).standard_normal((2, 16), dtype=np.float32)
     opened = UserTable.open(table / "users", operating_point=table / "point.json")
