@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -13,6 +13,7 @@ from fllm_export.cli.output import Output, byte_text, json_option, pass_output
 from fllm_export.counted import counted
 
 if TYPE_CHECKING:
+    from fllm_export.table.codec_names import CodecName
     from fllm_export.table.options import TableOptions
 
 
@@ -53,6 +54,11 @@ def create(
 
     rows = open_vectors(vectors, ids)
     table = _chosen(table, operating_point, rows.dim)
+    if operating_point is not None and _rounded_otherwise(operating_point):
+        output.say(
+            f"{operating_point} was measured on {table.quant} rows that were rounded by data, as `build` stores them. "
+            "Rows are rounded to the nearest here, so recall is lower. To keep it, build a bundle."
+        )
     writer = TableWriter(out, table, dim=rows.dim, bias=rows.bias is not None)
     chunks = ((part, numbers, bias) for numbers, part, bias in rows.labelled_chunks())
     try:
@@ -72,7 +78,9 @@ def create(
         "clustered": layout.tile_bounds,
         "refinement": None if layout.refinement is None else layout.refinement.codec,
     }
-    output.result(facts, f"{out}: {counted(layout.rows, 'user')} x {layout.dim}, {layout.codec}, {byte_text(size)}")
+    finer = "" if layout.refinement is None else f" with {layout.refinement.codec} refinement"
+    shape = f"{counted(layout.rows, 'user')} x {layout.dim}, {layout.codec}{finer}"
+    output.result(facts, f"{out}: {shape}, {byte_text(size)}")
 
 
 def _chosen(table: TableOptions, operating_point: Path | None, dim: int) -> TableOptions:
@@ -88,6 +96,14 @@ def _chosen(table: TableOptions, operating_point: Path | None, dim: int) -> Tabl
             fix="Sweep without --dim, or build a bundle of a checkpoint",
         )
     return chosen
+
+
+def _rounded_otherwise(operating_point: Path) -> bool:
+    from fllm_export.calibration.row_form import gains_by_data
+    from fllm_export.operating_point import OperatingPoint
+
+    point = OperatingPoint.load(operating_point)
+    return point.stored_as == "build" and gains_by_data(cast("CodecName", point.quant), cut=False)
 
 
 for _verb in (append, update, delete, learn, compact, list_):

@@ -72,6 +72,14 @@ class OperatingPoint:
         if self.budget_ms is not None:
             arguments.milliseconds(self.budget_ms, "budget_ms")
 
+    @property
+    def stored_as(self) -> str | None:
+        """The verb that stores rows as they were measured, ``build`` or ``users create``; None where it is not said."""
+        found: Any = self.why
+        for name in ("about", "subject", "stored_as"):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, str) else None
+
     @classmethod
     def of(cls, value: OperatingPoint | str | Path) -> OperatingPoint:
         """Return an operating point as it is, or that of a file.

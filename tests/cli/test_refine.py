@@ -40,6 +40,8 @@ def here(tmp_path: Path) -> Path:
 def test_a_table_with_refinement_rows_from_the_command_line(here: Path) -> None:
     made = run_json("users", "create", here / "t", here / "rows.npy", "--quant", "int2", "--refine", "fp16")
     assert made["refinement"] == "fp16"
+    told = run("users", "create", here / "again", here / "rows.npy", "--quant", "int2", "--refine", "fp16")
+    assert "int2 with fp16 refinement" in told.stdout
     assert run_json("inspect", here / "t")["refinement"] == "fp16"
     assert run_json("verify", here / "t")["files"] == 3
     table = UserTable.open(here / "t")

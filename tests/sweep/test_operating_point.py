@@ -99,6 +99,25 @@ def test_a_file_that_is_missing_or_no_json_says_which_one_to_name(tmp_path: Path
             OperatingPoint.load(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("quant", "stored_as", "told"),
+    [
+        ("int4row", "build", True),
+        ("int8", "build", False),
+        ("int4row", "users create", False),
+        ("int4row", None, False),
+    ],
+)
+def test_users_create_tells_where_it_rounds_otherwise(tmp_path: Path, quant, stored_as, told) -> None:
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).standard_normal((100, 16), dtype=np.float32))
+    about = {} if stored_as is None else {"about": {"subject": {"stored_as": stored_as}}}
+    replace(POINT, quant=quant, sketch=False, why=about).save(tmp_path / "point.json")
+    given = ["users", "create", tmp_path / "users", tmp_path / "rows.npy", "--operating-point", tmp_path / "point.json"]
+    found = run(*given)
+    assert found.exit_code == 0, found.output
+    assert ("Rows are rounded to the nearest here, so recall is lower." in found.stderr) == told
+
+
 def test_a_table_is_opened_as_the_point_says(table: Path) -> None:
     z = np.random.default_rng(1).standard_normal((2, 16), dtype=np.float32)
     opened = UserTable.open(table / "users", operating_point=table / "point.json")
