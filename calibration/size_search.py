@@ -108,9 +108,9 @@ def _halved(line: Line, recall: float, measure: Measure) -> list[Tried]:
 
 
 def front(tried: Sequence[Tried]) -> list[Tried]:
-    """Return the forms that no other one beats, by ascending bytes: no smaller one ranks as well."""
+    """Return the forms that no other one beats, by ascending bytes: none that is as small ranks as well."""
     found: list[Tried] = []
-    for one in sorted(tried, key=lambda each: (each.bytes, -each.recall)):
+    for one in sorted(tried, key=lambda each: (_size(each), -each.recall, each.bytes)):
         if not found or one.recall > found[-1].recall:
             found.append(one)
     return found
@@ -124,4 +124,9 @@ def chosen_within(tried: Sequence[Tried]) -> Tried:
 def chosen_smallest(tried: Sequence[Tried], recall: float) -> Tried | None:
     """Return the smallest form that is sure to have ``recall``, of equally small ones the best; None without one."""
     good = [one for one in tried if one.sure >= recall]
-    return min(good, key=lambda one: (one.bytes, -one.recall)) if good else None
+    return min(good, key=lambda one: (_size(one), -one.recall, one.bytes)) if good else None
+
+
+def _size(one: Tried) -> float:
+    """Return bytes per user as they are printed: names in the headers of files differ by a few bytes of the whole."""
+    return round(one.bytes, 1)

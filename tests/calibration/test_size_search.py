@@ -117,3 +117,13 @@ def test_a_recall_must_be_sure() -> None:
     near = Tried(RowForm("int8", 32, "nearest"), 44.0, 0.991, 0.001)
     assert near.sure == pytest.approx(0.989)
     assert chosen_smallest([near], 0.99) is None
+
+
+def test_forms_that_differ_by_the_names_in_headers_are_of_one_size() -> None:
+    near = [
+        Tried(RowForm("fp8", 8, "nearest"), 25.0451, 0.71, 0.0),
+        Tried(RowForm("int8", 8, "nearest"), 25.0452, 0.72, 0.0),
+        Tried(RowForm("int2", 32, "nearest"), 25.0453, 0.77, 0.0),
+    ]
+    assert front(near) == near[2:]
+    assert chosen_smallest(near, 0.7) == near[2]
