@@ -10,10 +10,10 @@ from fllm_export.table.codec_names import CodecName
 FLOATS: tuple[CodecName, ...] = ("fp32", "fp16")
 """Codecs with nothing to gain by another rounding."""
 
-ROTATED: tuple[CodecName, ...] = ("int4row", "int2")
+ROTATED: tuple[CodecName, ...] = ("int4row", "int2", "int1")
 """Codecs with few values and one scale per row: rows are rotated for them in any case."""
 
-BY_DATA: tuple[CodecName, ...] = ("int4", "int4row", "int2")
+BY_DATA: tuple[CodecName, ...] = ("int4", "int4row", "int2", "int1")
 """Codecs whose rows are rounded by data wherever there are enough texts: the gain is worth encoding them."""
 
 

@@ -83,7 +83,7 @@ def _number(what: str) -> Callable[[click.Context, click.Parameter, str | None],
     default="auto",
     show_default=True,
     help="How rows become codes. data: so that the scores of the calibration texts change least. auto: data for int4, "
-    "int4row and int2, and with --dim, if there are as many texts beyond those of parity as dimensions.",
+    "int4row, int2 and int1, and with --dim, if there are as many texts beyond those of parity as dimensions.",
 )
 @click.option(
     "--exporter",

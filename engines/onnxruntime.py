@@ -23,16 +23,16 @@ from fllm_export.table.table import Table
 CHUNK_ROWS = "chunk_rows"
 """The head graph's metadata entry with the rows of a chunk: what it is fed has whole chunks."""
 
-_INTEGERS = ("int8", "int4row", "int2")
+_INTEGERS = ("int8", "int4row", "int2", "int1")
 _AS_THEY_ARE = ("fp32", "fp16", *_INTEGERS)
 
 
 class OnnxRuntimeEngine(TiledEngine):
     """Runs ``head/tile.onnx`` for each tile; the tile is an input, so the table is never copied into a session.
 
-    int8, int4row and int2 tables take the integer form, whose answers equal the NumPy engine's bit for bit. The others
-    take the float form and are summed in float32, so that no answer is called exact. fp32, fp16 and int8 rows are
-    read as they are, the others are decoded tile by tile.
+    int8, int4row, int2 and int1 tables take the integer form, whose answers equal the NumPy engine's bit for bit. The
+    others take the float form and are summed in float32, so that no answer is called exact. fp32, fp16 and int8 rows
+    are read as they are, the others are decoded tile by tile.
 
     Args:
         table: the open table.

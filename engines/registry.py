@@ -162,7 +162,7 @@ ENGINES: dict[str, EngineEntry] = {
         _core("native"),
         CODEC_NAMES,
         "libfllm on CPUs, the default",
-        f"int8, fp8, int4, int4row, int2: {_BIT_IDENTICAL}; fp32, fp16: float64 sums in another order",
+        f"int8, fp8, int4, int4row, int2, int1: {_BIT_IDENTICAL}; fp32, fp16: float64 sums in another order",
     ),
     "cuda": EngineEntry(
         _core("cuda"),
@@ -182,7 +182,7 @@ ENGINES: dict[str, EngineEntry] = {
         _onnxruntime,
         CODEC_NAMES,
         "`head/tile.onnx` of the bundle, tile by tile",
-        f"int8, int4row, int2: {_BIT_IDENTICAL}; others: float32 sums, never called exact",
+        f"int8, int4row, int2, int1: {_BIT_IDENTICAL}; others: float32 sums, never called exact",
     ),
     "numpy": EngineEntry(_numpy, CODEC_NAMES, "one float64 matrix product per tile", "the definition"),
 }

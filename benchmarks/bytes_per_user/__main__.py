@@ -12,7 +12,7 @@ are measured on items of the split --calibrate, up to 512 others of them choose,
 recall@100 against the fp32 rows, precision and recall@20 of an item's users, and NDCG@20 of a user's items.
 Prints a Markdown table per part.
 
-  sizes     at --bytes: the form chosen, beside the same cut and rotation with rounding to the nearest, and one bit
+  sizes     at --bytes: the form chosen, beside the same cut and rotation with rounding to the nearest
   smallest  the smallest form that is sure to have recall@100 of 0.99, and the smallest with 99.5 % of the NDCG@20 of
             items; the second is what `cold_val` and `cold_test` both say, as one of them alone is too few items
   peers     at --peer-bytes: the form chosen beside FAISS and ScaNN, as far as they are installed
@@ -44,8 +44,8 @@ from fllm_export.strict_json import parse
 from fllm_export.table.codec_names import CodecName
 from fllm_export.table.codecs import codec
 
-QUANTS: tuple[CodecName, ...] = ("int2", "int4row", "int4", "int8", "fp16")
-BASELINES: tuple[CodecName, ...] = ("int2", "int4row", "int8")
+QUANTS: tuple[CodecName, ...] = ("int1", "int2", "int4row", "int4", "int8", "fp16")
+BASELINES: tuple[CodecName, ...] = ("int1", "int2", "int4row", "int8")
 RECALL, SHARE = 0.99, 0.995
 _STEP = 16
 
@@ -101,9 +101,10 @@ class Bench:
     def lines(self, *, bias: bool = True) -> list[Line]:
         """Return the forms that can be chosen, with their bytes."""
         whole = self.study.dim
-        dims = [*range(_STEP, min(whole, self.study.rank + 1), _STEP)]
         lines = []
         for quant in QUANTS:
+            step = max(_STEP, codec(quant).group_dims)
+            dims = [*range(step, min(whole, self.study.rank + 1), step)]
             found = [] if quant in FLOATS else [self._line(quant, "data", [*dims, whole], bias=bias)]
             lines += [*found, self._line(quant, "nearest", dims, bias=bias)]
             lines.append(self._line(quant, "nearest", [whole], bias=bias))
@@ -142,10 +143,6 @@ def sizes(bench: Bench, at: Sequence[int]) -> Iterator[list[str]]:
                 plain.append(study.reference(quant, dims[-1]))
         best = max(plain, key=lambda way: bench.screened(way)["choosing_recall"])
         yield [str(size), best.name, *_shown(bench.of(best))]
-        dim = min(study.dim, 8 * (size - 4 - beside))
-        if dim > 0:
-            way = study.signs(dim)
-            yield [str(size), way.name, *_shown(bench.of(way))]
         chosen = bench.chosen(size)
         yield [str(size), f"**{chosen.form}**", *_shown(bench.form(chosen.form))]
     yield ["", "fp32", *_shown(bench.form(RowForm("fp32", study.dim, "nearest")))]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export import Checkpoint
-from fllm_export.calibration.directions import SEED, Directions, cut, rotation, transform_for
+from fllm_export.calibration.directions import Directions, cut, transform_for
 from fllm_export.calibration.feedback import Feedback
 from fllm_export.calibration.moments import Moments
 from fllm_export.calibration.ranks import shared
@@ -25,7 +25,7 @@ from fllm_export.evaluation.measurement import Method, measure
 from fllm_export.files import publish
 from fllm_export.table.codec_names import CodecName
 from fllm_export.table.codecs import codec
-from fllm_export.table.rounding import Codes, Grid, nearest
+from fllm_export.table.rounding import nearest
 
 K, DEPTH = 100, 20
 CHOOSING, KNOWN = 512, 2_048
@@ -116,21 +116,6 @@ class Study:
         transform = cut(self.directions, dim, quant, balance=0.0)
         return Way(f"{quant} x {dim}, cut, rotated, nearest", self._lazy(quant, transform, by_data=False))
 
-    def signs(self, dim: int) -> Way:
-        """Return one bit per dimension and a scale, rounded by data, along the directions and rotated."""
-        from fllm_export.calibration.directions import FEEDBACK_BALANCE
-
-        dim = min(dim, self.rank)
-
-        def scores(z: F32) -> F32:
-            transform = self.directions.transform(dim, FEEDBACK_BALANCE).then(rotation(dim, SEED))
-            rows = transform.rows(self.rows)
-            grid = Grid(np.abs(rows).mean(1, keepdims=True), _signs, _as_float32)
-            rounded = self._feedback(transform)(rows, grid)
-            return self._scored(grid.rows(rounded.codes) * rounded.factors[:, None], transform.item_vectors(z))
-
-        return Way(f"1 bit x {dim}, rounded by data", scores)
-
     def screen(self, way: Way) -> dict[str, float]:
         """Return the recall on the items that choose, and the standard error of its difference from that of others."""
         recalls = shared(self._best["choosing"], _best(way.scores(self.choosing)))
@@ -204,11 +189,3 @@ def _encoded(checkpoint: Checkpoint, data: Dataset, items: I64) -> F32:
 
 def _best(scores: F32) -> I64:
     return np.argpartition(scores, -K, 1)[:, -K:]
-
-
-def _signs(numbers: F32) -> Codes:
-    return np.where(numbers < 0, -1, 1).astype(np.int8)
-
-
-def _as_float32(codes: Codes) -> F32:
-    return codes.astype(np.float32)

@@ -77,8 +77,8 @@ def build(
         encoder_precision: of the encoder on CPUs. ``int8`` and ``int4`` quantise its weights; recall is measured with
             them. Plans and GPUs use the float32 encoder, which the bundle keeps.
         rounding: ``nearest``; ``data``, which rounds rows so that the scores of the calibration texts change least; or
-            ``auto``: ``data`` for int4, int4row and int2, and for every codec of integers with ``dim``, where there are
-            at least as many texts beyond those of parity as dimensions.
+            ``auto``: ``data`` for int4, int4row, int2 and int1, and for every codec of integers with ``dim``, where
+            there are at least as many texts beyond those of parity as dimensions.
         exporter: ``torch``, or ``optimum`` in an environment that has optimum-onnx.
         threads: threads for encoding and scanning; ``FLLM_NUM_THREADS`` or every CPU when not given.
         operating_point: what a sweep picked, or its file: it sets ``quant``, ``dim``, ``sketch`` and ``cluster``.

@@ -11,7 +11,6 @@ from fllm_export import arguments
 from fllm_export.calibration.row_form import FLOATS, RowForm
 from fllm_export.calibration.size_search import Line, Sized
 from fllm_export.errors import UsageError
-from fllm_export.table.bit_planes import GROUP_DIMS
 from fllm_export.table.codec_names import CODEC_NAMES, UNSKETCHED, CodecName
 from fllm_export.table.codecs import codec
 from fllm_export.table.footprint import Footprint
@@ -155,7 +154,7 @@ class Forms:
     def _dims(self, quant: CodecName) -> list[int]:
         if self.only_dim is not None:
             return [self.only_dim]
-        step = GROUP_DIMS if codec(quant).in_blocks else _MULTIPLE if self.dim >= _SMALL else 1
+        step = codec(quant).group_dims if codec(quant).in_blocks else _MULTIPLE if self.dim >= _SMALL else 1
         return [*range(step, self.dim, step), self.dim]
 
     def _sized(self, quant: CodecName, rounding: Literal["nearest", "data"], dims: list[int]) -> Line:

@@ -12,7 +12,7 @@ CHUNK_ROWS = 1024
 
 TENSORRT_K = 256
 
-_INTEGERS = ("int8", "int4row", "int2")
+_INTEGERS = ("int8", "int4row", "int2", "int1")
 """Codecs whose values are integers of 8 bits at most: what decodes them feeds the graph int8."""
 
 

@@ -1,8 +1,11 @@
-"""Two-bit numbers of rows, as the sketch and the codecs int2 and int4row store them.
+"""Numbers of few bits of rows, as the sketch and the codecs int1, int2 and int4row store them.
 
 A *plane* holds two bits of each number. Of a row it is [groups, 4] bytes: byte j of group g holds the dimensions
 16 g + 4 s + j at bits 2 s. A file stores rows in *blocks* of 16, in which those four bytes of all 16 rows follow each
 other, so that each 32-bit lane of a vector of 64 bytes belongs to one row (docs/internals/sketch.md).
+
+Single bits are stored as two-bit numbers too: those of the dimensions 32 g to 32 g + 15, plus twice those of the next
+16.
 """
 
 from __future__ import annotations
@@ -52,6 +55,22 @@ def unpack(plane: Array, dim: int) -> U8:
     for part, shift in enumerate(_SHIFTS):
         np.bitwise_and(packed >> shift, _LOW_BITS, out=lanes[:, :, part])
     return lanes.view(np.uint8).reshape(count, -1)[:, :dim]
+
+
+def pack_bits(bits: npt.NDArray[np.integer]) -> U8:
+    """Return the plane [n, ceil(d / 32), 4] of single bits [n, d]."""
+    count, dim = bits.shape
+    pairs = -(-groups(dim) // 2)
+    padded = np.zeros((count, pairs, 2, GROUP_DIMS), np.uint8)
+    padded.reshape(count, -1)[:, :dim] = bits
+    return pack((padded[:, :, 0] + 2 * padded[:, :, 1]).reshape(count, -1))
+
+
+def unpack_bits(plane: Array, dim: int) -> U8:
+    """Return the single bits [n, d] of a plane [n, ceil(d / 32), 4]."""
+    count, pairs, _ = plane.shape
+    numbers = unpack(plane, pairs * GROUP_DIMS).reshape(count, pairs, 1, GROUP_DIMS)
+    return np.concatenate([numbers & 1, numbers >> 1], 2).reshape(count, -1)[:, :dim]
 
 
 def into_blocks(planes: Array) -> U8:

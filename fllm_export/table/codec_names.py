@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-CodecName = Literal["fp32", "fp16", "int8", "fp8", "int4", "int4row", "int2"]
+CodecName = Literal["fp32", "fp16", "int8", "fp8", "int4", "int4row", "int2", "int1"]
 CODEC_NAMES: tuple[CodecName, ...] = get_args(CodecName)
-UNSKETCHED: tuple[CodecName, ...] = ("int4row", "int2")
+UNSKETCHED: tuple[CodecName, ...] = ("int4row", "int2", "int1")
 """Codecs whose rows are no longer than a sketch of them would be."""
 
 RefineName = Literal["no", "int8", "fp16"]

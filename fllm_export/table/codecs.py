@@ -1,4 +1,4 @@
-"""How a user row is stored: fp32, fp16, int8, fp8 (e4m3), int4, int4row or int2, always with a scale of its own.
+"""How a user row is stored: fp32, fp16, int8, fp8 (e4m3), int4, int4row, int2 or int1, always with a scale of its own.
 
 A codec turns a row into *values* times one float32 scale, and stores the values in few bits:
 
@@ -45,11 +45,13 @@ class Codec(ABC):
         exact_query: whether the item vector is quantised to integers too, so that scores are exact sums.
         in_blocks: whether a shard stores the codes in blocks of 16 rows (:mod:`fllm_export.table.bit_planes`); outside
             of shards every tensor has a row for every user.
+        group_dims: dimensions that are stored together in a block; a row's last ones are filled up to as many.
     """
 
     name: ClassVar[CodecName]
     exact_query: ClassVar[bool]
     in_blocks: ClassVar[bool] = False
+    group_dims: ClassVar[int] = 1
 
     @abstractmethod
     def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -250,17 +252,13 @@ class Int4(Codec):
 class _OddCodec(Codec):
     """Odd integers of few bits, one scale for the row; scales by least squares (:mod:`fllm_export.table.odd_grid`).
 
-    The integer v is stored as (v + largest) / 2, two bits of it in each plane, the upper ones first.
+    The integer v is stored as (v + largest) / 2: single bits, or two bits in each plane, the upper ones first.
     """
 
     exact_query = True
     in_blocks = True
-    planes: ClassVar[int]
-
-    @property
-    def largest(self) -> int:
-        """The largest integer of the grid."""
-        return int(4**self.planes) - 1
+    group_dims = bit_planes.GROUP_DIMS
+    largest: ClassVar[int]
 
     def grid(self, rows: F32) -> tuple[Grid, dict[str, npt.NDArray[np.generic]]]:
         """Round to the nearest odd integer; of two equally near ones to the larger."""
@@ -272,7 +270,7 @@ class Int2(_OddCodec):
     """The integers -3, -1, 1 and 3."""
 
     name = "int2"
-    planes = 1
+    largest = 3
 
     def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return the layout: codes U8 [ceil(d/16), 4], scale."""
@@ -288,11 +286,32 @@ class Int2(_OddCodec):
         return 2 * numbers - 3
 
 
+class Int1(_OddCodec):
+    """The signs, -1 and 1."""
+
+    name = "int1"
+    group_dims = 2 * bit_planes.GROUP_DIMS
+    largest = 1
+
+    def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Return the layout: codes U8 [ceil(d/32), 4], scale."""
+        return {"codes": ("U8", (-(-dim // self.group_dims), 4)), "scales": ("F32", ())}
+
+    def pack(self, codes: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Put eight signs into a byte."""
+        return bit_planes.pack_bits((codes.view(np.int8) + 1) >> 1)
+
+    def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
+        """Return the signs, int8."""
+        bits = bit_planes.unpack_bits(stored["codes"], dim).view(np.int8)
+        return 2 * bits - 1
+
+
 class Int4Row(_OddCodec):
     """The odd integers from -15 to 15."""
 
     name = "int4row"
-    planes = 2
+    largest = 15
 
     def tensors(self, dim: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return the layout: codes U8 [2, ceil(d/16), 4], scale."""
@@ -320,7 +339,7 @@ def codec(name: str) -> Codec:
     return CODECS[name]
 
 
-CODECS: dict[str, Codec] = {c.name: c for c in (Fp32(), Fp16(), Int8(), Fp8(), Int4(), Int4Row(), Int2())}
+CODECS: dict[str, Codec] = {c.name: c for c in (Fp32(), Fp16(), Int8(), Fp8(), Int4(), Int4Row(), Int2(), Int1())}
 
 _NUMPY_DTYPES = {"F32": np.float32, "F16": np.float16, "I8": np.int8, "U8": np.uint8, "F8_E4M3": np.uint8}
 _ITEM_BYTES = {"F32": 4, "F16": 2, "I8": 1, "U8": 1, "F8_E4M3": 1}

@@ -1,4 +1,4 @@
-"""Rounding rows to odd integers, {-3, -1, 1, 3} or {-15, ..., 15}, times one scale per row chosen by least squares."""
+"""Rounding rows to {-1, 1}, {-3, -1, 1, 3} or the odd integers of {-15, ..., 15}, times a scale by least squares."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from fllm_export.table.rounding import Codes, Grid
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
-STEPS = {3: (0.42, 0.5, 0.62, 0.9), 15: (0.1, 0.13, 0.165, 0.21, 0.27, 0.36)}
+STEPS = {1: (1.0,), 3: (0.42, 0.5, 0.62, 0.9), 15: (0.1, 0.13, 0.165, 0.21, 0.27, 0.36)}
 """By the largest value of a grid, the scales that are tried, relative to a row's root mean square. A normal row is best
-rounded with 0.498 and 0.168; rows with few large numbers with more, rows of similar magnitudes with less."""
+rounded with 0.498 (3) and 0.168 (15); rows with few large numbers with more, rows of similar magnitudes with less. The
+signs do not depend on it."""
 
 _TINY = float(np.finfo(np.float32).tiny)
 _FIXED_POINT = 2.0**15

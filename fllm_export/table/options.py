@@ -32,13 +32,13 @@ class TableOptions:
     A field with ``help`` in its metadata is an option of every verb that writes a table: one of ``values``, or bytes.
 
     Attributes:
-        quant: how a row is stored: fp32, fp16, int8, fp8, int4, int4row or int2.
+        quant: how a row is stored: fp32, fp16, int8, fp8, int4, int4row, int2 or int1.
         shard_bytes: size of a shard at most; where rows lie in clusters that are well apart, the bounds of tiles can
             add a 32nd of its int8 rows. About three shards are held in memory while they are written, and where rows
             are clustered also 160 bytes per row of one shard.
         sketch: ``yes`` stores a sketch beside each row, half as many bytes again, by which a search that needs no
             exact log-probabilities rules most rows out unread; ``no`` does not; ``auto`` does for int8 tables of
-            more than one shard. int4row and int2 tables have none.
+            more than one shard. int4row, int2 and int1 tables have none.
         cluster: ``yes`` stores rows that lie together in one tile, with bounds on the tile's scores: a search then
             leaves whole tiles out, and one that a budget cuts off has seen the best tiles first; ``no`` does not;
             ``auto`` does for tables of more than one shard. Tiles end where clusters do, where these lie well apart;
@@ -53,7 +53,7 @@ class TableOptions:
     quant: CodecName = field(
         default="int8",
         metadata={
-            "help": "Codec of user rows. int2 and int4row: 2 and 4 bits per dimension, one scale per row.",
+            "help": "Codec of user rows. int1, int2 and int4row: 1, 2 and 4 bits per dimension, one scale per row.",
             "values": CODEC_NAMES,
         },
     )

@@ -189,7 +189,7 @@ def test_a_layout_that_lies(users: Path, changes: dict[str, Any], message: str) 
         Table(users)
 
 
-@pytest.mark.parametrize(("quant", "inner"), [("int2", "1, "), ("int4row", "2, 1, ")])
+@pytest.mark.parametrize(("quant", "inner"), [("int1", "1, "), ("int2", "1, "), ("int4row", "2, 1, ")])
 def test_a_table_in_blocks_that_lies(tmp_path: Path, quant: str, inner: str) -> None:
     UserTable.create(tmp_path / "users", ROWS, quant=quant)
     users = tmp_path / "users"
@@ -197,7 +197,10 @@ def test_a_table_in_blocks_that_lies(tmp_path: Path, quant: str, inner: str) -> 
     for changes, message in (
         ({"tile_rows": 100}, "tile_rows is 100; expected a multiple of 16"),
         ({"sketch_dims": 16}, f"sketch_dims is 16; expected 0, as codec is {quant}"),
-        ({"dim": 17}, rf"`codes` is U8 \[13, {inner}64\]; expected U8 \[13, {inner.replace('1', '2', 1)}64\]"),
+        (
+            {"dim": 33 if quant == "int1" else 17},
+            rf"`codes` is U8 \[13, {inner}64\]; expected U8 \[13, {inner.replace('1', '2', 1)}64\]",
+        ),
         ({"codec": "int8"}, rf"`codes` is U8 \[13, {inner}64\]; expected I8 \[200, 16\]"),
     ):
         rewrite_layout(users, **changes)
@@ -206,7 +209,7 @@ def test_a_table_in_blocks_that_lies(tmp_path: Path, quant: str, inner: str) -> 
                 UserTable.open(users, engine=engine)
         (users / "table.json").write_text(whole)
     # As if every row lay by itself: 13 blocks of 16 rows are 208 rows.
-    rewrite_header(shard(users), lambda header: header["codes"].update(shape=[208, 4 if quant == "int2" else 8]))
+    rewrite_header(shard(users), lambda header: header["codes"].update(shape=[208, 8 if quant == "int4row" else 4]))
     for engine in ("numpy", "native"):
         with pytest.raises(BundleError, match="tensor `codes` "):
             UserTable.open(users, engine=engine)

@@ -43,7 +43,7 @@ def test_fp32_rows_keep_everything_and_fewer_bits_less(study: Study) -> None:
     assert whole["recall"] == 1.0
     assert coarse["recall"] < 1.0
     assert coarse["ndcg_A"] < whole["ndcg_A"]
-    one_bit = study.screen(study.signs(DIM))["choosing_recall"]
+    one_bit = study.screen(study.stored(RowForm("int1", DIM, "data")))["choosing_recall"]
     assert K / USERS < one_bit < study.screen(study.stored(RowForm("int2", DIM, "data")))["choosing_recall"]
 
 

@@ -10,7 +10,7 @@ from fllm_export.calibration.feedback import Feedback
 from fllm_export.table.codecs import codec
 from fllm_export.table.rounding import nearest
 
-CODECS = ("int8", "fp8", "int4", "int4row", "int2")
+CODECS = ("int8", "fp8", "int4", "int4row", "int2", "int1")
 
 
 def tables(dim: int, seed: int, decay: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -75,4 +75,4 @@ def test_rows_of_any_size_and_rows_of_zeros_stay_finite(quant: str, size: float)
     stored = kind.decode(kind.encode(rows, Feedback(metric)), 20)
     assert np.isfinite(stored).all()
     assert not stored[3].any()
-    assert (np.abs(stored - rows).max() if quant != "int2" else 0) < 0.5 * np.abs(rows).max()
+    assert (np.abs(stored - rows).max() if quant not in ("int2", "int1") else 0) < 0.5 * np.abs(rows).max()

@@ -125,7 +125,7 @@ def test_refined_tables(tmp_path: Path, mode: str) -> None:
         assert_alike(found, expected)
 
 
-@pytest.mark.parametrize("quant", ["int8", "fp16", "int2"])
+@pytest.mark.parametrize("quant", ["int8", "fp16", "int2", "int1"])
 def test_the_head_graph(tmp_path: Path, quant: str) -> None:
     pytest.importorskip("onnx")
     from fllm_export.graphs.heads import bundle_heads

@@ -51,7 +51,7 @@ def cases(draw: st.DrawFn) -> dict[str, Any]:
         "spectrum": draw(st.sampled_from(["normal", "zero", "heavy", "huge", "one", "flat", "thin"])),
         "rows": draw(st.sampled_from([40, 16_385, 20_011, 36_001])),
         "options": {
-            "quant": draw(st.sampled_from(["int8", "fp16", "fp32", "int4", "int2"])),
+            "quant": draw(st.sampled_from(["int8", "fp16", "fp32", "int4", "int2", "int1"])),
             "cluster": draw(st.sampled_from(["yes", "no"])),
             "shard_bytes": draw(st.sampled_from([1 << 17, 1 << 22])),
         },

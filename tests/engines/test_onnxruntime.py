@@ -25,13 +25,13 @@ def test_an_answer_is_called_exact_only_where_sums_are(tmp_path: Path, quant: st
     answer = table.topk(ROWS[:2], 5)
     assert answer.complete.all()
     assert answer.log_probs_exact.all()
-    assert answer.exact.tolist() == [quant in ("int8", "int4row", "int2")] * 2
+    assert answer.exact.tolist() == [quant in ("int8", "int4row", "int2", "int1")] * 2
     judge = UserTable.open(tmp_path / "users", engine="numpy").topk(ROWS[:2], 5)
     assert judge.exact.all()
     np.testing.assert_allclose(answer.scores, judge.scores, rtol=1e-3 if quant in ("fp8", "int4") else 1e-5)
 
 
-@pytest.mark.parametrize("quant", ["int8", "int2", "fp16"])
+@pytest.mark.parametrize("quant", ["int8", "int2", "int1", "fp16"])
 def test_deleted_rows_are_left_out(tmp_path: Path, quant: str) -> None:
     from fllm_export.graphs.heads import bundle_heads
 

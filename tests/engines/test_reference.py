@@ -28,7 +28,7 @@ def test_query_limbs_rebuild_the_integers() -> None:
     np.testing.assert_allclose(query.values * query.scale[:, None], z, atol=np.abs(z).max() / LARGEST)
 
 
-@pytest.mark.parametrize("quant", ["int8", "fp8", "int4", "int4row", "int2"])
+@pytest.mark.parametrize("quant", ["int8", "fp8", "int4", "int4row", "int2", "int1"])
 def test_the_sum_of_a_score_is_exact(tmp_path: Path, quant: str) -> None:
     """Against rational arithmetic: no rounding before the last."""
     rows = (GENERATOR.standard_normal((40, 70)) * np.logspace(-3, 3, 40)[:, None]).astype(np.float32)
@@ -47,7 +47,16 @@ def test_the_sum_of_a_score_is_exact(tmp_path: Path, quant: str) -> None:
 
 @pytest.mark.parametrize(
     ("quant", "recall"),
-    [("fp32", 1.0), ("fp16", 0.99), ("int8", 0.97), ("fp8", 0.9), ("int4", 0.8), ("int4row", 0.8), ("int2", 0.5)],
+    [
+        ("fp32", 1.0),
+        ("fp16", 0.99),
+        ("int8", 0.97),
+        ("fp8", 0.9),
+        ("int4", 0.8),
+        ("int4row", 0.8),
+        ("int2", 0.5),
+        ("int1", 0.25),
+    ],
 )
 def test_recall_against_float_rows(tmp_path: Path, quant: str, recall: float) -> None:
     rows = (GENERATOR.standard_normal((20_000, 64)) * GENERATOR.lognormal(size=(20_000, 1))).astype(np.float32)

@@ -26,6 +26,7 @@ Z = GENERATOR.standard_normal((6, DIM)).astype(np.float32) * np.float32(0.2)
 TABLES = [
     ("int2", "int8", 64),
     ("int2", "int8", 24),
+    ("int1", "int8", 24),
     ("int4row", "fp16", 40),
     ("int8", "int8", 32),
     ("int4", "fp16", 64),

@@ -24,6 +24,18 @@ def test_bits_lie_where_the_format_says(shape: tuple[int, int]) -> None:
     np.testing.assert_array_equal(blocks, expected)
 
 
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 32), (3, 33), (3, 48)])
+def test_single_bits_lie_where_the_format_says(shape: tuple[int, int]) -> None:
+    bits = np.random.default_rng(0).integers(0, 2, shape, np.uint8)
+    plane = bit_planes.pack_bits(bits)
+    assert plane.shape == (shape[0], -(-shape[1] // 32), 4)
+    expected = np.zeros_like(plane)
+    for row, dim in np.ndindex(shape):
+        expected[row, dim // 32, dim % 4] |= bits[row, dim] << (2 * (dim % 16 // 4) + dim // 16 % 2)
+    np.testing.assert_array_equal(plane, expected)
+    np.testing.assert_array_equal(bit_planes.unpack_bits(plane, shape[1]), bits)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_planes_come_back_whole_and_row_by_row(shape: tuple[int, int]) -> None:
     rows, dim = shape

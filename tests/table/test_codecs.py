@@ -52,8 +52,8 @@ def test_row_norms_survive(quant: Codec) -> None:
     rows = (generator.standard_normal((61, 64)) * norms).astype(np.float32)
     decoded = quant.decode(quant.encode(rows), 64)
     ratio = np.linalg.norm(decoded.astype(np.float64), axis=1) / np.linalg.norm(rows.astype(np.float64), axis=1)
-    # Least squares shortens a row by what it leaves out: two bits, by 6% on average.
-    np.testing.assert_allclose(ratio, 1, atol=0.12 if quant.name == "int2" else 0.1)
+    # Least squares shortens a row by what it leaves out: two bits, by 6% on average; signs, by 20%.
+    np.testing.assert_allclose(ratio, 1, atol={"int2": 0.12, "int1": 0.27}.get(quant.name, 0.1))
 
 
 @pytest.mark.parametrize("quant", CODECS.values(), ids=CODECS)

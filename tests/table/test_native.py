@@ -124,7 +124,7 @@ def write(directory: Path, quant: str, chunk: int) -> dict[str, bytes]:
     """Write a clustered table of several shards, with a sketch where it may have one, and return its files."""
     rows, bias = hard_rows(2_500, 72), np.random.default_rng(3).standard_normal(2_500).astype(np.float32)
     ids = np.random.default_rng(4).permutation(1 << 20)[:2_500]
-    options = {"sketch": "auto" if quant in UNSKETCHED else "yes", "cluster": "yes", "shard_bytes": 36_000}
+    options = {"sketch": "auto" if quant in UNSKETCHED else "yes", "cluster": "yes", "shard_bytes": 24_000}
     parts = (rows[at : at + chunk] for at in range(0, 2_500, chunk))
     UserTable.create(directory, parts, ids, bias=bias, quant=quant, **options)
     return {path.name: path.read_bytes() for path in directory.iterdir()}

@@ -21,7 +21,7 @@ constexpr unsigned kStepDims = kStepGroups * kernels::kPlaneDims;
 // Multiplied are doubled levels. A value is that less kLargest, which an item's offset takes off the sums.
 template <unsigned kPlanes>
 struct Planes {
-  static constexpr int kLargest = kernels::largest_value(kPlanes);
+  static constexpr int kLargest = kernels::largest_value(2 * kPlanes);
 
   // A lane's, plane by plane.
   struct Words {

@@ -54,7 +54,7 @@ struct Shape {
       dim = shape[1] * (facts.bits < 8 ? 8 / facts.bits : 1);
     } else if (facts.planes > 0 && shape.size() > 2) {
       rows = first_dimension(tensors, "ids");
-      dim = shape[shape.size() - 2] * fllm::kernels::kPlaneDims;
+      dim = shape[shape.size() - 2] * fllm::kernels::kPlaneDims * (facts.bits == 1 ? 2 : 1);
     }
   }
 

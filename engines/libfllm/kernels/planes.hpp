@@ -1,5 +1,5 @@
-// How two-bit numbers of rows lie in blocks: in the sketch, and in rows of the codecs int2 and int4row. Plain data and
-// plain pointers, as in kernels.hpp.
+// How numbers of few bits of rows lie in blocks: in the sketch, and in rows of the codecs int1, int2 and int4row. Plain
+// data and plain pointers, as in kernels.hpp.
 #pragma once
 
 #include <cstddef>
@@ -13,19 +13,28 @@ inline constexpr std::size_t kPlaneRows = 16;
 inline constexpr std::size_t kPlaneDims = 16;
 inline constexpr std::size_t kPlaneBytes = 64;
 
-// Rows of the codecs int2 (one plane) and int4row (two, the upper bits first). A value is 2 * level - largest, with the
-// level that a row's bits in all planes make.
+// Rows of the codecs int1, int2 (one plane each) and int4row (two, the upper bits first). A value is 2 * level -
+// largest, with the level that a row's bits make. Two groups of int1 share 64 bytes: a two-bit number is a dimension of
+// the first group plus twice that of the second, so that the kernels of two bits multiply single bits too.
 struct PlaneBlocks {
   std::size_t count;          // of blocks
-  std::size_t planes;         // 1 or 2
-  std::size_t groups;         // of 16 dimensions
-  const std::uint8_t* codes;  // [count, planes, groups, 64]
+  std::size_t bits;           // of a number: 1, 2 or 4
+  std::size_t groups;         // of 16 dimensions; of one bit an even number
+  const std::uint8_t* codes;  // [count, planes, groups, 64]; of one bit [count, groups / 2, 64]
 };
 
-static constexpr std::int32_t largest_value(std::size_t planes) { return planes == 1 ? 3 : 15; }
+static constexpr std::int32_t largest_value(std::size_t bits) { return (1 << bits) - 1; }
+
+static inline std::size_t plane_bytes(const PlaneBlocks& blocks) {
+  return (blocks.bits == 1 ? blocks.groups / 2 : blocks.groups) * kPlaneBytes;
+}
+
+static inline std::size_t block_bytes(const PlaneBlocks& blocks) {
+  return (blocks.bits == 4 ? 2 : 1) * plane_bytes(blocks);
+}
 
 static inline const std::uint8_t* block_of(const PlaneBlocks& blocks, std::size_t number) {
-  return blocks.codes + number * blocks.planes * blocks.groups * kPlaneBytes;
+  return blocks.codes + number * block_bytes(blocks);
 }
 
 }  // namespace fllm::kernels

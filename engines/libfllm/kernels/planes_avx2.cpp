@@ -23,17 +23,20 @@ void one(const PlaneBlocks& blocks, const void* packed_high, const void* packed_
          std::int32_t* low) {
   const std::int8_t* const limbs[2] = {limb_of(packed_high), limb_of(packed_low)};
   std::int32_t* const out[2] = {high, low};
-  const std::int32_t largest = largest_value(blocks.planes);
+  const std::int32_t largest = largest_value(blocks.bits);
   const __m256i offsets[2] = {_mm256_set1_epi32(largest * limb_sum(packed_high)),
                               _mm256_set1_epi32(largest * limb_sum(packed_low))};
-  const std::size_t plane_bytes = blocks.groups * kPlaneBytes;
   for (std::size_t b = 0; b < blocks.count; ++b) {
     const std::uint8_t* block = block_of(blocks, b);
-    prefetch(block, blocks.planes * plane_bytes);
+    prefetch(block, block_bytes(blocks));
     __m256i sums[2][2], lower[2][2];
-    plane_sums<2>(block, blocks.groups, limbs, sums);
-    if (blocks.planes == 2) {
-      plane_sums<2>(block + plane_bytes, blocks.groups, limbs, lower);
+    if (blocks.bits == 1) {
+      plane_sums<2, true>(block, blocks.groups, limbs, sums);
+    } else {
+      plane_sums<2>(block, blocks.groups, limbs, sums);
+    }
+    if (blocks.bits == 4) {
+      plane_sums<2>(block + plane_bytes(blocks), blocks.groups, limbs, lower);
       for (int l = 0; l < 2; ++l) {
         for (int half = 0; half < 2; ++half) {
           sums[l][half] = _mm256_add_epi32(_mm256_slli_epi32(sums[l][half], 2), lower[l][half]);
@@ -66,15 +69,17 @@ void write_rows(const __m256i (&dims)[4], std::size_t stride, std::int8_t* value
 }
 
 void unpack(const PlaneBlocks& blocks, std::int8_t* values) {
-  const std::size_t dims = blocks.groups * kPlaneDims, plane_bytes = blocks.groups * kPlaneBytes;
-  const __m256i largest = _mm256_set1_epi8(static_cast<char>(largest_value(blocks.planes)));
+  const std::size_t dims = blocks.groups * kPlaneDims;
+  const bool one_bit = blocks.bits == 1;
+  const __m256i largest = _mm256_set1_epi8(static_cast<char>(largest_value(blocks.bits)));
   for (std::size_t b = 0; b < blocks.count; ++b) {
     for (std::size_t place = 0; place < 2 * blocks.groups; ++place) {
       const std::size_t g = place / 2, half = place % 2;
-      const std::uint8_t* packed = block_of(blocks, b) + g * kPlaneBytes + half * kPlaneBytes / 2;
-      HalfGroup group(packed);
-      if (blocks.planes == 2) {
-        const HalfGroup lower(packed + plane_bytes);
+      const std::uint8_t* packed = block_of(blocks, b) + (one_bit ? g / 2 : g) * kPlaneBytes + half * kPlaneBytes / 2;
+      const __m256i bits = half_place(packed);
+      HalfGroup group(one_bit && g % 2 == 1 ? _mm256_srli_epi16(bits, 1) : bits, one_bit ? 1 : 3);
+      if (blocks.bits == 4) {
+        const HalfGroup lower(half_place(packed + plane_bytes(blocks)));
         for (int s = 0; s < 4; ++s) {
           group.dims[s] = _mm256_add_epi8(_mm256_slli_epi16(group.dims[s], 2), lower.dims[s]);
         }

@@ -6,9 +6,9 @@ namespace fllm::kernels {
 
 namespace {
 
-// The levels of 16 dimensions of a block's rows, four dimensions a vector.
-inline void add_levels(const std::uint8_t* packed, __m512i (&dims)[4]) {
-  const __m512i bits = _mm512_loadu_si512(packed), low_bits = _mm512_set1_epi8(3);
+// Adds to the levels of 16 dimensions of a block's rows, four dimensions a vector, the bits that `mask` selects.
+inline void add_levels(__m512i bits, char mask, __m512i (&dims)[4]) {
+  const __m512i low_bits = _mm512_set1_epi8(mask);
 #pragma GCC unroll 4
   for (int s = 0; s < 4; ++s) {
     const __m512i two = _mm512_and_si512(_mm512_srli_epi16(bits, 2 * s), low_bits);
@@ -36,13 +36,18 @@ inline void write_rows(const __m512i (&dims)[4], std::size_t stride, std::int8_t
 
 void unpack(const PlaneBlocks& blocks, std::int8_t* values) {
   const std::size_t dims = blocks.groups * kPlaneDims;
-  const __m512i largest = _mm512_set1_epi8(static_cast<char>(largest_value(blocks.planes)));
+  const __m512i largest = _mm512_set1_epi8(static_cast<char>(largest_value(blocks.bits)));
   for (std::size_t b = 0; b < blocks.count; ++b) {
     for (std::size_t g = 0; g < blocks.groups; ++g) {
       __m512i levels[4] = {};
-      for (std::size_t plane = 0; plane < blocks.planes; ++plane) {
-        add_levels(block_of(blocks, b) + (plane * blocks.groups + g) * kPlaneBytes, levels);
+      const std::uint8_t* packed = block_of(blocks, b) + (blocks.bits == 1 ? g / 2 : g) * kPlaneBytes;
+      const __m512i bits = _mm512_loadu_si512(packed);
+      if (blocks.bits == 1) {
+        add_levels(g % 2 == 1 ? _mm512_srli_epi16(bits, 1) : bits, 1, levels);
+      } else {
+        add_levels(bits, 3, levels);
       }
+      if (blocks.bits == 4) add_levels(_mm512_loadu_si512(packed + plane_bytes(blocks)), 3, levels);
       for (__m512i& each : levels) each = _mm512_sub_epi8(_mm512_add_epi8(each, each), largest);
       write_rows(levels, dims, values + b * kPlaneRows * dims + g * kPlaneDims);
     }

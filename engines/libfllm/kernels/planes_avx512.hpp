@@ -23,17 +23,15 @@ inline __m512i limb_lanes(const std::int8_t* limb) {
   return _mm512_set1_epi32(four);
 }
 
-// The sums of two-bit numbers times each limb [16 groups], of a block's 16 rows, without dot-product instructions.
-// Memory is asked for `Ahead` bytes before it is read.
+// The sums of numbers times each limb [16 groups], of a block's 16 rows, without dot-product instructions: numbers of
+// two bits, or single bits. Memory is asked for `Ahead` bytes before it is read.
 struct MultiplyAdd {
-  template <int Limbs, std::uintptr_t Ahead>
+  template <int Limbs, std::uintptr_t Ahead, bool OneBit = false>
   static void sums(const std::uint8_t* plane, std::size_t groups, const std::int8_t* const (&limbs)[Limbs],
                    __m512i (&out)[Limbs]) {
-    const __m512i low_bits = _mm512_set1_epi8(3);
+    const __m512i low_bits = _mm512_set1_epi8(OneBit ? 1 : 3);
     for (__m512i& sum : out) sum = _mm512_setzero_si512();
-    for (std::size_t g = 0; g < groups; ++g) {
-      const __m512i packed = _mm512_loadu_si512(plane + g * kPlaneBytes);
-      prefetch_ahead(plane + g * kPlaneBytes, Ahead);
+    const auto add = [&](__m512i packed, std::size_t g) {
       const __m512i first = _mm512_and_si512(packed, low_bits);
       const __m512i second = _mm512_and_si512(_mm512_srli_epi16(packed, 2), low_bits);
       const __m512i third = _mm512_and_si512(_mm512_srli_epi16(packed, 4), low_bits);
@@ -48,6 +46,13 @@ struct MultiplyAdd {
         pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(fourth, limb_lanes(part + 12)));
         out[l] = _mm512_add_epi32(out[l], _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
       }
+    };
+    for (std::size_t g = 0; g < groups; g += OneBit ? 2 : 1) {
+      const __m512i packed = _mm512_loadu_si512(plane);
+      prefetch_ahead(plane, Ahead);
+      add(packed, g);
+      if (OneBit) add(_mm512_srli_epi16(packed, 1), g + 1);
+      plane += kPlaneBytes;
     }
   }
 };

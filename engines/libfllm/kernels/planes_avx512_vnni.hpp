@@ -8,19 +8,18 @@ namespace fllm::kernels {
 namespace {
 
 struct DotProduct {
-  // Two-bit numbers are multiplied where they lie in their bytes, without being shifted down: their sums come out
-  // 4, 16 and 64 times as large, and whole multiples of that.
-  template <int Limbs, std::uintptr_t Ahead>
+  // Numbers are multiplied where they lie in their bytes, without being shifted down: their sums come out 4, 16 and 64
+  // times as large, and whole multiples of that.
+  template <int Limbs, std::uintptr_t Ahead, bool OneBit = false>
   static void sums(const std::uint8_t* plane, std::size_t groups, const std::int8_t* const (&limbs)[Limbs],
                    __m512i (&out)[Limbs]) {
     __m512i parts[Limbs][4];
 #pragma GCC unroll 2
     for (int l = 0; l < Limbs; ++l) parts[l][0] = parts[l][1] = parts[l][2] = parts[l][3] = _mm512_setzero_si512();
-    const __m512i bits = _mm512_set1_epi8(3), bits4 = _mm512_set1_epi8(12), bits16 = _mm512_set1_epi8(48);
-    const __m512i bits64 = _mm512_set1_epi8(static_cast<char>(192));
-    for (std::size_t g = 0; g < groups; ++g) {
-      const __m512i packed = _mm512_loadu_si512(plane + g * kPlaneBytes);
-      prefetch_ahead(plane + g * kPlaneBytes, Ahead);
+    constexpr int kMask = OneBit ? 1 : 3;
+    const __m512i bits = _mm512_set1_epi8(kMask), bits4 = _mm512_set1_epi8(4 * kMask);
+    const __m512i bits16 = _mm512_set1_epi8(16 * kMask), bits64 = _mm512_set1_epi8(static_cast<char>(64 * kMask));
+    const auto add = [&](__m512i packed, std::size_t g) {
       const __m512i first = _mm512_and_si512(packed, bits), second = _mm512_and_si512(packed, bits4);
       const __m512i third = _mm512_and_si512(packed, bits16), fourth = _mm512_and_si512(packed, bits64);
 #pragma GCC unroll 2
@@ -31,6 +30,13 @@ struct DotProduct {
         parts[l][2] = _mm512_dpbusd_epi32(parts[l][2], third, limb_lanes(part + 8));
         parts[l][3] = _mm512_dpbusd_epi32(parts[l][3], fourth, limb_lanes(part + 12));
       }
+    };
+    for (std::size_t g = 0; g < groups; g += OneBit ? 2 : 1) {
+      const __m512i packed = _mm512_loadu_si512(plane);
+      prefetch_ahead(plane, Ahead);
+      add(packed, g);
+      if (OneBit) add(_mm512_srli_epi16(packed, 1), g + 1);
+      plane += kPlaneBytes;
     }
 #pragma GCC unroll 2
     for (int l = 0; l < Limbs; ++l) {

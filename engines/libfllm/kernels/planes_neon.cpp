@@ -19,19 +19,22 @@ void one(const PlaneBlocks& blocks, const void* packed_high, const void* packed_
          std::int32_t* low) {
   const std::int8_t* const limbs[2] = {limb_of(packed_high), limb_of(packed_low)};
   std::int32_t* const out[2] = {high, low};
-  const std::int32_t largest = largest_value(blocks.planes);
+  const std::int32_t largest = largest_value(blocks.bits);
   const std::int32_t offsets[2] = {largest * limb_sum(packed_high), largest * limb_sum(packed_low)};
-  const std::size_t plane_bytes = blocks.groups * kPlaneBytes;
   for (std::size_t b = 0; b < blocks.count; ++b) {
     const std::uint8_t* block = block_of(blocks, b);
-    prefetch(block, blocks.planes * plane_bytes);
+    prefetch(block, block_bytes(blocks));
     int32x4_t sums[2][4], lower[2][4];
-    plane_sums<2>(block, blocks.groups, limbs, sums);
-    if (blocks.planes == 2) plane_sums<2>(block + plane_bytes, blocks.groups, limbs, lower);
+    if (blocks.bits == 1) {
+      plane_sums<2, true>(block, blocks.groups, limbs, sums);
+    } else {
+      plane_sums<2>(block, blocks.groups, limbs, sums);
+    }
+    if (blocks.bits == 4) plane_sums<2>(block + plane_bytes(blocks), blocks.groups, limbs, lower);
     for (int l = 0; l < 2; ++l) {
       for (int quarter = 0; quarter < 4; ++quarter) {
         int32x4_t sum = sums[l][quarter];
-        if (blocks.planes == 2) sum = vaddq_s32(vshlq_n_s32(sum, 2), lower[l][quarter]);
+        if (blocks.bits == 4) sum = vaddq_s32(vshlq_n_s32(sum, 2), lower[l][quarter]);
         const int32x4_t dot = vsubq_s32(vshlq_n_s32(sum, 1), vdupq_n_s32(offsets[l]));
         vst1q_s32(out[l] + b * kPlaneRows + 4 * quarter, dot);
       }
@@ -52,16 +55,18 @@ inline void write_rows(const int8x16_t (&dims)[4], std::size_t stride, std::int8
 }
 
 void unpack(const PlaneBlocks& blocks, std::int8_t* values) {
-  const std::size_t dims = blocks.groups * kPlaneDims, plane_bytes = blocks.groups * kPlaneBytes;
-  const int8x16_t largest = vdupq_n_s8(static_cast<std::int8_t>(largest_value(blocks.planes)));
+  const std::size_t dims = blocks.groups * kPlaneDims;
+  const bool one_bit = blocks.bits == 1;
+  const int8x16_t largest = vdupq_n_s8(static_cast<std::int8_t>(largest_value(blocks.bits)));
   for (std::size_t b = 0; b < blocks.count; ++b) {
     for (std::size_t place = 0; place < 4 * blocks.groups; ++place) {
       const std::size_t g = place / 4, quarter = place % 4;
-      const std::uint8_t* packed = block_of(blocks, b) + g * kPlaneBytes + 16 * quarter;
+      const std::uint8_t* packed = block_of(blocks, b) + (one_bit ? g / 2 : g) * kPlaneBytes + 16 * quarter;
+      const uint8x16_t bits = vld1q_u8(packed);
       int8x16_t levels[4], lower[4];
-      unpack_quarter(packed, levels);
-      if (blocks.planes == 2) {
-        unpack_quarter(packed + plane_bytes, lower);
+      unpack_quarter(one_bit && g % 2 == 1 ? vshrq_n_u8(bits, 1) : bits, one_bit ? 1 : 3, levels);
+      if (blocks.bits == 4) {
+        unpack_quarter(vld1q_u8(packed + plane_bytes(blocks)), 3, lower);
         for (int s = 0; s < 4; ++s) levels[s] = vaddq_s8(vshlq_n_s8(levels[s], 2), lower[s]);
       }
       for (int8x16_t& each : levels) each = vsubq_s8(vaddq_s8(each, each), largest);

@@ -21,7 +21,7 @@ void engines_are_listed() {
   const std::vector<fllm_engine_info> listed = fllm::engines();
   CHECK(listed.size() == 3);
   CHECK(std::strcmp(listed[0].name, "native") == 0 &&
-        std::strcmp(listed[0].codecs, "fp32,fp16,int8,fp8,int4,int4row,int2") == 0);
+        std::strcmp(listed[0].codecs, "fp32,fp16,int8,fp8,int4,int4row,int2,int1") == 0);
   CHECK(std::strcmp(listed[1].name, "cuda") == 0 && std::strcmp(listed[1].codecs, "int8,fp8,int4row,int2") == 0);
   CHECK(listed[0].takes_plan == 0 && listed[1].takes_plan == 0 && listed[2].takes_plan == 1);
   fllm_engine_info first;

@@ -80,7 +80,7 @@ void fields() {
             "users/table.json: `" + std::string(key) + "` is None; expected a value of type");
   }
   REFUSED(parse(with("codec", "int3")), Status::bundle,
-          "users/table.json: codec is 'int3'; expected one of fp32, fp16, int8, fp8, int4, int4row, int2.");
+          "users/table.json: codec is 'int3'; expected one of fp32, fp16, int8, fp8, int4, int4row, int2, int1.");
   REFUSED(parse(with("codec", 8)), Status::bundle, "`codec` is 8; expected a value of type str.");
   REFUSED(parse(with("dim", 0)), Status::bundle, "users/table.json: dim is 0; expected at least 1.");
   REFUSED(parse(with("dim", 2.5)), Status::bundle, "`dim` is 2.5; expected a value of type int.");
@@ -133,7 +133,7 @@ void files() {
 }
 
 void rows_in_blocks() {
-  for (const char* codec : {"int2", "int4row"}) {
+  for (const char* codec : {"int1", "int2", "int4row"}) {
     Json document = with("codec", codec);
     CHECK(std::string(fllm::codec_name(fllm::Layout::parse(document.dump(), kPath).codec)) == codec);
     document["sketch_dims"] = 0;
@@ -161,6 +161,8 @@ void codec_sizes() {
   CHECK(fllm::code_bytes(Codec::int2, 256) == 64 && fllm::code_bytes(Codec::int2, 17) == 8);
   CHECK(fllm::code_bytes(Codec::int4row, 256) == 128 && fllm::code_bytes(Codec::int4row, 1) == 8);
   CHECK(fllm::code_dims(Codec::int2, 17) == 32 && fllm::code_dims(Codec::int8, 17) == 17);
+  CHECK(fllm::code_bytes(Codec::int1, 256) == 32 && fllm::code_bytes(Codec::int1, 33) == 8);
+  CHECK(fllm::code_dims(Codec::int1, 33) == 64 && fllm::plane_places(Codec::int1, 33) == 2);
 }
 
 Json linked(const Json& link) {

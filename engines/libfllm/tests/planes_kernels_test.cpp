@@ -20,17 +20,17 @@ std::mt19937 generator(11);
 
 // Blocks of random bits, the values that they stand for, and one item's limbs.
 struct Case {
-  std::size_t count, planes, groups, dims, rows;
+  std::size_t count, bits, groups, dims, rows;
   std::vector<std::uint8_t> codes;
   std::vector<std::int8_t> values, high, low;
 
-  Case(std::size_t count_, std::size_t planes_, std::size_t groups_)
+  Case(std::size_t count_, std::size_t bits_, std::size_t groups_)
       : count(count_),
-        planes(planes_),
+        bits(bits_),
         groups(groups_),
         dims(groups * kPlaneDims),
         rows(count * kPlaneRows),
-        codes(count * planes * groups * kPlaneBytes),
+        codes(count * bits * groups * kPlaneBytes / 2),
         values(rows * dims),
         high(dims),
         low(dims) {
@@ -42,15 +42,21 @@ struct Case {
     for (std::int8_t& number : low) number = static_cast<std::int8_t>(static_cast<int>(generator() % 128) - 64);
   }
 
-  // docs/reference/format.md: byte 4 r + j of group g holds dimension 16 g + 4 s + j of row r at bits 2 s.
+  // docs/reference/format.md: byte 4 r + j of group g holds dimension 16 g + 4 s + j of row r at bits 2 s. Of single bits
+  // it holds dimension 32 g + 4 s + j at bit 2 s and dimension 32 g + 16 + 4 s + j at bit 2 s + 1.
   std::int8_t value(std::size_t row, std::size_t dim) const {
+    if (bits == 1) {
+      const int byte = codes[(row / 16 * groups / 2 + dim / 32) * 64 + 4 * (row % 16) + dim % 4];
+      return (byte >> (2 * (dim % 16 / 4) + dim / 16 % 2) & 1) == 1 ? 1 : -1;
+    }
     int level = 0;
+    const std::size_t planes = bits / 2;
     for (std::size_t plane = 0; plane < planes; ++plane) {
       const std::size_t group = (row / 16 * planes + plane) * groups + dim / 16;
       const int byte = codes[group * 64 + 4 * (row % 16) + dim % 4];
       level = 4 * level + (byte >> (2 * (dim % 16 / 4)) & 3);
     }
-    return static_cast<std::int8_t>(planes == 1 ? 2 * level - 3 : 2 * level - 15);
+    return static_cast<std::int8_t>(bits == 2 ? 2 * level - 3 : 2 * level - 15);
   }
 
   std::int32_t dot(std::size_t row, const std::vector<std::int8_t>& limb) const {
@@ -63,7 +69,7 @@ struct Case {
 void check_level(const Kernels& kernels, const Case& c) {
   // Behind the codes lies a page that must not be read.
   const Guarded guarded(c.codes.data(), c.codes.size());
-  const PlaneBlocks blocks{c.count, c.planes, c.groups, guarded.data()};
+  const PlaneBlocks blocks{c.count, c.bits, c.groups, guarded.data()};
   Aligned<std::int8_t> values(c.values.size());
   kernels.planes_unpack(blocks, values.data());
   CHECK(std::equal(c.values.begin(), c.values.end(), values.data()));
@@ -86,13 +92,13 @@ void check_levels(const Case& c) {
 }
 
 // The largest sums: all values and all limbs at one end.
-void check_extremes(std::size_t planes) {
-  for (const std::uint8_t bits : {0x00, 0xff}) {
+void check_extremes(std::size_t bits) {
+  for (const std::uint8_t byte : {0x00, 0xff}) {
     for (const std::int8_t limb : {-64, 63}) {
-      Case c(1, planes, 256);
-      std::fill(c.codes.begin(), c.codes.end(), bits);
-      const int largest = planes == 1 ? 3 : 15;
-      std::fill(c.values.begin(), c.values.end(), static_cast<std::int8_t>(bits == 0 ? -largest : largest));
+      Case c(1, bits, 256);
+      std::fill(c.codes.begin(), c.codes.end(), byte);
+      const int largest = bits == 1 ? 1 : bits == 2 ? 3 : 15;
+      std::fill(c.values.begin(), c.values.end(), static_cast<std::int8_t>(byte == 0 ? -largest : largest));
       std::fill(c.high.begin(), c.high.end(), limb);
       std::fill(c.low.begin(), c.low.end(), static_cast<std::int8_t>(-64));
       check_levels(c);
@@ -103,11 +109,12 @@ void check_extremes(std::size_t planes) {
 }  // namespace
 
 int main() {
-  for (const std::size_t planes : {1, 2}) {
+  for (const std::size_t bits : {1, 2, 4}) {
     for (const std::size_t groups : {1, 2, 3, 7, 16, 63}) {
-      for (const std::size_t count : {1, 2, 3, 4}) check_levels(Case(count, planes, groups));
+      const std::size_t whole = bits == 1 ? groups + groups % 2 : groups;
+      for (const std::size_t count : {1, 2, 3, 4}) check_levels(Case(count, bits, whole));
     }
-    check_extremes(planes);
+    check_extremes(bits);
   }
   return check::result();
 }

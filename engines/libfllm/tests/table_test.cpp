@@ -53,14 +53,15 @@ void tiles_of_blocks() {
   const writer::Directory directory;
   constexpr std::uint64_t kGroups = 3, kRows[] = {70, 1};
   writer::Json document = writer::table_json({kRows[0], kRows[1]}, 16 * kGroups, 32);
-  for (const std::uint64_t planes : {1, 2}) {
-    document["codec"] = planes == 1 ? "int2" : "int4row";
-    const std::size_t block_bytes = planes * kGroups * 64;
+  for (const std::uint64_t bits : {1, 2, 4}) {
+    document["codec"] = bits == 1 ? "int1" : bits == 2 ? "int2" : "int4row";
+    const std::uint64_t planes = bits == 4 ? 2 : 1, places = bits == 1 ? (kGroups + 1) / 2 : kGroups;
+    const std::size_t block_bytes = planes * places * 64;
     directory.write("table.json", document.dump());
     for (std::size_t shard = 0; shard < 2; ++shard) {
       std::vector<writer::Piece> pieces = writer::int8_pieces(shard * kRows[0], kRows[shard], 1);
       const std::uint64_t blocks = (kRows[shard] + 15) / 16;
-      std::vector<std::uint64_t> shape{blocks, kGroups, 64};
+      std::vector<std::uint64_t> shape{blocks, places, 64};
       if (planes == 2) shape.insert(shape.begin() + 1, planes);
       std::string bytes(blocks * block_bytes, '\0');
       for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i / block_bytes + 1);
@@ -94,6 +95,7 @@ constexpr Frozen kFrozen[] = {
     {"int4", Codec::int4, 256, 2, 28380894487, 35963430, 11513250, 48.72775163681945, 1982.6894122986123},
     {"int4row", Codec::int4row, 256, 2, 28380894487, 11256617, 0, 6141.376886345446, 1982.6894122986123},
     {"int2", Codec::int2, 256, 2, 28380894487, 5660217, 0, 22009.27397403121, 1982.6894122986123},
+    {"int1", Codec::int1, 256, 2, 28380894487, 1884556, 0, 35576.92071455717, 1982.6894122986123},
 };
 
 // The sum of the bytes that hold a row's codes.

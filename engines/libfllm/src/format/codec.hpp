@@ -7,14 +7,14 @@
 
 namespace fllm {
 
-enum class Codec { fp32, fp16, int8, fp8, int4, int4row, int2 };
+enum class Codec { fp32, fp16, int8, fp8, int4, int4row, int2, int1 };
 
 struct CodecFacts {
   Codec codec;
   const char* name;    // in table.json
   const char* dtype;   // of the tensor `codes`, as safetensors names it
   std::size_t bits;    // of one number
-  std::size_t planes;  // of two bits, in blocks of 16 rows (kernels/planes.hpp); 0: each row lies by itself
+  std::size_t planes;  // in blocks of 16 rows (kernels/planes.hpp); 0: each row lies by itself
   bool grouped;        // whether the tensor `groups` holds an 8-bit multiplier for each 32 numbers
   bool integer_items;  // whether item vectors are rounded to integers, which makes sums exact
   int largest;         // magnitude of a value of 8 bits at most, by which rows are scored as integers; 0 of others
@@ -30,6 +30,7 @@ inline constexpr CodecFacts kCodecs[] = {
     {Codec::int4, "int4", "U8", 4, 0, true, true, 0, &kernels::Kernels::decode_int4},
     {Codec::int4row, "int4row", "U8", 4, 2, false, true, 15, nullptr},
     {Codec::int2, "int2", "U8", 2, 1, false, true, 3, nullptr},
+    {Codec::int1, "int1", "U8", 1, 1, false, true, 1, nullptr},
 };
 
 constexpr const CodecFacts& facts_of(Codec codec) { return kCodecs[static_cast<std::size_t>(codec)]; }
@@ -39,9 +40,11 @@ constexpr const char* codec_name(Codec codec) { return facts_of(codec).name; }
 // Groups of 16 dimensions in a plane of bits; the last one is filled up.
 constexpr std::size_t plane_groups(std::size_t dim) { return (dim + kernels::kPlaneDims - 1) / kernels::kPlaneDims; }
 
-// Dimensions of a row's codes, those that fill groups up included.
+// Dimensions of a row's codes, those that fill groups up included: of one bit, two groups at once.
 constexpr std::size_t code_dims(Codec codec, std::size_t dim) {
-  return facts_of(codec).planes == 0 ? dim : plane_groups(dim) * kernels::kPlaneDims;
+  if (facts_of(codec).planes == 0) return dim;
+  const std::size_t groups = plane_groups(dim);
+  return (facts_of(codec).bits == 1 ? groups + groups % 2 : groups) * kernels::kPlaneDims;
 }
 
 // Bytes of one row's `codes` and `groups`; in blocks, a row's share of them.
@@ -50,6 +53,12 @@ constexpr std::size_t code_bytes(Codec codec, std::size_t dim) {
 }
 constexpr std::size_t group_bytes(Codec codec, std::size_t dim) {
   return facts_of(codec).grouped ? (dim + 31) / 32 : 0;
+}
+
+// Places of 64 bytes in a plane of 16 rows.
+constexpr std::size_t plane_places(Codec codec, std::size_t dim) {
+  constexpr std::size_t kLane = kernels::kPlaneBytes / kernels::kPlaneRows;
+  return code_bytes(codec, dim) / (kLane * facts_of(codec).planes);
 }
 
 }  // namespace fllm

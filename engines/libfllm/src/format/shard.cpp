@@ -30,7 +30,7 @@ TensorForm codes_tensor(const Layout& layout, std::uint64_t rows) {
   const CodecFacts& codec = facts_of(layout.codec);
   if (codec.planes > 0) {
     const std::uint64_t blocks = (rows + kernels::kPlaneRows - 1) / kernels::kPlaneRows;
-    std::vector<std::uint64_t> shape{blocks, plane_groups(layout.dim), kernels::kPlaneBytes};
+    std::vector<std::uint64_t> shape{blocks, plane_places(layout.codec, layout.dim), kernels::kPlaneBytes};
     if (codec.planes > 1) shape.insert(shape.begin() + 1, codec.planes);
     return {"codes", codec.dtype, std::move(shape)};
   }

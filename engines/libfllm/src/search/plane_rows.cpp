@@ -1,5 +1,5 @@
-// Rows in bit planes (int2, int4row): one item is multiplied with the planes as they lie, for many a block is unpacked
-// to int8 once. Sums are integers, and scores of single columns exact.
+// Rows in bit planes (int1, int2, int4row): one item is multiplied with the planes as they lie, for many a block is
+// unpacked to int8 once. Sums are integers, and scores of single columns exact.
 #include "machine/aligned.hpp"
 #include "search/rows.hpp"
 
@@ -15,8 +15,7 @@ class PlaneRows : public Rows {
   PlaneRows(const Layout& layout, const kernels::Kernels& kernels, const Queries& queries)
       : kernels_(kernels),
         queries_(queries),
-        planes_(facts_of(layout.codec).planes),
-        groups_(plane_groups(layout.dim)),
+        bits_(facts_of(layout.codec).bits),
         dims_(code_dims(layout.codec, layout.dim)),
         row_bytes_(code_bytes(layout.codec, layout.dim)),
         values_(kBlockRows * dims_),
@@ -63,7 +62,7 @@ class PlaneRows : public Rows {
   kernels::PlaneBlocks blocks(const RowBlock& rows) const {
     const std::size_t lane = first_lane(rows);
     const std::uint8_t* codes = rows.tile->codes + (rows.first - lane) * row_bytes_;
-    return {(lane + rows.count + kPlaneRows - 1) / kPlaneRows, planes_, groups_, codes};
+    return {(lane + rows.count + kPlaneRows - 1) / kPlaneRows, bits_, dims_ / kernels::kPlaneDims, codes};
   }
 
   // The values of the block's rows, int8 [rows, dims].
@@ -75,7 +74,7 @@ class PlaneRows : public Rows {
 
   const kernels::Kernels& kernels_;
   const Queries& queries_;
-  std::size_t planes_, groups_, dims_, row_bytes_;
+  std::size_t bits_, dims_, row_bytes_;
   Aligned<std::int8_t> values_;       // [rows, dims]
   bool unpacked_ = false;             // whether they are those of the block
   Aligned<std::int32_t> high_, low_;  // [rows, group columns]

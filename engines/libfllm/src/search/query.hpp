@@ -33,7 +33,7 @@ Limbs quantise(const float* z, std::size_t dim);
 std::vector<double> as_scored(Codec codec, const float* z, std::size_t dim);
 
 // Up to kGroupColumns columns whose scores one call of a many-item kernel makes. A table of int8 values (codecs int8,
-// int4row and int2) has its packed limbs, any other the packed float32 numbers [padded dim, items].
+// int4row, int2 and int1) has its packed limbs, any other the packed float32 numbers [padded dim, items].
 struct QueryGroup {
   std::size_t count = 0;                 // columns
   std::size_t items = 0;                 // the same, padded

@@ -1,4 +1,4 @@
-// How one thread scores rows: as they lie (int8, int4row, int2), or decoded to float32 (every other codec).
+// How one thread scores rows: as they lie (int8, int4row, int2, int1), or decoded to float32 (every other codec).
 #pragma once
 
 #include <cstddef>

@@ -5,6 +5,7 @@
 #include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <vector>
 
 namespace fllm::writing {
@@ -17,12 +18,13 @@ using kernels::Writing;
 constexpr std::size_t kGroup = 32;
 constexpr double kFixedPoint = 0x1p15;
 // The scales that are tried, relative to a row's root mean square (fllm_export/table/odd_grid.py).
+constexpr double kSteps1[] = {1.0};
 constexpr double kSteps3[] = {0.42, 0.5, 0.62, 0.9};
 constexpr double kSteps15[] = {0.1, 0.13, 0.165, 0.21, 0.27, 0.36};
 
 // What a row is encoded with.
 struct Room {
-  explicit Room(std::size_t dim) : fixed(dim), integers(dim), levels(dim + kernels::kPlaneDims) {}
+  explicit Room(std::size_t dim) : fixed(dim), integers(dim), levels(dim + 2 * kernels::kPlaneDims) {}
   std::vector<std::int32_t> fixed;
   std::vector<std::int8_t> integers;
   std::vector<std::uint8_t> levels;
@@ -59,7 +61,7 @@ float encode_int4(const Writing& kernels, const float* row, std::size_t dim, std
 }
 
 // The least-squares scale of a row's odd integers.
-float odd_scale(const Writing& kernels, const float* row, std::size_t dim, std::size_t planes, Room& room) {
+float odd_scale(const Writing& kernels, const float* row, std::size_t dim, std::size_t bits, Room& room) {
   const auto peak = static_cast<double>(largest_magnitude(kernels, row, dim));
   const double unit = (peak > 0 ? peak : 1.0) / kFixedPoint;
   const auto squares = static_cast<double>(kernels.magnitudes(row, dim, unit, room.fixed.data()));
@@ -67,17 +69,17 @@ float odd_scale(const Writing& kernels, const float* row, std::size_t dim, std::
   double best = -1, scale = 0;
   const auto attempt = [&](double step) {
     std::int64_t with = 0, of = 0;
-    kernels.try_odd(room.fixed.data(), dim, 0.5 / (step * mean), kernels::largest_value(planes), &with, &of);
+    kernels.try_odd(room.fixed.data(), dim, 0.5 / (step * mean), kernels::largest_value(bits), &with, &of);
     const auto along = static_cast<double>(with), length = static_cast<double>(of);
     if (along * along > best * length) {
       best = along * along / length;
       scale = along / length;
     }
   };
-  if (planes == 1) {
-    for (const double step : kSteps3) attempt(step);
-  } else {
-    for (const double step : kSteps15) attempt(step);
+  switch (bits) {
+    case 1: std::for_each(std::begin(kSteps1), std::end(kSteps1), attempt); break;
+    case 2: std::for_each(std::begin(kSteps3), std::end(kSteps3), attempt); break;
+    default: std::for_each(std::begin(kSteps15), std::end(kSteps15), attempt);
   }
   scale *= unit;
   return static_cast<float>(scale >= FLT_MIN ? scale : 0.0);
@@ -93,12 +95,22 @@ void pack_plane(const std::uint8_t* levels, std::size_t groups, int shift, std::
   }
 }
 
-float encode_odd(const Writing& kernels, const float* row, std::size_t dim, std::size_t planes, std::uint8_t* codes,
+// Single bits become numbers of two bits: a dimension of a group plus twice that of the next group.
+void join_groups(std::uint8_t* levels, std::size_t places) {
+  constexpr std::size_t kDims = kernels::kPlaneDims;
+  for (std::size_t at = 0; at < places * kDims; ++at) {
+    const std::uint8_t* first = levels + at / kDims * 2 * kDims + at % kDims;
+    levels[at] = static_cast<std::uint8_t>(first[0] + 2 * first[kDims]);
+  }
+}
+
+float encode_odd(const Writing& kernels, Codec codec, const float* row, std::size_t dim, std::uint8_t* codes,
                  Room& room) {
-  const float scale = odd_scale(kernels, row, dim, planes, room);
-  kernels.to_odd(row, dim, std::max(scale, FLT_MIN), kernels::largest_value(planes), room.levels.data());
-  const std::size_t groups = plane_groups(dim);
+  const std::size_t bits = facts_of(codec).bits, planes = facts_of(codec).planes, groups = plane_places(codec, dim);
+  const float scale = odd_scale(kernels, row, dim, bits, room);
+  kernels.to_odd(row, dim, std::max(scale, FLT_MIN), kernels::largest_value(bits), room.levels.data());
   std::fill(room.levels.begin() + static_cast<std::ptrdiff_t>(dim), room.levels.end(), std::uint8_t{0});
+  if (bits == 1) join_groups(room.levels.data(), groups);
   for (std::size_t plane = 0; plane < planes; ++plane) {
     const int shift = 2 * static_cast<int>(planes - 1 - plane);
     pack_plane(room.levels.data(), groups, shift, codes + plane * groups * 4);
@@ -128,22 +140,25 @@ float encode_row(const Writing& kernels, Codec codec, const float* row, std::siz
     }
     case Codec::int4: return encode_int4(kernels, row, dim, codes, groups, room);
     case Codec::int4row:
-    case Codec::int2: return encode_odd(kernels, row, dim, facts_of(codec).planes, codes, room);
+    case Codec::int2:
+    case Codec::int1: return encode_odd(kernels, codec, row, dim, codes, room);
   }
   return 1.0f;
 }
 
 // The integers of a row in planes: 2 * level - largest.
-void unpack_planes(const std::uint8_t* codes, std::size_t dim, std::size_t planes, std::int8_t* integers) {
-  const std::size_t groups = plane_groups(dim);
-  const int largest = kernels::largest_value(planes);
+void unpack_planes(Codec codec, const std::uint8_t* codes, std::size_t dim, std::int8_t* integers) {
+  const std::size_t bits = facts_of(codec).bits, planes = facts_of(codec).planes, places = plane_places(codec, dim);
+  const std::size_t place_dims = bits == 1 ? 32 : 16;
+  const unsigned mask = bits == 1 ? 1 : 3;
   for (std::size_t j = 0; j < dim; ++j) {
-    int level = 0;
+    const std::size_t from = j % 16 / 4 * 2 + (bits == 1 ? j / 16 % 2 : 0);
+    unsigned level = 0;
     for (std::size_t plane = 0; plane < planes; ++plane) {
-      const unsigned byte = codes[(plane * groups + j / 16) * 4 + j % 4];
-      level = level * 4 + static_cast<int>((byte >> (j % 16 / 4 * 2)) & 3u);
+      const unsigned byte = codes[(plane * places + j / place_dims) * 4 + j % 4];
+      level = level * 4 + ((byte >> from) & mask);
     }
-    integers[j] = static_cast<std::int8_t>(2 * level - largest);
+    integers[j] = static_cast<std::int8_t>(2 * static_cast<int>(level) - kernels::largest_value(bits));
   }
 }
 
@@ -191,7 +206,7 @@ void decode(const Kernels& kernels, Codec codec, const Stored& stored, std::size
     const std::uint8_t* codes = stored.codes + r * code_bytes(codec, dim);
     const auto* numbers = reinterpret_cast<const std::int8_t*>(codes);
     if (codec != Codec::int8) {
-      unpack_planes(codes, dim, facts_of(codec).planes, integers.data());
+      unpack_planes(codec, codes, dim, integers.data());
       numbers = integers.data();
     }
     kernels.writing.scale_integers(numbers, dim, stored.scales[r], rows + r * dim);
