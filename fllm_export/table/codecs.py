@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fllm_export.errors import UsageError
-from fllm_export.table import bit_planes, native
+from fllm_export.table import bit_planes, e4m3, native
 from fllm_export.table.codec_names import CodecName
 from fllm_export.table.odd_grid import odd_grid
 from fllm_export.table.rounding import Grid, Rounding, nearest
@@ -31,8 +31,6 @@ Number = TypeVar("Number", bound=np.generic)
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
 INT4_GROUP = 32
-_FP8_MAX = 448.0
-_E4M3_NAN = 0x7F
 _LARGEST = float(np.finfo(np.float32).max)
 _TINY = np.float32(np.finfo(np.float32).tiny)
 
@@ -196,16 +194,16 @@ class Fp8(Codec):
 
     def grid(self, rows: F32) -> tuple[Grid, dict[str, npt.NDArray[np.generic]]]:
         """Round to the nearest e4m3 number, ties to even."""
-        scales = _scales(np.abs(rows).max(1, initial=0.0), _FP8_MAX)
-        return Grid(scales[:, None], _to_e4m3, _of_e4m3), {"scales": scales}
+        scales = _scales(np.abs(rows).max(1, initial=0.0), e4m3.LARGEST)
+        return Grid(scales[:, None], e4m3.to_bytes, e4m3.of_bytes), {"scales": scales}
 
     def numbers(self, stored: Tensors, dim: int) -> npt.NDArray[Any]:
         """Look the bytes up in the table of the 256 e4m3 numbers."""
-        return _E4M3[stored["codes"].view(np.uint8)]
+        return e4m3.NUMBERS[stored["codes"].view(np.uint8)]
 
     def finite(self, stored: Tensors) -> Bools:
         """Return for each row whether its scale and its values are finite."""
-        values: Bools = ((stored["codes"].view(np.uint8) & 0x7F) != _E4M3_NAN).all(1)
+        values: Bools = ((stored["codes"].view(np.uint8) & 0x7F) != e4m3.NAN).all(1)
         return super().finite(stored) & values
 
 
@@ -367,40 +365,5 @@ def _to_integers(numbers: F32, largest: int) -> npt.NDArray[np.int8]:
     return np.rint(numbers).clip(-largest, largest).astype(np.int8)
 
 
-def _of_e4m3(codes: npt.NDArray[np.generic]) -> F32:
-    return _E4M3[codes.view(np.uint8)]
-
-
 def _pad(rows: npt.NDArray[Number], multiple: int) -> npt.NDArray[Number]:
     return np.pad(rows, ((0, 0), (0, -rows.shape[1] % multiple)))
-
-
-def _e4m3_numbers() -> F32:
-    """Return the 256 numbers of the OCP 8-bit format E4M3: bias 7, no infinities, NaN at 0x7f and 0xff."""
-    byte = np.arange(256)
-    sign = np.where(byte & 0x80, -1.0, 1.0)
-    exponent, mantissa = (byte >> 3) & 15, byte & 7
-    normal = (1 + mantissa / 8) * np.exp2(exponent - 7.0)
-    numbers = sign * np.where(exponent == 0, mantissa / 8 * 2.0**-6, normal)
-    numbers[[_E4M3_NAN, _E4M3_NAN | 0x80]] = np.nan
-    return numbers.astype(np.float32)
-
-
-_E4M3 = _e4m3_numbers()
-_E4M3_SMALLEST_NORMAL = 2.0**-6
-# The bits between a float32's exponent and the three mantissa bits that e4m3 keeps; both biases in e4m3's own place.
-_DROPPED_BITS = 20
-_BIAS_DIFFERENCE = (127 - 7) << 3
-
-
-def _to_e4m3(values: F32) -> npt.NDArray[np.uint8]:
-    """Return the bytes of the nearest finite e4m3 numbers, ties to even: 448 for all that are above it."""
-    magnitudes = np.minimum(np.abs(values), np.float32(_FP8_MAX))
-    bits = magnitudes.view(np.uint32)
-    half_less_one = np.uint32((1 << (_DROPPED_BITS - 1)) - 1)
-    rounded = (bits + half_less_one + ((bits >> _DROPPED_BITS) & 1)) >> _DROPPED_BITS
-    normal = rounded.astype(np.int32) - _BIAS_DIFFERENCE
-    subnormal = np.rint(magnitudes * 2.0**9).astype(np.int32)
-    nearest = np.where(magnitudes < _E4M3_SMALLEST_NORMAL, subnormal, normal).astype(np.uint8)
-    signs = np.where(np.signbit(values), np.uint8(0x80), np.uint8(0))
-    return nearest | signs
