@@ -9,7 +9,7 @@ from benchmarks.native.timing import Call, paired
 from benchmarks.native.truth import exact_top, recall
 
 _ITEMS = 16
-_QUANTS = ("int8", "int4row", "int2")
+_QUANTS = ("int8", "int4row", "int2", "int1")
 
 
 def narrow_rows(bench: Bench, population: Population) -> None:
