@@ -30,7 +30,7 @@ class TrainingReport:
         dataset_sha256: of the data set's two files.
         items: items trained on.
         users: user rows.
-        dim: numbers in a row.
+        dim: dimension of a user row.
         epochs: one record per epoch; 0 is what came before LoRA.
         kept_epoch: the one that the checkpoint holds, chosen by user NDCG@20 on cold_val alone; in a run with
             ``max_steps`` the last. When it is 0, LoRA improved nothing and the checkpoint has no adapter that changes
