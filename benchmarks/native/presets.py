@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 Size = tuple[int, int]
-"""Rows and numbers in a row."""
+"""Rows and their dimension."""
 
 
 @dataclass(frozen=True)

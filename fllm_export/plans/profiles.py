@@ -26,7 +26,7 @@ def head_profiles(dim: int, max_batch: int, chunk_rows: int, k: int, digits: int
     """Return two profiles for a tile of free size: one item, and up to ``max_batch``.
 
     Args:
-        dim: d, numbers in a row.
+        dim: d, dimension of a row.
         max_batch: items of one call at most.
         chunk_rows: of the head's selection.
         k: users that a tile returns.
