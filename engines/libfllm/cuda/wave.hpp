@@ -33,10 +33,10 @@ struct Item {
   const float* whole;            // [dim], and as many zeros: 128 high + low
   const std::uint32_t* allowed;  // a bit for each row of the table, from the lowest of the first word on; null: all
   double scale;
-  float error;                     // of a float32 sum of fp8 codes' products with the integers, at most
-  float error_together;            // of tensor cores' sum of their products with both limbs, at most
-  std::uint64_t seed;              // of the noise; sampling only
-  std::uint32_t* peak;             // the largest score that a scan for one item has met, as order.cuh writes it
+  float error;           // of a float32 sum of fp8 codes' products with the integers, at most
+  float error_together;  // of tensor cores' sum of their products with both limbs, at most
+  std::uint64_t seed;    // of the noise; sampling only
+  std::uint32_t* peak;   // the largest score that a scan for one item has met, as order.cuh writes it
   std::int32_t sum;      // of the integers 128 high + low; int2 and int4row only
 };
 

@@ -42,8 +42,8 @@ struct Case {
     for (std::int8_t& number : low) number = static_cast<std::int8_t>(static_cast<int>(generator() % 128) - 64);
   }
 
-  // docs/reference/format.md: byte 4 r + j of group g holds dimension 16 g + 4 s + j of row r at bits 2 s. Of single bits
-  // it holds dimension 32 g + 4 s + j at bit 2 s and dimension 32 g + 16 + 4 s + j at bit 2 s + 1.
+  // docs/reference/format.md: byte 4 r + j of group g holds dimension 16 g + 4 s + j of row r at bits 2 s. Of single
+  // bits it holds dimension 32 g + 4 s + j at bit 2 s and dimension 32 g + 16 + 4 s + j at bit 2 s + 1.
   std::int8_t value(std::size_t row, std::size_t dim) const {
     if (bits == 1) {
       const int byte = codes[(row / 16 * groups / 2 + dim / 32) * 64 + 4 * (row % 16) + dim % 4];
