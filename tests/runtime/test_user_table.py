@@ -28,7 +28,7 @@ def test_dense_chunked_and_sharded_tables_answer_alike(tmp_path: Path, quant: st
     dense = UserTable.create(tmp_path / "dense", ROWS, IDS, quant=quant)
     chunked = UserTable.create(tmp_path / "chunked", (ROWS[i : i + 7] for i in range(0, 3000, 7)), IDS, quant=quant)
     order = GENERATOR.permutation(3000)
-    sharded = UserTable.create(tmp_path / "sharded", ROWS[order], IDS[order], quant=quant, shard_bytes=8192)
+    sharded = UserTable.create(tmp_path / "sharded", ROWS[order], IDS[order], quant=quant, shard_bytes=4096)
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 3
     expected = dense.topk(Z, 200)
     assert_same(chunked.topk(Z, 200), expected)
