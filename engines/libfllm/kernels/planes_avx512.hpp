@@ -23,8 +23,20 @@ inline __m512i limb_lanes(const std::int8_t* limb) {
   return _mm512_set1_epi32(four);
 }
 
-// The sums of numbers times each limb [16 groups], of a block's 16 rows, without dot-product instructions: numbers of
-// two bits, or single bits. Memory is asked for `Ahead` bytes before it is read.
+// Gives `add` the numbers of each group of a block's 16 rows, in the low bits of each two: numbers of two bits, or
+// single bits, of which two groups share a place. Memory is asked for `Ahead` bytes before it is read.
+template <bool OneBit, std::uintptr_t Ahead, class Add>
+inline void each_group(const std::uint8_t* plane, std::size_t groups, const Add& add) {
+  for (std::size_t g = 0; g < groups; g += OneBit ? 2 : 1) {
+    const __m512i packed = _mm512_loadu_si512(plane);
+    prefetch_ahead(plane, Ahead);
+    add(packed, g);
+    if (OneBit) add(_mm512_srli_epi16(packed, 1), g + 1);
+    plane += kPlaneBytes;
+  }
+}
+
+// The sums of numbers times each limb [16 groups], of a block's 16 rows, without dot-product instructions.
 struct MultiplyAdd {
   template <int Limbs, std::uintptr_t Ahead, bool OneBit = false>
   static void sums(const std::uint8_t* plane, std::size_t groups, const std::int8_t* const (&limbs)[Limbs],
@@ -47,13 +59,7 @@ struct MultiplyAdd {
         out[l] = _mm512_add_epi32(out[l], _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
       }
     };
-    for (std::size_t g = 0; g < groups; g += OneBit ? 2 : 1) {
-      const __m512i packed = _mm512_loadu_si512(plane);
-      prefetch_ahead(plane, Ahead);
-      add(packed, g);
-      if (OneBit) add(_mm512_srli_epi16(packed, 1), g + 1);
-      plane += kPlaneBytes;
-    }
+    each_group<OneBit, Ahead>(plane, groups, add);
   }
 };
 

@@ -31,13 +31,7 @@ struct DotProduct {
         parts[l][3] = _mm512_dpbusd_epi32(parts[l][3], fourth, limb_lanes(part + 12));
       }
     };
-    for (std::size_t g = 0; g < groups; g += OneBit ? 2 : 1) {
-      const __m512i packed = _mm512_loadu_si512(plane);
-      prefetch_ahead(plane, Ahead);
-      add(packed, g);
-      if (OneBit) add(_mm512_srli_epi16(packed, 1), g + 1);
-      plane += kPlaneBytes;
-    }
+    each_group<OneBit, Ahead>(plane, groups, add);
 #pragma GCC unroll 2
     for (int l = 0; l < Limbs; ++l) {
       const __m512i low = _mm512_add_epi32(parts[l][0], _mm512_srai_epi32(parts[l][1], 2));
