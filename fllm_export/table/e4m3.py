@@ -18,6 +18,7 @@ _BIAS_DIFFERENCE = (127 - 7) << 3
 
 
 def _numbers() -> F32:
+    """Return what each byte stands for, float32 [256]."""
     byte = np.arange(256)
     sign = np.where(byte & 0x80, -1.0, 1.0)
     exponent, mantissa = (byte >> 3) & 15, byte & 7
@@ -27,13 +28,12 @@ def _numbers() -> F32:
     return numbers.astype(np.float32)
 
 
-NUMBERS = _numbers()
-"""What each byte stands for, float32 [256]."""
+_NUMBERS = _numbers()
 
 
 def of_bytes(codes: npt.NDArray[np.generic]) -> F32:
     """Return the numbers that bytes stand for."""
-    return NUMBERS[codes.view(np.uint8)]
+    return _NUMBERS[codes.view(np.uint8)]
 
 
 def to_bytes(values: F32) -> npt.NDArray[np.uint8]:
